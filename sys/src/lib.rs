@@ -1,1 +1,42 @@
-//! Raw CUDA driver bindings, function table and loader.
+//! The CUDA driver API for `wharf`: types, one function table, one loader.
+//!
+//! * [`bindings`]: types and signatures as bindgen reads them from NVIDIA's headers; checked
+//!   in, so that no build needs the toolkit. Enums are newtypes: a value that a newer driver
+//!   returns is a value.
+//! * [`Api`]: the function table. [`Api::load`] finds the system's driver,
+//!   [`Api::load_from`] opens a given library, [`Api::from_fns`] takes functions from anywhere,
+//!   such as the software driver's.
+//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
+//!
+//! Nothing links against CUDA, and a driver without some entry point still loads: calling
+//! that one is an [`Error::Unsupported`].
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("wharf supports Linux on x86-64 and aarch64: the CUDA driver is looked for there only");
+
+#[allow(clippy::allow_attributes, reason = "which of these fire depends on bindgen's version")]
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    clippy::all,
+    clippy::use_self,
+    clippy::doc_markdown,
+    clippy::too_many_lines,
+    clippy::wildcard_imports,
+    reason = "generated: NVIDIA's names, bindgen's layout"
+)]
+pub mod bindings;
+pub mod constants;
+mod entry;
+mod error;
+mod loader;
+mod table;
+
+pub use entry::{Entry, Signature};
+pub use error::{CudaError, Error, LoadError};
+pub use loader::{LIBRARY_VARIABLE, OLDEST_VERSION};
+pub use table::{Api, ROWS, Row};
