@@ -16,7 +16,6 @@
 //!
 //! What CUDA 11.4 has is required; what came later is optional.
 
-use crate::bindings::*;
 use crate::entry::Entry;
 use crate::error::LoadError;
 
@@ -30,7 +29,7 @@ macro_rules! table {
         pub struct Api {
             $(#[doc = concat!("`", $name, "` as of CUDA version ", stringify!($version), ".")]
             #[doc(alias = $symbol)]
-            pub $field: Entry<$pfn>,)+
+            pub $field: Entry<crate::bindings::$pfn>,)+
             _library: Option<crate::loader::Library>,
         }
 
