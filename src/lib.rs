@@ -1,3 +1,56 @@
-//! Lock-free staging memory for CUDA engines, on the raw driver API.
+//! Lock-free slab memory and staging for CUDA engines, on the raw driver API.
+//!
+//! An engine that serves a model hands a few small inputs to the device before each of
+//! thousands of steps a second. `wharf` gives it memory that is carved without locks and
+//! reused only when the device is done with it, beside whatever the engine already uses for its
+//! kernels: contexts and streams are borrowed by raw handle, memory is handed out by raw address.
+//!
+//! # Examples
+//!
+//! The driver here is `softcuda`, the software driver that the tests use;
+//! [`Driver::load`] finds the system's.
+//!
+//! ```ignore
+//! use wharf::{Context, Driver, Stream};
+//!
+//! # let machine = softcuda::Simulator::new(softcuda::Config::default());
+//! # let _bound = machine.bind();
+//! // Its functions have the signatures that the rows name, and are callable for ever.
+//! let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+//! let context = Context::retain(&driver.device(0)?)?;
+//! let stream = Stream::new(&context)?;
+//! stream.synchronize()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # When not to use it
+//!
+//! An engine that copies its inputs once, or that never replays a graph, gains nothing from
+//! memory at stable addresses; cudarc or NVIDIA's cuda-core wrap more of the driver.
+//!
+//! # Features
+//!
+//! * `cuda-driver-sys`: conversions to and from that crate's handles. Links libcuda, as that
+//!   crate demands.
+//!
+//! # Map
+//!
+//! * [`driver`]: the loaded driver, devices, contexts, events.
+//! * [`stream`]: streams, host callbacks, copies.
+//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
+//! * [`sys`]: the raw bindings and the function table.
 
 mod sync;
+
+mod error;
+
+mod profile;
+
+pub mod driver;
+
+pub mod stream;
+
+pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, EventPool};
+pub use error::{CudaError, Error, LoadError};
+pub use stream::Stream;
+pub use wharf_sys as sys;

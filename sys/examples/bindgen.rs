@@ -25,6 +25,19 @@ const ALSO: &[&str] = &[
     "PFN_cu(Profiler|FlushGPUDirectRDMAWrites|GetExportTable|ThreadExchange)[A-Za-z0-9]*_v[0-9]+",
 ];
 
+/// Flags, which signatures take as plain integers, so that no signature leads to them.
+const FLAGS: &[&str] = &[
+    "CU(ctx|event|event_record|event_wait|stream)_flags",
+    "CUmemAttach_flags",
+    "CUstream(Wait|Write)Value_flags",
+    "CUgraph(Instantiate|DebugDot)_flags",
+    "CUuserObject(Retain)?_flags",
+    "CUdriverProcAddress_flags",
+];
+
+/// Flags that the header spells as macros.
+const MACROS: &[&str] = &["CUDA_VERSION", "CU_MEMHOST(ALLOC|REGISTER)_[A-Z]+"];
+
 /// Entry points that nothing here names: their structures would double the file.
 const BUT_NOT: &[&str] = &[
     "PFN_cu.*(Multicast|LogicalEndpoint|GreenCtx|DevResource|Cig|Checkpoint|TensorMap).*",
@@ -49,7 +62,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .header_contents("wharf.h", "#include <cuda.h>\n#include <cudaTypedefs.h>\n")
         .clang_arg(format!("-I{}", headers.display()))
         .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false })
-        .allowlist_var("CUDA_VERSION")
         .generate_comments(false)
         .layout_tests(false)
         .merge_extern_blocks(true)
@@ -64,6 +76,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for pattern in ALSO {
         builder = builder.allowlist_type(*pattern);
+    }
+    for pattern in FLAGS {
+        builder = builder.allowlist_type(*pattern);
+    }
+    for pattern in MACROS {
+        builder = builder.allowlist_var(*pattern);
     }
     for pattern in BUT_NOT {
         builder = builder.blocklist_type(*pattern);

@@ -3,9 +3,11 @@
 //!
 //! A row is looked for in three places, the first that knows it wins:
 //! `cuGetProcAddress_v2` (CUDA 12), `cuGetProcAddress` (CUDA 11.3), and the exported symbol,
-//! whose name carries the version. The library stays open as long as its table.
+//! whose name carries the version. A library that has given its table stays open for the life of
+//! the process: a driver keeps threads and exit handlers, which outlive every table.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::ManuallyDrop;
 use core::ptr;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -70,7 +72,7 @@ impl Api {
     /// * The functions stay callable as long as the table.
     pub unsafe fn from_fns(resolve: impl FnMut(&Row) -> *mut c_void) -> Result<Self, LoadError> {
         // SAFETY: the caller's promise is the callee's precondition.
-        unsafe { Self::resolve(None, resolve) }
+        unsafe { Self::resolve(resolve) }
     }
 
     fn from_library(library: Library) -> Result<Self, LoadError> {
@@ -83,14 +85,16 @@ impl Api {
             crate::table::ROWS.iter().map(|row| resolver.address(&library, row)).collect();
         let mut addresses = addresses.into_iter();
         // SAFETY: the addresses are in the order of the rows, each from the library's answer to
-        // its row's name and version, and the table keeps the library open.
-        unsafe { Self::resolve(Some(library), |_| addresses.next().unwrap_or(ptr::null_mut())) }
+        // its row's name and version, and the library stays open once the table is there.
+        let table = unsafe { Self::resolve(|_| addresses.next().unwrap_or(ptr::null_mut())) }?;
+        let _open_for_ever = ManuallyDrop::new(library);
+        Ok(table)
     }
 }
 
 /// An open shared library, closed on drop.
-pub(crate) struct Library {
-    handle: Handle,
+struct Library {
+    handle: *mut c_void,
     name: OsString,
 }
 
@@ -107,13 +111,13 @@ impl Library {
         if handle.is_null() {
             return Err(failed(last_error().into()));
         }
-        Ok(Self { handle: Handle(handle), name: name.to_owned() })
+        Ok(Self { handle, name: name.to_owned() })
     }
 
     /// The address of an exported symbol, or null.
     fn symbol(&self, name: &CStr) -> *mut c_void {
         // SAFETY: the handle is open and `name` is a C string.
-        unsafe { libc::dlsym(self.handle.0, name.as_ptr()) }
+        unsafe { libc::dlsym(self.handle, name.as_ptr()) }
     }
 
     fn version(&self) -> Result<u32, LoadError> {
@@ -133,27 +137,13 @@ impl Library {
     }
 }
 
-impl core::fmt::Debug for Library {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Library({})", self.name.display())
-    }
-}
-
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: opened once in `open`, closed once here, and the table that holds the
-        // addresses is being dropped with it.
-        unsafe { libc::dlclose(self.handle.0) };
+        // SAFETY: opened once in `open`, closed once here, and no table was made of it: only its
+        // version was asked for, before cuInit.
+        unsafe { libc::dlclose(self.handle) };
     }
 }
-
-/// The dynamic linker's handle.
-struct Handle(*mut c_void);
-
-// SAFETY: dlsym and dlclose may be called from any thread (POSIX, dlsym: thread-safe).
-unsafe impl Send for Handle {}
-// SAFETY: as above; no method changes what the handle refers to.
-unsafe impl Sync for Handle {}
 
 /// The driver's own look-up, in the newest form it has.
 struct Resolver {

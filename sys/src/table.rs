@@ -30,7 +30,6 @@ macro_rules! table {
             $(#[doc = concat!("`", $name, "` as of CUDA version ", stringify!($version), ".")]
             #[doc(alias = $symbol)]
             pub $field: Entry<crate::bindings::$pfn>,)+
-            _library: Option<crate::loader::Library>,
         }
 
         impl Api {
@@ -39,9 +38,8 @@ macro_rules! table {
             /// # Safety
             ///
             /// What `resolve` returns for a row is null or the function that the row names,
-            /// callable as long as `library` (for ever, without one).
+            /// callable as long as the table.
             pub(crate) unsafe fn resolve(
-                library: Option<crate::loader::Library>,
                 mut resolve: impl FnMut(&Row) -> *mut core::ffi::c_void,
             ) -> Result<Self, LoadError> {
                 Ok(Self {
@@ -57,7 +55,6 @@ macro_rules! table {
                         // signature at this version is `$pfn` (NVIDIA's cudaTypedefs.h).
                         unsafe { Entry::new(row.name, row.version, address) }
                     },)+
-                    _library: library,
                 })
             }
         }

@@ -1,0 +1,119 @@
+#![expect(unsafe_code, reason = "calls the driver")]
+//! The time during which a context is current on a thread.
+//!
+//! The innermost scope of a thread leaves a mark: its context and its serial number. While the mark
+//! names the wanted context, no call is needed to know that it is current. A scope that ends
+//! out of order removes the mark, and the next one asks the driver again.
+
+use core::cell::Cell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr;
+
+use wharf_sys::bindings::{CUcontext, CUctx_st};
+
+use super::{Context, Driver, context};
+use crate::error::Error;
+
+/// A context is current on this thread; dropped, the previous one is again.
+///
+/// Scopes end in the reverse order of their beginning. What runs inside may make other contexts
+/// current for a while, by scopes or by driver calls, and leaves the context as it was; otherwise
+/// calls on this context's objects act on the wrong one and the driver answers them with
+/// errors. The scope stays on its thread.
+///
+/// # Examples
+///
+/// ```compile_fail,E0277
+/// fn assert_send<T: Send>() {}
+/// assert_send::<wharf::ContextScope<'static>>();
+/// ```
+#[must_use = "the previous context is restored when the scope is dropped"]
+pub struct ContextScope<'a> {
+    driver: &'a Driver,
+    mark: Mark,
+    outer: Mark,
+    /// What to make current again, if it is another context.
+    previous: Option<*mut CUctx_st>,
+    thread_bound: PhantomData<*const ()>,
+}
+
+impl<'a> ContextScope<'a> {
+    /// Makes `raw` current, unless it is.
+    pub(super) fn enter_raw(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
+        let outer = MARK.get();
+        let previous = if outer.context == raw { None } else { switch(driver, raw)? };
+        let mark = Mark { context: raw, serial: next_serial() };
+        MARK.set(mark);
+        Ok(Self { driver, mark, outer, previous, thread_bound: PhantomData })
+    }
+
+    /// The driver's handle of the context.
+    pub fn as_raw(&self) -> CUcontext {
+        self.mark.context
+    }
+}
+
+impl Context {
+    /// Whether a scope of this context is the innermost of the calling thread.
+    pub fn is_entered(&self) -> bool {
+        MARK.get().context == self.as_raw()
+    }
+}
+
+impl fmt::Debug for ContextScope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContextScope").field("context", &self.mark.context).finish_non_exhaustive()
+    }
+}
+
+impl Drop for ContextScope<'_> {
+    fn drop(&mut self) {
+        let in_order = MARK.get().serial == self.mark.serial;
+        MARK.set(if in_order { self.outer } else { Mark::NONE });
+        let Some(previous) = self.previous else { return };
+        // SAFETY: `previous` was current when the scope began. If it was destroyed since, the
+        // driver answers with an error (Driver API, cuCtxSetCurrent: CUDA_ERROR_INVALID_CONTEXT)
+        // and this thread has nothing to go back to.
+        let restored = unsafe { self.driver.api().ctx_set_current.call(previous) };
+        if restored.is_err() {
+            MARK.set(Mark::NONE);
+        }
+    }
+}
+
+/// Makes `raw` current and returns what was, if that was something else.
+fn switch(driver: &Driver, raw: CUcontext) -> Result<Option<CUcontext>, Error> {
+    let previous = context::current(driver)?;
+    if previous == raw {
+        return Ok(None);
+    }
+    // SAFETY: `raw` is a context of this driver that the caller keeps alive.
+    unsafe { driver.api().ctx_set_current.call(raw) }?;
+    Ok(Some(previous))
+}
+
+/// The context of a scope, and which scope it was.
+#[derive(Clone, Copy)]
+struct Mark {
+    context: CUcontext,
+    serial: u64,
+}
+
+impl Mark {
+    /// No scope is known: null is no context and 0 no serial number.
+    const NONE: Self = Self { context: ptr::null_mut(), serial: 0 };
+}
+
+/// A number that no other scope of this thread has.
+fn next_serial() -> u64 {
+    let next = SERIAL.get() + 1;
+    SERIAL.set(next);
+    next
+}
+
+thread_local! {
+    /// The innermost scope of this thread. Has no destructor, so it works in those of others.
+    static MARK: Cell<Mark> = const { Cell::new(Mark::NONE) };
+    static SERIAL: Cell<u64> = const { Cell::new(0) };
+}

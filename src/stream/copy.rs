@@ -1,0 +1,188 @@
+#![expect(unsafe_code, reason = "calls the driver with raw addresses")]
+//! Copies and fills of raw addresses, in a stream's order.
+//!
+//! For layers that own the memory. A size or count of 0 succeeds without a driver call. "Until the
+//! copy is done" means until the stream has reached it: an event recorded after it, or
+//! [`Stream::synchronize`].
+
+use core::ffi::c_void;
+
+use wharf_sys::bindings::CUdeviceptr;
+
+use super::Stream;
+use crate::error::Error;
+
+impl Stream {
+    /// Copies `size` bytes from host memory at `source` to device memory at `destination`.
+    ///
+    /// A pageable `source` may be reused on return; a pinned one only when the copy is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: an address is not known to the driver, or earlier work failed.
+    ///
+    /// # Safety
+    ///
+    /// * `source` is valid for reads of `size` bytes and, if pinned, unchanged until the copy is
+    ///   done.
+    /// * `destination` is valid for `size` bytes of device memory until the copy is done, and
+    ///   nobody else uses them meanwhile.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemcpyHtoDAsync")]
+    pub unsafe fn copy_htod(
+        &self,
+        destination: CUdeviceptr,
+        source: *const c_void,
+        size: usize,
+    ) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memcpy_htod_async.call(destination, source, size, self.as_raw()) }
+    }
+
+    /// Copies `size` bytes from device memory at `source` to host memory at `destination`.
+    ///
+    /// A pageable `destination` is filled on return; a pinned one when the copy is done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: an address is not known to the driver, or earlier work failed.
+    ///
+    /// # Safety
+    ///
+    /// * `destination` is valid for writes of `size` bytes until the copy is done, and nobody
+    ///   else uses them meanwhile.
+    /// * `source` is valid for `size` bytes of device memory, unchanged until the copy is done.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemcpyDtoHAsync")]
+    pub unsafe fn copy_dtoh(
+        &self,
+        destination: *mut c_void,
+        source: CUdeviceptr,
+        size: usize,
+    ) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memcpy_dtoh_async.call(destination, source, size, self.as_raw()) }
+    }
+
+    /// Copies `size` bytes of device memory from `source` to `destination`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: an address is not known to the driver, or earlier work failed.
+    ///
+    /// # Safety
+    ///
+    /// * Both are valid for `size` bytes of device memory until the copy is done, and do not
+    ///   overlap.
+    /// * `source` is unchanged, and nobody else uses `destination`, until then.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemcpyDtoDAsync")]
+    pub unsafe fn copy_dtod(
+        &self,
+        destination: CUdeviceptr,
+        source: CUdeviceptr,
+        size: usize,
+    ) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memcpy_dtod_async.call(destination, source, size, self.as_raw()) }
+    }
+
+    /// Writes `value` to `size` bytes of device memory at `destination`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the address is not known to the driver, or earlier work failed.
+    ///
+    /// # Safety
+    ///
+    /// `destination` is valid for `size` bytes of device memory until the fill is done, and
+    /// nobody else uses them meanwhile.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemsetD8Async")]
+    pub unsafe fn fill_d8(&self, destination: CUdeviceptr, value: u8, size: usize) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memset_d8_async.call(destination, value, size, self.as_raw()) }
+    }
+
+    /// Writes `value` to `len` 16-bit words of device memory at `destination`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the address is not known to the driver or not a multiple of 2, or earlier
+    /// work failed.
+    ///
+    /// # Safety
+    ///
+    /// As [`Stream::fill_d8`], for `2 * len` bytes.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemsetD16Async")]
+    pub unsafe fn fill_d16(&self, destination: CUdeviceptr, value: u16, len: usize) -> Result<(), Error> {
+        if len == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memset_d16_async.call(destination, value, len, self.as_raw()) }
+    }
+
+    /// Writes `value` to `len` 32-bit words of device memory at `destination`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the address is not known to the driver or not a multiple of 4, or earlier
+    /// work failed.
+    ///
+    /// # Safety
+    ///
+    /// As [`Stream::fill_d8`], for `4 * len` bytes.
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemsetD32Async")]
+    pub unsafe fn fill_d32(&self, destination: CUdeviceptr, value: u32, len: usize) -> Result<(), Error> {
+        if len == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memset_d32_async.call(destination, value, len, self.as_raw()) }
+    }
+}
