@@ -48,7 +48,14 @@ mod profile;
 
 pub mod driver;
 
+#[expect(dead_code, reason = "the slab layer takes it up")]
+mod lockfree;
+
 pub mod stream;
+
+#[cfg(all(test, loom))]
+#[path = "../loom_tests/mod.rs"]
+mod loom_tests;
 
 pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, EventPool};
 pub use error::{CudaError, Error, LoadError};

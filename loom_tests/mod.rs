@@ -1,0 +1,49 @@
+//! Models of every lock-free structure and of every hand-over between threads.
+//!
+//! Two kinds for each: a *directed* model plays the one scenario that a known mistake needs (a
+//! lost hint, a ticket that changes under a reader), a *generic* one lets threads do what they
+//! like and checks that what the structure guards is used by one at a time. The guarded data are
+//! `loom` cells, so an ordering that is too weak is seen as two concurrent uses.
+//!
+//! Run them with
+//! `RUSTFLAGS="--cfg loom -C debug-assertions=on" LOOM_MAX_PREEMPTIONS=2 cargo test --release --lib`.
+//! `mutants/` holds single-place mistakes, each named after the model that finds it.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure panics")]
+
+mod bitmap;
+mod retire_list;
+mod run_map;
+mod slab_state;
+mod slot_state;
+
+use loom::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Explores `body` and prints how many executions that took.
+fn model(name: &str, body: impl Fn() + Send + Sync + 'static) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counter = runs.clone();
+    loom::model(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
+    println!("model {name}: {} executions", runs.load(Ordering::Relaxed));
+}
+
+/// Data that the structure under test guards: each item is one owner's at a time.
+#[derive(Debug)]
+struct Guarded(Vec<UnsafeCell<()>>);
+
+impl Guarded {
+    fn new(len: usize) -> Self {
+        Self((0..len).map(|_| UnsafeCell::new(())).collect())
+    }
+
+    /// Uses an item as its only owner; `loom` fails the model if a use by another thread does
+    /// not happen before or after.
+    fn own(&self, index: usize) {
+        self.0[index].with_mut(|_| ());
+    }
+}

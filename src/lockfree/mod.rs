@@ -1,0 +1,20 @@
+//! Structures over indices: no CUDA, no `unsafe`, no allocation after construction.
+//!
+//! They know neither addresses nor blocks, only small numbers, so that `loom` can explore them
+//! whole. What an index means is decided one layer up, in `slab`, `pool` and `staging`.
+//!
+//! ```text
+//!   Bitmap        which indices are free          slab blocks, hints "slab may have room"
+//!   SlabState     what a run of granules is       vacant, claimed, open (class, free blocks)
+//!   RunMap        which granules are unused       runs for slabs and large blocks
+//!   RetireList    indices that wait for a ticket  blocks the device may still read
+//!   SlotState     who owns a staging slot         free, filling, in flight
+//! ```
+//!
+//! Every operation is lock-free: a thread that stops anywhere stops nobody else.
+
+pub(crate) mod bitmap;
+pub(crate) mod retire_list;
+pub(crate) mod run_map;
+pub(crate) mod slab_state;
+pub(crate) mod slot_state;
