@@ -1,0 +1,285 @@
+#![expect(unsafe_code, reason = "exports C functions")]
+//! Device, pinned, registered and managed memory.
+
+use core::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
+
+use wharf_sys::CudaError;
+#[expect(clippy::wildcard_imports, reason = "a signature a row")]
+use wharf_sys::bindings::*;
+
+use super::call::out_if_any;
+use super::{Call, Status, exports, out, valid};
+use crate::config::Schedule;
+use crate::machine::State;
+use crate::memory::table::Owner;
+use crate::memory::{Block, Kind};
+
+#[expect(non_camel_case_types, reason = "named as NVIDIA\'s header names them")]
+type PFN_cuMemHostRegister_v4000 = PFN_cuMemHostRegister_v6050;
+
+exports! {
+    Normal PFN_cuMemGetInfo_v3020: cuMemGetInfo_v2(free: *mut usize, total: *mut usize) => get_info;
+    Normal PFN_cuMemAlloc_v3020: cuMemAlloc_v2(pointer: *mut CUdeviceptr, size: usize) => alloc;
+    Normal PFN_cuMemAllocPitch_v3020: cuMemAllocPitch_v2(
+        pointer: *mut CUdeviceptr, pitch: *mut usize, width: usize, height: usize, element: c_uint,
+    ) => alloc_pitch;
+    Normal PFN_cuMemFree_v3020: cuMemFree_v2(pointer: CUdeviceptr) => free;
+    Normal PFN_cuMemGetAddressRange_v3020: cuMemGetAddressRange_v2(base: *mut CUdeviceptr, size: *mut usize, pointer: CUdeviceptr) => get_address_range;
+    Normal PFN_cuMemAllocHost_v3020: cuMemAllocHost_v2(pointer: *mut *mut c_void, size: usize) => alloc_host;
+    Normal PFN_cuMemFreeHost_v2000: cuMemFreeHost(pointer: *mut c_void) => free_host;
+    Normal PFN_cuMemHostAlloc_v2020: cuMemHostAlloc(pointer: *mut *mut c_void, size: usize, flags: c_uint) => host_alloc;
+    Normal PFN_cuMemHostGetDevicePointer_v3020: cuMemHostGetDevicePointer_v2(device: *mut CUdeviceptr, host: *mut c_void, flags: c_uint) => host_get_device_pointer;
+    Normal PFN_cuMemHostGetFlags_v2030: cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) => host_get_flags;
+    Normal PFN_cuMemHostRegister_v4000: cuMemHostRegister(pointer: *mut c_void, size: usize, flags: c_uint) => host_register;
+    Normal PFN_cuMemHostRegister_v6050: cuMemHostRegister_v2(pointer: *mut c_void, size: usize, flags: c_uint) => host_register;
+    Normal PFN_cuMemHostUnregister_v4000: cuMemHostUnregister(pointer: *mut c_void) => host_unregister;
+    Normal PFN_cuMemAllocManaged_v6000: cuMemAllocManaged(pointer: *mut CUdeviceptr, size: usize, flags: c_uint) => alloc_managed;
+}
+
+/// Flags of pinned memory: portable, device-mapped, write-combined.
+const HOST_ALLOC_FLAGS: c_uint = 0b0111;
+/// Flags of registered memory: portable, device-mapped, I/O memory, read-only.
+const REGISTER_FLAGS: c_uint = 0b1111;
+/// Device-mapped, which unified addressing implies for both kinds of host memory.
+const DEVICE_MAPPED: c_uint = 2;
+/// Attach flags of managed memory: to all streams, to the host.
+const ATTACH_GLOBAL: c_uint = 1;
+const ATTACH_HOST: c_uint = 2;
+/// Bytes between rows of a pitched allocation are a multiple of this.
+const PITCH: usize = 512;
+/// The largest allocation that is filled with a pattern, so that huge ones stay uncommitted.
+const POISON_LIMIT: usize = 64 << 20;
+/// Where the device sees registered memory, relative to the host, on machines with an alias.
+const ALIAS: u64 = 1 << 46;
+
+fn get_info(call: Call, free: *mut usize, total: *mut usize) -> Status {
+    let state = call.lock();
+    let ordinal = call.ordinal(&state)?;
+    let all = call.machine.config.device_memory;
+    let used = state.memory.used.get(&ordinal).copied().unwrap_or(0);
+    let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    out_if_any(free, bytes(all.saturating_sub(used)))?;
+    out_if_any(total, bytes(all))
+}
+
+impl Call {
+    /// Allocates memory of the current context's device.
+    pub(crate) fn allocate(self, kind: Kind, size: usize) -> Status<Arc<Block>> {
+        if size == 0 {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        let mut state = self.lock();
+        let owner = Owner { context: self.context(&state)?, ordinal: self.ordinal(&state)? };
+        self.forbid_while_capturing(&mut state, None)?;
+        self.charge(&mut state, kind, owner.ordinal, size)?;
+        let block = match state.memory.allocate(kind, size, owner) {
+            Ok(block) => block,
+            Err(code) => {
+                state.memory.refund(kind, owner.ordinal, size);
+                return Err(code);
+            }
+        };
+        drop(state);
+        self.poison(&block, 0xA5);
+        Ok(block)
+    }
+
+    /// Takes `size` bytes from what the device, or the host, has.
+    pub(crate) fn charge(self, state: &mut State, kind: Kind, ordinal: i32, size: usize) -> Status {
+        let (used, limit) = if kind.is_host() {
+            (&mut state.memory.pinned, self.machine.config.host_memory)
+        } else {
+            (state.memory.used.entry(ordinal).or_default(), self.machine.config.device_memory)
+        };
+        let after = used.checked_add(size as u64).ok_or(CudaError::OUT_OF_MEMORY)?;
+        if after > limit {
+            return Err(CudaError::OUT_OF_MEMORY);
+        }
+        *used = after;
+        Ok(())
+    }
+
+    /// Fills memory with a pattern where that is asked for.
+    fn poison(self, block: &Block, pattern: u8) {
+        if self.machine.config.checks.poison && block.is_owner() && block.size <= POISON_LIMIT {
+            crate::memory::transfer::fill(block, pattern);
+        }
+    }
+
+    /// Frees the allocation `block`: at once for the table, for its bytes when no operation in
+    /// flight uses them. The driver "may synchronise" here; a schedule that runs operations as
+    /// late as allowed does not.
+    fn free_block(self, block: &Arc<Block>) -> Status {
+        let mut state = self.lock();
+        self.forbid_while_capturing(&mut state, None)?;
+        if matches!(self.machine.config.schedule, Schedule::Async | Schedule::Eager) {
+            state = self.machine.wait_for_context(state, block.context);
+        }
+        // Another thread may have freed it in the meantime.
+        if block.is_freed() {
+            return Err(CudaError::INVALID_VALUE);
+        }
+        state.release(block);
+        drop(state);
+        // With no operation in flight, this is the last reference but the caller's.
+        if Arc::strong_count(block) == 1 {
+            self.poison(block, 0x5A);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Takes a block out of the table and gives back what it was charged.
+    pub(crate) fn release(&mut self, block: &Block) {
+        self.memory.refund(block.kind, block.ordinal, block.size);
+        self.memory.remove(block);
+    }
+}
+
+fn alloc(call: Call, pointer: *mut CUdeviceptr, size: usize) -> Status {
+    if !valid(pointer) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    out(pointer, call.allocate(Kind::Device, size)?.device)
+}
+
+fn alloc_pitch(
+    call: Call,
+    pointer: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element: c_uint,
+) -> Status {
+    if !valid(pointer) || !valid(pitch) || !matches!(element, 4 | 8 | 16) || width == 0 || height == 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let row = width.checked_next_multiple_of(PITCH).ok_or(CudaError::INVALID_VALUE)?;
+    let size = row.checked_mul(height).ok_or(CudaError::OUT_OF_MEMORY)?;
+    let block = call.allocate(Kind::Device, size)?;
+    out(pitch, row)?;
+    out(pointer, block.device)
+}
+
+fn free(call: Call, pointer: CUdeviceptr) -> Status {
+    if pointer == 0 {
+        return Ok(());
+    }
+    let block = call.lock().memory.at(pointer).cloned().ok_or(CudaError::INVALID_VALUE)?;
+    match block.kind {
+        Kind::Device | Kind::Managed { .. } => call.free_block(&block),
+        Kind::Pool { .. } => call.free_pooled(&block),
+        _ => Err(CudaError::INVALID_VALUE),
+    }
+}
+
+fn get_address_range(call: Call, base: *mut CUdeviceptr, size: *mut usize, pointer: CUdeviceptr) -> Status {
+    let state = call.lock();
+    call.context(&state)?;
+    let block = state.memory.find(pointer).ok_or(CudaError::NOT_FOUND)?;
+    out_if_any(base, block.device)?;
+    out_if_any(size, block.size)
+}
+
+fn alloc_host(call: Call, pointer: *mut *mut c_void, size: usize) -> Status {
+    host_alloc(call, pointer, size, 0)
+}
+
+fn host_alloc(call: Call, pointer: *mut *mut c_void, size: usize, flags: c_uint) -> Status {
+    if !valid(pointer) || flags & !HOST_ALLOC_FLAGS != 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let block = call.allocate(Kind::Pinned { flags: flags | DEVICE_MAPPED }, size)?;
+    out(pointer, host_pointer(block.host))
+}
+
+fn host_pointer(address: u64) -> *mut c_void {
+    core::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+fn free_host(call: Call, pointer: *mut c_void) -> Status {
+    if pointer.is_null() {
+        return Ok(());
+    }
+    let address = pointer.expose_provenance() as u64;
+    let block = call.lock().memory.at(address).cloned().ok_or(CudaError::INVALID_VALUE)?;
+    match block.kind {
+        Kind::Pinned { .. } => call.free_block(&block),
+        _ => Err(CudaError::INVALID_VALUE),
+    }
+}
+
+fn host_get_device_pointer(call: Call, device: *mut CUdeviceptr, host: *mut c_void, flags: c_uint) -> Status {
+    if !valid(device) || flags != 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let state = call.lock();
+    call.context(&state)?;
+    let address = host.addr() as u64;
+    let block = state.memory.find(address).filter(|block| block.kind.is_host());
+    let block = block.ok_or(CudaError::INVALID_VALUE)?;
+    out(device, block.device + (address - block.host))
+}
+
+fn host_get_flags(call: Call, flags: *mut c_uint, pointer: *mut c_void) -> Status {
+    if !valid(flags) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let state = call.lock();
+    call.context(&state)?;
+    match state.memory.find(pointer.addr() as u64).map(|block| block.kind) {
+        Some(Kind::Pinned { flags: known } | Kind::Registered { flags: known }) => out(flags, known),
+        _ => Err(CudaError::INVALID_VALUE),
+    }
+}
+
+fn host_register(call: Call, pointer: *mut c_void, size: usize, flags: c_uint) -> Status {
+    let address = pointer.expose_provenance() as u64;
+    let end = address.checked_add(size as u64).ok_or(CudaError::INVALID_VALUE)?;
+    if size == 0 || flags & !REGISTER_FLAGS != 0 || address < 4096 || end > 1 << 47 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let mut state = call.lock();
+    let owner = Owner { context: call.context(&state)?, ordinal: call.ordinal(&state)? };
+    call.forbid_while_capturing(&mut state, None)?;
+    if state.memory.overlaps(address, size) {
+        return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
+    }
+    if !crate::memory::transfer::is_mapped(address, size) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let kind = Kind::Registered { flags: flags | DEVICE_MAPPED };
+    call.charge(&mut state, kind, owner.ordinal, size)?;
+    let device = if call.machine.config.registered_alias { address ^ ALIAS } else { address };
+    state.memory.adopt(kind, address, device, size, owner);
+    Ok(())
+}
+
+fn host_unregister(call: Call, pointer: *mut c_void) -> Status {
+    let address = pointer.addr() as u64;
+    let state = call.lock();
+    call.context(&state)?;
+    let block = state.memory.find(address).cloned().ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
+    drop(state);
+    if !matches!(block.kind, Kind::Registered { .. }) {
+        return Err(CudaError::HOST_MEMORY_NOT_REGISTERED);
+    }
+    if block.host != address {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    call.free_block(&block)
+}
+
+fn alloc_managed(call: Call, pointer: *mut CUdeviceptr, size: usize, flags: c_uint) -> Status {
+    if !valid(pointer) || flags != ATTACH_GLOBAL && flags != ATTACH_HOST {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY;
+    let ordinal: c_int = call.ordinal(&call.lock())?;
+    if crate::attributes::of(&call.machine.config, attribute, ordinal) == Some(0) {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    out(pointer, call.allocate(Kind::Managed { flags }, size)?.device)
+}

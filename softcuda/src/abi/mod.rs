@@ -1,0 +1,65 @@
+//! The exported entry points: what a program links against or asks `cuGetProcAddress` for.
+//!
+//! Every file below lists its exports with [`exports!`], one row an entry point, and holds the
+//! functions that do the work. A row reads
+//!
+//! ```text
+//! Normal PFN_cuMemcpyHtoDAsync_v3020: cuMemcpyHtoDAsync_v2(dst: ..) | cuMemcpyHtoDAsync_v2_ptsz => htod;
+//!   |     |                           |                      |                          |          |
+//!   |     |                           |                      |                          |          the function
+//!   |     |                           |                      |                          arguments
+//!   |     |                           |                      the same with the per-thread default stream
+//!   |     |                           exported symbol
+//!   |     signature in NVIDIA's header, checked here; its name and version are what
+//!   |     cuGetProcAddress knows the entry point by
+//!   when it may be called, see `Guard`
+//! ```
+
+mod call;
+mod context;
+mod copy;
+mod device;
+mod event;
+mod init;
+mod memop;
+mod memory;
+mod memset;
+mod stream;
+mod symbols;
+
+pub(crate) use call::{Call, Guard, Status, enter, out, valid};
+pub(crate) use symbols::{Symbol, exactly, name};
+
+/// Lists and defines exported entry points; see the module's documentation.
+macro_rules! exports {
+    ($($guard:ident $pfn:ident: $symbol:ident $arguments:tt $(| $ptsz:ident)? => $body:path;)+) => {
+        $(
+            $crate::abi::export!($guard $pfn $symbol false $arguments $body);
+            $($crate::abi::export!($guard $pfn $ptsz true $arguments $body);)?
+        )+
+
+        pub(crate) static SYMBOLS: &[$crate::abi::Symbol] = &[$(
+            $crate::abi::Symbol::new(stringify!($pfn), $symbol as *const ())
+                $(.with_per_thread($ptsz as *const ()))?,
+        )+];
+    };
+}
+
+/// Defines one exported entry point.
+macro_rules! export {
+    ($guard:ident $pfn:ident $symbol:ident $per_thread:literal ($($argument:ident: $type:ty),* $(,)?) $body:path) => {
+        #[doc = concat!("See `", stringify!($symbol), "` in the driver API reference.")]
+        ///
+        /// # Safety
+        ///
+        /// As the reference says: pointers are valid for what the call reads and writes.
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "C" fn $symbol($($argument: $type),*) -> wharf_sys::bindings::CUresult {
+            const NAME: &str = $crate::abi::name(stringify!($pfn));
+            $crate::abi::enter(NAME, $crate::abi::Guard::$guard, $per_thread, |call| $body(call, $($argument),*))
+        }
+        const _: $pfn = Some($symbol);
+    };
+}
+
+pub(crate) use {export, exports};

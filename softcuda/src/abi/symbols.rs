@@ -1,0 +1,136 @@
+#![expect(unsafe_code, reason = "shares addresses of functions")]
+//! Name and version to address: what `cuGetProcAddress` answers.
+
+use core::ffi::c_void;
+use core::ptr;
+
+/// An exported entry point.
+#[derive(Debug)]
+pub(crate) struct Symbol {
+    pub(crate) name: &'static str,
+    /// The CUDA version whose signature this has.
+    pub(crate) version: u32,
+    address: *const (),
+    /// The variant that takes the per-thread default stream for a null stream.
+    per_thread: *const (),
+}
+
+// SAFETY: the addresses are of functions, which every thread may call.
+unsafe impl Sync for Symbol {}
+
+impl Symbol {
+    pub(crate) const fn new(pfn: &'static str, address: *const ()) -> Self {
+        Self { name: name(pfn), version: version(pfn), address, per_thread: ptr::null() }
+    }
+
+    pub(crate) const fn with_per_thread(self, per_thread: *const ()) -> Self {
+        Self { per_thread, ..self }
+    }
+
+    /// The function; with `per_thread`, its variant for the per-thread default stream where
+    /// there is one.
+    pub(crate) fn address(&self, per_thread: bool) -> *mut c_void {
+        let address = if per_thread && !self.per_thread.is_null() { self.per_thread } else { self.address };
+        address.cast_mut().cast()
+    }
+}
+
+/// How a name and a version were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// The newest signature that is not newer than asked.
+    At(*mut c_void),
+    /// The name exists, and came with a later version.
+    TooNew,
+    Unknown,
+}
+
+/// Finds the newest signature of `name` that CUDA `version` has.
+pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
+    let mut newest: Option<&Symbol> = None;
+    let mut known = false;
+    for symbol in tables().iter().flat_map(|table| table.iter()).filter(|symbol| symbol.name == name) {
+        known = true;
+        if symbol.version <= version && newest.is_none_or(|other| other.version < symbol.version) {
+            newest = Some(symbol);
+        }
+    }
+    match newest {
+        Some(symbol) => Found::At(symbol.address(per_thread)),
+        None if known => Found::TooNew,
+        None => Found::Unknown,
+    }
+}
+
+/// The address of exactly this signature, or null.
+pub(crate) fn exactly(name: &str, version: u32) -> *mut c_void {
+    tables()
+        .iter()
+        .flat_map(|table| table.iter())
+        .find(|symbol| symbol.name == name && symbol.version == version)
+        .map_or(ptr::null_mut(), |symbol| symbol.address(false))
+}
+
+/// The lists of all files.
+fn tables() -> [&'static [Symbol]; 9] {
+    [
+        super::init::SYMBOLS,
+        super::device::SYMBOLS,
+        super::context::SYMBOLS,
+        super::memory::SYMBOLS,
+        super::copy::SYMBOLS,
+        super::memset::SYMBOLS,
+        super::memop::SYMBOLS,
+        super::stream::SYMBOLS,
+        super::event::SYMBOLS,
+    ]
+}
+
+/// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.
+pub(crate) const fn name(pfn: &'static str) -> &'static str {
+    let (_, rest) = pfn.split_at("PFN_".len());
+    rest.split_at(separator(rest)).0
+}
+
+/// 3020 of `PFN_cuMemAlloc_v3020`.
+const fn version(pfn: &'static str) -> u32 {
+    let bytes = pfn.as_bytes();
+    let mut index = separator(pfn) + "_v".len();
+    let mut version = 0;
+    while index < bytes.len() && bytes[index].is_ascii_digit() {
+        version = version * 10 + (bytes[index] - b'0') as u32;
+        index += 1;
+    }
+    version
+}
+
+/// Where the last `_v` begins.
+const fn separator(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let mut index = bytes.len() - 1;
+    while !(bytes[index] == b'_' && bytes[index + 1] == b'v') {
+        index -= 1;
+        if index == 0 {
+            panic!("a signature's name ends in its version");
+        }
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_says_name_and_version() {
+        assert_eq!(name("PFN_cuMemAlloc_v3020"), "cuMemAlloc");
+        assert_eq!(version("PFN_cuMemAlloc_v3020"), 3020);
+    }
+
+    #[test]
+    fn the_newest_signature_not_newer_than_asked_is_found() {
+        assert!(matches!(find("cuInit", 13_000, false), Found::At(_)));
+        assert_eq!(find("cuInit", 1000, false), Found::TooNew);
+        assert_eq!(find("cuNoSuchCall", 13_000, false), Found::Unknown);
+    }
+}

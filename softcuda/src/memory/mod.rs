@@ -1,0 +1,16 @@
+//! The memory of a machine: which addresses are what.
+//!
+//! All memory is host memory, and a device pointer is the address itself (unified addressing),
+//! except that a machine may show registered memory to the device at an address of its own.
+//! Device memory is reserved without being committed, so an allocation costs what is touched.
+//!
+//! * [`block`]: one allocation, kept by the table and by every operation that names it.
+//! * [`table`]: address to allocation.
+//! * [`transfer`]: what copies and fills do once their operands are known.
+
+pub(crate) mod block;
+pub(crate) mod table;
+pub(crate) mod transfer;
+
+pub(crate) use block::{Block, Kind};
+pub(crate) use table::Table;

@@ -1,0 +1,241 @@
+#![expect(unsafe_code, reason = "moves bytes between addresses that the caller named")]
+//! Copies and fills whose operands are known.
+
+use core::ptr;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
+use super::block::Block;
+
+/// One side of a copy: where its rows are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Side {
+    /// Host address of the first byte.
+    pub(crate) host: u64,
+    /// The address as the caller gave it, for reports.
+    pub(crate) shown: u64,
+    /// Bytes from one row to the next.
+    pub(crate) pitch: usize,
+    /// Bytes from one layer to the next.
+    pub(crate) layer: usize,
+    /// The allocations that contain it; none for pageable memory.
+    pub(crate) blocks: Vec<Arc<Block>>,
+}
+
+impl Side {
+    /// Whether this is ordinary memory of the program, unknown to the driver.
+    pub(crate) fn is_pageable(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    fn freed(&self) -> Option<&Block> {
+        self.blocks.iter().map(|block| &**block).find(|block| block.is_freed())
+    }
+
+    fn row(&self, row: usize, layer: usize) -> u64 {
+        self.host + (row * self.pitch + layer * self.layer) as u64
+    }
+}
+
+/// A copy of `depth` layers of `height` rows of `width` bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Copy {
+    pub(crate) dst: Side,
+    pub(crate) src: Side,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) depth: usize,
+    /// The bytes of a pageable source as they were at the call.
+    pub(crate) staged: Option<Vec<u8>>,
+    /// What the source hashed to at the call, where that is checked.
+    pub(crate) hash: Option<u64>,
+}
+
+/// What went wrong while bytes were moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable;
+
+impl Copy {
+    /// Every row's index and layer.
+    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let height = self.height;
+        (0..self.depth).flat_map(move |layer| (0..height).map(move |row| (row, layer)))
+    }
+
+    /// The number of bytes moved.
+    pub(crate) fn bytes(&self) -> usize {
+        self.width * self.height * self.depth
+    }
+
+    /// Keeps the source's bytes, so that the caller may reuse it.
+    pub(crate) fn stage(&mut self) -> Result<(), Unreachable> {
+        let mut bytes = vec![0; self.bytes()];
+        if self.width > 0 {
+            for ((row, layer), chunk) in self.rows().zip(bytes.chunks_exact_mut(self.width)) {
+                read(&self.src, self.src.row(row, layer), chunk)?;
+            }
+        }
+        self.staged = Some(bytes);
+        Ok(())
+    }
+
+    /// The hash of the source as it is now.
+    pub(crate) fn hash_source(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        let mut chunk = vec![0; self.width];
+        for (row, layer) in self.rows() {
+            read(&self.src, self.src.row(row, layer), &mut chunk).ok()?;
+            hasher.write(&chunk);
+        }
+        Some(hasher.finish())
+    }
+
+    /// The allocation among the operands that was freed since the call.
+    pub(crate) fn freed(&self) -> Option<&Block> {
+        let source = if self.staged.is_some() { None } else { self.src.freed() };
+        self.dst.freed().or(source)
+    }
+
+    /// Moves the bytes.
+    pub(crate) fn run(&self) -> Result<(), Unreachable> {
+        if self.width == 0 {
+            return Ok(());
+        }
+        if let Some(bytes) = &self.staged {
+            for ((row, layer), chunk) in self.rows().zip(bytes.chunks_exact(self.width)) {
+                write(&self.dst, self.dst.row(row, layer), chunk)?;
+            }
+            return Ok(());
+        }
+        for (row, layer) in self.rows() {
+            let (from, to) = (self.src.row(row, layer), self.dst.row(row, layer));
+            if !self.src.is_pageable() && !self.dst.is_pageable() {
+                // SAFETY: both ranges lie in allocations that this copy holds references to, so
+                // they are mapped; `copy` allows overlap. Whether the program races with it is
+                // the program's business, as on a device.
+                unsafe { ptr::copy(pointer(from).cast_const(), pointer(to), self.width) };
+            } else if self.src.is_pageable() && self.dst.is_pageable() {
+                let mut bytes = vec![0; self.width];
+                read(&self.src, from, &mut bytes)?;
+                write(&self.dst, to, &bytes)?;
+            } else if self.src.is_pageable() {
+                across(Direction::FromProcess, from, pointer(to), self.width)?;
+            } else {
+                across(Direction::ToProcess, to, pointer(from), self.width)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A fill of `height` rows of `width` elements.
+#[derive(Clone, Debug)]
+pub(crate) struct Fill {
+    pub(crate) dst: Side,
+    pub(crate) value: u32,
+    /// Bytes an element: 1, 2 or 4.
+    pub(crate) element: usize,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+}
+
+impl Fill {
+    pub(crate) fn freed(&self) -> Option<&Block> {
+        self.dst.freed()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.element * self.width * self.height
+    }
+
+    /// Writes the elements.
+    pub(crate) fn run(&self) {
+        let pattern = self.value.to_ne_bytes();
+        for row in 0..self.height {
+            let first = pointer(self.dst.row(row, 0));
+            if self.element == 1 {
+                // SAFETY: the row lies in an allocation that this fill holds a reference to.
+                unsafe { ptr::write_bytes(first, pattern[0], self.width) };
+                continue;
+            }
+            for index in 0..self.width {
+                // SAFETY: as above: `index` is below the row's width.
+                let to = unsafe { first.add(index * self.element) };
+                // SAFETY: `to` has `element` bytes left in the row, and `pattern` has four.
+                unsafe { ptr::copy_nonoverlapping(pattern.as_ptr(), to, self.element) };
+            }
+        }
+    }
+}
+
+fn pointer(address: u64) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(address as usize)
+}
+
+fn read(side: &Side, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
+    if side.is_pageable() {
+        return across(Direction::FromProcess, address, bytes.as_mut_ptr(), bytes.len());
+    }
+    // SAFETY: the range lies in an allocation that the side holds a reference to.
+    unsafe { ptr::copy(pointer(address).cast_const(), bytes.as_mut_ptr(), bytes.len()) };
+    Ok(())
+}
+
+fn write(side: &Side, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+    if side.is_pageable() {
+        return across(Direction::ToProcess, address, bytes.as_ptr().cast_mut(), bytes.len());
+    }
+    // SAFETY: as in `read`.
+    unsafe { ptr::copy(bytes.as_ptr(), pointer(address), bytes.len()) };
+    Ok(())
+}
+
+/// Fills an allocation that owns its bytes.
+pub(crate) fn fill(block: &Block, pattern: u8) {
+    // SAFETY: the block owns `size` mapped bytes, and no operation uses them: it is either new
+    // or freed with nothing in flight.
+    unsafe { ptr::write_bytes(pointer(block.host), pattern, block.size) };
+}
+
+/// Whether every page of a range of the program's memory can be read.
+pub(crate) fn is_mapped(address: u64, size: usize) -> bool {
+    let last = address + size as u64 - 1;
+    let mut byte = 0;
+    (address..=last)
+        .step_by(4096)
+        .chain([last])
+        .all(|page| across(Direction::FromProcess, page, &raw mut byte, 1).is_ok())
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    FromProcess,
+    ToProcess,
+}
+
+/// Moves bytes between the program's pageable memory at `remote` and `local`, which is ours.
+///
+/// The kernel does it, so an address that is not mapped is an error instead of a crash.
+fn across(direction: Direction, remote: u64, local: *mut u8, size: usize) -> Result<(), Unreachable> {
+    let mut done = 0;
+    while done < size {
+        let local_part = libc::iovec { iov_base: local.wrapping_add(done).cast(), iov_len: size - done };
+        let remote_part =
+            libc::iovec { iov_base: pointer(remote).wrapping_add(done).cast(), iov_len: size - done };
+        // SAFETY: no precondition.
+        let process = unsafe { libc::getpid() };
+        let moved = match direction {
+            // SAFETY: `local` has `size` bytes for writing; the kernel checks `remote`.
+            Direction::FromProcess => unsafe {
+                libc::process_vm_readv(process, &raw const local_part, 1, &raw const remote_part, 1, 0)
+            },
+            // SAFETY: `local` has `size` bytes for reading; the kernel checks `remote`, and
+            // that the program lets the driver write there is the meaning of the call.
+            Direction::ToProcess => unsafe {
+                libc::process_vm_writev(process, &raw const local_part, 1, &raw const remote_part, 1, 0)
+            },
+        };
+        done += usize::try_from(moved).ok().filter(|moved| *moved > 0).ok_or(Unreachable)?;
+    }
+    Ok(())
+}

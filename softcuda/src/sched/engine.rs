@@ -1,0 +1,218 @@
+//! The threads that run operations, and the callers that help them.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use wharf_sys::CudaError;
+
+use super::queue::{OpId, Origin};
+use super::work::{Outcome, Work};
+use crate::config::Schedule;
+use crate::machine::{Machine, State};
+
+/// How often a value in memory is looked at while an operation waits for it.
+const POLL: Duration = Duration::from_micros(100);
+
+type Guard<'a> = MutexGuard<'a, State>;
+
+impl Machine {
+    /// Lets the schedule act on what a call has just enqueued, and wakes the engines.
+    pub(crate) fn kick<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
+        self.start_threads(&mut state);
+        match self.config.schedule {
+            Schedule::Async | Schedule::Late => {}
+            Schedule::Eager => state = self.settle(state),
+            Schedule::Random(_) => {
+                while state.queue.flip() {
+                    let Some(job) = state.queue.take(true) else { break };
+                    state = self.run(state, job);
+                }
+            }
+        }
+        self.wake(&state);
+        state
+    }
+
+    /// Waits until every operation of `targets` is complete.
+    pub(crate) fn wait<'a>(&'static self, mut state: Guard<'a>, targets: &[OpId]) -> Guard<'a> {
+        while targets.iter().any(|target| state.queue.is_pending(*target)) {
+            state.queue.demand(targets);
+            state = self.help(state);
+        }
+        state
+    }
+
+    /// Waits until everything that `context` was given is complete.
+    pub(crate) fn wait_for_context<'a>(&'static self, state: Guard<'a>, context: u64) -> Guard<'a> {
+        let targets = state.queue.of_context(context);
+        self.wait(state, &targets)
+    }
+
+    /// Whether operations are complete, asked without waiting: `NOT_READY` while they are not.
+    ///
+    /// A late or random schedule lets one more operation go at every such question, so that a
+    /// program that asks until it is answered gets its answer.
+    pub(crate) fn is_complete(
+        &'static self,
+        mut state: Guard<'_>,
+        ops: &[OpId],
+        context: u64,
+    ) -> Result<(), CudaError> {
+        state.lost(context)?;
+        if !ops.iter().any(|op| state.queue.is_pending(*op)) {
+            return Ok(());
+        }
+        if matches!(self.config.schedule, Schedule::Late | Schedule::Random(_)) {
+            state.queue.demand_first(ops);
+            if let Some(job) = state.queue.take(false) {
+                drop(self.run(state, job));
+            } else {
+                self.wake(&state);
+            }
+        }
+        Err(CudaError::NOT_READY)
+    }
+
+    /// Runs one operation on the calling thread where the schedule is the caller's business,
+    /// or sleeps until some operation completes.
+    fn help<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
+        if self.config.schedule != Schedule::Async
+            && let Some(job) = state.queue.take(true)
+        {
+            return self.run(state, job);
+        }
+        self.wake(&state);
+        self.progress.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs everything that neither a host function nor a value in memory holds up.
+    fn settle<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
+        loop {
+            if let Some(job) = state.queue.take(true) {
+                state = self.run(state, job);
+            } else if state.queue.is_running() {
+                state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                return state;
+            }
+        }
+    }
+
+    fn run<'a>(&'static self, state: Guard<'a>, (id, origin, work): (OpId, Origin, Work)) -> Guard<'a> {
+        let lost = state.contexts.get(origin.context).and_then(|context| context.lost);
+        drop(state);
+        let outcome = work.run(self, origin, lost);
+        let mut state = self.lock();
+        match outcome {
+            Outcome::Done => state.queue.complete(id),
+            Outcome::Blocked(work) => state.queue.block(id, work),
+            Outcome::Apply(change) => {
+                change(&mut state);
+                state.queue.complete(id);
+            }
+            Outcome::Fault(code) => {
+                state.lose(origin.context, code);
+                state.queue.complete(id);
+            }
+        }
+        self.wake(&state);
+        self.progress.notify_all();
+        state
+    }
+
+    fn wake(&self, state: &State) {
+        if state.idle_engines > 0 {
+            self.engines.notify_all();
+        }
+        if state.idle_hosts > 0 {
+            self.hosts.notify_all();
+        }
+    }
+
+    fn start_threads(&'static self, state: &mut State) {
+        if state.threads_started {
+            return;
+        }
+        state.threads_started = true;
+        let engines = if self.config.schedule == Schedule::Async { 2 } else { 1 };
+        for _ in 0..engines {
+            state.threads.extend(spawn("softcuda-engine", move || self.engine()));
+        }
+        state.threads.extend(spawn("softcuda-host", move || self.host()));
+    }
+
+    /// The life of an engine thread.
+    fn engine(&'static self) {
+        let mut state = self.lock();
+        while !state.stopping {
+            if let Some(job) = state.queue.take(false) {
+                state = self.run(state, job);
+                continue;
+            }
+            state = self.look_at_blocked(state);
+            let pause = self.pause(&state);
+            state.idle_engines += 1;
+            state = match pause {
+                None => self.engines.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(pause) => {
+                    let woken = self.engines.wait_timeout(state, pause);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.idle_engines -= 1;
+        }
+    }
+
+    /// How long an idle engine may sleep before it has to look again.
+    fn pause(&self, state: &State) -> Option<Duration> {
+        if state.queue.has_blocked() {
+            return Some(POLL);
+        }
+        let by_grace = matches!(self.config.schedule, Schedule::Late | Schedule::Random(_));
+        (by_grace && !state.queue.is_empty()).then(|| (self.config.grace / 4).max(POLL))
+    }
+
+    fn look_at_blocked<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
+        let mut last = 0;
+        while let Some(job) = state.queue.take_blocked(last) {
+            last = job.0;
+            state = self.run(state, job);
+        }
+        state
+    }
+
+    /// The life of the thread that calls host functions.
+    fn host(&'static self) {
+        let mut state = self.lock();
+        while !state.stopping {
+            if let Some(job) = state.queue.take_host() {
+                state = self.run(state, job);
+                continue;
+            }
+            let by_grace = matches!(self.config.schedule, Schedule::Late | Schedule::Random(_));
+            state.idle_hosts += 1;
+            state = if by_grace && !state.queue.is_empty() {
+                let woken = self.hosts.wait_timeout(state, (self.config.grace / 4).max(POLL));
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.hosts.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+            state.idle_hosts -= 1;
+        }
+    }
+}
+
+impl State {
+    /// Notes that the device faulted in `context`: every later call there returns `code`.
+    pub(crate) fn lose(&mut self, context: u64, code: CudaError) {
+        if let Some(context) = self.contexts.get_mut(context) {
+            context.lost.get_or_insert(code);
+        }
+    }
+}
+
+/// A thread, or none where the system has no more: then only callers run operations.
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<thread::JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).ok()
+}

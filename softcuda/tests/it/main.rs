@@ -1,0 +1,9 @@
+//! The software driver against the documentation, one module a family.
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
+#![allow(unsafe_code, reason = "the driver API is a C interface")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "every call passes live handles and locals")]
+#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a driver call a line")]
+
+mod support;
+
+mod streams;

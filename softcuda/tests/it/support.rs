@@ -1,0 +1,87 @@
+//! A machine for a test, with a current context.
+
+use std::ptr;
+
+use softcuda::{Binding, Checks, Config, Schedule, Simulator};
+use wharf_sys::bindings::{CUcontext, CUevent, CUstream};
+use wharf_sys::{Api, CudaError, Error};
+
+/// A machine with a context current on the calling thread.
+pub(crate) struct Rig {
+    pub(crate) api: Api,
+    pub(crate) context: CUcontext,
+    _binding: Binding,
+    pub(crate) simulator: Simulator,
+}
+
+impl Rig {
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        Self::with(Config { schedule, ..Self::config() })
+    }
+
+    /// Every check, no printing.
+    pub(crate) fn config() -> Config {
+        Config { checks: Checks::ALL, print_violations: false, ..Config::default() }
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
+        let simulator = Simulator::new(config);
+        let binding = simulator.bind();
+        let api = unsafe {
+            Api::from_fns(|row| {
+                let p = softcuda::entry_point(row.name, row.version);
+                if p.is_null() { softcuda::entry_point("cuInit", 2000) } else { p }
+            })
+        }
+        .unwrap();
+        let mut context = ptr::null_mut();
+        unsafe {
+            api.init.call(0).unwrap();
+            api.device_primary_ctx_retain.call(&raw mut context, 0).unwrap();
+            api.ctx_set_current.call(context).unwrap();
+        }
+        Self { api, context, _binding: binding, simulator }
+    }
+
+    pub(crate) fn stream(&self, flags: u32) -> CUstream {
+        let mut stream = ptr::null_mut();
+        unsafe { self.api.stream_create.call(&raw mut stream, flags) }.unwrap();
+        stream
+    }
+
+    pub(crate) fn event(&self, flags: u32) -> CUevent {
+        let mut event = ptr::null_mut();
+        unsafe { self.api.event_create.call(&raw mut event, flags) }.unwrap();
+        event
+    }
+
+    /// Device memory of `size` bytes.
+    pub(crate) fn device(&self, size: usize) -> u64 {
+        let mut pointer = 0;
+        unsafe { self.api.mem_alloc.call(&raw mut pointer, size) }.unwrap();
+        pointer
+    }
+
+    /// Pinned memory of `len` bytes.
+    pub(crate) fn pinned(&self, len: usize) -> &'static mut [u8] {
+        let mut pointer = ptr::null_mut();
+        unsafe { self.api.mem_host_alloc.call(&raw mut pointer, len, 0) }.unwrap();
+        unsafe { std::slice::from_raw_parts_mut(pointer.cast(), len) }
+    }
+
+    /// The bytes of device memory, by a synchronous copy.
+    pub(crate) fn read(&self, pointer: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        unsafe { self.api.memcpy_dtoh.call(bytes.as_mut_ptr().cast(), pointer, len) }.unwrap();
+        bytes
+    }
+
+    pub(crate) fn synchronize(&self, stream: CUstream) {
+        unsafe { self.api.stream_synchronize.call(stream) }.unwrap();
+    }
+}
+
+/// The code that a call failed with.
+pub(crate) fn code(result: Result<(), Error>) -> CudaError {
+    result.unwrap_err().code().unwrap()
+}
