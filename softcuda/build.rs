@@ -1,0 +1,7 @@
+//! Gives the shared object the name that programs look for: a program linked with `-lcuda`
+//! records the soname, not the file name, and then asks for `libcuda.so.1`.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+}
