@@ -7,7 +7,7 @@
 //! +----------+----------------+---------+-----------------------------+------+
 //! ```
 //!
-//! A serial is never given out again, so a destroyed handle is unknown for ever, as the
+//! A serial is never given to another object, so a destroyed handle is unknown for ever, as the
 //! documentation asks where it lists `CUDA_ERROR_INVALID_HANDLE` for destroyed objects.
 
 use core::ffi::c_void;
@@ -80,9 +80,11 @@ impl<T> Registry<T> {
         encode(self.kind, Id { machine: self.machine, serial })
     }
 
-    /// The number that the next [`Registry::insert`] will return.
-    pub(crate) fn upcoming(&self) -> u64 {
-        encode(self.kind, Id { machine: self.machine, serial: self.next })
+    /// Puts an object in the place of a removed one, under its old handle.
+    pub(crate) fn restore(&mut self, raw: u64, object: T) {
+        if let Some(serial) = self.serial(raw) {
+            self.objects.insert(serial, object);
+        }
     }
 
     fn serial(&self, raw: u64) -> Option<u32> {

@@ -50,7 +50,8 @@ pub(crate) struct State {
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
-    /// The primary contexts that are active, by device number.
+    /// The primary contexts, active or not, by device number: a device's primary context keeps
+    /// its handle when it is released and retained again.
     pub(crate) primaries: HashMap<i32, u64>,
     /// Flags for the primary contexts, by device number; they outlive the contexts.
     pub(crate) primary_flags: HashMap<i32, u32>,
@@ -59,6 +60,8 @@ pub(crate) struct State {
     pub(crate) threads_started: bool,
     pub(crate) threads: Vec<JoinHandle<()>>,
     pub(crate) idle_engines: usize,
+    /// Threads for host functions, and how many of them have none.
+    pub(crate) hosts: usize,
     pub(crate) idle_hosts: usize,
     pub(crate) stopping: bool,
 }
@@ -77,6 +80,7 @@ impl State {
             threads_started: false,
             threads: Vec::new(),
             idle_engines: 0,
+            hosts: 0,
             idle_hosts: 0,
             stopping: false,
         }

@@ -82,6 +82,26 @@ impl State {
         self.next_id += 1;
         self.contexts.insert(Context::new(ordinal, flags, self.next_id, retained))
     }
+
+    /// The handle of the device's primary context, made active if it is not.
+    fn activate_primary(&mut self, ordinal: i32) -> u64 {
+        let flags = self.primary_flags.get(&ordinal).copied().unwrap_or(0);
+        let Some(handle) = self.primaries.get(&ordinal).copied() else {
+            let handle = self.new_context(ordinal, flags, Some(0));
+            self.primaries.insert(ordinal, handle);
+            return handle;
+        };
+        if !self.contexts.contains(handle) {
+            self.next_id += 1;
+            self.contexts.restore(handle, Context::new(ordinal, flags, self.next_id, Some(0)));
+        }
+        handle
+    }
+
+    /// The device's primary context, if it is active.
+    fn active_primary(&self, ordinal: i32) -> Option<u64> {
+        self.primaries.get(&ordinal).copied().filter(|handle| self.contexts.contains(*handle))
+    }
 }
 
 /// The handle of a live context, or why it is none.
@@ -96,15 +116,7 @@ fn primary_retain(call: Call, context: *mut CUcontext, device: CUdevice) -> Stat
     }
     call.device(device)?;
     let mut state = call.lock();
-    let handle = match state.primaries.get(&device) {
-        Some(handle) => *handle,
-        None => {
-            let flags = state.primary_flags.get(&device).copied().unwrap_or(0);
-            let handle = state.new_context(device, flags, Some(0));
-            state.primaries.insert(device, handle);
-            handle
-        }
-    };
+    let handle = state.activate_primary(device);
     if let Some(retained) = state.contexts.get_mut(handle).and_then(|context| context.retained.as_mut()) {
         *retained += 1;
     }
@@ -114,14 +126,16 @@ fn primary_retain(call: Call, context: *mut CUcontext, device: CUdevice) -> Stat
 fn primary_release(call: Call, device: CUdevice) -> Status {
     call.device(device)?;
     let mut state = call.lock();
-    let handle = *state.primaries.get(&device).ok_or(CudaError::INVALID_CONTEXT)?;
+    let handle = state.active_primary(device).ok_or(CudaError::INVALID_CONTEXT)?;
     let context = state.contexts.get_mut(handle).ok_or(CudaError::INVALID_CONTEXT)?;
     let retained = context.retained.as_mut().ok_or(CudaError::INVALID_CONTEXT)?;
-    *retained -= 1;
+    *retained = retained.checked_sub(1).ok_or(CudaError::INVALID_CONTEXT)?;
     if *retained == 0 {
-        state.primaries.remove(&device);
         state = call.machine.wait_for_context(state, handle);
-        state.destroy_context(handle);
+        // Another thread may have retained it again while this one waited.
+        if state.contexts.get(handle).is_some_and(|context| context.retained == Some(0)) {
+            state.destroy_context(handle);
+        }
     }
     Ok(())
 }
@@ -129,7 +143,7 @@ fn primary_release(call: Call, device: CUdevice) -> Status {
 fn primary_reset(call: Call, device: CUdevice) -> Status {
     call.device(device)?;
     let mut state = call.lock();
-    if let Some(handle) = state.primaries.remove(&device) {
+    if let Some(handle) = state.active_primary(device) {
         state = call.machine.wait_for_context(state, handle);
         state.destroy_context(handle);
     }
@@ -141,7 +155,7 @@ fn primary_set_flags(call: Call, device: CUdevice, flags: c_uint) -> Status {
     check_flags(flags)?;
     let mut state = call.lock();
     state.primary_flags.insert(device, flags);
-    if let Some(handle) = state.primaries.get(&device).copied()
+    if let Some(handle) = state.active_primary(device)
         && let Some(context) = state.contexts.get_mut(handle)
     {
         context.flags = flags;
@@ -156,7 +170,7 @@ fn primary_get_state(call: Call, device: CUdevice, flags: *mut c_uint, active: *
     call.device(device)?;
     let state = call.lock();
     out(flags, state.primary_flags.get(&device).copied().unwrap_or(0))?;
-    out(active, c_int::from(state.primaries.contains_key(&device)))
+    out(active, c_int::from(state.active_primary(device).is_some()))
 }
 
 fn create(call: Call, context: *mut CUcontext, flags: c_uint, device: CUdevice) -> Status {

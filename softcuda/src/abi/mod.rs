@@ -15,6 +15,8 @@
 //!   when it may be called, see `Guard`
 //! ```
 
+#[cfg(test)]
+mod bad_input;
 mod call;
 mod context;
 mod copy;
@@ -42,6 +44,11 @@ macro_rules! exports {
             $crate::abi::Symbol::new(stringify!($pfn), $symbol as *const ())
                 $(.with_per_thread($ptsz as *const ()))?,
         )+];
+
+        #[cfg(test)]
+        pub(crate) static PROBES: &[$crate::abi::bad_input::Probe] = &[
+            $($crate::abi::bad_input::probe!($symbol $arguments),)+
+        ];
     };
 }
 

@@ -49,7 +49,7 @@ pub(crate) enum Found {
 pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
     let mut newest: Option<&Symbol> = None;
     let mut known = false;
-    for symbol in tables().iter().flat_map(|table| table.iter()).filter(|symbol| symbol.name == name) {
+    for symbol in tables().flatten().filter(|symbol| symbol.name == name) {
         known = true;
         if symbol.version <= version && newest.is_none_or(|other| other.version < symbol.version) {
             newest = Some(symbol);
@@ -65,25 +65,36 @@ pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
 /// The address of exactly this signature, or null.
 pub(crate) fn exactly(name: &str, version: u32) -> *mut c_void {
     tables()
-        .iter()
-        .flat_map(|table| table.iter())
+        .flatten()
         .find(|symbol| symbol.name == name && symbol.version == version)
         .map_or(ptr::null_mut(), |symbol| symbol.address(false))
 }
 
-/// The lists of all files.
-fn tables() -> [&'static [Symbol]; 9] {
-    [
-        super::init::SYMBOLS,
-        super::device::SYMBOLS,
-        super::context::SYMBOLS,
-        super::memory::SYMBOLS,
-        super::copy::SYMBOLS,
-        super::memset::SYMBOLS,
-        super::memop::SYMBOLS,
-        super::stream::SYMBOLS,
-        super::event::SYMBOLS,
-    ]
+macro_rules! families {
+    ($($family:ident)+) => {
+        /// The lists of all files.
+        fn tables() -> impl Iterator<Item = &'static [Symbol]> {
+            [$(super::$family::SYMBOLS,)+].into_iter()
+        }
+
+        /// Every entry point, for the test of bad input.
+        #[cfg(test)]
+        pub(crate) fn probes() -> impl Iterator<Item = &'static super::bad_input::Probe> {
+            [$(super::$family::PROBES,)+].into_iter().flatten()
+        }
+    };
+}
+
+families! {
+    init
+    device
+    context
+    memory
+    copy
+    memset
+    stream
+    event
+    memop
 }
 
 /// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.

@@ -55,25 +55,44 @@ pub(crate) struct Copy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable;
 
+/// The most bytes that are held aside at once.
+const PIECE: usize = 1 << 20;
+
+/// A part of a row: offsets into both sides, and its length.
+struct Piece {
+    src: u64,
+    dst: u64,
+    len: usize,
+}
+
 impl Copy {
-    /// Every row's index and layer.
-    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let height = self.height;
-        (0..self.depth).flat_map(move |layer| (0..height).map(move |row| (row, layer)))
+    /// The rows, cut in pieces.
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        let rows = (0..self.depth).flat_map(|layer| (0..self.height).map(move |row| (row, layer)));
+        rows.flat_map(move |(row, layer)| {
+            let (src, dst) = (self.src.row(row, layer), self.dst.row(row, layer));
+            (0..self.width).step_by(PIECE).map(move |done| Piece {
+                src: src + done as u64,
+                dst: dst + done as u64,
+                len: PIECE.min(self.width - done),
+            })
+        })
     }
 
     /// The number of bytes moved.
     pub(crate) fn bytes(&self) -> usize {
-        self.width * self.height * self.depth
+        self.width.saturating_mul(self.height).saturating_mul(self.depth)
     }
 
     /// Keeps the source's bytes, so that the caller may reuse it.
     pub(crate) fn stage(&mut self) -> Result<(), Unreachable> {
-        let mut bytes = vec![0; self.bytes()];
-        if self.width > 0 {
-            for ((row, layer), chunk) in self.rows().zip(bytes.chunks_exact_mut(self.width)) {
-                read(&self.src, self.src.row(row, layer), chunk)?;
-            }
+        let mut bytes = Vec::new();
+        for piece in self.pieces() {
+            let done = bytes.len();
+            // A size that is no size of anything ends here or at the first unmapped page.
+            bytes.try_reserve(piece.len).map_err(|_| Unreachable)?;
+            bytes.resize(done + piece.len, 0);
+            read(&self.src, piece.src, &mut bytes[done..])?;
         }
         self.staged = Some(bytes);
         Ok(())
@@ -82,10 +101,10 @@ impl Copy {
     /// The hash of the source as it is now.
     pub(crate) fn hash_source(&self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
-        let mut chunk = vec![0; self.width];
-        for (row, layer) in self.rows() {
-            read(&self.src, self.src.row(row, layer), &mut chunk).ok()?;
-            hasher.write(&chunk);
+        let mut bytes = vec![0; self.width.min(PIECE)];
+        for piece in self.pieces() {
+            read(&self.src, piece.src, &mut bytes[..piece.len]).ok()?;
+            hasher.write(&bytes[..piece.len]);
         }
         Some(hasher.finish())
     }
@@ -98,33 +117,36 @@ impl Copy {
 
     /// Moves the bytes.
     pub(crate) fn run(&self) -> Result<(), Unreachable> {
-        if self.width == 0 {
-            return Ok(());
-        }
-        if let Some(bytes) = &self.staged {
-            for ((row, layer), chunk) in self.rows().zip(bytes.chunks_exact(self.width)) {
-                write(&self.dst, self.dst.row(row, layer), chunk)?;
+        if let Some(staged) = &self.staged {
+            let mut rest = staged.as_slice();
+            for piece in self.pieces() {
+                let (bytes, after) = rest.split_at_checked(piece.len).ok_or(Unreachable)?;
+                write(&self.dst, piece.dst, bytes)?;
+                rest = after;
             }
             return Ok(());
         }
-        for (row, layer) in self.rows() {
-            let (from, to) = (self.src.row(row, layer), self.dst.row(row, layer));
-            if !self.src.is_pageable() && !self.dst.is_pageable() {
+        self.pieces().try_for_each(|piece| self.move_piece(&piece))
+    }
+
+    fn move_piece(&self, piece: &Piece) -> Result<(), Unreachable> {
+        let Piece { src, dst, len } = *piece;
+        match (self.src.is_pageable(), self.dst.is_pageable()) {
+            (false, false) => {
                 // SAFETY: both ranges lie in allocations that this copy holds references to, so
                 // they are mapped; `copy` allows overlap. Whether the program races with it is
                 // the program's business, as on a device.
-                unsafe { ptr::copy(pointer(from).cast_const(), pointer(to), self.width) };
-            } else if self.src.is_pageable() && self.dst.is_pageable() {
-                let mut bytes = vec![0; self.width];
-                read(&self.src, from, &mut bytes)?;
-                write(&self.dst, to, &bytes)?;
-            } else if self.src.is_pageable() {
-                across(Direction::FromProcess, from, pointer(to), self.width)?;
-            } else {
-                across(Direction::ToProcess, to, pointer(from), self.width)?;
+                unsafe { ptr::copy(pointer(src).cast_const(), pointer(dst), len) };
+                Ok(())
+            }
+            (true, false) => across(Direction::FromProcess, src, pointer(dst), len),
+            (false, true) => across(Direction::ToProcess, dst, pointer(src), len),
+            (true, true) => {
+                let mut bytes = vec![0; len];
+                read(&self.src, src, &mut bytes)?;
+                write(&self.dst, dst, &bytes)
             }
         }
-        Ok(())
     }
 }
 

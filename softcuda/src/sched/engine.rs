@@ -11,6 +11,9 @@ use super::work::{Outcome, Work};
 use crate::config::Schedule;
 use crate::machine::{Machine, State};
 
+/// Threads that call host functions, at most: more blocked ones than this wait for each other.
+const MOST_HOSTS: usize = 64;
+
 /// How often a value in memory is looked at while an operation waits for it.
 const POLL: Duration = Duration::from_micros(100);
 
@@ -30,7 +33,7 @@ impl Machine {
                 }
             }
         }
-        self.wake(&state);
+        self.wake(&mut state);
         state
     }
 
@@ -68,7 +71,7 @@ impl Machine {
             if let Some(job) = state.queue.take(false) {
                 drop(self.run(state, job));
             } else {
-                self.wake(&state);
+                self.wake(&mut state);
             }
         }
         Err(CudaError::NOT_READY)
@@ -77,12 +80,11 @@ impl Machine {
     /// Runs one operation on the calling thread where the schedule is the caller's business,
     /// or sleeps until some operation completes.
     fn help<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
-        if self.config.schedule != Schedule::Async
-            && let Some(job) = state.queue.take(true)
-        {
+        let has_engines = self.config.schedule == Schedule::Async && !state.threads.is_empty();
+        if !has_engines && let Some(job) = state.queue.take(true) {
             return self.run(state, job);
         }
-        self.wake(&state);
+        self.wake(&mut state);
         self.progress.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,18 +118,28 @@ impl Machine {
                 state.queue.complete(id);
             }
         }
-        self.wake(&state);
+        self.wake(&mut state);
         self.progress.notify_all();
         state
     }
 
-    fn wake(&self, state: &State) {
+    /// Wakes the threads that have something to look at. Host functions may block for long, one
+    /// on each stream, so there are as many threads for them as are needed at once.
+    fn wake(&'static self, state: &mut State) {
         if state.idle_engines > 0 {
             self.engines.notify_all();
         }
         if state.idle_hosts > 0 {
             self.hosts.notify_all();
+        } else if state.queue.has_ready_host() && state.hosts < MOST_HOSTS {
+            self.start_host(state);
         }
+    }
+
+    fn start_host(&'static self, state: &mut State) {
+        let thread = spawn("softcuda-host", move || self.host());
+        state.hosts += usize::from(thread.is_some());
+        state.threads.extend(thread);
     }
 
     fn start_threads(&'static self, state: &mut State) {
@@ -139,7 +151,7 @@ impl Machine {
         for _ in 0..engines {
             state.threads.extend(spawn("softcuda-engine", move || self.engine()));
         }
-        state.threads.extend(spawn("softcuda-host", move || self.host()));
+        self.start_host(state);
     }
 
     /// The life of an engine thread.

@@ -186,6 +186,10 @@ impl Queue {
         !self.blocked.is_empty()
     }
 
+    pub(crate) fn has_ready_host(&self) -> bool {
+        !self.ready_host.is_empty()
+    }
+
     /// Whether an engine is at work.
     pub(crate) fn is_running(&self) -> bool {
         !self.running.is_empty()
