@@ -31,6 +31,9 @@
 //! Destroying a stream or an event does not wait for the device.
 
 mod attribute;
+mod capture_mode;
+#[cfg(feature = "cuda-driver-sys")]
+pub mod compat;
 mod context;
 mod device;
 mod event;
@@ -46,6 +49,7 @@ use std::sync::{Arc, OnceLock};
 use wharf_sys::{Api, Row};
 
 pub use attribute::DeviceAttribute;
+pub use capture_mode::RelaxedCapture;
 pub use context::Context;
 pub use device::{Device, Uuid};
 pub(crate) use event::ready;

@@ -19,19 +19,9 @@ pub(crate) struct Release {
 
 impl Release {
     /// Takes note of the outcome of a release: counts an error and tells the hook.
-    ///
-    /// The driver is going away with the process when it answers
-    /// [`CudaError::DEINITIALIZED`], so that is no error.
     pub(crate) fn note(&self, driver: &Driver, outcome: Result<(), Error>) {
-        static DROP_ERROR: profile::Name = profile::Name::new("wharf::drop_error");
-        let Err(error) = outcome else { return };
-        if error.code() == Some(CudaError::DEINITIALIZED) {
-            return;
-        }
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        profile::mark(&DROP_ERROR);
-        if let (Some(hook), Some(code)) = (driver.drop_error_hook(), error.code()) {
-            hook(error.call(), code);
+        if tell(driver, outcome) {
+            self.errors.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -47,4 +37,21 @@ impl Release {
     pub(crate) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
     }
+}
+
+/// Tells the hook of an error that a drop met, and says whether there was one.
+///
+/// The driver is going away with the process when it answers [`CudaError::DEINITIALIZED`], so
+/// that is none.
+pub(super) fn tell(driver: &Driver, outcome: Result<(), Error>) -> bool {
+    static DROP_ERROR: profile::Name = profile::Name::new("wharf::drop_error");
+    let Err(error) = outcome else { return false };
+    if error.code() == Some(CudaError::DEINITIALIZED) {
+        return false;
+    }
+    profile::mark(&DROP_ERROR);
+    if let (Some(hook), Some(code)) = (driver.drop_error_hook(), error.code()) {
+        hook(error.call(), code);
+    }
+    true
 }

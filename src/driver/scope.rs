@@ -12,7 +12,7 @@ use core::ptr;
 
 use wharf_sys::bindings::{CUcontext, CUctx_st};
 
-use super::{Context, Driver, context};
+use super::{Context, Driver, context, release};
 use crate::error::Error;
 
 /// A context is current on this thread; dropped, the previous one is again.
@@ -76,7 +76,7 @@ impl Drop for ContextScope<'_> {
         // driver answers with an error (Driver API, cuCtxSetCurrent: CUDA_ERROR_INVALID_CONTEXT)
         // and this thread has nothing to go back to.
         let restored = unsafe { self.driver.api().ctx_set_current.call(previous) };
-        if restored.is_err() {
+        if release::tell(self.driver, restored) {
             MARK.set(Mark::NONE);
         }
     }

@@ -12,6 +12,8 @@
 //! it, see [`Stream::record`] and [`Stream::wait_event`].
 
 mod callback;
+#[cfg(feature = "cuda-driver-sys")]
+mod compat;
 mod copy;
 
 use core::ffi::{c_int, c_uint};
