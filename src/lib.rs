@@ -53,6 +53,10 @@ mod lockfree;
 
 pub mod stream;
 
+pub mod memory;
+
+pub mod slab;
+
 #[cfg(all(test, loom))]
 #[path = "../loom_tests/mod.rs"]
 mod loom_tests;
