@@ -12,12 +12,16 @@ pub(crate) use self::model::*;
 
 #[cfg(not(all(test, loom)))]
 mod real {
+    pub(crate) use std::hint;
     pub(crate) use std::sync::atomic;
+    pub(crate) use std::thread;
 }
 
 #[cfg(all(test, loom))]
 mod model {
+    pub(crate) use loom::hint;
     pub(crate) use loom::sync::atomic;
+    pub(crate) use loom::thread;
 }
 
 /// Runs `next` on the word until its new value is stored, and returns the value it replaced.

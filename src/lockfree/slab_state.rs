@@ -148,9 +148,14 @@ impl SlabState {
         ((self.0 >> GENERATION_SHIFT) & GENERATION_MASK) as u32
     }
 
+    /// A slab or a large block, whatever of it is free.
+    pub(crate) fn is_open(self) -> bool {
+        self.phase() == Phase::Open
+    }
+
     /// Open, and every block is free.
     pub(crate) fn is_empty(self) -> bool {
-        self.phase() == Phase::Open && self.free() == self.capacity()
+        self.is_open() && self.free() == self.capacity()
     }
 
     /// Open for `class`, and some block is free.

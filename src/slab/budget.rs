@@ -1,0 +1,69 @@
+//! The bytes a pool may commit, and how many it has.
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `reserved` | `reserve` (CAS), `release` | `reserve`, statistics | Relaxed: the sum itself is the fact; no other data hang on it |
+//! | `peak`, `lost` | growth, trim | statistics | Relaxed |
+
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::try_update;
+
+/// A sum that no interleaving takes above its limit.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    reserved: AtomicU64,
+    peak: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// The limit leaves no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OverLimit;
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit: limit as u64,
+            reserved: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts `bytes` as reserved, before they are committed.
+    pub(crate) fn reserve(&self, bytes: usize) -> Result<(), OverLimit> {
+        let bytes = bytes as u64;
+        let old = try_update(&self.reserved, Relaxed, |reserved| {
+            reserved.checked_add(bytes).filter(|&sum| sum <= self.limit).ok_or(OverLimit)
+        })?;
+        self.peak.fetch_max(old + bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Counts `bytes` as given back, after they are decommitted.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.reserved.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Counts `bytes` as reserved for ever: they could not be decommitted.
+    pub(crate) fn lose(&self, bytes: usize) {
+        self.lost.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved.load(Relaxed)
+    }
+
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+}

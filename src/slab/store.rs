@@ -1,0 +1,286 @@
+//! The shared half of a pool: all runs of a span, and blocks taken from and given to them.
+//!
+//! ```text
+//!   room[class]     set of runs: slabs of the class that may have a free block
+//!   empty[length]   set of runs: runs of that many granules that may be all free
+//!        |
+//!        v hints: who comes by looks at the state, and removes a hint that was wrong
+//!   runs[granule]   state word; first granule and length of the run; idle since
+//!   blocks[granule] bitmap of the run that starts there: 1 = free
+//!   raw[granule]    bitmap of the same blocks: 1 = handed out as a bare address
+//! ```
+//!
+//! A run is set up, released and given another class only while its state word says that it is
+//! claimed; everything else happens between a reservation and a return in that word.
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `runs[g].state` | see `lockfree::slab_state` | | |
+//! | `runs[g].head`, `runs[g].len` | who claimed the run | all | Relaxed: published by the `Release` of the run's `open`; whoever has a block of it, or reads the state with `Acquire`, sees them |
+//! | `runs[g].idle` | freers, trim | trim | Relaxed: an estimate |
+//! | hints | see `lockfree::bitmap` | | the state is read again after a hint is removed, so none is lost |
+
+use super::budget::Budget;
+use super::geometry::{Geometry, LARGE, MAX_SLAB_GRANULES, most_blocks};
+use super::size_class::SizeClass;
+use crate::lockfree::bitmap::{Bitmap, Bitmaps, Bits, WORD};
+use crate::lockfree::run_map::RunMap;
+use crate::lockfree::slab_state::{SlabState, SlabWord};
+use crate::memory::MemoryResource;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// The runs of one span.
+#[derive(Debug)]
+pub(crate) struct Store<R> {
+    pub(super) resource: R,
+    pub(super) geometry: Geometry,
+    pub(super) budget: Budget,
+    pub(super) granules: RunMap,
+    pub(super) runs: Box<[RunRecord]>,
+    blocks: Bitmaps,
+    raw: Bitmaps,
+    room: Bitmaps,
+    empty: Bitmaps,
+    pub(super) growing: Box<[AtomicBool]>,
+}
+
+/// What is known of the run that starts at a granule, and of the run a granule belongs to.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct RunRecord {
+    pub(super) state: SlabWord,
+    /// The first granule of the run that this granule belongs to.
+    pub(super) head: AtomicU32,
+    /// Granules in the run; of the first granule only.
+    pub(super) len: AtomicU32,
+    /// When a trim first saw the run empty; [`JUST_EMPTIED`] until then.
+    pub(super) idle: AtomicU64,
+}
+
+/// Free blocks of one slab that are the caller's to take.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub(crate) struct Reserved {
+    pub(crate) head: usize,
+    pub(crate) class: SizeClass,
+    pub(crate) count: u32,
+}
+
+/// A block found by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) head: usize,
+    pub(crate) index: usize,
+    /// The address of the block's first byte.
+    pub(crate) start: usize,
+    pub(crate) size: usize,
+    /// The class number, or [`LARGE`].
+    pub(crate) class: u8,
+}
+
+/// No trim has seen the run empty yet.
+pub(super) const JUST_EMPTIED: u64 = u64::MAX;
+
+impl<R: MemoryResource> Store<R> {
+    /// A store of `geometry`'s granules, none of them committed.
+    pub(crate) fn new(resource: R, geometry: Geometry, limit: usize) -> Self {
+        let granules = geometry.granules();
+        let most = most_blocks(geometry.granule());
+        Self {
+            resource,
+            budget: Budget::new(limit),
+            granules: RunMap::new(granules),
+            runs: (0..granules).map(|_| RunRecord::new()).collect(),
+            blocks: Bitmaps::new(granules, most),
+            raw: Bitmaps::new(granules, most),
+            room: Bitmaps::new(SizeClass::COUNT, granules),
+            empty: Bitmaps::new(MAX_SLAB_GRANULES + 1, granules),
+            growing: (0..SizeClass::COUNT).map(|_| AtomicBool::new(false)).collect(),
+            geometry,
+        }
+    }
+
+    /// Reserves 1 to `want` free blocks of `class`, in the slab at `preferred` if it has some,
+    /// else in the lowest that has.
+    pub(crate) fn reserve(&self, class: SizeClass, want: u32, preferred: usize) -> Option<Reserved> {
+        let reserve = |head: usize| {
+            let count = self.runs.get(head)?.state.reserve(class.number(), want).ok()?;
+            Some(Reserved { head, class, count })
+        };
+        if let Some(reserved) = reserve(preferred) {
+            return Some(reserved);
+        }
+        let room = self.room.get(class.index());
+        let mut from = 0;
+        while let Some(head) = room.next(from) {
+            if let Some(reserved) = reserve(head) {
+                return Some(reserved);
+            }
+            room.remove(head);
+            // A free between the look at the state and the removal set the hint in vain.
+            if self.runs[head].state.load().has_room(class.number()) {
+                room.insert(head);
+            }
+            from = head + 1;
+        }
+        None
+    }
+
+    /// Takes the blocks of a reservation; `put` gets their addresses.
+    pub(crate) fn collect(&self, reserved: Reserved, mut put: impl FnMut(usize)) {
+        let Reserved { head, class, mut count } = reserved;
+        let start = self.geometry.address(head);
+        while count > 0 {
+            let Some(bits) = self.blocks.get(head).take_reserved(0, count) else {
+                // The blocks are there, and move while others take and free: look again.
+                crate::sync::hint::spin_loop();
+                continue;
+            };
+            count -= bits.count();
+            bits.indices().for_each(|index| put(start + index * class.block_size()));
+        }
+    }
+
+    /// Gives blocks of one class back; the addresses are sorted on the way.
+    pub(crate) fn give(&self, class: SizeClass, addresses: &mut [usize]) {
+        // Neighbours in one word go back with one instruction.
+        addresses.sort_unstable();
+        let mut blocks = addresses.iter().map(|&address| self.block_of(class, address)).peekable();
+        while let Some((head, index)) = blocks.next() {
+            let mut bits = Bits::one(index);
+            let mut count = 1;
+            while let Some((_, index)) = blocks.next_if(|&(other, _)| other == head) {
+                count += 1;
+                let bit = Bits::one(index);
+                if bit.word == bits.word {
+                    bits.mask |= bit.mask;
+                } else {
+                    self.give_bits(head, bits);
+                    bits = bit;
+                }
+            }
+            self.give_bits(head, bits);
+            self.put_back(head, count);
+        }
+    }
+
+    /// Gives one block back.
+    pub(crate) fn give_one(&self, head: usize, index: usize) {
+        self.give_bits(head, Bits::one(index));
+        self.put_back(head, 1);
+    }
+
+    fn give_bits(&self, head: usize, bits: Bits) {
+        let given = self.blocks.get(head).give(bits);
+        debug_assert!(given.is_ok(), "block freed twice: {given:?} of run {head}");
+    }
+
+    /// Counts blocks whose bits are set as free, and leaves the hints that follow from it.
+    fn put_back(&self, head: usize, count: u32) {
+        let run = &self.runs[head];
+        let returned = run.state.put_back(count);
+        debug_assert!(returned.is_ok(), "more blocks than run {head} has: {:?}", run.state.load());
+        let Ok(before) = returned else { return };
+        if before.free() == 0
+            && let Some(class) = SizeClass::from_index(before.class().into())
+        {
+            self.room.get(class.index()).insert(head);
+        }
+        if before.free() + count == before.capacity() {
+            run.idle.store(JUST_EMPTIED, Relaxed);
+            self.empties(self.len(head)).insert(head);
+        }
+    }
+
+    /// The runs of `len` granules that may be empty.
+    pub(super) fn empties(&self, len: usize) -> Bitmap<'_> {
+        // Slabs have 1 to 8 granules, a set each; all longer runs share one.
+        self.empty.get(len.saturating_sub(1).min(MAX_SLAB_GRANULES))
+    }
+
+    /// Granules of a run.
+    pub(super) fn len(&self, head: usize) -> usize {
+        self.runs[head].len.load(Relaxed) as usize
+    }
+
+    /// Makes a claimed run of `len` granules a slab with `capacity` blocks, `reserved` of which
+    /// are the caller's. `class` may be [`LARGE`].
+    pub(super) fn set_up(&self, head: usize, class: u8, capacity: u32, reserved: u32) {
+        self.blocks.get(head).fill(capacity as usize);
+        // Before the run is open: afterwards the hint may be somebody else's, and true.
+        self.empties(self.len(head)).remove(head);
+        let opened = self.runs[head].state.open(class, capacity, capacity - reserved);
+        debug_assert!(opened.is_ok(), "run {head} is not ours: {:?}", self.runs[head].state.load());
+        if capacity > reserved
+            && let Some(class) = SizeClass::from_index(class.into())
+        {
+            self.room.get(class.index()).insert(head);
+        }
+    }
+
+    /// Whether the block at an address is marked as handed out by address, and unmarks it.
+    pub(super) fn unmark_raw(&self, place: Place) -> bool {
+        self.raw.get(place.head).take_exact(Bits::one(place.index))
+    }
+
+    /// Marks a block as handed out by address.
+    pub(super) fn mark_raw(&self, place: Place) {
+        let marked = self.raw.get(place.head).give(Bits::one(place.index));
+        debug_assert!(marked.is_ok(), "block handed out twice: {place:?}");
+    }
+
+    /// Whether a block is taken, and whether it is handed out by address.
+    pub(super) fn is_taken(&self, place: Place) -> (bool, bool) {
+        let word = |bitmap: Bitmap<'_>| bitmap.word(place.index / WORD) & Bits::one(place.index).mask != 0;
+        (!word(self.blocks.get(place.head)), word(self.raw.get(place.head)))
+    }
+
+    /// The run and the number of a block that the caller holds.
+    pub(super) fn block_of(&self, class: SizeClass, address: usize) -> (usize, usize) {
+        let granule = self.geometry.granule_at(address).unwrap_or(0);
+        let head = self.runs[granule].head.load(Relaxed) as usize;
+        let offset = address - self.geometry.address(head);
+        (head, offset / class.block_size())
+    }
+
+    /// The block that any address lies in, if there is a slab or a large block at it now.
+    pub(crate) fn locate(&self, address: usize) -> Option<Place> {
+        let granule = self.geometry.granule_at(address)?;
+        let head = self.runs[granule].head.load(Relaxed) as usize;
+        let state = self.runs[head].state.load();
+        let len = self.len(head);
+        if !state.is_open() || granule < head || granule >= head + len {
+            return None;
+        }
+        let offset = address - self.geometry.address(head);
+        let size = self.block_size(state, len)?;
+        let index = offset / size;
+        let start = self.geometry.address(head) + index * size;
+        (index < state.capacity() as usize).then_some(Place {
+            head,
+            index,
+            start,
+            size,
+            class: state.class(),
+        })
+    }
+
+    /// The size of the blocks of a run in `state`.
+    pub(super) fn block_size(&self, state: SlabState, len: usize) -> Option<usize> {
+        match state.class() {
+            LARGE => Some(self.geometry.offset(len)),
+            class => SizeClass::from_index(class.into()).map(SizeClass::block_size),
+        }
+    }
+}
+
+impl RunRecord {
+    fn new() -> Self {
+        Self {
+            state: SlabWord::vacant(),
+            head: AtomicU32::new(0),
+            len: AtomicU32::new(0),
+            idle: AtomicU64::new(JUST_EMPTIED),
+        }
+    }
+}
