@@ -51,19 +51,24 @@ impl Budget {
         self.lost.fetch_add(bytes as u64, Relaxed);
     }
 
-    pub(crate) fn limit(&self) -> u64 {
-        self.limit
+    pub(crate) fn limit(&self) -> usize {
+        bytes(self.limit)
     }
 
-    pub(crate) fn reserved(&self) -> u64 {
-        self.reserved.load(Relaxed)
+    pub(crate) fn reserved(&self) -> usize {
+        bytes(self.reserved.load(Relaxed))
     }
 
-    pub(crate) fn peak(&self) -> u64 {
-        self.peak.load(Relaxed)
+    pub(crate) fn peak(&self) -> usize {
+        bytes(self.peak.load(Relaxed))
     }
 
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
+    pub(crate) fn lost(&self) -> usize {
+        bytes(self.lost.load(Relaxed))
     }
+}
+
+/// A sum of lengths of things in the address space, back from the word that counts them.
+fn bytes(sum: u64) -> usize {
+    usize::try_from(sum).unwrap_or(usize::MAX)
 }

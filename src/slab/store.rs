@@ -23,6 +23,7 @@
 use super::budget::Budget;
 use super::geometry::{Geometry, LARGE, MAX_SLAB_GRANULES, most_blocks};
 use super::size_class::SizeClass;
+use super::span::Span;
 use crate::lockfree::bitmap::{Bitmap, Bitmaps, Bits, WORD};
 use crate::lockfree::run_map::RunMap;
 use crate::lockfree::slab_state::{SlabState, SlabWord};
@@ -32,7 +33,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 /// The runs of one span.
 #[derive(Debug)]
 pub(crate) struct Store<R> {
-    pub(super) resource: R,
+    pub(super) span: Span<R>,
     pub(super) geometry: Geometry,
     pub(super) budget: Budget,
     pub(super) granules: RunMap,
@@ -87,7 +88,7 @@ impl<R: MemoryResource> Store<R> {
         let granules = geometry.granules();
         let most = most_blocks(geometry.granule());
         Self {
-            resource,
+            span: Span::new(resource),
             budget: Budget::new(limit),
             granules: RunMap::new(granules),
             runs: (0..granules).map(|_| RunRecord::new()).collect(),
@@ -141,6 +142,12 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
+    /// Takes the one block of a run that was just set up for it.
+    pub(super) fn collect_large(&self, head: usize) {
+        let bits = self.blocks.get(head).take_reserved(0, 1);
+        debug_assert_eq!(bits, Some(Bits::one(0)), "run {head} has one block, reserved by its set-up");
+    }
+
     /// Gives blocks of one class back; the addresses are sorted on the way.
     pub(crate) fn give(&self, class: SizeClass, addresses: &mut [usize]) {
         // Neighbours in one word go back with one instruction.
@@ -148,31 +155,33 @@ impl<R: MemoryResource> Store<R> {
         let mut blocks = addresses.iter().map(|&address| self.block_of(class, address)).peekable();
         while let Some((head, index)) = blocks.next() {
             let mut bits = Bits::one(index);
-            let mut count = 1;
+            let mut freed = 0;
             while let Some((_, index)) = blocks.next_if(|&(other, _)| other == head) {
-                count += 1;
                 let bit = Bits::one(index);
                 if bit.word == bits.word {
                     bits.mask |= bit.mask;
                 } else {
-                    self.give_bits(head, bits);
+                    freed += self.give_bits(head, bits);
                     bits = bit;
                 }
             }
-            self.give_bits(head, bits);
-            self.put_back(head, count);
+            freed += self.give_bits(head, bits);
+            self.put_back(head, freed);
         }
     }
 
     /// Gives one block back.
     pub(crate) fn give_one(&self, head: usize, index: usize) {
-        self.give_bits(head, Bits::one(index));
-        self.put_back(head, 1);
+        let freed = self.give_bits(head, Bits::one(index));
+        self.put_back(head, freed);
     }
 
-    fn give_bits(&self, head: usize, bits: Bits) {
+    /// Sets the bits of blocks; how many of them were not free.
+    fn give_bits(&self, head: usize, bits: Bits) -> u32 {
         let given = self.blocks.get(head).give(bits);
         debug_assert!(given.is_ok(), "block freed twice: {given:?} of run {head}");
+        // A block that is free already is not counted again: the error stays where it is.
+        bits.count() - given.err().map_or(0, |twice| twice.bits.count())
     }
 
     /// Counts blocks whose bits are set as free, and leaves the hints that follow from it.
@@ -262,6 +271,20 @@ impl<R: MemoryResource> Store<R> {
             start,
             size,
             class: state.class(),
+        })
+    }
+
+    /// Bytes of blocks that are not free: handed out or in a thread's cache.
+    pub(super) fn taken(&self) -> usize {
+        self.open_runs().map(|(_, state, size)| (state.capacity() - state.free()) as usize * size).sum()
+    }
+
+    /// All slabs and large blocks at this moment: first granule, state, size of a block.
+    pub(super) fn open_runs(&self) -> impl Iterator<Item = (usize, SlabState, usize)> {
+        self.runs.iter().enumerate().filter_map(|(head, run)| {
+            let state = run.state.load();
+            let size = self.block_size(state, self.len(head)).filter(|_| state.is_open())?;
+            Some((head, state, size))
         })
     }
 

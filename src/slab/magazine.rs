@@ -1,0 +1,233 @@
+//! Magazines: blocks that one thread took in advance, as ready-made addresses.
+//!
+//! The array caches of [Bonwick and Adams](https://www.usenix.org/legacy/event/usenix01/full_papers/bonwick/bonwick.pdf)
+//! and of jemalloc and tcmalloc, over the bitmaps of a [`Store`] instead of a depot: blocks come
+//! and go in batches of up to 15, lowest address first, so a slab can become empty again.
+//!
+//! ```text
+//!   Cache      | magazine of class 0 | class 1 | ... | class 43 | preferred slab of each class
+//!   Magazine   | len | limit | address 0 | ... | address 29 |      256 bytes
+//! ```
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `len` | the cache's one owner | owner, statistics | Relaxed: to others an estimate |
+//! | all else | the cache's one owner | owner | Relaxed; a cache changes owner through a bitmap, which orders it |
+
+use super::error::AllocError;
+use super::size_class::SizeClass;
+use super::store::Store;
+use crate::memory::MemoryResource;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Classes with magazines: blocks of up to 1 MiB.
+pub(crate) const CACHED_CLASSES: usize = 44;
+
+/// Addresses in a magazine: with the lengths, four cache lines.
+const ITEMS: usize = 30;
+
+/// Blocks that move at once between a magazine and the store.
+const BATCH: usize = 15;
+
+/// The blocks of one class in a cache.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct Magazine {
+    pub(super) len: AtomicU32,
+    pub(super) limit: AtomicU32,
+    pub(super) items: [AtomicU64; ITEMS],
+}
+
+/// All magazines of one owner in one pool.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Cache {
+    pub(super) magazines: [Magazine; CACHED_CLASSES],
+    pub(super) preferred: [AtomicU32; SizeClass::COUNT],
+}
+
+/// A block on its way to the caller: address and class.
+pub(crate) type Fresh = (u64, SizeClass);
+
+impl Magazine {
+    pub(super) fn new() -> Self {
+        Self {
+            len: AtomicU32::new(0),
+            limit: AtomicU32::new(0),
+            items: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Takes the block that was put last.
+    #[inline]
+    pub(super) fn pop(&self) -> Option<u64> {
+        let len = self.len.load(Relaxed);
+        // One comparison finds both an empty magazine and the end of the array.
+        let top = len.wrapping_sub(1);
+        let address = self.items.get(top as usize)?.load(Relaxed);
+        self.len.store(top, Relaxed);
+        Some(address)
+    }
+
+    /// Puts a block, if there is room.
+    #[inline]
+    pub(super) fn push(&self, address: u64) -> bool {
+        let len = self.len.load(Relaxed);
+        if len >= self.limit.load(Relaxed) {
+            return false;
+        }
+        let Some(item) = self.items.get(len as usize) else { return false };
+        item.store(address, Relaxed);
+        self.len.store(len + 1, Relaxed);
+        true
+    }
+
+    /// How many blocks move at once: half of what fits.
+    fn batch(&self) -> usize {
+        (self.limit.load(Relaxed) as usize / 2).clamp(1, BATCH)
+    }
+
+    /// Takes the `count` blocks that were put first.
+    fn take_oldest(&self, count: usize) -> ([usize; ITEMS], usize) {
+        let len = (self.len.load(Relaxed) as usize).min(ITEMS);
+        let count = count.min(len);
+        let mut taken = [0; ITEMS];
+        for (taken, item) in taken.iter_mut().zip(&self.items[..count]) {
+            *taken = usize::try_from(item.load(Relaxed)).unwrap_or(usize::MAX);
+        }
+        for at in count..len {
+            self.items[at - count].store(self.items[at].load(Relaxed), Relaxed);
+        }
+        self.len.store(u32::try_from(len - count).unwrap_or(0), Relaxed);
+        (taken, count)
+    }
+}
+
+impl Cache {
+    /// An empty cache that holds nothing until [`configure`](Self::configure).
+    pub(crate) fn new() -> Self {
+        Self {
+            magazines: std::array::from_fn(|_| Magazine::new()),
+            preferred: std::array::from_fn(|_| AtomicU32::new(NO_SLAB)),
+        }
+    }
+
+    /// Sets the limits for caches of at most `bytes`.
+    pub(crate) fn configure(&self, bytes: usize) {
+        for (class, magazine) in SizeClass::all().zip(&self.magazines) {
+            magazine.limit.store(limit(class, bytes), Relaxed);
+        }
+        for preferred in &self.preferred {
+            preferred.store(NO_SLAB, Relaxed);
+        }
+    }
+
+    /// Bytes in the magazines at this moment.
+    pub(crate) fn bytes(&self) -> usize {
+        self.counts().map(|(class, len)| class.block_size() * len).sum()
+    }
+
+    /// Blocks of each class in the magazines at this moment.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (SizeClass, usize)> {
+        SizeClass::all().zip(&self.magazines).map(|(class, mag)| (class, mag.len.load(Relaxed) as usize))
+    }
+
+    /// Gets a block from the store, and a batch of others for the magazine.
+    pub(crate) fn refill<R: MemoryResource>(
+        &self,
+        store: &Store<R>,
+        class: SizeClass,
+    ) -> Result<Fresh, AllocError> {
+        let magazine = self.magazines.get(class.index());
+        let want = magazine.map_or(1, |magazine| u32::try_from(magazine.batch()).unwrap_or(1));
+        let preferred = &self.preferred[class.index()];
+        let reserved = store.acquire(class, want, preferred.load(Relaxed) as usize)?;
+        let mut first = None;
+        store.collect(reserved, |address| {
+            let address = address as u64;
+            // The lowest address goes to the caller; a batch fits into half a magazine.
+            if first.is_none() {
+                first = Some(address);
+            } else if let Some(magazine) = magazine {
+                let pushed = magazine.push(address);
+                debug_assert!(pushed, "a batch is at most half a magazine, and this one was empty");
+            }
+        });
+        if reserved.class == class {
+            preferred.store(u32::try_from(reserved.head).unwrap_or(NO_SLAB), Relaxed);
+        }
+        Ok((first.unwrap_or_default(), reserved.class))
+    }
+
+    /// Takes a block for which its magazine has no room: the older half goes to the store.
+    pub(crate) fn spill<R: MemoryResource>(&self, store: &Store<R>, class: SizeClass, address: u64) {
+        if let Some(magazine) = self.magazines.get(class.index()) {
+            let (mut oldest, count) = magazine.take_oldest(magazine.batch());
+            store.give(class, &mut oldest[..count]);
+            if magazine.push(address) {
+                return;
+            }
+        }
+        store.give(class, &mut [usize::try_from(address).unwrap_or(usize::MAX)]);
+    }
+
+    /// Gives everything back to the store.
+    pub(crate) fn drain<R: MemoryResource>(&self, store: &Store<R>) {
+        for (class, magazine) in SizeClass::all().zip(&self.magazines) {
+            let (mut all, count) = magazine.take_oldest(ITEMS);
+            store.give(class, &mut all[..count]);
+        }
+    }
+
+    /// Forgets everything: the store is gone, or has dropped the blocks itself.
+    pub(crate) fn clear(&self) {
+        for magazine in &self.magazines {
+            magazine.len.store(0, Relaxed);
+            magazine.limit.store(0, Relaxed);
+        }
+    }
+}
+
+/// No slab is preferred.
+pub(super) const NO_SLAB: u32 = u32::MAX;
+
+/// How many blocks of a class a cache of at most `bytes` holds.
+///
+/// Every class may hold the same number of bytes, a 36th of all, so small classes reach the
+/// size of the magazine; blocks larger than that share are held singly, unless `bytes` is small.
+fn limit(class: SizeClass, bytes: usize) -> u32 {
+    let size = class.block_size();
+    if size > bytes / 16 {
+        return 0;
+    }
+    u32::try_from((bytes / 36 / size).clamp(1, ITEMS)).unwrap_or(1)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_is_bounded_in_bytes() {
+        for bytes in [0, 1 << 20, 3 << 20, 8 << 20, 16 << 20] {
+            let cached: usize = SizeClass::all()
+                .take(CACHED_CLASSES)
+                .map(|class| class.block_size() * limit(class, bytes) as usize)
+                .sum();
+            assert!(cached <= bytes, "{cached} of {bytes}");
+        }
+        assert_eq!(SizeClass::of(1 << 20).map(SizeClass::index), Some(CACHED_CLASSES - 1));
+    }
+
+    #[test]
+    fn a_magazine_is_a_stack_that_loses_its_oldest() {
+        let magazine = Magazine::new();
+        assert!(!magazine.push(1));
+        magazine.limit.store(4, Relaxed);
+        assert!((1..=4).all(|address| magazine.push(address)));
+        assert!(!magazine.push(5));
+        let (oldest, count) = magazine.take_oldest(magazine.batch());
+        assert_eq!(oldest[..count], [1, 2]);
+        assert_eq!((magazine.pop(), magazine.pop(), magazine.pop()), (Some(4), Some(3), None));
+    }
+}
