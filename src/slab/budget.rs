@@ -3,7 +3,7 @@
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
 //! | `reserved` | `reserve` (CAS), `release` | `reserve`, statistics | Relaxed: the sum itself is the fact; no other data hang on it |
-//! | `peak`, `lost` | growth, trim | statistics | Relaxed |
+//! | `peak`, `peak_taken`, `lost` | growth, trim | statistics | Relaxed |
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::try_update;
@@ -14,6 +14,7 @@ pub(crate) struct Budget {
     limit: u64,
     reserved: AtomicU64,
     peak: AtomicU64,
+    peak_taken: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -27,6 +28,7 @@ impl Budget {
             limit: limit as u64,
             reserved: AtomicU64::new(0),
             peak: AtomicU64::new(0),
+            peak_taken: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
     }
@@ -61,6 +63,15 @@ impl Budget {
 
     pub(crate) fn peak(&self) -> usize {
         bytes(self.peak.load(Relaxed))
+    }
+
+    /// Notes how many bytes of blocks are taken now.
+    pub(crate) fn note_taken(&self, bytes: usize) {
+        self.peak_taken.fetch_max(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn peak_taken(&self) -> usize {
+        bytes(self.peak_taken.load(Relaxed))
     }
 
     pub(crate) fn lost(&self) -> usize {

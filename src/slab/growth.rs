@@ -92,7 +92,7 @@ impl<R: MemoryResource> Store<R> {
     /// What is left when the class cannot grow.
     fn last_resort(&self, class: SizeClass, want: u32) -> Option<Reserved> {
         // A free may have set a block's bit and count, and not yet the hint.
-        let mut heads = 0..self.geometry.granules();
+        let mut heads = 0..self.used.load(Relaxed) as usize;
         let found = heads.find_map(|head| {
             let count = self.runs[head].state.reserve(class.number(), want).ok()?;
             Some(Reserved { head, class, count })
@@ -180,6 +180,8 @@ impl<R: MemoryResource> Store<R> {
         debug_assert!(claimed.is_ok(), "an unused granule has a run: {run:?}");
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.runs[run.start].len.store(number(run.len), Relaxed);
+        self.used.fetch_max(number(run.start + run.len), Relaxed);
+        self.note_peak();
         for record in &self.runs[run.start..run.start + run.len] {
             record.head.store(number(run.start), Relaxed);
         }

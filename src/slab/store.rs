@@ -18,6 +18,7 @@
 //! | `runs[g].state` | see `lockfree::slab_state` | | |
 //! | `runs[g].head`, `runs[g].len` | who claimed the run | all | Relaxed: published by the `Release` of the run's `open`; whoever has a block of it, or reads the state with `Acquire`, sees them |
 //! | `runs[g].idle` | freers, trim | trim | Relaxed: an estimate |
+//! | `used` | who commits a run | scans | Relaxed: a run that is missed was not there when the scan began |
 //! | hints | see `lockfree::bitmap` | | the state is read again after a hint is removed, so none is lost |
 
 use super::budget::Budget;
@@ -29,6 +30,7 @@ use crate::lockfree::run_map::RunMap;
 use crate::lockfree::slab_state::{SlabState, SlabWord};
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::hint;
 
 /// The runs of one span.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Store<R> {
     room: Bitmaps,
     empty: Bitmaps,
     pub(super) growing: Box<[AtomicBool]>,
+    /// Granules below the end of the highest run there ever was: what a scan has to look at.
+    pub(super) used: AtomicU32,
 }
 
 /// What is known of the run that starts at a granule, and of the run a granule belongs to.
@@ -96,6 +100,7 @@ impl<R: MemoryResource> Store<R> {
             raw: Bitmaps::new(granules, most),
             room: Bitmaps::new(SizeClass::COUNT, granules),
             empty: Bitmaps::new(MAX_SLAB_GRANULES + 1, granules),
+            used: AtomicU32::new(0),
             growing: (0..SizeClass::COUNT).map(|_| AtomicBool::new(false)).collect(),
             geometry,
         }
@@ -134,7 +139,7 @@ impl<R: MemoryResource> Store<R> {
         while count > 0 {
             let Some(bits) = self.blocks.get(head).take_reserved(0, count) else {
                 // The blocks are there, and move while others take and free: look again.
-                crate::sync::hint::spin_loop();
+                hint::spin_loop();
                 continue;
             };
             count -= bits.count();
@@ -167,6 +172,13 @@ impl<R: MemoryResource> Store<R> {
             }
             freed += self.give_bits(head, bits);
             self.put_back(head, freed);
+        }
+    }
+
+    /// Gives a large block back.
+    pub(crate) fn give_large(&self, address: usize) {
+        if let Some(granule) = self.geometry.granule_at(address) {
+            self.give_one(granule, 0);
         }
     }
 
@@ -279,9 +291,15 @@ impl<R: MemoryResource> Store<R> {
         self.open_runs().map(|(_, state, size)| (state.capacity() - state.free()) as usize * size).sum()
     }
 
+    /// Notes how many bytes are taken, for the peak.
+    pub(super) fn note_peak(&self) {
+        self.budget.note_taken(self.taken());
+    }
+
     /// All slabs and large blocks at this moment: first granule, state, size of a block.
     pub(super) fn open_runs(&self) -> impl Iterator<Item = (usize, SlabState, usize)> {
-        self.runs.iter().enumerate().filter_map(|(head, run)| {
+        let used = self.used.load(Relaxed) as usize;
+        self.runs[..used].iter().enumerate().filter_map(|(head, run)| {
             let state = run.state.load();
             let size = self.block_size(state, self.len(head)).filter(|_| state.is_open())?;
             Some((head, state, size))

@@ -70,6 +70,17 @@ impl<R: MemoryResource> Store<R> {
         false
     }
 
+    /// Gives everything back to the resource, whatever is in use; nobody uses the store after.
+    pub(crate) fn decommit_all(&self) {
+        let open = self.open_runs().map(|(head, ..)| head);
+        for head in open {
+            let (offset, len) = (self.geometry.offset(head), self.geometry.offset(self.len(head)));
+            if self.span.decommit(offset, len).is_ok() {
+                self.budget.release(len);
+            }
+        }
+    }
+
     /// Whether an empty run has been seen empty for long enough; notes when it was first seen.
     fn is_old(&self, head: usize, policy: TrimPolicy) -> bool {
         let idle = &self.runs[head].idle;

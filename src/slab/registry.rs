@@ -1,0 +1,153 @@
+//! What all pools of the process share: thread caches, and which span is whose.
+//!
+//! A thread reaches its cache of a pool through a slot in thread-local storage, so a pool has
+//! a slot number for as long as any thread has a cache in that slot. Caches live for ever and are
+//! handed on from thread to thread, so the pointers to them are plain `'static` references.
+//!
+//! ```text
+//!   thread      slots[0]  slots[1]  ...  slots[63]          slot 0: no pool, always EMPTY
+//!                  |         |
+//!                EMPTY     caches[7]                        caches: a bitmap says which are free
+//!   process     pools[1]: | alive (1) | ... | threads with a cache in the slot (32) |
+//! ```
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `pools[s].state` | `open`, `close`, `attach`, `detach` | `open` | the `Release` of `close` and `detach` pairs with the `Acquire` of `open`: a new pool in the slot comes after every use of the old |
+//! | `pools[s].base`, `len`, `id` | `open` | `owner_of` | Relaxed: for error messages |
+//! | `caches.free` | threads | threads | those of `lockfree::bitmap`: a cache's new owner sees it as the old one left it |
+
+use std::sync::{LazyLock, OnceLock};
+
+use super::magazine::Cache;
+use crate::lockfree::bitmap::{Bitmaps, Bits};
+use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::try_update;
+
+/// Slots of a thread. Pools beyond have no thread caches.
+pub(super) const SLOTS: usize = 64;
+
+/// Caches of the process. Threads beyond have none.
+const CACHES: usize = 4096;
+
+/// The process's only registry.
+pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Registry {
+    pools: Box<[PoolSlot]>,
+    next_id: AtomicU64,
+    free: Bitmaps,
+    caches: Box<[OnceLock<Box<CacheEntry>>]>,
+}
+
+#[derive(Debug, Default)]
+struct PoolSlot {
+    state: AtomicU64,
+    id: AtomicU64,
+    base: AtomicU64,
+    len: AtomicU64,
+}
+
+/// A cache and the pool it is used for, 0 if none.
+#[derive(Debug)]
+pub(super) struct CacheEntry {
+    pub(super) cache: Cache,
+    pool: AtomicU64,
+    number: usize,
+}
+
+/// A pool's place in the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// The slot of its thread caches; 0 if it has none.
+    pub(super) slot: usize,
+    /// A number that no other pool of the process has or had; not 0.
+    pub(super) id: u64,
+}
+
+impl Registry {
+    fn new() -> Self {
+        let free = Bitmaps::new(1, CACHES);
+        free.get(0).fill(CACHES);
+        Self {
+            pools: (0..SLOTS).map(|_| PoolSlot::default()).collect(),
+            next_id: AtomicU64::new(1),
+            free,
+            caches: (0..CACHES).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// Gives a pool an id, and a slot if one is left.
+    pub(super) fn open(&self, base: u64, len: usize) -> Seat {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        for (slot, pool) in self.pools.iter().enumerate().skip(1) {
+            // Acquire: pairs with the Release of `close` and `detach`.
+            if pool.state.compare_exchange(0, ALIVE, Acquire, Relaxed).is_ok() {
+                pool.base.store(base, Relaxed);
+                pool.len.store(len as u64, Relaxed);
+                pool.id.store(id, Relaxed);
+                return Seat { slot, id };
+            }
+        }
+        Seat { slot: 0, id }
+    }
+
+    /// Ends a pool. Its slot stays taken until the last thread has left it.
+    pub(super) fn close(&self, seat: Seat) {
+        if let Some(pool) = self.slot(seat) {
+            pool.id.store(0, Relaxed);
+            // Release: pairs with the Acquire of `open`.
+            pool.state.fetch_and(!ALIVE, Release);
+        }
+    }
+
+    /// An unused cache for a thread's use of a pool, if one is left.
+    pub(super) fn attach(&'static self, seat: Seat, bytes: usize) -> Option<&'static CacheEntry> {
+        let pool = self.slot(seat)?;
+        let number = self.free.get(0).take(0, 1)?.indices().next()?;
+        let entry = self.caches[number]
+            .get_or_init(|| Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number }));
+        // Relaxed: the caller uses a pool that is alive.
+        pool.state.fetch_add(1, Relaxed);
+        entry.cache.configure(bytes);
+        entry.pool.store(seat.id, Relaxed);
+        Some(entry)
+    }
+
+    /// Ends a thread's use of a cache, whose blocks it has given back or forgotten.
+    pub(super) fn detach(&self, seat: Seat, entry: &CacheEntry) {
+        entry.cache.clear();
+        entry.pool.store(0, Relaxed);
+        let given = self.free.get(0).give(Bits::one(entry.number));
+        debug_assert!(given.is_ok(), "cache {} had no owner", entry.number);
+        if let Some(pool) = self.slot(seat) {
+            // Release: pairs with the Acquire of `open`.
+            let left = try_update(&pool.state, Release, |state| state.checked_sub(1).ok_or(()));
+            debug_assert!(left.is_ok(), "more threads left a slot than entered it");
+        }
+    }
+
+    /// The caches that threads have for a pool at this moment.
+    pub(super) fn caches_of(&self, id: u64) -> impl Iterator<Item = &Cache> {
+        let entries = self.caches.iter().filter_map(OnceLock::get);
+        entries.filter(move |entry| entry.pool.load(Relaxed) == id).map(|entry| &entry.cache)
+    }
+
+    /// The id of the pool whose span an address lies in.
+    pub(super) fn owner_of(&self, address: u64) -> Option<u64> {
+        self.pools.iter().skip(1).find_map(|pool| {
+            let id = pool.id.load(Relaxed);
+            let inside = address.wrapping_sub(pool.base.load(Relaxed)) < pool.len.load(Relaxed);
+            (id != 0 && inside).then_some(id)
+        })
+    }
+
+    fn slot(&self, seat: Seat) -> Option<&PoolSlot> {
+        if seat.slot == 0 { None } else { self.pools.get(seat.slot) }
+    }
+}
+
+/// Set while the pool lives.
+const ALIVE: u64 = 1 << 63;

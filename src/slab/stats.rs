@@ -1,0 +1,93 @@
+//! What a pool holds, counted from its state words: the hot path counts nothing.
+
+use super::geometry::LARGE;
+use super::pool::SlabPool;
+use super::registry::REGISTRY;
+use super::size_class::SizeClass;
+use crate::memory::MemoryResource;
+
+/// The state of a pool at one moment. All sizes are in bytes.
+///
+/// While other threads allocate, each number is right for some moment of the call, and the sums
+/// may disagree by what happened meanwhile. While none does, all are exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// What the pool may commit.
+    pub limit: usize,
+    /// What it has committed.
+    pub reserved: usize,
+    /// The most it ever had committed.
+    pub peak_reserved: usize,
+    /// The most blocks, handed out or cached, seen when the pool grew or was asked.
+    pub peak_taken: usize,
+    /// Blocks handed out.
+    pub live: usize,
+    /// Blocks in caches of threads.
+    pub cached: usize,
+    /// Slabs and large runs without a taken block, which a trim would release.
+    pub empty: usize,
+    /// What the resource failed to take back.
+    pub lost: usize,
+    /// Large blocks: how many are handed out, and how many runs there are for them.
+    pub large: ClassStats,
+    /// The classes, by number.
+    pub classes: [ClassStats; SizeClass::COUNT],
+}
+
+/// The blocks of one class; counts, not bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Slabs of the class.
+    pub slabs: usize,
+    /// Blocks in them.
+    pub blocks: usize,
+    /// Blocks handed out.
+    pub live: usize,
+    /// Blocks in caches of threads.
+    pub cached: usize,
+}
+
+impl<R: MemoryResource + 'static> SlabPool<R> {
+    /// Counts what the pool holds. Stops no other thread; takes time proportional to the span
+    /// used so far. Blocks in a [`LocalCache`](super::LocalCache) count as live.
+    pub fn stats(&self) -> PoolStats {
+        let store = &self.shared.store;
+        let budget = &store.budget;
+        store.note_peak();
+        let mut stats = PoolStats {
+            limit: budget.limit(),
+            reserved: budget.reserved(),
+            peak_reserved: budget.peak(),
+            peak_taken: budget.peak_taken(),
+            live: 0,
+            cached: self.cached(),
+            empty: 0,
+            lost: budget.lost(),
+            large: ClassStats::default(),
+            classes: [ClassStats::default(); SizeClass::COUNT],
+        };
+        for (head, state, size) in store.open_runs() {
+            let class = match state.class() {
+                LARGE => &mut stats.large,
+                class => &mut stats.classes[usize::from(class) % SizeClass::COUNT],
+            };
+            let (capacity, taken) = (state.capacity() as usize, (state.capacity() - state.free()) as usize);
+            class.slabs += 1;
+            class.blocks += capacity;
+            class.live += taken;
+            stats.live += taken * size;
+            if taken == 0 {
+                stats.empty += store.geometry.offset(store.len(head));
+            }
+        }
+        for (class, count) in REGISTRY.caches_of(self.seat.id).flat_map(|cache| cache.counts()) {
+            let class = &mut stats.classes[class.index()];
+            class.cached += count;
+            class.live = class.live.saturating_sub(count);
+        }
+        stats.live = stats.live.saturating_sub(stats.cached);
+        stats
+    }
+}
