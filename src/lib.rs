@@ -38,6 +38,8 @@
 //! * [`driver`]: the loaded driver, devices, contexts, events.
 //! * [`stream`]: streams, host callbacks, copies.
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
+//! * [`memory`]: where bytes come from.
+//! * [`slab`]: blocks of all sizes from one resource.
 //! * [`sys`]: the raw bindings and the function table.
 
 mod sync;
@@ -55,6 +57,7 @@ pub mod stream;
 
 pub mod memory;
 
+#[cfg_attr(all(test, loom), expect(dead_code, reason = "thread caches need statics, which loom lacks"))]
 pub mod slab;
 
 #[cfg(all(test, loom))]

@@ -112,18 +112,18 @@ unsafe impl MemoryResource for UnbackedResource {
     }
 
     unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        self.commits.next("cuMemCreate", CudaError::OUT_OF_MEMORY)?;
+        self.commits.next("commit", CudaError::OUT_OF_MEMORY)?;
         if !self.mark(offset, len, true) {
-            return Err(Error::Driver { call: "cuMemMap", code: CudaError::INVALID_VALUE });
+            return Err(Error::Driver { call: "commit", code: CudaError::INVALID_VALUE });
         }
         self.committed.fetch_add(len, Relaxed);
         Ok(())
     }
 
     unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        self.decommits.next("cuMemUnmap", CudaError::UNKNOWN)?;
+        self.decommits.next("decommit", CudaError::UNKNOWN)?;
         if !self.mark(offset, len, false) {
-            return Err(Error::Driver { call: "cuMemUnmap", code: CudaError::INVALID_VALUE });
+            return Err(Error::Driver { call: "decommit", code: CudaError::INVALID_VALUE });
         }
         self.committed.fetch_sub(len, Relaxed);
         Ok(())
@@ -165,7 +165,7 @@ impl Faults {
     }
 }
 
-/// Address space that belongs to this object, aligned to [`GRANULARITY`].
+/// Address space that belongs to this object, aligned to [`ALIGN`].
 #[derive(Debug)]
 struct Mapping {
     base: NonNull<u8>,
@@ -176,15 +176,15 @@ struct Mapping {
 
 impl Mapping {
     fn reserve(size: usize) -> io::Result<Self> {
-        let with_slack = size + GRANULARITY;
+        let with_slack = size + ALIGN;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the system's choice touches no other.
         let start = unsafe { libc::mmap(ptr::null_mut(), with_slack, libc::PROT_NONE, flags, -1, 0) };
         let found = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED);
         let Some(start) = found else { return Err(io::Error::last_os_error()) };
         let base = start.cast::<u8>().map_addr(|address| {
-            // Of a mapping larger by one granule, the aligned part fits and is not at 0.
-            address.saturating_add(address.get().wrapping_neg() & (GRANULARITY - 1))
+            // Of a mapping larger by `ALIGN`, the aligned part fits and is not at 0.
+            address.saturating_add(address.get().wrapping_neg() & (ALIGN - 1))
         });
         Ok(Self { base, size, start })
     }
@@ -193,7 +193,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: `reserve` mapped exactly this, and only this object unmaps it.
-        let result = unsafe { libc::munmap(self.start.as_ptr(), self.size + GRANULARITY) };
+        let result = unsafe { libc::munmap(self.start.as_ptr(), self.size + ALIGN) };
         debug_assert_eq!(result, 0, "munmap of a mapping of ours");
     }
 }
@@ -203,6 +203,9 @@ unsafe impl Send for Mapping {}
 
 // SAFETY: as for Send; nothing about a mapping changes before its drop.
 unsafe impl Sync for Mapping {}
+
+/// Of the start of the span: more than the granularity, as drivers give it.
+const ALIGN: usize = 64 << 20;
 
 /// As that of device memory.
 const GRANULARITY: usize = 2 << 20;
@@ -234,7 +237,7 @@ mod tests {
         resource.commits().fail_one_in(1);
         // SAFETY: nothing is committed.
         let failed = unsafe { resource.commit(0, GRANULARITY) };
-        assert_eq!(failed, Err(Error::Driver { call: "cuMemCreate", code: CudaError::OUT_OF_MEMORY }));
+        assert_eq!(failed, Err(Error::Driver { call: "commit", code: CudaError::OUT_OF_MEMORY }));
         assert_eq!((resource.commits().failed(), resource.committed()), (1, 0));
     }
 }

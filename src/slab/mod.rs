@@ -1,4 +1,33 @@
 //! Slabs: who owns which bytes of a span.
+//!
+//! ```text
+//!   SlabPool       alloc(size), dealloc(block)                       any thread
+//!      |
+//!   magazines      a few blocks of each class, taken in advance      one thread each
+//!      |  refill, spill: up to 15 blocks
+//!   Store          slabs: state word and bitmap of each              all threads
+//!      |  growth, trim
+//!   RunMap         unused granules of the span
+//!      |  commit, decommit
+//!   MemoryResource
+//! ```
+//!
+//! An allocation takes the last address of a magazine. An empty magazine is refilled from the
+//! slab that this thread used last, else from the lowest slab of the class that has room: one
+//! compare-and-swap reserves the blocks, one more for each word takes their bits. If no
+//! slab has room, an empty one of the same length is given the class, or granules are committed.
+//! A free goes the same way back. A slab whose blocks are all free stays as it is until another
+//! class wants it, the limit is reached, or a trim releases it.
+//!
+//! | operation | progress | calls the resource |
+//! |---|---|---|
+//! | `alloc` from a magazine, `dealloc` into one | wait-free | no |
+//! | `alloc`, `dealloc` through the store | lock-free | no |
+//! | `alloc` that grows | blocking in the resource; one thread a class, the others take what is free | yes |
+//! | `trim`, drop of the pool | blocking in the resource; stops no other operation | yes |
+//! | first use of a pool by a thread | lock-free but for the heap, from which its cache comes | no |
+//! | `dealloc_raw`, `block_at` | lock-free; constant time | no |
+//! | `stats` | wait-free | no |
 
 mod block;
 mod budget;

@@ -69,7 +69,7 @@ pub(super) fn detach(seat: Seat) {
 
 /// Whether a cache is the one of slots that have none.
 fn is_empty(cache: &Cache) -> bool {
-    std::ptr::eq(cache, &EMPTY)
+    std::ptr::eq(cache, &raw const EMPTY)
 }
 
 /// What a thread has to give back when it ends.
