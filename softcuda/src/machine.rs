@@ -28,7 +28,7 @@ pub(crate) struct Machine {
     pub(crate) id: u16,
     pub(crate) config: Config,
     /// Whether `cuInit` has been called.
-    pub(crate) initialised: AtomicBool,
+    initialised: AtomicBool,
     state: Mutex<State>,
     /// Engines wait here for operations.
     pub(crate) engines: Condvar,
@@ -88,6 +88,7 @@ impl State {
 }
 
 static MACHINES: RwLock<Vec<&'static Machine>> = RwLock::new(Vec::new());
+static ANY_INITIALISED: AtomicBool = AtomicBool::new(false);
 static FIRST: OnceLock<&'static Machine> = OnceLock::new();
 
 impl Machine {
@@ -141,6 +142,21 @@ impl Machine {
             Some(id) => Self::by_id(id).unwrap_or_else(Self::first),
             None => Self::first(),
         }
+    }
+
+    pub(crate) fn initialise(&self) {
+        // Release: pairs with the Acquire in `is_initialised`.
+        self.initialised.store(true, Ordering::Release);
+        // Release: as above.
+        ANY_INITIALISED.store(true, Ordering::Release);
+    }
+
+    /// Whether `cuInit` was called: for this machine, or for any where the thread is not bound
+    /// to one, as when it is about to set the first context that it hears of.
+    pub(crate) fn is_initialised(&self, thread: &Thread) -> bool {
+        // Acquire: pairs with the Release in `initialise`, here and below.
+        self.initialised.load(Ordering::Acquire)
+            || thread.bound.get().is_none() && ANY_INITIALISED.load(Ordering::Acquire)
     }
 
     /// The machine that a context's handle belongs to, live or not.

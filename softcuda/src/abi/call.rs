@@ -3,7 +3,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{CUresult, CUstream};
@@ -72,8 +71,7 @@ impl Call {
         if self.thread.in_callback.get() {
             return Err(CudaError::NOT_PERMITTED);
         }
-        // Acquire: pairs with the Release in cuInit.
-        if !self.machine.initialised.load(Ordering::Acquire) {
+        if !self.machine.is_initialised(self.thread) {
             return Err(CudaError::NOT_INITIALIZED);
         }
         if guard == Guard::Normal {

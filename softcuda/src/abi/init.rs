@@ -2,7 +2,6 @@
 //! Start, version, error names, entry point look-up.
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::sync::atomic::Ordering;
 
 use wharf_sys::CudaError;
 #[expect(clippy::wildcard_imports, reason = "a signature a row")]
@@ -34,8 +33,7 @@ fn init(call: Call, flags: c_uint) -> Status {
     if call.machine.config.devices == 0 {
         return Err(CudaError::NO_DEVICE);
     }
-    // Release: pairs with the Acquire of every later call.
-    call.machine.initialised.store(true, Ordering::Release);
+    call.machine.initialise();
     Ok(())
 }
 

@@ -101,8 +101,10 @@ impl Machine {
         }
     }
 
-    fn run<'a>(&'static self, state: Guard<'a>, (id, origin, work): (OpId, Origin, Work)) -> Guard<'a> {
+    fn run<'a>(&'static self, mut state: Guard<'a>, (id, origin, work): (OpId, Origin, Work)) -> Guard<'a> {
         let lost = state.contexts.get(origin.context).and_then(|context| context.lost);
+        // What else is ready is for another thread.
+        self.wake(&mut state);
         drop(state);
         let outcome = work.run(self, origin, lost);
         let mut state = self.lock();
@@ -126,12 +128,15 @@ impl Machine {
     /// Wakes the threads that have something to look at. Host functions may block for long, one
     /// on each stream, so there are as many threads for them as are needed at once.
     fn wake(&'static self, state: &mut State) {
-        if state.idle_engines > 0 {
-            self.engines.notify_all();
+        if state.idle_engines > 0 && !state.queue.is_empty() {
+            self.engines.notify_one();
+        }
+        if !state.queue.has_ready_host() {
+            return;
         }
         if state.idle_hosts > 0 {
-            self.hosts.notify_all();
-        } else if state.queue.has_ready_host() && state.hosts < MOST_HOSTS {
+            self.hosts.notify_one();
+        } else if state.hosts < MOST_HOSTS {
             self.start_host(state);
         }
     }

@@ -6,5 +6,9 @@
 
 mod support;
 
+mod callbacks;
+mod contexts;
+mod events;
+mod memory;
 mod schedules;
 mod streams;

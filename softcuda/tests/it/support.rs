@@ -27,13 +27,7 @@ impl Rig {
     pub(crate) fn with(config: Config) -> Self {
         let simulator = Simulator::new(config);
         let binding = simulator.bind();
-        let api = unsafe {
-            Api::from_fns(|row| {
-                let p = softcuda::entry_point(row.name, row.version);
-                if p.is_null() { softcuda::entry_point("cuInit", 2000) } else { p }
-            })
-        }
-        .unwrap();
+        let api = api();
         let mut context = ptr::null_mut();
         unsafe {
             api.init.call(0).unwrap();
@@ -84,4 +78,15 @@ impl Rig {
 /// The code that a call failed with.
 pub(crate) fn code(result: Result<(), Error>) -> CudaError {
     result.unwrap_err().code().unwrap()
+}
+
+/// The software driver's functions, for whichever machine the calling thread talks to.
+pub(crate) fn api() -> Api {
+    unsafe {
+        Api::from_fns(|row| {
+            let p = softcuda::entry_point(row.name, row.version);
+            if p.is_null() { softcuda::entry_point("cuInit", 2000) } else { p }
+        })
+    }
+    .unwrap()
 }
