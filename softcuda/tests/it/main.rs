@@ -10,5 +10,6 @@ mod callbacks;
 mod contexts;
 mod events;
 mod memory;
+mod process;
 mod schedules;
 mod streams;
