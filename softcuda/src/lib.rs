@@ -13,7 +13,7 @@
 //! | `config`, `report`, `thread`, `handle` | what a machine looks like, what checks say, the calling thread, handles |
 //! | `memory` | allocations by address, what copies and fills do |
 //! | `sched` | operations, their dependencies, which runs when |
-//! | `machine`, `context`, `stream`, `event` | one simulated machine and its objects |
+//! | `machine`, `context`, `stream`, `event`, `vmm` | one simulated machine and its objects |
 //! | `task`, `submit` | from a call's arguments to an operation of a stream |
 //! | `abi` | the exported entry points, one file a family |
 //!
@@ -30,6 +30,7 @@ mod event;
 mod exit;
 mod handle;
 mod leaks;
+mod location;
 mod machine;
 mod memory;
 mod report;
@@ -39,6 +40,7 @@ mod stream;
 mod submit;
 mod task;
 mod thread;
+mod vmm;
 
 pub use config::{Checks, Config, Fault, Schedule};
 pub use report::{Check, Violation};

@@ -21,6 +21,7 @@ use crate::report::{self, Check, Violation};
 use crate::sched::Queue;
 use crate::stream::Stream;
 use crate::thread::Thread;
+use crate::vmm;
 
 /// A machine. Never freed: program threads may call it while the process ends.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub(crate) struct Machine {
 pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) memory: memory::Table,
+    pub(crate) vmm: vmm::Space,
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
@@ -71,6 +73,7 @@ impl State {
         Self {
             queue: Queue::new(config.schedule, config.grace),
             memory: memory::Table::default(),
+            vmm: vmm::Space::new(id),
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),

@@ -151,6 +151,7 @@ impl Machine {
     ) -> Result<Copy, CudaError> {
         let dst = self.side(state, call, task, &task.dst)?;
         let src = self.side(state, call, task, &task.src)?;
+        writable(&dst.blocks)?;
         let mut copy = Copy {
             dst,
             src,
@@ -184,6 +185,10 @@ impl Machine {
             return Ok(pageable);
         }
         if let Some(blocks) = state.memory.cover(address, extent) {
+            if !blocks.iter().all(|block| block.allows(false)) {
+                // A mapping that no location was given access to.
+                return Err(CudaError::INVALID_VALUE);
+            }
             let host = blocks.first().map_or(address, |block| host_address(block, address));
             return Ok(Side { host, shown: address, pitch, layer, blocks });
         }
@@ -222,8 +227,14 @@ impl Machine {
             return Err(CudaError::INVALID_VALUE);
         }
         let dst = self.side(state, call, &shape, &operand)?;
+        writable(&dst.blocks)?;
         Ok(Fill { dst, value: task.value, element: task.element, width: task.width, height: task.height })
     }
+}
+
+/// Refuses a destination that may only be read.
+fn writable(blocks: &[Arc<Block>]) -> Result<(), CudaError> {
+    if blocks.iter().all(|block| block.allows(true)) { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
 }
 
 fn prepare_mem_op(state: &State, task: &MemOpTask) -> Result<MemOp, CudaError> {
@@ -231,6 +242,7 @@ fn prepare_mem_op(state: &State, task: &MemOpTask) -> Result<MemOp, CudaError> {
         MemOpTask::Barrier => MemOp::Barrier,
         MemOpTask::Write { address, value, wide } => {
             let (address, block) = word(state, address, wide)?;
+            writable(std::slice::from_ref(&block))?;
             MemOp::Write { address, value, wide, block }
         }
         MemOpTask::Wait { address, value, wide, condition } => {
@@ -247,6 +259,7 @@ fn word(state: &State, address: u64, wide: bool) -> Result<(u64, Arc<Block>), Cu
         return Err(CudaError::INVALID_VALUE);
     }
     let blocks = state.memory.cover(address, size).ok_or(CudaError::INVALID_VALUE)?;
-    let block = blocks.into_iter().next().ok_or(CudaError::INVALID_VALUE)?;
+    let block = blocks.into_iter().next().filter(|block| block.allows(false));
+    let block = block.ok_or(CudaError::INVALID_VALUE)?;
     Ok((host_address(&block, address), block))
 }

@@ -23,11 +23,13 @@ mod copy;
 mod device;
 mod event;
 mod init;
+mod location;
 mod memop;
 mod memory;
 mod memset;
 mod stream;
 mod symbols;
+mod vmm;
 
 pub(crate) use call::{Call, Guard, Status, enter, out, valid};
 pub(crate) use symbols::{Symbol, exactly, name};

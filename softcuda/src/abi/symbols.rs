@@ -95,6 +95,7 @@ families! {
     stream
     event
     memop
+    vmm
 }
 
 /// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.

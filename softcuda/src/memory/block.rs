@@ -2,7 +2,9 @@
 //! One allocation.
 
 use core::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::window::Window;
 
 /// What an allocation is to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,9 +19,9 @@ pub(crate) enum Kind {
     Managed { flags: u32 },
     /// From a memory pool, whose handle is kept.
     Pool { pool: u64 },
-    /// A mapping of a physical allocation, whose handle is kept.
-    Mapping { physical: u64 },
-    /// The storage of a linear array.
+    /// A mapping of a physical allocation, whose handle is kept, on the host or on a device.
+    Mapping { physical: u64, host: bool },
+    /// The storage of an array.
     Array,
     /// A module's global variable.
     Global,
@@ -28,7 +30,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether the host can use the address: the driver API's "host accessible".
     pub(crate) fn is_host(self) -> bool {
-        matches!(self, Self::Pinned { .. } | Self::Registered { .. })
+        matches!(self, Self::Pinned { .. } | Self::Registered { .. } | Self::Mapping { host: true, .. })
     }
 }
 
@@ -51,6 +53,10 @@ pub(crate) struct Block {
     /// The device's number on its machine.
     pub(crate) ordinal: i32,
     freed: AtomicBool,
+    /// What operations may do with it: bits of `CUmemAccess_flags`.
+    access: AtomicU32,
+    /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
+    pub(crate) sync_memops: AtomicBool,
     backing: Backing,
 }
 
@@ -61,7 +67,14 @@ pub(crate) enum Backing {
     Borrowed,
     /// This block, by unmapping.
     Mapped(Mapping),
+    /// A reservation, whose addresses show physical memory.
+    Window(Window),
 }
+
+/// May be read: `CU_MEM_ACCESS_FLAGS_PROT_READ`.
+pub(crate) const READ: u32 = 1;
+/// May be read and written: `CU_MEM_ACCESS_FLAGS_PROT_READWRITE`.
+pub(crate) const READ_WRITE: u32 = 3;
 
 impl Block {
     #[expect(clippy::too_many_arguments, reason = "a plain record; every field is named at the call")]
@@ -75,7 +88,48 @@ impl Block {
         ordinal: i32,
         backing: Backing,
     ) -> Self {
-        Self { id, kind, host, device, size, context, ordinal, freed: AtomicBool::new(false), backing }
+        // "All mappings start with no accessibility setup."
+        let access = if matches!(backing, Backing::Window(_)) { 0 } else { READ_WRITE };
+        Self {
+            id,
+            kind,
+            host,
+            device,
+            size,
+            context,
+            ordinal,
+            freed: AtomicBool::new(false),
+            access: AtomicU32::new(access),
+            sync_memops: AtomicBool::new(false),
+            backing,
+        }
+    }
+
+    /// Whether operations may read it, or with `writes` write it.
+    pub(crate) fn allows(&self, writes: bool) -> bool {
+        let needed = if writes { READ_WRITE } else { READ };
+        self.access() & needed == needed
+    }
+
+    /// The union of what any location may do.
+    pub(crate) fn access(&self) -> u32 {
+        // Relaxed: changed and read under the machine's lock.
+        self.access.load(Ordering::Relaxed)
+    }
+
+    /// Sets what operations may do; with `idle`, no operation in flight names the block.
+    pub(crate) fn set_access(&self, access: u32, idle: bool) {
+        let before = self.access.swap(access, Ordering::Relaxed);
+        if let Backing::Window(window) = &self.backing
+            && (idle || before & access == before)
+        {
+            window.protect(access);
+        }
+    }
+
+    /// The mapping's place in its physical memory, in bytes.
+    pub(crate) fn offset(&self) -> u64 {
+        if let Backing::Window(window) = &self.backing { window.offset } else { 0 }
     }
 
     /// Marks the allocation as freed; operations in flight may still hold its bytes.
@@ -89,9 +143,9 @@ impl Block {
         self.freed.load(Ordering::Acquire)
     }
 
-    /// Whether the block owns its bytes.
+    /// Whether the bytes are the driver's, not the caller's.
     pub(crate) fn is_owner(&self) -> bool {
-        matches!(self.backing, Backing::Mapped(_))
+        !matches!(self.backing, Backing::Borrowed)
     }
 }
 
@@ -108,28 +162,63 @@ impl Mapping {
         Self::with_protection(size, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Reserves `size` bytes of addresses that nobody may touch yet.
-    pub(crate) fn reserve(size: usize) -> Option<Self> {
-        Self::with_protection(size, libc::PROT_NONE)
+    /// Reserves `size` bytes of addresses, a multiple of `align`, that nobody may touch yet; at
+    /// `hint` where that is free.
+    pub(crate) fn reserve(size: usize, align: usize, hint: u64) -> Option<Self> {
+        if hint != 0 && hint.is_multiple_of(align as u64) {
+            let there = Self::at(hint, size, libc::PROT_NONE)?;
+            if there.address == hint {
+                return Some(there);
+            }
+        }
+        let mut whole = Self::at(0, size.checked_add(align)?, libc::PROT_NONE)?;
+        let first = whole.address.next_multiple_of(align as u64);
+        whole.trim(first, size);
+        Some(whole)
     }
 
     fn with_protection(size: usize, protection: i32) -> Option<Self> {
+        Self::at(0, size, protection)
+    }
+
+    fn at(hint: u64, size: usize, protection: i32) -> Option<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing else.
-        let pointer = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
+        // SAFETY: a new mapping at an address that is free touches nothing else; the hint does
+        // not replace what is there.
+        let pointer = unsafe { libc::mmap(pointer(hint), size, protection, flags, -1, 0) };
         (pointer != libc::MAP_FAILED).then(|| Self { address: pointer.expose_provenance() as u64, size })
+    }
+
+    /// Gives back all but `size` bytes from `first` on.
+    fn trim(&mut self, first: u64, size: usize) {
+        let head = usize::try_from(first - self.address).unwrap_or(0);
+        let tail = self.size - head - size;
+        for (from, size) in [(self.address, head), (first + size as u64, tail)] {
+            if size > 0 {
+                // SAFETY: part of this mapping, which nobody has been told of yet.
+                unsafe { libc::munmap(pointer(from), size) };
+            }
+        }
+        (self.address, self.size) = (first, size);
     }
 
     pub(crate) fn address(&self) -> u64 {
         self.address
     }
+
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+}
+
+fn pointer(address: u64) -> *mut core::ffi::c_void {
+    ptr::with_exposed_provenance_mut(address as usize)
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        let pointer = ptr::with_exposed_provenance_mut(self.address as usize);
-        // SAFETY: mapped in `new` with this size, and owned by this value alone; every
+        // SAFETY: mapped in `at` with this size, and owned by this value alone; every
         // operation that could touch it holds a reference to the block that is going.
-        unsafe { libc::munmap(pointer, self.size) };
+        unsafe { libc::munmap(pointer(self.address), self.size) };
     }
 }

@@ -6,11 +6,14 @@
 //!
 //! * [`block`]: one allocation, kept by the table and by every operation that names it.
 //! * [`table`]: address to allocation.
+//! * [`physical`], [`window`]: bytes that can be seen at several addresses, and where they are.
 //! * [`transfer`]: what copies and fills do once their operands are known.
 
 pub(crate) mod block;
+pub(crate) mod physical;
 pub(crate) mod table;
 pub(crate) mod transfer;
+pub(crate) mod window;
 
 pub(crate) use block::{Block, Kind};
 pub(crate) use table::Table;

@@ -51,6 +51,18 @@ impl Table {
         self.insert(kind, host, device, size, owner, Backing::Borrowed)
     }
 
+    /// Adds a range of which `backing` has the bytes.
+    pub(crate) fn place(
+        &mut self,
+        kind: Kind,
+        address: u64,
+        size: usize,
+        owner: Owner,
+        backing: Backing,
+    ) -> Arc<Block> {
+        self.insert(kind, address, address, size, owner, backing)
+    }
+
     fn insert(
         &mut self,
         kind: Kind,

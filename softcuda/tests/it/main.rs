@@ -13,3 +13,4 @@ mod memory;
 mod process;
 mod schedules;
 mod streams;
+mod vmm;
