@@ -40,7 +40,4 @@ impl Call {
     pub(crate) fn captured_event(self, _state: &mut State, _event: u64) -> Status {
         Err(wharf_sys::CudaError::CAPTURED_EVENT)
     }
-    pub(crate) fn free_pooled(self, _block: &std::sync::Arc<crate::memory::Block>) -> Status {
-        Err(wharf_sys::CudaError::INVALID_VALUE)
-    }
 }

@@ -13,7 +13,7 @@
 //! | `config`, `report`, `thread`, `handle` | what a machine looks like, what checks say, the calling thread, handles |
 //! | `memory` | allocations by address, what copies and fills do |
 //! | `sched` | operations, their dependencies, which runs when |
-//! | `machine`, `context`, `stream`, `event`, `vmm` | one simulated machine and its objects |
+//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed` | one simulated machine and its objects |
 //! | `task`, `submit` | from a call's arguments to an operation of a stream |
 //! | `abi` | the exported entry points, one file a family |
 //!
@@ -32,7 +32,9 @@ mod handle;
 mod leaks;
 mod location;
 mod machine;
+mod managed;
 mod memory;
+mod pool;
 mod report;
 mod sched;
 mod simulator;

@@ -15,8 +15,10 @@ use crate::config::{Config, Fault};
 use crate::context::Context;
 use crate::event::Event;
 use crate::handle::{Kind, Registry};
+use crate::managed::Advice;
 use crate::memory;
 use crate::memory::transfer::Copy;
+use crate::pool::Pools;
 use crate::report::{self, Check, Violation};
 use crate::sched::Queue;
 use crate::stream::Stream;
@@ -49,6 +51,8 @@ pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) memory: memory::Table,
     pub(crate) vmm: vmm::Space,
+    pub(crate) pools: Pools,
+    pub(crate) advice: Advice,
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
@@ -74,6 +78,8 @@ impl State {
             queue: Queue::new(config.schedule, config.grace),
             memory: memory::Table::default(),
             vmm: vmm::Space::new(id),
+            pools: Pools::new(id),
+            advice: Advice::default(),
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),

@@ -30,6 +30,10 @@ pub(crate) enum Task {
     Host(CUhostFn, UserData),
     /// Stream memory operations, in order.
     MemOps(Vec<MemOpTask>),
+    /// A stream-ordered allocation that comes to life; its memory was reserved before.
+    Alloc(Arc<Block>),
+    /// A stream-ordered allocation that ends; its memory goes back to where it came from.
+    Free(Arc<Block>),
 }
 
 /// What the program says an address is.
@@ -135,6 +139,14 @@ impl Machine {
             Task::Copy(copy) => Work::Copy(Box::new(self.prepare_copy(state, call, copy, when)?)),
             Task::Fill(fill) => Work::Fill(Box::new(self.prepare_fill(state, call, fill)?)),
             Task::Host(function, data) => Work::Host(*function, *data),
+            Task::Alloc(block) => {
+                let block = Arc::clone(block);
+                Work::Apply(Box::new(move |_| block.begin()))
+            }
+            Task::Free(block) => {
+                let block = Arc::clone(block);
+                Work::Apply(Box::new(move |state| state.finish_free(&block)))
+            }
             Task::MemOps(ops) => {
                 let ops: Result<_, _> = ops.iter().map(|op| prepare_mem_op(state, op)).collect();
                 Work::MemOps(ops?, 0)

@@ -87,11 +87,8 @@ impl Call {
 
     /// Takes `size` bytes from what the device, or the host, has.
     pub(crate) fn charge(self, state: &mut State, kind: Kind, ordinal: i32, size: usize) -> Status {
-        let (used, limit) = if kind.is_host() {
-            (&mut state.memory.pinned, self.machine.config.host_memory)
-        } else {
-            (state.memory.used.entry(ordinal).or_default(), self.machine.config.device_memory)
-        };
+        let limit = self.limit(kind);
+        let used = state.memory.account(kind, ordinal);
         let after = used.checked_add(size as u64).ok_or(CudaError::OUT_OF_MEMORY)?;
         if after > limit {
             return Err(CudaError::OUT_OF_MEMORY);
@@ -100,8 +97,14 @@ impl Call {
         Ok(())
     }
 
+    /// The bytes that there are where memory of this kind comes from.
+    pub(crate) fn limit(self, kind: Kind) -> u64 {
+        let config = &self.machine.config;
+        if kind.is_host() { config.host_memory } else { config.device_memory }
+    }
+
     /// Fills memory with a pattern where that is asked for.
-    fn poison(self, block: &Block, pattern: u8) {
+    pub(crate) fn poison(self, block: &Block, pattern: u8) {
         if self.machine.config.checks.poison && block.is_owner() && block.size <= POISON_LIMIT {
             crate::memory::transfer::fill(block, pattern);
         }
@@ -135,6 +138,7 @@ impl State {
     pub(crate) fn release(&mut self, block: &Block) {
         self.memory.refund(block.kind, block.ordinal, block.size);
         self.memory.remove(block);
+        self.advice.forget(block);
     }
 }
 

@@ -37,9 +37,11 @@ impl Call {
     fn fill_now(self, fill: FillTask) -> Status {
         self.forbid_synchronous()?;
         let state = self.lock();
-        let kind = state.memory.find(fill.address).map(|block| block.kind);
+        let waits = state.memory.find(fill.address).is_some_and(|block| {
+            let is_managed = matches!(block.kind, Kind::Managed { .. }) || state.pools.is_managed(block.kind);
+            block.kind.is_host() || is_managed || block.always_synchronises()
+        });
         drop(state);
-        let waits = kind.is_some_and(|kind| kind.is_host() || matches!(kind, Kind::Managed { .. }));
         let returns = if waits { Return::Complete } else { Return::Enqueued };
         self.submit(core::ptr::null_mut(), &Task::Fill(fill), returns)
     }

@@ -17,6 +17,7 @@
 
 #[cfg(test)]
 mod bad_input;
+mod alloc_async;
 mod call;
 mod context;
 mod copy;
@@ -24,9 +25,12 @@ mod device;
 mod event;
 mod init;
 mod location;
+mod managed;
 mod memop;
 mod memory;
 mod memset;
+mod pointer;
+mod pool;
 mod stream;
 mod symbols;
 mod vmm;

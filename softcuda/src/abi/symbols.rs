@@ -96,6 +96,10 @@ families! {
     event
     memop
     vmm
+    alloc_async
+    pool
+    managed
+    pointer
 }
 
 /// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.

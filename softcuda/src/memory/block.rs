@@ -2,7 +2,7 @@
 //! One allocation.
 
 use core::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::window::Window;
 
@@ -17,8 +17,8 @@ pub(crate) enum Kind {
     Registered { flags: u32 },
     /// `cuMemAllocManaged`, with its attach flags.
     Managed { flags: u32 },
-    /// From a memory pool, whose handle is kept.
-    Pool { pool: u64 },
+    /// From a memory pool, whose handle is kept, on the host or on a device.
+    Pool { pool: u64, host: bool },
     /// A mapping of a physical allocation, whose handle is kept, on the host or on a device.
     Mapping { physical: u64, host: bool },
     /// The storage of an array.
@@ -30,7 +30,13 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether the host can use the address: the driver API's "host accessible".
     pub(crate) fn is_host(self) -> bool {
-        matches!(self, Self::Pinned { .. } | Self::Registered { .. } | Self::Mapping { host: true, .. })
+        matches!(
+            self,
+            Self::Pinned { .. }
+                | Self::Registered { .. }
+                | Self::Mapping { host: true, .. }
+                | Self::Pool { host: true, .. }
+        )
     }
 }
 
@@ -52,13 +58,18 @@ pub(crate) struct Block {
     pub(crate) context: u64,
     /// The device's number on its machine.
     pub(crate) ordinal: i32,
-    freed: AtomicBool,
+    life: AtomicU8,
     /// What operations may do with it: bits of `CUmemAccess_flags`.
     access: AtomicU32,
     /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
     pub(crate) sync_memops: AtomicBool,
     backing: Backing,
 }
+
+/// The lives of an allocation. A stream-ordered one begins pending; one of a graph goes round.
+const PENDING: u8 = 0;
+const ALIVE: u8 = 1;
+const FREED: u8 = 2;
 
 /// Who gives the bytes back.
 #[derive(Debug)]
@@ -98,7 +109,7 @@ impl Block {
             size,
             context,
             ordinal,
-            freed: AtomicBool::new(false),
+            life: AtomicU8::new(ALIVE),
             access: AtomicU32::new(access),
             sync_memops: AtomicBool::new(false),
             backing,
@@ -127,6 +138,12 @@ impl Block {
         }
     }
 
+    /// Whether synchronous operations on it always wait: `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
+    pub(crate) fn always_synchronises(&self) -> bool {
+        // Relaxed: changed and read under the machine's lock.
+        self.sync_memops.load(Ordering::Relaxed)
+    }
+
     /// The mapping's place in its physical memory, in bytes.
     pub(crate) fn offset(&self) -> u64 {
         if let Backing::Window(window) = &self.backing { window.offset } else { 0 }
@@ -134,13 +151,36 @@ impl Block {
 
     /// Marks the allocation as freed; operations in flight may still hold its bytes.
     pub(crate) fn free(&self) {
-        // Release: pairs with the Acquire in `is_freed`, for what the owner wrote before.
-        self.freed.store(true, Ordering::Release);
+        self.enter(FREED);
+    }
+
+    /// Marks the allocation as one that an operation is still to bring to life.
+    pub(crate) fn postpone(&self) {
+        self.enter(PENDING);
+    }
+
+    /// Marks the allocation as usable.
+    pub(crate) fn begin(&self) {
+        self.enter(ALIVE);
+    }
+
+    fn enter(&self, life: u8) {
+        // Release: pairs with the Acquire in `is`, for what was written before.
+        self.life.store(life, Ordering::Release);
     }
 
     pub(crate) fn is_freed(&self) -> bool {
-        // Acquire: pairs with the Release in `free`.
-        self.freed.load(Ordering::Acquire)
+        self.is(FREED)
+    }
+
+    /// Whether the operation that allocates it has not run.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.is(PENDING)
+    }
+
+    fn is(&self, life: u8) -> bool {
+        // Acquire: pairs with the Release in `enter`.
+        self.life.load(Ordering::Acquire) == life
     }
 
     /// Whether the bytes are the driver's, not the caller's.

@@ -34,7 +34,8 @@ impl Table {
         size: usize,
         owner: Owner,
     ) -> Result<Arc<Block>, CudaError> {
-        let mapping = Mapping::new(size).ok_or(CudaError::OUT_OF_MEMORY)?;
+        // An allocation of no bytes, which a pool gives, has an address too.
+        let mapping = Mapping::new(size.max(1)).ok_or(CudaError::OUT_OF_MEMORY)?;
         let address = mapping.address();
         Ok(self.insert(kind, address, address, size, owner, Backing::Mapped(mapping)))
     }
@@ -82,17 +83,33 @@ impl Table {
         block
     }
 
+    /// The bytes in use where memory of this kind comes from.
+    pub(crate) fn account(&mut self, kind: Kind, ordinal: i32) -> &mut u64 {
+        if kind.is_host() { &mut self.pinned } else { self.used.entry(ordinal).or_default() }
+    }
+
     /// Gives back what an allocation was charged.
     pub(crate) fn refund(&mut self, kind: Kind, ordinal: i32, size: usize) {
-        let used = if kind.is_host() { &mut self.pinned } else { self.used.entry(ordinal).or_default() };
+        let used = self.account(kind, ordinal);
         *used = used.saturating_sub(size as u64);
     }
 
     /// Takes an allocation out of the table and marks it freed.
     pub(crate) fn remove(&mut self, block: &Block) {
+        self.forget(block);
+        block.free();
+    }
+
+    /// Takes an allocation out of the table, for an operation that is to free it.
+    pub(crate) fn forget(&mut self, block: &Block) {
         self.blocks.remove(&block.host);
         self.blocks.remove(&block.device);
-        block.free();
+    }
+
+    /// Puts back an allocation that was not freed after all.
+    pub(crate) fn recall(&mut self, block: &Arc<Block>) {
+        self.blocks.insert(block.host, Arc::clone(block));
+        self.blocks.insert(block.device, Arc::clone(block));
     }
 
     /// The allocation that contains `address`, as host or device address.

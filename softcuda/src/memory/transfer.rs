@@ -29,7 +29,7 @@ impl Side {
     }
 
     fn freed(&self) -> Option<&Block> {
-        self.blocks.iter().map(|block| &**block).find(|block| block.is_freed())
+        self.blocks.iter().map(|block| &**block).find(|block| block.is_freed() || block.is_pending())
     }
 
     fn row(&self, row: usize, layer: usize) -> u64 {
@@ -109,7 +109,7 @@ impl Copy {
         Some(hasher.finish())
     }
 
-    /// The allocation among the operands that was freed since the call.
+    /// The allocation among the operands that was freed since the call, or is not there yet.
     pub(crate) fn freed(&self) -> Option<&Block> {
         let source = if self.staged.is_some() { None } else { self.src.freed() };
         self.dst.freed().or(source)

@@ -43,6 +43,7 @@ impl Machine {
             state.queue.demand(targets);
             state = self.help(state);
         }
+        state.release_surplus();
         state
     }
 

@@ -171,11 +171,12 @@ fn run_copy(machine: &Machine, origin: Origin, copy: &Copy) -> Outcome {
             check: Check::UseAfterFree,
             call: origin.call,
             what: format!(
-                "copy from {} to {} uses allocation {:#x} of {} bytes, which was freed before it ran",
+                "copy from {} to {} uses allocation {:#x} of {} bytes, which {}",
                 range(copy.src.shown),
                 range(copy.dst.shown),
                 block.device,
-                block.size
+                block.size,
+                fate(block)
             ),
             stream: origin.stream,
         });
@@ -205,16 +206,26 @@ fn run_fill(machine: &Machine, origin: Origin, fill: &Fill) {
             check: Check::UseAfterFree,
             call: origin.call,
             what: format!(
-                "fill of {} bytes at {:#x} uses allocation {:#x} of {} bytes, which was freed before it ran",
+                "fill of {} bytes at {:#x} uses allocation {:#x} of {} bytes, which {}",
                 fill.bytes(),
                 fill.dst.shown,
                 block.device,
-                block.size
+                block.size,
+                fate(block)
             ),
             stream: origin.stream,
         });
     }
     fill.run();
+}
+
+/// Why an operation may not use `block`.
+fn fate(block: &Block) -> &'static str {
+    if block.is_pending() {
+        "its stream-ordered allocation does not precede"
+    } else {
+        "was freed before it ran"
+    }
 }
 
 fn run_mem_ops(ops: Vec<MemOp>, mut next: usize) -> Outcome {
