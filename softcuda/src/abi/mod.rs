@@ -15,9 +15,9 @@
 //!   when it may be called, see `Guard`
 //! ```
 
+mod alloc_async;
 #[cfg(test)]
 mod bad_input;
-mod alloc_async;
 mod call;
 mod context;
 mod copy;
