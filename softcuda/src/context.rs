@@ -72,6 +72,7 @@ impl State {
     pub(crate) fn destroy_context(&mut self, context: u64) {
         for stream in self.streams.handles() {
             if self.streams.get(stream).is_some_and(|stream| stream.context == context) {
+                self.abandon_capture(stream);
                 self.streams.remove(stream);
             }
         }

@@ -15,6 +15,7 @@
 //! | `sched` | operations, their dependencies, which runs when |
 //! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed` | one simulated machine and its objects |
 //! | `task`, `submit` | from a call's arguments to an operation of a stream |
+//! | `graph`, `capture` | work described once and launched often; streams that describe it |
 //! | `abi` | the exported entry points, one file a family |
 //!
 //! Process-wide state is leaked on purpose: programs call the driver from destructors of
@@ -28,6 +29,7 @@ mod context;
 mod errors;
 mod event;
 mod exit;
+mod graph;
 mod handle;
 mod leaks;
 mod location;

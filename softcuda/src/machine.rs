@@ -14,6 +14,7 @@ use wharf_sys::CudaError;
 use crate::config::{Config, Fault};
 use crate::context::Context;
 use crate::event::Event;
+use crate::graph;
 use crate::handle::{Kind, Registry};
 use crate::managed::Advice;
 use crate::memory;
@@ -56,6 +57,7 @@ pub(crate) struct State {
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
+    pub(crate) graphs: graph::Store,
     /// The primary contexts, active or not, by device number: a device's primary context keeps
     /// its handle when it is released and retained again.
     pub(crate) primaries: HashMap<i32, u64>,
@@ -83,6 +85,7 @@ impl State {
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),
+            graphs: graph::Store::new(id),
             primaries: HashMap::new(),
             primary_flags: HashMap::new(),
             next_id: 0,

@@ -27,6 +27,9 @@ impl Call {
     pub(crate) fn submit(self, stream: CUstream, task: &Task, returns: Return) -> Status {
         let mut state = self.lock();
         let stream = self.stream(&mut state, stream)?;
+        if let Some(capture) = state.capture_of(stream)? {
+            return self.capture(&mut state, capture, stream, task);
+        }
         let work = self.machine.prepare(&state, self.name, task, When::Call)?;
         let waits = match returns {
             Return::Enqueued => false,

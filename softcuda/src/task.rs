@@ -34,6 +34,8 @@ pub(crate) enum Task {
     Alloc(Arc<Block>),
     /// A stream-ordered allocation that ends; its memory goes back to where it came from.
     Free(Arc<Block>),
+    /// A kernel.
+    Kernel(KernelTask),
 }
 
 /// What the program says an address is.
@@ -82,7 +84,7 @@ impl CopyTask {
     }
 
     /// Bytes from the first to behind the last of one side.
-    fn extent(&self, side: &Operand) -> Option<usize> {
+    pub(crate) fn extent(&self, side: &Operand) -> Option<usize> {
         if self.width == 0 || self.height == 0 || self.depth == 0 {
             return Some(0);
         }
@@ -102,6 +104,20 @@ pub(crate) struct FillTask {
     pub(crate) element: usize,
     pub(crate) width: usize,
     pub(crate) height: usize,
+}
+
+/// A launch of a kernel, as the program described it. The pointers are handed back to who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KernelTask {
+    pub(crate) function: u64,
+    pub(crate) kernel: u64,
+    pub(crate) context: u64,
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub(crate) shared: u32,
+    pub(crate) params: u64,
+    pub(crate) extra: u64,
 }
 
 /// One stream memory operation.
@@ -151,6 +167,8 @@ impl Machine {
                 let ops: Result<_, _> = ops.iter().map(|op| prepare_mem_op(state, op)).collect();
                 Work::MemOps(ops?, 0)
             }
+            // Kernels are out of scope: only their place in the order counts.
+            Task::Kernel(_) => Work::Nothing,
         })
     }
 

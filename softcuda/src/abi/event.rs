@@ -87,9 +87,14 @@ fn query(call: Call, event: CUevent) -> Status {
     let mut state = call.lock();
     let known = state.events.get(number(event)).ok_or(CudaError::INVALID_HANDLE)?;
     let context = known.context;
-    match known.state.clone() {
-        EventState::Unrecorded => Ok(()),
-        EventState::Captured { .. } => call.captured_event(&mut state, number(event)),
+    let known = known.state.clone();
+    if matches!(known, EventState::Captured { .. }) {
+        return call.captured_event(&mut state, number(event));
+    }
+    // Its answer would not be the same when the graph is launched.
+    call.forbid_while_capturing(&mut state, None)?;
+    match known {
+        EventState::Unrecorded | EventState::Captured { .. } => Ok(()),
         EventState::Recorded { op, .. } => call.machine.is_complete(state, &[op], context),
     }
 }

@@ -19,10 +19,14 @@ mod alloc_async;
 #[cfg(test)]
 mod bad_input;
 mod call;
+mod capture;
 mod context;
 mod copy;
 mod device;
 mod event;
+mod graph;
+mod graph_exec;
+mod graph_node;
 mod init;
 mod location;
 mod managed;

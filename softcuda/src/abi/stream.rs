@@ -76,6 +76,7 @@ fn destroy(call: Call, stream: CUstream) -> Status {
     // "The function will return immediately and the resources associated with the stream will
     // be released automatically once the device has completed all work in it": operations in
     // flight do not need the stream.
+    state.abandon_capture(handle);
     state.streams.remove(handle);
     Ok(())
 }

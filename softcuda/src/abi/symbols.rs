@@ -100,6 +100,10 @@ families! {
     pool
     managed
     pointer
+    capture
+    graph
+    graph_node
+    graph_exec
 }
 
 /// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.

@@ -4,9 +4,11 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "every call passes live handles and locals")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a driver call a line")]
 
+mod graph_rig;
 mod support;
 
 mod callbacks;
+mod capture;
 mod contexts;
 mod events;
 mod memory;

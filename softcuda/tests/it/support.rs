@@ -75,6 +75,27 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// Runs `body` on another thread with the same context current.
+    pub(crate) fn elsewhere<T: Send>(&self, body: impl FnOnce() -> T) -> T {
+        // Handles are numbers, and the driver API says that every thread may use them.
+        struct Carried<T>(T);
+        unsafe impl<T> Send for Carried<T> {}
+        let (context, simulator, api) = (self.context.addr(), &self.simulator, &self.api);
+        let body = Carried(body);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let body = body;
+                let _bound = simulator.bind();
+                let context = ptr::without_provenance_mut(context);
+                unsafe { api.ctx_set_current.call(context) }.unwrap();
+                (body.0)()
+            });
+            thread.join().unwrap()
+        })
+    }
+}
+
 /// The code that a call failed with.
 pub(crate) fn code(result: Result<(), Error>) -> CudaError {
     result.unwrap_err().code().unwrap()

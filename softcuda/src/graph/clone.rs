@@ -1,0 +1,100 @@
+//! Copies of graphs, and which node was copied from which.
+
+use std::collections::HashMap;
+
+use super::Store;
+use super::definition::Owner;
+use super::node::{Action, Edge, EdgeData};
+use super::plan::Plan;
+use crate::abi::Status;
+
+impl Store {
+    /// Copies a graph with everything in it: "child graph nodes in the original graph are
+    /// recursively copied into the clone".
+    pub(crate) fn clone_graph(&mut self, graph: u64, owner: Owner) -> Status<u64> {
+        let nodes = self.graph(graph)?.nodes.clone();
+        let copy = self.create_graph(owner);
+        self.graph_mut(copy)?.original = graph;
+        let mut copies = HashMap::new();
+        for node in &nodes {
+            let action = self.node(*node)?.action.clone();
+            let new = self.add_node(copy, &[], action)?;
+            let action = self.clone_children(new)?;
+            let made = self.node_mut(new)?;
+            made.action = action;
+            made.original = *node;
+            copies.insert(*node, new);
+        }
+        for node in &nodes {
+            self.copy_edges(*node, &copies)?;
+        }
+        Ok(copy)
+    }
+
+    /// Gives the copy of `node` the copies of its edges, in their order.
+    fn copy_edges(&mut self, node: u64, copies: &HashMap<u64, u64>) -> Status {
+        let known = self.node(node)?;
+        let renamed = |node: &u64| copies.get(node).copied();
+        let edge = |edge: &Edge| Some(Edge { node: renamed(&edge.node)?, data: edge.data });
+        let dependencies = known.dependencies.iter().filter_map(edge).collect();
+        let dependents = known.dependents.iter().filter_map(renamed).collect();
+        if let Some(copy) = renamed(&node) {
+            let copy = self.node_mut(copy)?;
+            copy.dependencies = dependencies;
+            copy.dependents = dependents;
+        }
+        Ok(())
+    }
+
+    /// The action of `node` with copies of the graphs that belong to it.
+    fn clone_children(&mut self, node: u64) -> Status<Action> {
+        Ok(match self.node(node)?.action.clone() {
+            Action::Child(graph) => Action::Child(self.clone_graph(graph, Owner::Node(node))?),
+            action => action,
+        })
+    }
+
+    /// Adds a node that runs a copy of `graph`.
+    pub(crate) fn add_child(&mut self, parent: u64, dependencies: &[Edge], graph: u64) -> Status<u64> {
+        self.graph(graph)?;
+        let node = self.add_node(parent, dependencies, Action::Empty)?;
+        let child = self.clone_graph(graph, Owner::Node(node))?;
+        self.node_mut(node)?.action = Action::Child(child);
+        Ok(node)
+    }
+
+    /// The copy of `original` in `graph` or in a graph of its nodes.
+    pub(crate) fn find_in_clone(&self, original: u64, graph: u64) -> Option<u64> {
+        for node in &self.graphs.get(graph)?.nodes {
+            let known = self.nodes.get(*node)?;
+            if known.original == original {
+                return Some(*node);
+            }
+            if let Action::Child(child) = known.action
+                && let Some(found) = self.find_in_clone(original, child)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// Makes a graph of a plan: what launching its executable graph does.
+    pub(crate) fn graph_of_plan(&mut self, plan: &Plan, owner: Owner) -> Status<u64> {
+        let graph = self.create_graph(owner);
+        let mut nodes = vec![0; plan.steps.len()];
+        for index in &*plan.order {
+            let step = &plan.steps[*index];
+            let edge = |(index, data): &(usize, EdgeData)| Edge { node: nodes[*index], data: *data };
+            let dependencies: Vec<_> = step.dependencies.iter().map(edge).collect();
+            let action = if step.enabled { step.action.clone() } else { Action::Empty };
+            let node = self.add_node(graph, &dependencies, action)?;
+            if let Some(child) = &step.child {
+                let child = self.graph_of_plan(child, Owner::Node(node))?;
+                self.node_mut(node)?.action = Action::Child(child);
+            }
+            nodes[*index] = node;
+        }
+        Ok(graph)
+    }
+}

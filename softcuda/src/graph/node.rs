@@ -1,0 +1,166 @@
+#![expect(unsafe_code, reason = "keeps the program's structures, pointers included, as they came")]
+//! Nodes: what a graph does at one point, and behind which others.
+
+use wharf_sys::bindings::{
+    CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUgraphEdgeData, CUgraphNodeType, CUhostFn,
+    CUstreamBatchMemOpParams,
+};
+
+use crate::sched::work::UserData;
+use crate::task::{CopyTask, FillTask, KernelTask, MemOpTask};
+
+/// A node of a graph.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// The graph that contains it.
+    pub(crate) graph: u64,
+    /// Its number in the graph, counted from zero and never used twice there.
+    pub(crate) local: u32,
+    /// The node that it was copied from, or zero.
+    pub(crate) original: u64,
+    pub(crate) action: Action,
+    /// What it waits for, in the order in which the edges were made.
+    pub(crate) dependencies: Vec<Edge>,
+    /// Who waits for it, in the order in which the edges were made.
+    pub(crate) dependents: Vec<u64>,
+}
+
+/// An edge as the later node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edge {
+    /// The node waited for.
+    pub(crate) node: u64,
+    pub(crate) data: EdgeData,
+}
+
+impl Edge {
+    /// A full dependency on `node`.
+    pub(crate) fn on(node: u64) -> Self {
+        Self { node, data: EdgeData::default() }
+    }
+}
+
+/// The annotation of an edge: zeros stand for a full dependency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EdgeData {
+    pub(crate) from_port: u8,
+    pub(crate) to_port: u8,
+    pub(crate) kind: u8,
+}
+
+impl EdgeData {
+    pub(crate) fn is_default(self) -> bool {
+        self == Self::default()
+    }
+
+    pub(crate) fn to_raw(self) -> CUgraphEdgeData {
+        CUgraphEdgeData {
+            from_port: self.from_port,
+            to_port: self.to_port,
+            type_: self.kind,
+            reserved: [0; 5],
+        }
+    }
+}
+
+/// What a node does.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Nothing: a point that others wait for.
+    Empty,
+    Copy(CopyNode),
+    Fill(FillNode),
+    Host(HostNode),
+    MemOps(MemOpNode),
+    Kernel(KernelTask),
+    /// Records this event.
+    Record(u64),
+    /// Waits for what this event has recorded at the launch.
+    Wait(u64),
+    /// Runs this graph, which belongs to the node.
+    Child(u64),
+}
+
+impl Action {
+    /// The type as the driver API names it.
+    pub(crate) fn kind(&self) -> CUgraphNodeType {
+        match self {
+            Self::Empty => CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY,
+            Self::Copy(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMCPY,
+            Self::Fill(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEMSET,
+            Self::Host(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_HOST,
+            Self::MemOps(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_BATCH_MEM_OP,
+            Self::Kernel(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_KERNEL,
+            Self::Record(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_EVENT_RECORD,
+            Self::Wait(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_WAIT_EVENT,
+            Self::Child(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_GRAPH,
+        }
+    }
+}
+
+/// A copy, and the structure that described it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopyNode {
+    pub(crate) task: CopyTask,
+    pub(crate) params: Opaque<CUDA_MEMCPY3D>,
+    pub(crate) context: u64,
+}
+
+/// A memset, and the structure that described it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FillNode {
+    pub(crate) task: FillTask,
+    pub(crate) context: u64,
+}
+
+impl FillNode {
+    pub(crate) fn params(&self) -> CUDA_MEMSET_NODE_PARAMS_v1 {
+        let FillTask { address, pitch, value, element, width, height } = self.task;
+        CUDA_MEMSET_NODE_PARAMS_v1 {
+            dst: address,
+            pitch,
+            value,
+            // One, two or four.
+            elementSize: u32::try_from(element).unwrap_or(0),
+            width,
+            height,
+        }
+    }
+}
+
+/// A host function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostNode {
+    pub(crate) function: CUhostFn,
+    pub(crate) data: UserData,
+    /// How a waiting host thread is told, kept for who asks.
+    pub(crate) sync_mode: u32,
+}
+
+/// Stream memory operations, and the structures that described them.
+#[derive(Clone)]
+pub(crate) struct MemOpNode {
+    pub(crate) tasks: Vec<MemOpTask>,
+    /// Lent to the program by `cuGraphBatchMemOpNodeGetParams`.
+    pub(crate) params: Vec<CUstreamBatchMemOpParams>,
+    pub(crate) flags: u32,
+    pub(crate) context: u64,
+}
+
+impl core::fmt::Debug for MemOpNode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("MemOpNode")
+            .field("tasks", &self.tasks)
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A structure of the program's with pointers in it that are handed back and never followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opaque<T>(pub(crate) T);
+
+// SAFETY: nobody here follows the pointers inside, and the copy is this value's own.
+unsafe impl<T> Send for Opaque<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Opaque<T> {}
