@@ -20,12 +20,12 @@ use wharf_sys::bindings::{
 use wharf_sys::{Api, Error};
 
 /// Elements of each buffer.
-pub const LEN: usize = 64;
+pub(crate) const LEN: usize = 64;
 const SIZE: usize = LEN * 4;
 
 /// Runs the program under `schedule` and returns what arrived. Without `waits`, the fourth stream
 /// does not wait for the third.
-pub fn run(schedule: Schedule, waits: bool) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
+pub(crate) fn run(schedule: Schedule, waits: bool) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
     let machine = Simulator::new(Config { schedule, ..Config::default() });
     let _bound = machine.bind();
     let api = unsafe { Api::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
