@@ -85,6 +85,7 @@ impl State {
         for block in owned {
             self.release(&block);
         }
+        self.forget_arrays(context);
         self.contexts.remove(context);
     }
 }

@@ -13,7 +13,7 @@
 //! | `config`, `report`, `thread`, `handle` | what a machine looks like, what checks say, the calling thread, handles |
 //! | `memory` | allocations by address, what copies and fills do |
 //! | `sched` | operations, their dependencies, which runs when |
-//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed` | one simulated machine and its objects |
+//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed`, `array` | one simulated machine and its objects |
 //! | `task`, `submit` | from a call's arguments to an operation of a stream |
 //! | `graph`, `capture` | work described once and launched often; streams that describe it |
 //! | `abi` | the exported entry points, one file a family |
@@ -22,6 +22,7 @@
 //! thread-local variables and while the process ends.
 
 mod abi;
+mod array;
 mod attributes;
 mod capture;
 mod config;

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use wharf_sys::CudaError;
 
+use crate::array::Array;
 use crate::config::{Config, Fault};
 use crate::context::Context;
 use crate::event::Event;
@@ -54,6 +55,7 @@ pub(crate) struct State {
     pub(crate) vmm: vmm::Space,
     pub(crate) pools: Pools,
     pub(crate) advice: Advice,
+    pub(crate) arrays: Registry<Array>,
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
@@ -82,6 +84,7 @@ impl State {
             vmm: vmm::Space::new(id),
             pools: Pools::new(id),
             advice: Advice::default(),
+            arrays: Registry::new(Kind::Array, id),
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),

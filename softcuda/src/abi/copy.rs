@@ -34,29 +34,31 @@ pub(crate) fn host<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }
 
-fn linear(dst: (u64, Place), src: (u64, Place), size: usize) -> Task {
+fn linear(dst: (u64, Place), src: (u64, Place), size: usize) -> CopyTask {
     let (dst, src) = (Operand::linear(dst.0, dst.1), Operand::linear(src.0, src.1));
-    Task::Copy(CopyTask::linear(dst, src, size))
+    CopyTask::linear(dst, src, size)
 }
 
 impl Call {
-    /// A copy that has no stream: on a default stream, complete on return.
-    fn copy_now(self, dst: (u64, Place), src: (u64, Place), size: usize, returns: Return) -> Status {
+    /// A copy that has no stream: on a default stream, complete on return unless `returns`
+    /// says otherwise and no operand is set to always synchronise.
+    pub(super) fn copy_now(self, task: CopyTask, returns: Return) -> Status {
         self.forbid_synchronous()?;
         let state = self.lock();
-        let always = |address| state.memory.find(address).is_some_and(|block| block.always_synchronises());
-        let returns = if always(dst.0) || always(src.0) { Return::Complete } else { returns };
+        let always =
+            |side: &Operand| state.memory.find(side.address).is_some_and(|block| block.always_synchronises());
+        let returns = if always(&task.dst) || always(&task.src) { Return::Complete } else { returns };
         drop(state);
-        self.submit(core::ptr::null_mut(), &linear(dst, src, size), returns)
+        self.submit(core::ptr::null_mut(), &Task::Copy(task), returns)
     }
 
     fn copy_later(self, dst: (u64, Place), src: (u64, Place), size: usize, stream: CUstream) -> Status {
-        self.submit(stream, &linear(dst, src, size), Return::AsDocumented)
+        self.submit(stream, &Task::Copy(linear(dst, src, size)), Return::AsDocumented)
     }
 }
 
 fn copy(call: Call, dst: CUdeviceptr, src: CUdeviceptr, size: usize) -> Status {
-    call.copy_now((dst, Place::Unified), (src, Place::Unified), size, Return::Complete)
+    call.copy_now(linear((dst, Place::Unified), (src, Place::Unified), size), Return::Complete)
 }
 
 fn copy_async(call: Call, dst: CUdeviceptr, src: CUdeviceptr, size: usize, stream: CUstream) -> Status {
@@ -64,7 +66,7 @@ fn copy_async(call: Call, dst: CUdeviceptr, src: CUdeviceptr, size: usize, strea
 }
 
 fn htod(call: Call, dst: CUdeviceptr, src: *const c_void, size: usize) -> Status {
-    call.copy_now((dst, Place::Device), (host(src), Place::Host), size, Return::Complete)
+    call.copy_now(linear((dst, Place::Device), (host(src), Place::Host), size), Return::Complete)
 }
 
 fn htod_async(call: Call, dst: CUdeviceptr, src: *const c_void, size: usize, stream: CUstream) -> Status {
@@ -72,7 +74,7 @@ fn htod_async(call: Call, dst: CUdeviceptr, src: *const c_void, size: usize, str
 }
 
 fn dtoh(call: Call, dst: *mut c_void, src: CUdeviceptr, size: usize) -> Status {
-    call.copy_now((host(dst), Place::Host), (src, Place::Device), size, Return::Complete)
+    call.copy_now(linear((host(dst), Place::Host), (src, Place::Device), size), Return::Complete)
 }
 
 fn dtoh_async(call: Call, dst: *mut c_void, src: CUdeviceptr, size: usize, stream: CUstream) -> Status {
@@ -82,7 +84,7 @@ fn dtoh_async(call: Call, dst: *mut c_void, src: CUdeviceptr, size: usize, strea
 /// "For transfers from device memory to device memory, no host-side synchronization is
 /// performed."
 fn dtod(call: Call, dst: CUdeviceptr, src: CUdeviceptr, size: usize) -> Status {
-    call.copy_now((dst, Place::Device), (src, Place::Device), size, Return::Enqueued)
+    call.copy_now(linear((dst, Place::Device), (src, Place::Device), size), Return::Enqueued)
 }
 
 fn dtod_async(call: Call, dst: CUdeviceptr, src: CUdeviceptr, size: usize, stream: CUstream) -> Status {

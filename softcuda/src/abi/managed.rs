@@ -190,7 +190,7 @@ impl Call {
     /// Refuses the legacy default stream for a call that does not take it.
     pub(super) fn forbid_legacy(self, stream: CUstream) -> Status {
         let is_legacy = stream == wharf_sys::constants::STREAM_LEGACY || stream.is_null() && !self.per_thread;
-        if is_legacy { Err(CudaError::INVALID_HANDLE) } else { Ok(()) }
+        if is_legacy { Err(CudaError::INVALID_VALUE) } else { Ok(()) }
     }
 }
 

@@ -113,7 +113,7 @@ impl Call {
     /// Frees the allocation `block`: at once for the table, for its bytes when no operation in
     /// flight uses them. The driver "may synchronise" here; a schedule that runs operations as
     /// late as allowed does not.
-    fn free_block(self, block: &Arc<Block>) -> Status {
+    pub(super) fn free_block(self, block: &Arc<Block>) -> Status {
         let mut state = self.lock();
         self.forbid_while_capturing(&mut state, None)?;
         if matches!(self.machine.config.schedule, Schedule::Async | Schedule::Eager) {

@@ -16,12 +16,15 @@
 //! ```
 
 mod alloc_async;
+mod array;
 #[cfg(test)]
 mod bad_input;
 mod call;
 mod capture;
 mod context;
 mod copy;
+mod copy_3d;
+mod copy_batch;
 mod device;
 mod event;
 mod graph;

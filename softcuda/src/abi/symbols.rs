@@ -91,6 +91,9 @@ families! {
     context
     memory
     copy
+    copy_3d
+    copy_batch
+    array
     memset
     stream
     event
