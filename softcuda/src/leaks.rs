@@ -20,6 +20,11 @@ impl Machine {
                 lines.push(format!("stream {handle:#x}"));
             }
         }
+        lines.extend(state.graphs.owned_graphs().iter().map(|handle| format!("graph {handle:#x}")));
+        let execs = state.graphs.execs.handles();
+        lines.extend(execs.iter().map(|handle| format!("executable graph {handle:#x}")));
+        let objects = state.graphs.live_objects();
+        lines.extend(objects.iter().map(|handle| format!("user object {handle:#x}")));
         lines.extend(state.events.handles().iter().map(|handle| format!("event {handle:#x}")));
         for block in state.memory.blocks() {
             lines.push(format!("{:?} memory {:#x} of {} bytes", block.kind, block.device, block.size));
@@ -57,6 +62,7 @@ impl Machine {
         drop(state);
         self.engines.notify_all();
         self.hosts.notify_all();
+        self.destructors.stop();
         for thread in threads {
             // A thread that panicked has ended, which is all that is asked.
             let _ = thread.join();

@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     /// Callers wait here for completions.
     pub(crate) progress: Condvar,
     pub(crate) counters: Counters,
+    /// Destructors of user objects.
+    pub(crate) destructors: graph::user_object::Destructors,
     faults: Mutex<Vec<Fault>>,
     has_faults: AtomicBool,
     violations: Mutex<Vec<Violation>>,
@@ -127,6 +129,7 @@ impl Machine {
             hosts: Condvar::new(),
             progress: Condvar::new(),
             counters: Counters::default(),
+            destructors: graph::user_object::Destructors::default(),
             has_faults: AtomicBool::new(!config.faults.is_empty()),
             faults: Mutex::new(config.faults.clone()),
             violations: Mutex::new(Vec::new()),

@@ -1,8 +1,10 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 //! Graphs: their making, their nodes and edges.
 
-use core::ffi::{c_uint, c_ulonglong};
+use core::ffi::{CStr, c_char, c_uint, c_ulonglong};
 use core::ptr;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use wharf_sys::CudaError;
 #[expect(clippy::wildcard_imports, reason = "a signature a row")]
@@ -12,6 +14,7 @@ use super::call::{inputs, out_array};
 use super::{Call, Status, exports, out, valid};
 use crate::graph::Store;
 use crate::graph::definition::Owner;
+use crate::graph::dot::{Details, dot};
 use crate::graph::node::{Edge, EdgeData};
 use crate::handle::{number, to_pointer};
 
@@ -52,6 +55,7 @@ exports! {
         graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode, data: *const CUgraphEdgeData, count: usize,
     ) => remove_dependencies_v2;
     Normal PFN_cuGraphDestroyNode_v10000: cuGraphDestroyNode(node: CUgraphNode) => destroy_node;
+    Normal PFN_cuGraphDebugDotPrint_v11030: cuGraphDebugDotPrint(graph: CUgraph, path: *const c_char, flags: c_uint) => debug_dot_print;
 }
 
 fn create(call: Call, graph: *mut CUgraph, flags: c_uint) -> Status {
@@ -355,4 +359,17 @@ fn destroy_node(call: Call, node: CUgraphNode) -> Status {
         return Err(CudaError::INVALID_VALUE);
     }
     state.graphs.remove_node(handle)
+}
+
+fn debug_dot_print(call: Call, graph: CUgraph, path: *const c_char, flags: c_uint) -> Status {
+    let state = call.lock();
+    state.graphs.graph(number(graph))?;
+    if !valid(path) || flags & !Details::ALL != 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let text = dot(&state.graphs, number(graph), Details(flags));
+    drop(state);
+    // SAFETY: the program promised a string; it is read before the call returns.
+    let path = unsafe { CStr::from_ptr(path) };
+    std::fs::write(OsStr::from_bytes(path.to_bytes()), text).map_err(|_| CudaError::OPERATING_SYSTEM)
 }

@@ -30,6 +30,7 @@ mod event;
 mod graph;
 mod graph_exec;
 mod graph_node;
+mod graph_update;
 mod init;
 mod location;
 mod managed;
@@ -40,6 +41,7 @@ mod pointer;
 mod pool;
 mod stream;
 mod symbols;
+mod user_object;
 mod vmm;
 
 pub(crate) use call::{Call, Guard, Status, enter, out, valid};

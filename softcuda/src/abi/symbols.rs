@@ -107,6 +107,8 @@ families! {
     graph
     graph_node
     graph_exec
+    graph_update
+    user_object
 }
 
 /// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.

@@ -12,9 +12,11 @@ impl Store {
     /// Copies a graph with everything in it: "child graph nodes in the original graph are
     /// recursively copied into the clone".
     pub(crate) fn clone_graph(&mut self, graph: u64, owner: Owner) -> Status<u64> {
-        let nodes = self.graph(graph)?.nodes.clone();
+        let known = self.graph(graph)?;
+        let (nodes, objects) = (known.nodes.clone(), known.objects.clone());
         let copy = self.create_graph(owner);
-        self.graph_mut(copy)?.original = graph;
+        let made = self.graph_mut(copy)?;
+        (made.original, made.objects) = (graph, objects);
         let mut copies = HashMap::new();
         for node in &nodes {
             let action = self.node(*node)?.action.clone();
@@ -70,9 +72,8 @@ impl Store {
             if known.original == original {
                 return Some(*node);
             }
-            if let Action::Child(child) = known.action
-                && let Some(found) = self.find_in_clone(original, child)
-            {
+            let mut children = known.action.graphs().into_iter();
+            if let Some(found) = children.find_map(|child| self.find_in_clone(original, child)) {
                 return Some(found);
             }
         }
@@ -82,6 +83,7 @@ impl Store {
     /// Makes a graph of a plan: what launching its executable graph does.
     pub(crate) fn graph_of_plan(&mut self, plan: &Plan, owner: Owner) -> Status<u64> {
         let graph = self.create_graph(owner);
+        self.graph_mut(graph)?.objects.clone_from(&plan.objects);
         let mut nodes = vec![0; plan.steps.len()];
         for index in &*plan.order {
             let step = &plan.steps[*index];

@@ -6,6 +6,7 @@ use wharf_sys::CudaError;
 
 use super::Store;
 use super::node::{Action, Edge, EdgeData, Node};
+use super::user_object::Objects;
 use crate::abi::Status;
 
 /// A graph.
@@ -18,6 +19,8 @@ pub(crate) struct Graph {
     pub(crate) owner: Owner,
     /// The graph that it was copied from, or zero.
     pub(crate) original: u64,
+    /// References to user objects.
+    pub(crate) objects: Objects,
     next_local: u32,
 }
 
@@ -35,7 +38,14 @@ impl Store {
     /// Makes an empty graph.
     pub(crate) fn create_graph(&mut self, owner: Owner) -> u64 {
         let id = self.next_id();
-        self.graphs.insert(Graph { id, nodes: Vec::new(), owner, original: 0, next_local: 0 })
+        self.graphs.insert(Graph {
+            id,
+            nodes: Vec::new(),
+            owner,
+            original: 0,
+            objects: Objects::new(),
+            next_local: 0,
+        })
     }
 
     /// Adds a node behind `dependencies`.
@@ -146,9 +156,16 @@ impl Store {
 
     /// Removes the graphs that belong to a node's action.
     pub(crate) fn drop_children(&mut self, action: &Action) {
-        if let Action::Child(graph) = action {
-            self.remove_graph(*graph);
+        for graph in action.graphs() {
+            self.remove_graph(graph);
         }
+    }
+
+    /// The graphs that belong to the program, for leak reports.
+    pub(crate) fn owned_graphs(&self) -> Vec<u64> {
+        let handles = self.graphs.handles().into_iter();
+        let is_owned = |graph: &Graph| graph.owner == Owner::Program;
+        handles.filter(|handle| self.graphs.get(*handle).is_some_and(is_owned)).collect()
     }
 
     /// The edges of a graph: from, to, data.

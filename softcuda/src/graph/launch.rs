@@ -31,7 +31,6 @@ use crate::task::{Task, When};
 struct Expansion {
     machine: &'static Machine,
     origin: Origin,
-    end: OpId,
     /// The works of the steps in the order of [`Plan::walk`], where they were made at the launch.
     works: Option<IntoIter<Work>>,
     /// The operations that record or wait for events, in the same order.
@@ -87,7 +86,7 @@ fn begin_work(
 ) -> Work {
     Work::Apply(Box::new(move |state| {
         let events = events.into_iter();
-        let mut expansion = Expansion { machine, origin, end, works, events };
+        let mut expansion = Expansion { machine, origin, works, events };
         let last = expansion.add(state, &plan, &[]);
         for op in last {
             state.queue.add_dependency(end, op);

@@ -12,8 +12,11 @@
 //! * [`node`]: what a node does, and its edges.
 //! * [`definition`]: graphs as the program edits them.
 //! * [`params`], [`operand`]: what nodes are described by, and the memory that they use.
+//! * [`dot`]: pictures of graphs.
 //! * [`clone`]: copies of graphs, and which node was copied from which.
 //! * [`plan`]: a graph as it was when it was instantiated or last updated.
+//! * [`update`]: what may change in it.
+//! * [`user_object`]: what is told when no graph needs it any more.
 //! * [`launch`]: from an executable graph to operations.
 //!
 //! Handles name graphs and nodes in a [`Store`]; nothing here points at anything else. What
@@ -21,11 +24,14 @@
 
 pub(crate) mod clone;
 pub(crate) mod definition;
+pub(crate) mod dot;
 pub(crate) mod launch;
 pub(crate) mod node;
 pub(crate) mod operand;
 pub(crate) mod params;
 pub(crate) mod plan;
+pub(crate) mod update;
+pub(crate) mod user_object;
 
 use wharf_sys::CudaError;
 
@@ -34,6 +40,7 @@ use crate::handle::{Kind, Registry};
 use definition::Graph;
 use node::Node;
 use plan::Exec;
+use user_object::UserObject;
 
 /// The graphs of one machine and what belongs to them.
 #[derive(Debug)]
@@ -41,6 +48,7 @@ pub(crate) struct Store {
     pub(crate) graphs: Registry<Graph>,
     pub(crate) nodes: Registry<Node>,
     pub(crate) execs: Registry<Exec>,
+    pub(crate) user_objects: Registry<UserObject>,
     pub(crate) captures: Captures,
     /// The last number given to a graph or an executable graph as its id.
     last_id: u32,
@@ -52,6 +60,7 @@ impl Store {
             graphs: Registry::new(Kind::Graph, machine),
             nodes: Registry::new(Kind::Node, machine),
             execs: Registry::new(Kind::Exec, machine),
+            user_objects: Registry::new(Kind::UserObject, machine),
             captures: Captures::default(),
             last_id: 0,
         }

@@ -98,6 +98,16 @@ impl Action {
     }
 }
 
+impl Action {
+    /// The graphs that belong to the node.
+    pub(crate) fn graphs(&self) -> Vec<u64> {
+        match self {
+            Self::Child(graph) => vec![*graph],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A copy, and the structure that described it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyNode {

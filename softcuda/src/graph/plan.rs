@@ -8,6 +8,7 @@ use wharf_sys::bindings::CUgraphInstantiateResult;
 
 use super::node::{Action, EdgeData};
 use super::operand::Locations;
+use super::user_object::Objects;
 use crate::machine::State;
 use crate::sched::OpId;
 
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     index: Arc<HashMap<u64, usize>>,
     /// Whether any step, of a child's plan too, records or waits for an event.
     pub(crate) has_events: bool,
+    /// References to user objects, the graph's as they were.
+    pub(crate) objects: Arc<Objects>,
 }
 
 /// One node of a plan.
@@ -119,7 +122,8 @@ impl Plan {
             });
         }
         let has_events = steps.iter().any(Step::has_events);
-        Ok(Self { steps, order: order.into(), index: Arc::new(index), has_events })
+        let objects = Arc::new(store.graph(graph).map_err(Obstacle::Other)?.objects.clone());
+        Ok(Self { steps, order: order.into(), index: Arc::new(index), has_events, objects })
     }
 
     /// The step of `node`, in this plan or a child's.
@@ -175,7 +179,12 @@ impl Plan {
 }
 
 impl Step {
-    fn has_events(&self) -> bool {
+    /// "Currently only kernel, memset and memcpy nodes are supported."
+    pub(crate) fn can_be_disabled(&self) -> bool {
+        matches!(self.action, Action::Kernel(_) | Action::Copy(_) | Action::Fill(_))
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
         matches!(self.action, Action::Record(_) | Action::Wait(_))
             || self.child.as_ref().is_some_and(|child| child.has_events)
     }

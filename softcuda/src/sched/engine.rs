@@ -231,6 +231,6 @@ impl State {
 }
 
 /// A thread, or none where the system has no more: then only callers run operations.
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<thread::JoinHandle<()>> {
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<thread::JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(body).ok()
 }

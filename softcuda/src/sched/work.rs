@@ -156,7 +156,7 @@ fn call_back(callback: CUstreamCallback, stream: u64, lost: Option<CudaError>, d
     });
 }
 
-fn call_host(function: CUhostFn, data: UserData) {
+pub(crate) fn call_host(function: CUhostFn, data: UserData) {
     let Some(function) = function else { return };
     Thread::current().inside_callback(|| {
         // SAFETY: the program promised cuLaunchHostFunc, or a host node, such a function.
