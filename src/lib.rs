@@ -10,7 +10,7 @@
 //! The driver here is `softcuda`, the software driver that the tests use;
 //! [`Driver::load`] finds the system's.
 //!
-//! ```ignore
+//! ```
 //! use wharf::{Context, Driver, Stream};
 //!
 //! # let machine = softcuda::Simulator::new(softcuda::Config::default());
@@ -68,3 +68,8 @@ pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, 
 pub use error::{CudaError, Error, LoadError};
 pub use stream::Stream;
 pub use wharf_sys as sys;
+
+/// The README's program compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -18,7 +18,7 @@ use crate::profile::range;
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
 /// # // SAFETY: softcuda returns functions with the signatures of the rows.

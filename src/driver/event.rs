@@ -42,7 +42,7 @@ impl EventKind {
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
 /// # // SAFETY: softcuda returns functions with the signatures of the rows.

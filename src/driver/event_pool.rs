@@ -33,7 +33,7 @@ use crate::sync::atomic::{AtomicPtr, Ordering};
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
 /// # // SAFETY: softcuda returns functions with the signatures of the rows.

@@ -20,7 +20,7 @@ use crate::error::Error;
 /// Scopes end in the reverse order of their beginning. What runs inside may make other contexts
 /// current for a while, by scopes or by driver calls, and leaves the context as it was; otherwise
 /// calls on this context's objects act on the wrong one and the driver answers them with
-/// errors. The scope stays on its thread.
+/// errors. The scope stays on its thread; a forgotten one leaves its context current.
 ///
 /// # Examples
 ///

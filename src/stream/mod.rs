@@ -65,7 +65,7 @@ pub enum CaptureStatus {
 ///
 /// # Examples
 ///
-/// ```ignore
+/// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
 /// # // SAFETY: softcuda returns functions with the signatures of the rows.

@@ -8,4 +8,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 mod layouts;
+mod shared;
 mod values;

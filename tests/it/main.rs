@@ -1,5 +1,15 @@
 //! Integration tests, in one binary.
+//!
+//! A test of behaviour takes a `&Driver` and runs on the software driver always and on the
+//! system's where one loads and has a device, see `backend`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a failed test panics")]
 
+mod backend;
+mod context;
+mod device;
+mod event;
+mod faults;
 mod layering;
+mod load;
 mod slab;
+mod stream;

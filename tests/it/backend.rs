@@ -1,0 +1,132 @@
+#![expect(unsafe_code, reason = "takes the software driver's functions; registers an exit handler")]
+//! The drivers that a test runs on.
+
+use std::cell::RefCell;
+use std::env;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use softcuda::{Binding, Schedule};
+/// Here under names that the module `softcuda` of stamped tests does not hide.
+pub(crate) use softcuda::{Config, Simulator};
+use wharf::{Driver, LoadError};
+
+/// Stamps each test, a function of `&Driver`, for the software driver and for the system's.
+macro_rules! on_each_driver {
+    ($($test:ident),+ $(,)?) => {
+        mod softcuda {
+            $(#[test]
+            fn $test() {
+                $crate::backend::on_softcuda(super::$test);
+            })+
+        }
+
+        mod system {
+            $(#[test]
+            fn $test() {
+                $crate::backend::on_system(concat!(module_path!(), "::", stringify!($test)), super::$test);
+            })+
+        }
+    };
+}
+pub(crate) use on_each_driver;
+
+/// Runs `test` on a new machine under each schedule, and sees that it leaves nothing behind.
+pub(crate) fn on_softcuda(test: fn(&Driver)) {
+    for schedule in [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(1)] {
+        let machine = Arc::new(Simulator::new(Config { schedule, ..Config::default() }));
+        on_machine(&machine, test);
+        assert_eq!(machine.leaks(), Vec::<String>::new(), "{schedule:?}");
+    }
+}
+
+/// Runs `test` with a driver of `machine`, to which the thread is bound meanwhile.
+pub(crate) fn on_machine<R>(machine: &Arc<Simulator>, test: impl FnOnce(&Driver) -> R) -> R {
+    let _bound = machine.bind();
+    MACHINE.set(Some(Arc::clone(machine)));
+    let result = test(&softcuda_driver().unwrap());
+    MACHINE.set(None);
+    result
+}
+
+/// What a thread that a test starts calls first: it binds that thread to the machine of this one,
+/// if the test runs on one.
+pub(crate) fn binder() -> impl Fn() -> Option<Binding> + Clone + Send + Sync {
+    let machine = MACHINE.with_borrow(Clone::clone);
+    move || machine.as_ref().map(|machine| machine.bind())
+}
+
+thread_local! {
+    static MACHINE: RefCell<Option<Arc<Simulator>>> = const { RefCell::new(None) };
+}
+
+/// The driver of the machine that the thread is bound to.
+pub(crate) fn softcuda_driver() -> Result<Driver, LoadError> {
+    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
+    unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }
+}
+
+/// Runs `test` on the system's driver, or counts it as skipped where there is none.
+pub(crate) fn on_system(name: &'static str, test: fn(&Driver)) {
+    let required = env::var_os("WHARF_REQUIRE_GPU").is_some_and(|value| value == "1")
+        || env::var_os("WHARF_LIBCUDA").is_some();
+    match Driver::load() {
+        Ok(driver) => test(&driver),
+        Err(error) => match verdict(&error, required) {
+            Verdict::Skip => skip(name, &error),
+            Verdict::Fail => panic!("{name}: {error}"),
+        },
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Skip,
+    Fail,
+}
+
+/// Only an absent library or device is a reason to skip, and only where none was asked for.
+fn verdict(error: &LoadError, required: bool) -> Verdict {
+    match error {
+        LoadError::Library { .. } | LoadError::NoDevice if !required => Verdict::Skip,
+        _ => Verdict::Fail,
+    }
+}
+
+/// Takes note of a skipped test; the process prints the count when it ends.
+fn skip(name: &'static str, reason: &LoadError) {
+    let mut skipped = SKIPPED.lock().unwrap();
+    if skipped.is_empty() {
+        // SAFETY: the handler is a function without arguments that lives for ever.
+        let registered = unsafe { libc::atexit(print_skipped) };
+        assert_eq!(registered, 0, "the skipped tests cannot be printed");
+    }
+    skipped.push((name, reason.to_string()));
+}
+
+static SKIPPED: Mutex<Vec<(&str, String)>> = Mutex::new(Vec::new());
+
+/// Writes past the test harness, which keeps what passing tests print.
+extern "C" fn print_skipped() {
+    let Ok(skipped) = SKIPPED.lock() else { return };
+    let Some((first, reason)) = skipped.first() else { return };
+    let (count, error) = (skipped.len(), std::io::stderr());
+    let _closed = writeln!(&error, "{count} tests skipped, the first {first}: {reason}");
+}
+
+#[test]
+fn only_an_absent_driver_or_device_is_skipped() {
+    let absent = LoadError::Library { name: "libcuda.so".into(), source: "no such file".into() };
+    assert_eq!(verdict(&absent, false), Verdict::Skip);
+    assert_eq!(verdict(&LoadError::NoDevice, false), Verdict::Skip);
+    let old = LoadError::TooOld { found: 10_000, needed: 11_040 };
+    assert_eq!(verdict(&old, false), Verdict::Fail);
+    assert_eq!(verdict(&LoadError::Missing { call: "cuInit", introduced: 2000 }, false), Verdict::Fail);
+}
+
+#[test]
+fn nothing_is_skipped_where_a_device_is_required() {
+    let absent = LoadError::Library { name: "libcuda.so".into(), source: "no such file".into() };
+    assert_eq!(verdict(&absent, true), Verdict::Fail);
+    assert_eq!(verdict(&LoadError::NoDevice, true), Verdict::Fail);
+}

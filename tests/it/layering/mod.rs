@@ -1,0 +1,201 @@
+//! The architecture, checked on the source text.
+//!
+//! Every file of `src/` and `sys/src/` is cut into tokens, so that comments and documentation
+//! may name anything and code may not. What each rule forbids is at its function; which modules may be
+//! unsafe is the list in CONTRIBUTING.md.
+
+mod proofs;
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use source::{File, Token};
+
+/// The layers of `src/`, lowest first: a module names only modules before it.
+const LAYERS: &[&str] = &[
+    "sync", "error", "profile", "driver", "lockfree", "stream", "timeline", "memory", "slab", "pool",
+    "graph", "staging", "forecast", "report",
+];
+
+/// The files that may spell an entry point: the list, the types, and the door to the first.
+const SPELLERS: &[&str] = &["sys/src/table.rs", "sys/src/bindings.rs", "sys/src/loader.rs"];
+
+/// The lints that carry the unsafe and error policies.
+const DENIED: &[(&str, &str)] = &[
+    ("workspace.lints.rust", "unsafe_code"),
+    ("workspace.lints.rust", "unsafe_op_in_unsafe_fn"),
+    ("workspace.lints.rustdoc", "broken_intra_doc_links"),
+    ("workspace.lints.clippy", "undocumented_unsafe_blocks"),
+    ("workspace.lints.clippy", "multiple_unsafe_ops_per_block"),
+    ("workspace.lints.clippy", "missing_safety_doc"),
+    ("workspace.lints.clippy", "unwrap_used"),
+    ("workspace.lints.clippy", "todo"),
+    ("workspace.lints.clippy", "unimplemented"),
+    ("workspace.lints.clippy", "dbg_macro"),
+    ("workspace.lints.clippy", "print_stdout"),
+    ("workspace.lints.clippy", "print_stderr"),
+];
+
+#[test]
+fn modules_name_only_lower_ones() {
+    check("src", layers);
+}
+
+#[test]
+fn atomics_come_through_sync() {
+    check("src", atomics);
+}
+
+#[test]
+fn unsafe_stays_in_its_modules() {
+    let allowed = unsafe_modules(&read("CONTRIBUTING.md"));
+    for entry in &allowed {
+        assert!(root().join(entry).exists(), "CONTRIBUTING.md lists {entry}, which is not there");
+    }
+    check("src", |file| unsafety(file, &allowed));
+    check("sys/src", |file| unsafety(file, &allowed));
+}
+
+#[test]
+fn entry_points_are_spelled_in_the_table() {
+    check("src", entry_points);
+    check("sys/src", entry_points);
+}
+
+#[test]
+fn lints_stay_denied() {
+    assert_eq!(lints(&read("Cargo.toml")), Vec::<String>::new());
+    for package in ["Cargo.toml", "sys/Cargo.toml", "softcuda/Cargo.toml"] {
+        assert_eq!(value(&read(package), "lints", "workspace"), Some("true".to_owned()), "{package}");
+    }
+}
+
+/// A path that leaves its module for a higher one, for an unlisted one, or for what the root
+/// re-exports (the root is above everybody).
+fn layers(file: &File) -> Vec<String> {
+    let module = file.module();
+    let Some(own) = module.first() else { return Vec::new() };
+    let Some(height) = LAYERS.iter().position(|layer| layer == own) else {
+        return vec![file.violation(1, format!("the module {own} is not in the list of layers"))];
+    };
+    let named = |(path, line): (Vec<String>, usize)| {
+        let target = from_root(&path, module.len())?;
+        match LAYERS.iter().position(|layer| *layer == target) {
+            Some(other) if other <= height => None,
+            Some(_) => Some(file.violation(line, format!("{own} names {target}, which is above it"))),
+            None => Some(file.violation(line, format!("{own} names the root's {target}"))),
+        }
+    };
+    file.paths().into_iter().filter_map(named).collect()
+}
+
+/// The name below the root that `path` leads to, from a module at `depth`.
+fn from_root(path: &[String], depth: usize) -> Option<&str> {
+    let ups = path.iter().take_while(|name| *name == "super").count();
+    let skip = match path.first()?.as_str() {
+        "crate" => 1,
+        "super" if ups >= depth => ups,
+        _ => return None,
+    };
+    path.get(skip).map(String::as_str)
+}
+
+/// The atomics of std, by any path, outside the one door.
+fn atomics(file: &File) -> Vec<String> {
+    if file.path == "src/sync.rs" {
+        return Vec::new();
+    }
+    let is_door = |path: &[String]| {
+        let path: Vec<_> = path.iter().map(String::as_str).collect();
+        matches!(path.as_slice(), ["std" | "core" | "loom", "sync", "atomic", ..] | ["std" | "core", "sync"])
+    };
+    let paths = file.paths().into_iter().filter(|(path, _)| is_door(path));
+    paths.map(|(path, line)| file.violation(line, format!("{} outside sync", path.join("::")))).collect()
+}
+
+/// The keyword `unsafe` in a file that CONTRIBUTING.md does not list.
+fn unsafety(file: &File, allowed: &[String]) -> Vec<String> {
+    if allowed
+        .iter()
+        .any(|entry| file.path == *entry || (entry.ends_with('/') && file.path.starts_with(entry)))
+    {
+        return Vec::new();
+    }
+    let found = file.tokens.iter().filter(|token| !token.literal && token.text == "unsafe");
+    found.map(|token| file.violation(token.line, "unsafe in a module that is not listed")).collect()
+}
+
+/// An entry point's name as an identifier, or in `src/` as a whole string.
+fn entry_points(file: &File) -> Vec<String> {
+    if SPELLERS.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    let strings = file.path.starts_with("src/");
+    let spelled = |token: &&Token| {
+        let name = token.text.trim_start_matches('c').trim_matches('"');
+        let name = if token.literal { name } else { token.text.as_str() };
+        !token.attribute && (strings || !token.literal) && is_entry_point(name)
+    };
+    let found = file.tokens.iter().filter(spelled);
+    found.map(|token| file.violation(token.line, format!("{} outside the table", token.text))).collect()
+}
+
+fn is_entry_point(name: &str) -> bool {
+    let mut rest = name.strip_prefix("cu").unwrap_or_default().chars();
+    rest.next().is_some_and(|c| c.is_ascii_uppercase()) && rest.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// The lints of the policy that the manifest does not deny.
+fn lints(manifest: &str) -> Vec<String> {
+    let missing = DENIED.iter().filter(|(section, lint)| {
+        value(manifest, section, lint).is_none_or(|level| level != "\"deny\"" && level != "\"forbid\"")
+    });
+    missing.map(|(section, lint)| format!("{section}: {lint} is not denied")).collect()
+}
+
+/// The value of `key` in `[section]` of a manifest.
+fn value(manifest: &str, section: &str, key: &str) -> Option<String> {
+    let header = format!("[{section}]");
+    let lines = manifest.lines().skip_while(|line| line.trim() != header).skip(1);
+    let mut lines = lines.take_while(|line| !line.starts_with('['));
+    lines.find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        (name.trim() == key).then(|| value.trim().to_owned())
+    })
+}
+
+/// The paths in the list under "Unsafe modules".
+fn unsafe_modules(contributing: &str) -> Vec<String> {
+    let lines = contributing.lines().skip_while(|line| *line != "## Unsafe modules").skip(1);
+    let items = lines.take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("- `"));
+    items.filter_map(|item| item.split('`').next()).map(str::to_owned).collect()
+}
+
+/// Runs `rule` over every file below `folder` and fails with all violations at once.
+fn check(folder: &str, rule: impl Fn(&File) -> Vec<String>) {
+    let mut files = Vec::new();
+    collect(&root().join(folder), &mut files);
+    assert!(!files.is_empty(), "no source in {folder}");
+    let violations: Vec<_> = files.iter().flat_map(|path| rule(&File::new(path, &read(path)))).collect();
+    assert!(violations.is_empty(), "\n{}", violations.join("\n"));
+}
+
+fn collect(folder: &Path, files: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
