@@ -88,6 +88,8 @@ fn work(shared: &Shared<'_>, number: u64, rounds: u64) -> Result<(), Failure> {
         api.mem_host_alloc.call(&raw mut word, 8, 0)?;
     }
     let done: &AtomicU64 = unsafe { &*word.cast() };
+    // Memory is not zeroed.
+    done.store(0, Ordering::Release);
     let called = AtomicU64::new(0);
     for round in 1..=rounds {
         let value = (round ^ number << 4) as u8;

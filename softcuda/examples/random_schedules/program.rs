@@ -11,6 +11,7 @@
 //! ```
 
 use std::ptr;
+use std::time::Duration;
 
 use softcuda::{Config, Schedule, Simulator};
 use wharf_sys::bindings::{
@@ -26,7 +27,10 @@ const SIZE: usize = LEN * 4;
 /// Runs the program under `schedule` and returns what arrived. Without `waits`, the fourth stream
 /// does not wait for the third.
 pub(crate) fn run(schedule: Schedule, waits: bool) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
-    let machine = Simulator::new(Config { schedule, ..Config::default() });
+    // Every operation is waited for, so none needs the grace, which would let a slow machine change
+    // the order that a seed fixes.
+    let grace = Duration::from_secs(3600);
+    let machine = Simulator::new(Config { schedule, grace, ..Config::default() });
     let _bound = machine.bind();
     let api = unsafe { Api::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
     let mut context = ptr::null_mut();

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::{Call, Status, exports, out, valid};

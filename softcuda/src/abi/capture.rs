@@ -5,7 +5,6 @@ use core::ffi::c_uint;
 use core::ptr;
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::{input, out_if_any};

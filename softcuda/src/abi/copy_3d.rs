@@ -2,7 +2,6 @@
 //! Copies with rows and layers, of memory and of arrays.
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::input;

@@ -8,7 +8,6 @@
 use core::ffi::{c_uint, c_ulonglong};
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::{input, inputs, out_if_any};

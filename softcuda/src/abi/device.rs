@@ -4,7 +4,6 @@
 use core::ffi::{CStr, c_char, c_int, c_uint};
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::out_array;

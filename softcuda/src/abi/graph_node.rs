@@ -2,7 +2,6 @@
 //! Nodes of graphs: adding them, and their parameters.
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::input;

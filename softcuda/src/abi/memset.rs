@@ -3,7 +3,6 @@
 
 use core::ffi::{c_uchar, c_uint, c_ushort};
 
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::{Call, Status, exports};

@@ -4,7 +4,6 @@
 use core::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::context::PRIORITIES;

@@ -6,7 +6,6 @@ use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::{input, inputs};
