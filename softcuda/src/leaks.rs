@@ -8,7 +8,8 @@ use wharf_sys::CudaError;
 impl Machine {
     /// The live objects, one line each.
     pub(crate) fn leaks(&self) -> Vec<String> {
-        let state = self.lock();
+        let mut state = self.lock();
+        state.collect_graph_memory();
         let mut lines = Vec::new();
         for handle in state.contexts.handles() {
             if let Some(context) = state.contexts.get(handle) {

@@ -85,7 +85,7 @@ pub(crate) struct Level {
 }
 
 impl Level {
-    fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         self.now += bytes;
         self.high = self.high.max(self.now);
     }

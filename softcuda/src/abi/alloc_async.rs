@@ -30,6 +30,9 @@ impl Call {
     fn alloc_pooled(self, size: usize, pool: Option<u64>, stream: CUstream) -> Status<Arc<Block>> {
         let mut state = self.lock();
         let handle = self.stream(&mut state, stream)?;
+        if let Some(capture) = state.capture_of(handle)? {
+            return self.capture_alloc(&mut state, capture, handle, size);
+        }
         let context = state.streams.get(handle).map_or(0, |stream| stream.context);
         let ordinal = state.contexts.get(context).map_or(0, |context| context.ordinal);
         let pool = pool.unwrap_or_else(|| state.pools.current_of(Place::device(ordinal)));
@@ -91,8 +94,15 @@ fn alloc_from_pool_async(
 fn free_async(call: Call, pointer: CUdeviceptr, stream: CUstream) -> Status {
     call.require_pools()?;
     let mut state = call.lock();
-    call.stream(&mut state, stream)?;
+    let handle = call.stream(&mut state, stream)?;
+    if let Some(capture) = state.capture_of(handle)? {
+        return call.capture_free(&mut state, capture, handle, pointer);
+    }
     let block = state.memory.at(pointer).cloned().ok_or(CudaError::INVALID_VALUE)?;
+    if block.kind == Kind::Graph {
+        drop(state);
+        return call.free_of_graph(&block, stream);
+    }
     if !matches!(block.kind, Kind::Pool { .. } | Kind::Device | Kind::Managed { .. }) {
         return Err(CudaError::INVALID_VALUE);
     }

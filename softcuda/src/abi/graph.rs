@@ -74,6 +74,7 @@ fn destroy(call: Call, graph: CUgraph) -> Status {
         return Err(CudaError::INVALID_VALUE);
     }
     state.graphs.remove_graph(handle);
+    state.collect_graph_memory();
     Ok(())
 }
 
@@ -81,7 +82,12 @@ fn clone(call: Call, copy: *mut CUgraph, graph: CUgraph) -> Status {
     if !valid(copy) {
         return Err(CudaError::INVALID_VALUE);
     }
-    let made = call.lock().graphs.clone_graph(number(graph), Owner::Program)?;
+    let mut state = call.lock();
+    // "The graph cannot be cloned" where it contains allocation or free nodes.
+    if state.graphs.has_memory(number(graph)) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let made = state.graphs.clone_graph(number(graph), Owner::Program)?;
     out(copy, to_pointer(made))
 }
 
@@ -354,7 +360,7 @@ fn destroy_node(call: Call, node: CUgraphNode) -> Status {
     let mut state = call.lock();
     let handle = number(node);
     let graph = state.graphs.node(handle)?.graph;
-    if state.graphs.captures.is_target(graph) {
+    if state.graphs.captures.is_target(graph) || state.graphs.has_memory(graph) {
         return Err(CudaError::INVALID_VALUE);
     }
     state.graphs.remove_node(handle)

@@ -57,6 +57,10 @@ impl State {
             return Err(Obstacle::Other(CudaError::INVALID_VALUE));
         }
         let plan = Plan::of(self, graph)?;
+        // "There can be at most one executable graph in existence for that graph at a time."
+        if plan.has_memory && self.graphs.execs.values().any(|exec| exec.graph == graph) {
+            return Err(Obstacle::Other(CudaError::INVALID_VALUE));
+        }
         if flags & DEVICE_LAUNCH != 0 {
             plan.check_device_launch()?;
         }
@@ -137,7 +141,10 @@ fn get_id(call: Call, exec: CUgraphExec, id: *mut c_uint) -> Status {
 
 fn destroy(call: Call, exec: CUgraphExec) -> Status {
     // A launch in flight has the plan and everything that it uses.
-    call.lock().graphs.execs.remove(number(exec)).map(|_| ()).ok_or(CudaError::INVALID_VALUE)
+    let mut state = call.lock();
+    state.graphs.execs.remove(number(exec)).ok_or(CudaError::INVALID_VALUE)?;
+    state.collect_graph_memory();
+    Ok(())
 }
 
 fn upload(call: Call, exec: CUgraphExec, stream: CUstream) -> Status {

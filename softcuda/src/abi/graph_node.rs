@@ -9,7 +9,6 @@ use super::graph::edges_of;
 use super::memop::mem_ops;
 use super::{Call, Status, exports, out, valid};
 use crate::graph::node::{Action, CopyNode, FillNode, HostNode, MemOpNode, Opaque};
-use crate::graph::params::copy_task;
 use crate::handle::{number, to_pointer};
 use crate::machine::State;
 use crate::sched::work::UserData;
@@ -69,7 +68,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn new(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize) -> Self {
+    pub(crate) fn new(
+        node: *mut CUgraphNode,
+        graph: CUgraph,
+        dependencies: *const CUgraphNode,
+        count: usize,
+    ) -> Self {
         Self { node, graph, dependencies, data: core::ptr::null(), count }
     }
 
@@ -110,7 +114,12 @@ pub(crate) fn set(state: &mut State, node: CUgraphNode, action: Action) -> Statu
 }
 
 /// Reads something of a node of one type.
-fn get<T>(call: Call, node: CUgraphNode, to: *mut T, read: impl FnOnce(&Action) -> Option<T>) -> Status {
+pub(crate) fn get<T>(
+    call: Call,
+    node: CUgraphNode,
+    to: *mut T,
+    read: impl FnOnce(&Action) -> Option<T>,
+) -> Status {
     let state = call.lock();
     let value = read(&state.graphs.node(number(node))?.action).ok_or(CudaError::INVALID_VALUE)?;
     out(to, value)
@@ -133,7 +142,7 @@ pub(crate) fn copy_node(
     params: &CUDA_MEMCPY3D,
     context: CUcontext,
 ) -> Status<Action> {
-    let task = copy_task(params)?;
+    let (task, _) = call.parse_3d(state, params)?;
     let context = node_context(call, state, context)?;
     state.check_copy(&task)?;
     Ok(Action::Copy(CopyNode { task, params: Opaque(*params), context }))
@@ -353,13 +362,7 @@ fn add_mem_ops(
 
 fn get_mem_ops(call: Call, node: CUgraphNode, params: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS) -> Status {
     get(call, node, params, |action| match action {
-        Action::MemOps(ops) => Some(CUDA_BATCH_MEM_OP_NODE_PARAMS {
-            ctx: to_pointer(ops.context),
-            count: u32::try_from(ops.params.len()).ok()?,
-            // The node's own array, to be read only.
-            paramArray: ops.params.as_ptr().cast_mut(),
-            flags: ops.flags,
-        }),
+        Action::MemOps(ops) => Some(ops.raw()),
         _ => None,
     })
 }

@@ -174,6 +174,7 @@ fn free(call: Call, pointer: CUdeviceptr) -> Status {
     match block.kind {
         Kind::Device | Kind::Managed { .. } => call.free_block(&block),
         Kind::Pool { .. } => call.free_pooled(&block),
+        Kind::Graph => call.free_of_graph(&block, core::ptr::null_mut()),
         _ => Err(CudaError::INVALID_VALUE),
     }
 }

@@ -108,6 +108,9 @@ families! {
     graph_node
     graph_exec
     graph_update
+    graph_kernel
+    graph_memory
+    graph_any
     user_object
 }
 

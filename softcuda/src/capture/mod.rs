@@ -224,6 +224,11 @@ impl State {
     /// Captures the launch of an executable graph: as a child graph node that does the same.
     pub(crate) fn capture_launch(&mut self, capture: u64, stream: u64, exec: u64) -> Outcome {
         let plan = Arc::clone(&self.graphs.exec(exec)?.plan);
+        if plan.has_memory {
+            // A child graph cannot allocate or free.
+            self.graphs.captures.invalidate(capture);
+            return Err(CudaError::STREAM_CAPTURE_UNSUPPORTED);
+        }
         let node = self.capture_node(capture, stream, Action::Empty)?;
         let child = self.graphs.graph_of_plan(&plan, Owner::Node(node))?;
         self.graphs.node_mut(node)?.action = Action::Child(child);

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use wharf_sys::CudaError;
+
 use super::Store;
 use super::definition::Owner;
 use super::node::{Action, Edge, EdgeData};
@@ -22,8 +24,9 @@ impl Store {
             let action = self.node(*node)?.action.clone();
             let new = self.add_node(copy, &[], action)?;
             let action = self.clone_children(new)?;
+            let attributes = self.node(*node)?.attributes.clone();
             let made = self.node_mut(new)?;
-            made.action = action;
+            (made.action, made.attributes) = (action, attributes);
             made.original = *node;
             copies.insert(*node, new);
         }
@@ -52,6 +55,11 @@ impl Store {
     fn clone_children(&mut self, node: u64) -> Status<Action> {
         Ok(match self.node(node)?.action.clone() {
             Action::Child(graph) => Action::Child(self.clone_graph(graph, Owner::Node(node))?),
+            Action::Conditional(mut branches) => {
+                let clone = |graph: &u64| self.clone_graph(*graph, Owner::Node(node));
+                branches.graphs = branches.graphs.iter().map(clone).collect::<Status<_>>()?;
+                Action::Conditional(branches)
+            }
             action => action,
         })
     }
@@ -59,10 +67,24 @@ impl Store {
     /// Adds a node that runs a copy of `graph`.
     pub(crate) fn add_child(&mut self, parent: u64, dependencies: &[Edge], graph: u64) -> Status<u64> {
         self.graph(graph)?;
+        // "If childGraph contains allocation nodes, free nodes, or conditional nodes, this call
+        // will return an error."
+        if self.has_memory(graph) || self.has_conditional(graph) {
+            return Err(CudaError::INVALID_VALUE);
+        }
         let node = self.add_node(parent, dependencies, Action::Empty)?;
         let child = self.clone_graph(graph, Owner::Node(node))?;
         self.node_mut(node)?.action = Action::Child(child);
         Ok(node)
+    }
+
+    fn has_conditional(&self, graph: u64) -> bool {
+        let is_conditional = |node: &u64| match self.nodes.get(*node).map(|node| &node.action) {
+            Some(Action::Conditional(_)) => true,
+            Some(action) => action.graphs().into_iter().any(|child| self.has_conditional(child)),
+            None => false,
+        };
+        self.graphs.get(graph).is_some_and(|graph| graph.nodes.iter().any(is_conditional))
     }
 
     /// The copy of `original` in `graph` or in a graph of its nodes.

@@ -1,6 +1,6 @@
 //! Graphs as the program edits them: nodes, edges, and what keeps them apart.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use wharf_sys::CudaError;
 
@@ -65,7 +65,15 @@ impl Store {
         known.next_local += 1;
         let dependencies = dependencies.to_vec();
         let before: Vec<_> = dependencies.iter().map(|edge| edge.node).collect();
-        let node = Node { graph, local, original: 0, action, dependencies, dependents: Vec::new() };
+        let node = Node {
+            graph,
+            local,
+            original: 0,
+            action,
+            dependencies,
+            dependents: Vec::new(),
+            attributes: BTreeMap::new(),
+        };
         let handle = self.nodes.insert(node);
         for node in before {
             self.node_mut(node)?.dependents.push(handle);
@@ -108,6 +116,10 @@ impl Store {
     ///
     /// `INVALID_VALUE`: there is no such edge with such data, or the graph may not lose edges.
     pub(crate) fn remove_edges(&mut self, graph: u64, edges: &[(u64, u64, EdgeData)]) -> Status {
+        // "Dependencies cannot be removed from graphs which contain allocation or free nodes."
+        if !edges.is_empty() && self.has_memory(graph) {
+            return Err(CudaError::INVALID_VALUE);
+        }
         for (index, (from, to, data)) in edges.iter().enumerate() {
             self.check_members(graph, &[Edge::on(*from), Edge::on(*to)])?;
             let wanted = Edge { node: *from, data: *data };

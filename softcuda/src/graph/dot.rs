@@ -18,7 +18,10 @@ impl Details {
     const HOST: u32 = 1 << 5;
     const EVENT: u32 = 1 << 6;
     const HANDLES: u32 = 1 << 10;
+    const ALLOC: u32 = 1 << 11;
+    const FREE: u32 = 1 << 12;
     const MEM_OPS: u32 = 1 << 13;
+    const CONDITIONAL: u32 = 1 << 15;
     /// Every flag that there is.
     pub(crate) const ALL: u32 = (1 << 16) - 1;
 
@@ -85,6 +88,9 @@ fn name(action: &Action) -> String {
         Action::Record(_) => "EVENT_RECORD".to_owned(),
         Action::Wait(_) => "WAIT_EVENT".to_owned(),
         Action::Child(_) => "GRAPH".to_owned(),
+        Action::Alloc(_) => "MEM_ALLOC".to_owned(),
+        Action::Free(_) => "MEM_FREE".to_owned(),
+        Action::Conditional(_) => "CONDITIONAL".to_owned(),
     }
 }
 
@@ -121,6 +127,13 @@ fn describe(action: &Action, details: Details) -> Option<String> {
         Action::Record(event) | Action::Wait(event) => {
             details.has(Details::EVENT).then(|| format!("event {event:#x}"))
         }
+        Action::Alloc(block) => details
+            .has(Details::ALLOC)
+            .then(|| format!("at {:#x}, {} bytes on device {}", block.device, block.size, block.ordinal)),
+        Action::Free(block) => details.has(Details::FREE).then(|| format!("at {:#x}", block.device)),
+        Action::Conditional(branches) => details.has(Details::CONDITIONAL).then(|| {
+            format!("handle {}, type {}, {} graphs", branches.handle, branches.kind.0, branches.graphs.len())
+        }),
         Action::Empty | Action::Child(_) => None,
     };
     // A quotation mark would end the label.

@@ -18,11 +18,13 @@ use std::vec::IntoIter;
 
 use wharf_sys::CudaError;
 
+use super::memory::Touched;
 use super::node::Action;
 use super::plan::{Plan, Step};
 use crate::abi::{Call, Status};
 use crate::event::EventState;
 use crate::machine::{Machine, State};
+use crate::memory::Kind;
 use crate::sched::work::Record;
 use crate::sched::{OpId, Origin, Work};
 use crate::task::{Task, When};
@@ -42,6 +44,7 @@ impl Call {
     pub(crate) fn launch(self, state: &mut State, exec: u64, stream: u64) -> Status {
         let known = state.graphs.exec(exec)?;
         let (plan, last) = (Arc::clone(&known.plan), known.last);
+        let touched = self.touch_memory(state, exec, stream)?;
         let mut after = state.stream_tail(stream)?;
         after.push(last);
         let context = state.streams.get(stream).map_or(0, |stream| stream.context);
@@ -60,8 +63,25 @@ impl Call {
         if let Some(stream) = state.streams.get_mut(stream) {
             stream.tail = end;
         }
+        state.keep_graph_memory(&touched, end);
         state.graphs.exec_mut(exec)?.last = end;
         Ok(())
+    }
+
+    /// Accounts for the memory that a launch allocates and frees, and frees in the order of the
+    /// stream what an earlier launch left.
+    fn touch_memory(self, state: &mut State, exec: u64, stream: u64) -> Status<Touched> {
+        let known = state.graphs.exec(exec)?;
+        if !known.plan.has_memory {
+            return Ok(Touched::default());
+        }
+        let touched = Touched::of(&known.plan);
+        let (graph, auto_free) = (known.graph, known.frees_on_launch());
+        let left = state.launch_memory(graph, &touched, auto_free, self.limit(Kind::Graph))?;
+        for block in left {
+            state.enqueue(self.name, stream, Work::Apply(Box::new(move |_| block.free())), &[])?;
+        }
+        Ok(touched)
     }
 
     /// The works of all steps, where checks compare the launch with the execution.
@@ -147,7 +167,16 @@ impl Machine {
             return Work::Nothing;
         }
         let task = match &step.action {
-            Action::Empty | Action::Record(_) | Action::Wait(_) | Action::Child(_) => return Work::Nothing,
+            Action::Empty
+            | Action::Record(_)
+            | Action::Wait(_)
+            | Action::Child(_)
+            | Action::Conditional(_) => return Work::Nothing,
+            Action::Alloc(block) => Task::Alloc(Arc::clone(block)),
+            Action::Free(block) => {
+                let block = Arc::clone(block);
+                return Work::Apply(Box::new(move |_| block.free()));
+            }
             Action::Copy(copy) => Task::Copy(copy.task),
             Action::Fill(fill) => Task::Fill(fill.task),
             Action::Host(host) => Task::Host(host.function, host.data),

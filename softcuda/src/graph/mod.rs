@@ -17,6 +17,7 @@
 //! * [`plan`]: a graph as it was when it was instantiated or last updated.
 //! * [`update`]: what may change in it.
 //! * [`user_object`]: what is told when no graph needs it any more.
+//! * [`memory`]: allocation and free nodes.
 //! * [`launch`]: from an executable graph to operations.
 //!
 //! Handles name graphs and nodes in a [`Store`]; nothing here points at anything else. What
@@ -26,6 +27,7 @@ pub(crate) mod clone;
 pub(crate) mod definition;
 pub(crate) mod dot;
 pub(crate) mod launch;
+pub(crate) mod memory;
 pub(crate) mod node;
 pub(crate) mod operand;
 pub(crate) mod params;
@@ -33,11 +35,14 @@ pub(crate) mod plan;
 pub(crate) mod update;
 pub(crate) mod user_object;
 
+use std::collections::BTreeMap;
+
 use wharf_sys::CudaError;
 
 use crate::capture::Captures;
 use crate::handle::{Kind, Registry};
 use definition::Graph;
+use memory::Memory;
 use node::Node;
 use plan::Exec;
 use user_object::UserObject;
@@ -50,6 +55,9 @@ pub(crate) struct Store {
     pub(crate) execs: Registry<Exec>,
     pub(crate) user_objects: Registry<UserObject>,
     pub(crate) captures: Captures,
+    pub(crate) memory: Memory,
+    /// The values of conditional handles.
+    pub(crate) conditionals: BTreeMap<u64, u32>,
     /// The last number given to a graph or an executable graph as its id.
     last_id: u32,
 }
@@ -62,6 +70,8 @@ impl Store {
             execs: Registry::new(Kind::Exec, machine),
             user_objects: Registry::new(Kind::UserObject, machine),
             captures: Captures::default(),
+            memory: Memory::default(),
+            conditionals: BTreeMap::new(),
             last_id: 0,
         }
     }
@@ -70,6 +80,13 @@ impl Store {
     pub(crate) fn next_id(&mut self) -> u32 {
         self.last_id += 1;
         self.last_id
+    }
+
+    /// Makes a conditional handle with this value.
+    pub(crate) fn create_conditional(&mut self, value: u32) -> u64 {
+        let handle = self.next_id().into();
+        self.conditionals.insert(handle, value);
+        handle
     }
 
     pub(crate) fn graph(&self, graph: u64) -> Result<&Graph, CudaError> {

@@ -1,11 +1,17 @@
 #![expect(unsafe_code, reason = "keeps the program's structures, pointers included, as they came")]
 //! Nodes: what a graph does at one point, and behind which others.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wharf_sys::CudaError;
 use wharf_sys::bindings::{
-    CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUgraphEdgeData, CUgraphNodeType, CUhostFn,
-    CUstreamBatchMemOpParams,
+    CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUgraphConditionalNodeType,
+    CUgraphEdgeData, CUgraphNodeType, CUhostFn, CUkernelNodeAttrValue_v1, CUstreamBatchMemOpParams,
 };
 
+use crate::handle::to_pointer;
+use crate::memory::Block;
 use crate::sched::work::UserData;
 use crate::task::{CopyTask, FillTask, KernelTask, MemOpTask};
 
@@ -23,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) dependencies: Vec<Edge>,
     /// Who waits for it, in the order in which the edges were made.
     pub(crate) dependents: Vec<u64>,
+    /// Attributes of a kernel node that were set, by number.
+    pub(crate) attributes: BTreeMap<u32, Opaque<CUkernelNodeAttrValue_v1>>,
 }
 
 /// An edge as the later node sees it.
@@ -79,6 +87,12 @@ pub(crate) enum Action {
     Wait(u64),
     /// Runs this graph, which belongs to the node.
     Child(u64),
+    /// Brings memory of a graph to life.
+    Alloc(Arc<Block>),
+    /// Ends the life of memory of a graph.
+    Free(Arc<Block>),
+    /// Runs one of several graphs, or none.
+    Conditional(Branches),
 }
 
 impl Action {
@@ -94,6 +108,9 @@ impl Action {
             Self::Record(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_EVENT_RECORD,
             Self::Wait(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_WAIT_EVENT,
             Self::Child(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_GRAPH,
+            Self::Alloc(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_ALLOC,
+            Self::Free(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_FREE,
+            Self::Conditional(_) => CUgraphNodeType::CU_GRAPH_NODE_TYPE_CONDITIONAL,
         }
     }
 }
@@ -103,7 +120,38 @@ impl Action {
     pub(crate) fn graphs(&self) -> Vec<u64> {
         match self {
             Self::Child(graph) => vec![*graph],
+            Self::Conditional(branches) => branches.graphs.clone(),
             _ => Vec::new(),
+        }
+    }
+}
+
+/// A conditional node. No kernel runs that could set its value, which so is the default one.
+#[derive(Clone, Debug)]
+pub(crate) struct Branches {
+    pub(crate) kind: CUgraphConditionalNodeType,
+    pub(crate) handle: u64,
+    /// What the condition is at every launch.
+    pub(crate) value: u32,
+    /// The graphs, which belong to the node; their handles are lent to the program.
+    pub(crate) graphs: Vec<u64>,
+}
+
+impl Branches {
+    /// The graph that runs, if one does.
+    ///
+    /// # Errors
+    ///
+    /// A loop that nothing ends.
+    pub(crate) fn chosen(&self) -> Result<Option<u64>, CudaError> {
+        let at = |index: usize| self.graphs.get(index).copied();
+        match self.kind {
+            CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_SWITCH => Ok(at(self.value as usize)),
+            CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_WHILE if self.value != 0 => {
+                Err(CudaError::NOT_SUPPORTED)
+            }
+            CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_WHILE => Ok(None),
+            _ => Ok(at(usize::from(self.value == 0))),
         }
     }
 }
@@ -157,6 +205,19 @@ pub(crate) struct MemOpNode {
     pub(crate) context: u64,
 }
 
+impl MemOpNode {
+    /// The structure that describes the node; its array is the node's own, to be read only.
+    pub(crate) fn raw(&self) -> CUDA_BATCH_MEM_OP_NODE_PARAMS {
+        CUDA_BATCH_MEM_OP_NODE_PARAMS {
+            ctx: to_pointer(self.context),
+            // At most 256 operations were let in.
+            count: u32::try_from(self.params.len()).unwrap_or(0),
+            paramArray: self.params.as_ptr().cast_mut(),
+            flags: self.flags,
+        }
+    }
+}
+
 impl core::fmt::Debug for MemOpNode {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("MemOpNode")
@@ -167,8 +228,14 @@ impl core::fmt::Debug for MemOpNode {
 }
 
 /// A structure of the program's with pointers in it that are handed back and never followed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Opaque<T>(pub(crate) T);
+
+impl<T> core::fmt::Debug for Opaque<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Opaque")
+    }
+}
 
 // SAFETY: nobody here follows the pointers inside, and the copy is this value's own.
 unsafe impl<T> Send for Opaque<T> {}

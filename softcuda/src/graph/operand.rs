@@ -24,6 +24,7 @@ pub(crate) enum Location {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     Device,
+    Array,
     Host,
     Managed,
 }
@@ -32,6 +33,7 @@ impl Class {
     fn of(kind: Kind) -> Self {
         match kind {
             Kind::Managed { .. } => Self::Managed,
+            Kind::Array => Self::Array,
             kind if kind.is_host() => Self::Host,
             _ => Self::Device,
         }

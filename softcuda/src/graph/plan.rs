@@ -37,6 +37,8 @@ pub(crate) struct Plan {
     index: Arc<HashMap<u64, usize>>,
     /// Whether any step, of a child's plan too, records or waits for an event.
     pub(crate) has_events: bool,
+    /// Whether any step allocates or frees.
+    pub(crate) has_memory: bool,
     /// References to user objects, the graph's as they were.
     pub(crate) objects: Arc<Objects>,
 }
@@ -68,6 +70,13 @@ pub(crate) enum Obstacle {
     Unsupported(u64),
     /// Anything else.
     Other(CudaError),
+}
+
+impl Exec {
+    /// `CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH`
+    pub(crate) fn frees_on_launch(&self) -> bool {
+        self.flags & 1 != 0
+    }
 }
 
 impl Obstacle {
@@ -108,6 +117,10 @@ impl Plan {
             let node = store.node(*handle).map_err(Obstacle::Other)?;
             let child = match node.action {
                 Action::Child(graph) => Some(Self::of(state, graph)?),
+                Action::Conditional(ref branches) => {
+                    let chosen = branches.chosen().map_err(Obstacle::Other)?;
+                    chosen.map(|graph| Self::of(state, graph)).transpose()?
+                }
                 _ => None,
             };
             let place = |edge: &super::node::Edge| Some((*index.get(&edge.node)?, edge.data));
@@ -122,8 +135,9 @@ impl Plan {
             });
         }
         let has_events = steps.iter().any(Step::has_events);
+        let has_memory = store.has_memory(graph);
         let objects = Arc::new(store.graph(graph).map_err(Obstacle::Other)?.objects.clone());
-        Ok(Self { steps, order: order.into(), index: Arc::new(index), has_events, objects })
+        Ok(Self { steps, order: order.into(), index: Arc::new(index), has_events, has_memory, objects })
     }
 
     /// The step of `node`, in this plan or a child's.

@@ -130,6 +130,10 @@ impl State {
             let changed = &mut updated.steps[index];
             match (&step.child, action) {
                 (Some(child), Action::Child(graph)) => changed.child = Some(self.updated(child, *graph)?),
+                (Some(child), Action::Conditional(branches)) => {
+                    let chosen = branches.chosen().ok().flatten().ok_or(Misfit::params(node))?;
+                    changed.child = Some(self.updated(child, chosen)?);
+                }
                 _ => (changed.action, changed.locations) = (action.clone(), locations),
             }
         }
@@ -225,6 +229,7 @@ fn may_change(step: &Step, new: &Action, locations: Locations, way: Way) -> bool
         }
         // "The owning context of the function cannot change."
         (Action::Kernel(old), Action::Kernel(new)) => old.context == new.context,
+        (Action::Alloc(old), Action::Alloc(new)) | (Action::Free(old), Action::Free(new)) => old.id == new.id,
         _ => true,
     }
 }

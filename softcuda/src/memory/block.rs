@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Mapping { physical: u64, host: bool },
     /// The storage of an array.
     Array,
+    /// From an allocation node of a graph.
+    Graph,
     /// A module's global variable.
     Global,
 }

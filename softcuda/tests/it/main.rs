@@ -11,6 +11,7 @@ mod callbacks;
 mod capture;
 mod contexts;
 mod events;
+mod graph_nodes;
 mod graph_update;
 mod graphs;
 mod memory;
