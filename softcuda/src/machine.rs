@@ -4,9 +4,10 @@
 //! environment, and as many more as tests ask for ([`crate::Simulator`]). A thread talks to
 //! the machine of its current context, else to the one it is bound to, else to the first.
 
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use wharf_sys::CudaError;
@@ -112,14 +113,14 @@ impl Machine {
     /// Makes a machine.
     pub(crate) fn create(config: Config) -> &'static Self {
         // The first machine has number 0 and is made before any other.
-        if MACHINES.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        if MACHINES.read().is_empty() {
             Self::first();
         }
         Self::register(config)
     }
 
     fn register(config: Config) -> &'static Self {
-        let mut machines = MACHINES.write().unwrap_or_else(PoisonError::into_inner);
+        let mut machines = MACHINES.write();
         let id = u16::try_from(machines.len()).unwrap_or(u16::MAX);
         let machine = Box::leak(Box::new(Self {
             id,
@@ -183,13 +184,11 @@ impl Machine {
     }
 
     fn by_id(id: u16) -> Option<&'static Self> {
-        MACHINES.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(id)).copied()
+        MACHINES.read().get(usize::from(id)).copied()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock was turned into CUDA_ERROR_UNKNOWN; what it left is as good
-        // as after any failed call.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The injected result of this call of `call`, if there is one. Counts the call.
@@ -200,7 +199,7 @@ impl Machine {
         if !self.has_faults.load(Ordering::Relaxed) {
             return None;
         }
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = self.faults.lock();
         let index = faults.iter().position(|fault| fault.call == call && fault.nth == nth)?;
         Some(faults.remove(index).code)
     }
@@ -209,7 +208,7 @@ impl Machine {
     pub(crate) fn add_fault(&self, call: &str, nth: u64, code: CudaError) {
         let before = self.counters.calls(call);
         let fault = Fault { call: call.to_owned(), nth: before + nth, code };
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+        self.faults.lock().push(fault);
         // Relaxed: see `count`.
         self.has_faults.store(true, Ordering::Relaxed);
     }
@@ -230,11 +229,11 @@ impl Machine {
         if self.config.print_violations {
             report::line(&violation.to_string());
         }
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+        self.violations.lock().push(violation);
     }
 
     pub(crate) fn violations(&self) -> Vec<Violation> {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.violations.lock().clone()
     }
 }
 
@@ -250,19 +249,19 @@ pub(crate) struct Counters {
 
 impl Counters {
     fn add_call(&self, call: &'static str) -> u64 {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         let count = calls.entry(call).or_default();
         *count += 1;
         *count
     }
 
     pub(crate) fn calls(&self, call: &str) -> u64 {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).get(call).copied().unwrap_or(0)
+        self.calls.lock().get(call).copied().unwrap_or(0)
     }
 
     /// Every entry point that was called, by name.
     pub(crate) fn all_calls(&self) -> Vec<(&'static str, u64)> {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         let mut calls: Vec<_> = calls.iter().map(|(call, count)| (*call, *count)).collect();
         calls.sort_unstable();
         calls

@@ -1,6 +1,6 @@
 //! From a call to a stream: the one way by which work reaches a stream or its capture.
 
-use std::sync::MutexGuard;
+use parking_lot::MutexGuard;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUstream;

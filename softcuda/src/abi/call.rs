@@ -1,8 +1,8 @@
 #![expect(unsafe_code, reason = "reads and writes through the program's pointers")]
 //! What every call does before and after its own work.
 
+use parking_lot::MutexGuard;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::MutexGuard;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{CUresult, CUstream};

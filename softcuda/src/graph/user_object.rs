@@ -12,8 +12,9 @@
 //!
 //! "Destructor callbacks cannot make CUDA API calls": the thread counts as one inside a callback.
 
+use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUhostFn;
@@ -67,34 +68,34 @@ struct Due {
 
 impl Destructors {
     fn push(&self, destructor: CUhostFn, data: UserData) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).calls.push_back((destructor, data));
+        self.due.lock().calls.push_back((destructor, data));
         self.changed.notify_one();
     }
 
     /// Ends the thread when it has called what is due.
     pub(crate) fn stop(&self) {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner).stopping = true;
+        self.due.lock().stopping = true;
         self.changed.notify_all();
     }
 
     /// Whether the thread is still to be started; it then is not any more.
     fn start(&self) -> bool {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = self.due.lock();
         !std::mem::replace(&mut due.started, true)
     }
 
     /// The life of the thread.
     fn run(&self) {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = self.due.lock();
         loop {
             if let Some((destructor, data)) = due.calls.pop_front() {
                 drop(due);
                 crate::sched::work::call_host(destructor, data);
-                due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+                due = self.due.lock();
             } else if due.stopping {
                 return;
             } else {
-                due = self.changed.wait(due).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut due);
             }
         }
     }

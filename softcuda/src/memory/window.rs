@@ -13,8 +13,9 @@
 
 use core::ffi::c_void;
 use core::ptr;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::block::{Mapping, READ, READ_WRITE};
 use super::physical::Bytes;
@@ -74,7 +75,7 @@ impl Reservation {
         bytes: &Arc<Bytes>,
         offset: u64,
     ) -> Option<Window> {
-        let mut granules = self.granules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut granules = self.granules.lock();
         let (file, place) = bytes.locate(offset);
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
         // SAFETY: the range lies in this reservation, so replacing what it shows touches nothing
@@ -113,7 +114,7 @@ impl Window {
 impl Drop for Window {
     /// Makes the range unusable again, except where another window has been put.
     fn drop(&mut self) {
-        let mut granules = self.reservation.granules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut granules = self.reservation.granules.lock();
         for granule in granules_of(self.address, self.size) {
             if granules.get(&granule) == Some(&self.number) {
                 granules.remove(&granule);

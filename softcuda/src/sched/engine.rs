@@ -1,12 +1,12 @@
 //! The threads that run operations, and the callers that help them.
 
-use std::sync::{MutexGuard, PoisonError};
+use parking_lot::MutexGuard;
 use std::thread;
 use std::time::Duration;
 
 use wharf_sys::CudaError;
 
-use super::queue::{OpId, Origin};
+use super::queue::{OpId, Origin, Taker};
 use super::work::{Outcome, Work};
 use crate::config::Schedule;
 use crate::machine::{Machine, State};
@@ -28,7 +28,7 @@ impl Machine {
             Schedule::Eager => state = self.settle(state),
             Schedule::Random(_) => {
                 while state.queue.flip() {
-                    let Some(job) = state.queue.take(true) else { break };
+                    let Some(job) = state.queue.take(Taker::Waiter) else { break };
                     state = self.run(state, job);
                 }
             }
@@ -69,7 +69,7 @@ impl Machine {
         }
         if matches!(self.config.schedule, Schedule::Late | Schedule::Random(_)) {
             state.queue.demand_first(ops);
-            if let Some(job) = state.queue.take(false) {
+            if let Some(job) = state.queue.take(Taker::Asker) {
                 drop(self.run(state, job));
             } else {
                 self.wake(&mut state);
@@ -82,20 +82,21 @@ impl Machine {
     /// or sleeps until some operation completes.
     fn help<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
         let has_engines = self.config.schedule == Schedule::Async && !state.threads.is_empty();
-        if !has_engines && let Some(job) = state.queue.take(true) {
+        if !has_engines && let Some(job) = state.queue.take(Taker::Waiter) {
             return self.run(state, job);
         }
         self.wake(&mut state);
-        self.progress.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.progress.wait(&mut state);
+        state
     }
 
     /// Runs everything that neither a host function nor a value in memory holds up.
     fn settle<'a>(&'static self, mut state: Guard<'a>) -> Guard<'a> {
         loop {
-            if let Some(job) = state.queue.take(true) {
+            if let Some(job) = state.queue.take(Taker::Waiter) {
                 state = self.run(state, job);
             } else if state.queue.is_running() {
-                state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.progress.wait(&mut state);
             } else {
                 return state;
             }
@@ -164,20 +165,19 @@ impl Machine {
     fn engine(&'static self) {
         let mut state = self.lock();
         while !state.stopping {
-            if let Some(job) = state.queue.take(false) {
+            if let Some(job) = state.queue.take(Taker::Engine) {
                 state = self.run(state, job);
                 continue;
             }
             state = self.look_at_blocked(state);
             let pause = self.pause(&state);
             state.idle_engines += 1;
-            state = match pause {
-                None => self.engines.wait(state).unwrap_or_else(PoisonError::into_inner),
+            match pause {
+                None => self.engines.wait(&mut state),
                 Some(pause) => {
-                    let woken = self.engines.wait_timeout(state, pause);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
+                    self.engines.wait_for(&mut state, pause);
                 }
-            };
+            }
             state.idle_engines -= 1;
         }
     }
@@ -210,12 +210,11 @@ impl Machine {
             }
             let by_grace = matches!(self.config.schedule, Schedule::Late | Schedule::Random(_));
             state.idle_hosts += 1;
-            state = if by_grace && !state.queue.is_empty() {
-                let woken = self.hosts.wait_timeout(state, (self.config.grace / 4).max(POLL));
-                woken.unwrap_or_else(PoisonError::into_inner).0
+            if by_grace && !state.queue.is_empty() {
+                self.hosts.wait_for(&mut state, (self.config.grace / 4).max(POLL));
             } else {
-                self.hosts.wait(state).unwrap_or_else(PoisonError::into_inner)
-            };
+                self.hosts.wait(&mut state);
+            }
             state.idle_hosts -= 1;
         }
     }

@@ -17,6 +17,17 @@ pub(crate) struct Origin {
     pub(crate) stream: u64,
 }
 
+/// Who takes an operation to run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taker {
+    /// An engine thread.
+    Engine,
+    /// A caller that cannot go on before something completes.
+    Waiter,
+    /// A caller that asked whether something is complete.
+    Asker,
+}
+
 #[derive(Debug)]
 struct Op {
     origin: Origin,
@@ -152,14 +163,14 @@ impl Queue {
         }
     }
 
-    /// Takes the next operation for an engine. `waiting` says that a caller cannot go on: only
-    /// then does a late schedule give up what is demanded, and a random one what it likes.
-    pub(crate) fn take(&mut self, waiting: bool) -> Option<(OpId, Origin, Work)> {
-        let id = match self.schedule {
-            Schedule::Async | Schedule::Eager => self.ready.first().copied(),
-            Schedule::Late => self.due(&self.ready),
-            Schedule::Random(_) if waiting => self.any_ready(),
-            Schedule::Random(_) => self.due(&self.ready),
+    /// Takes the next operation for `taker`.
+    pub(crate) fn take(&mut self, taker: Taker) -> Option<(OpId, Origin, Work)> {
+        let id = match (self.schedule, taker) {
+            (Schedule::Async | Schedule::Eager, _) => self.ready.first().copied(),
+            (Schedule::Late, _) | (Schedule::Random(_), Taker::Asker) => self.due(&self.ready),
+            (Schedule::Random(_), Taker::Waiter) => self.any_ready(),
+            // What somebody waits for is the waiter's to draw, or two threads would decide the order.
+            (Schedule::Random(_), Taker::Engine) => self.expired(&self.ready),
         }?;
         self.ready.remove(&id);
         self.start(id)
