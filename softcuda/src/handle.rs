@@ -55,7 +55,7 @@ pub(crate) fn decode(kind: Kind, raw: u64) -> Option<Id> {
 
 /// A handle type of the driver API: an opaque pointer.
 pub(crate) fn to_pointer<T>(raw: u64) -> *mut T {
-    ptr::without_provenance_mut(raw as usize)
+    ptr::without_provenance_mut(crate::address::width(raw))
 }
 
 /// The objects of one kind that one machine has.
@@ -107,10 +107,6 @@ impl<T> Registry<T> {
 
     pub(crate) fn contains(&self, raw: u64) -> bool {
         self.get(raw).is_some()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.objects.len()
     }
 
     /// The live handles, oldest first.

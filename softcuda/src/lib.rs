@@ -22,6 +22,7 @@
 //! thread-local variables and while the process ends.
 
 mod abi;
+mod address;
 mod array;
 mod attributes;
 mod capture;

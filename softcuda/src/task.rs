@@ -273,11 +273,11 @@ fn prepare_mem_op(state: &State, task: &MemOpTask) -> Result<MemOp, CudaError> {
         MemOpTask::Write { address, value, wide } => {
             let (address, block) = word(state, address, wide)?;
             writable(std::slice::from_ref(&block))?;
-            MemOp::Write { address, value, wide, block }
+            MemOp::Write { address, value, wide, _block: block }
         }
         MemOpTask::Wait { address, value, wide, condition } => {
             let (address, block) = word(state, address, wide)?;
-            MemOp::Wait { address, value, wide, condition, block }
+            MemOp::Wait { address, value, wide, condition, _block: block }
         }
     })
 }

@@ -139,6 +139,7 @@ fn report(result: Result<(), Failure>, failed: *mut usize) -> Status {
     Err(code)
 }
 
+#[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
 fn batch_v12080(
     call: Call,
     dsts: *mut CUdeviceptr,
@@ -158,6 +159,7 @@ fn batch_v12080(
     report(items.map_err(all).and_then(|items| call.copy_all(&items, stream)), failed)
 }
 
+#[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
 fn batch(
     call: Call,
     dsts: *mut CUdeviceptr,

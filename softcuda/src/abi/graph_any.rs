@@ -2,7 +2,6 @@
 //! Nodes of any type by one structure, a tagged union.
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::input;

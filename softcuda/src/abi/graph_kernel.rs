@@ -2,7 +2,6 @@
 //! Kernel nodes: described, ordered and never executed, since kernels are out of scope.
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::input;
@@ -87,7 +86,7 @@ pub(crate) fn kernel_node(call: Call, state: &State, params: &CUDA_KERNEL_NODE_P
 
 /// The parameters that describe a kernel.
 pub(crate) fn kernel_params(kernel: &KernelTask) -> CUDA_KERNEL_NODE_PARAMS_v2 {
-    let pointers = |address: u64| core::ptr::with_exposed_provenance_mut(address as usize);
+    let pointers = |address: u64| crate::address::pointer(address);
     CUDA_KERNEL_NODE_PARAMS_v2 {
         func: to_pointer(kernel.function),
         gridDimX: kernel.grid[0],

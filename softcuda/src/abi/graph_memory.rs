@@ -5,7 +5,6 @@ use core::ffi::c_void;
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
-#[expect(clippy::wildcard_imports, reason = "a signature a row")]
 use wharf_sys::bindings::*;
 
 use super::call::input;

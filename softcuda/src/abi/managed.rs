@@ -148,6 +148,7 @@ fn prefetch_location(
     prefetch_to(call, &[(pointer, size, call.location(&location)?)], stream)
 }
 
+#[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
 fn prefetch_batch(
     call: Call,
     pointers: *mut CUdeviceptr,

@@ -200,7 +200,7 @@ fn host_alloc(call: Call, pointer: *mut *mut c_void, size: usize, flags: c_uint)
 }
 
 fn host_pointer(address: u64) -> *mut c_void {
-    core::ptr::with_exposed_provenance_mut(address as usize)
+    crate::address::pointer(address)
 }
 
 fn free_host(call: Call, pointer: *mut c_void) -> Status {

@@ -27,7 +27,7 @@ const NO_DESTRUCTOR_SYNC: c_uint = 1;
 /// `CU_GRAPH_USER_OBJECT_MOVE`
 const MOVE: c_uint = 1;
 
-/// "Must be nonzero and not larger than INT_MAX."
+/// "Must be nonzero and not larger than `INT_MAX`."
 fn check_count(count: c_uint) -> Status<u64> {
     if count == 0 || i32::try_from(count).is_err() {
         return Err(CudaError::INVALID_VALUE);

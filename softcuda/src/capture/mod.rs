@@ -261,7 +261,7 @@ impl Captures {
 
     /// Adds to or replaces what the next node of `stream` will depend on. "Nodes that are
     /// removed from the dependency set via this API do not result in
-    /// CUDA_ERROR_STREAM_CAPTURE_UNJOINED."
+    /// `CUDA_ERROR_STREAM_CAPTURE_UNJOINED`."
     pub(crate) fn update_dependencies(&mut self, capture: u64, stream: u64, edges: &[Edge], replace: bool) {
         if replace
             && let Some(capture) = self.captures.get_mut(&capture)

@@ -73,6 +73,7 @@ impl EdgeData {
 
 /// What a node does.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "copies are the commonest nodes")]
 pub(crate) enum Action {
     /// Nothing: a point that others wait for.
     Empty,

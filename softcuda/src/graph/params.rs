@@ -48,7 +48,8 @@ pub(crate) fn copy_params(task: &CopyTask) -> CUDA_MEMCPY3D {
         Place::Device => CUmemorytype::CU_MEMORYTYPE_DEVICE,
         Place::Unified => CUmemorytype::CU_MEMORYTYPE_UNIFIED,
     };
-    let host = |side: &Operand| if side.place == Place::Host { side.address as usize } else { 0 };
+    let host =
+        |side: &Operand| if side.place == Place::Host { crate::address::width(side.address) } else { 0 };
     let device = |side: &Operand| if side.place == Place::Host { 0 } else { side.address };
     let rows = |side: &Operand| side.layer.checked_div(side.pitch).unwrap_or(0);
     CUDA_MEMCPY3D {

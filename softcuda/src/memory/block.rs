@@ -1,7 +1,6 @@
 #![expect(unsafe_code, reason = "maps and unmaps address space")]
 //! One allocation.
 
-use core::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::window::Window;
@@ -79,7 +78,7 @@ pub(crate) enum Backing {
     /// The caller, or another block.
     Borrowed,
     /// This block, by unmapping.
-    Mapped(Mapping),
+    Mapped(#[expect(dead_code, reason = "held to be unmapped on drop")] Mapping),
     /// A reservation, whose addresses show physical memory.
     Window(Window),
 }
@@ -144,11 +143,6 @@ impl Block {
     pub(crate) fn always_synchronises(&self) -> bool {
         // Relaxed: changed and read under the machine's lock.
         self.sync_memops.load(Ordering::Relaxed)
-    }
-
-    /// The mapping's place in its physical memory, in bytes.
-    pub(crate) fn offset(&self) -> u64 {
-        if let Backing::Window(window) = &self.backing { window.offset } else { 0 }
     }
 
     /// Marks the allocation as freed; operations in flight may still hold its bytes.
@@ -254,7 +248,7 @@ impl Mapping {
 }
 
 fn pointer(address: u64) -> *mut core::ffi::c_void {
-    ptr::with_exposed_provenance_mut(address as usize)
+    crate::address::pointer(address)
 }
 
 impl Drop for Mapping {

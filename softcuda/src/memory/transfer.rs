@@ -191,7 +191,7 @@ impl Fill {
 }
 
 fn pointer(address: u64) -> *mut u8 {
-    ptr::with_exposed_provenance_mut(address as usize)
+    crate::address::pointer(address)
 }
 
 fn read(side: &Side, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {

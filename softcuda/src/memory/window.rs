@@ -12,7 +12,6 @@
 //! the program has mapped something else since, they reach that, as on a device.
 
 use core::ffi::c_void;
-use core::ptr;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -131,5 +130,5 @@ fn granules_of(address: u64, size: usize) -> impl Iterator<Item = u64> {
 }
 
 fn pointer(address: u64) -> *mut c_void {
-    ptr::with_exposed_provenance_mut(address as usize)
+    crate::address::pointer(address)
 }

@@ -129,10 +129,6 @@ impl Queue {
         self.ops.iter().filter(|(_, op)| op.origin.context == context).map(|(id, _)| *id).collect()
     }
 
-    pub(crate) fn origin(&self, op: OpId) -> Option<Origin> {
-        self.ops.get(&op).map(|op| op.origin)
-    }
-
     pub(crate) fn is_demanded(&self, op: OpId) -> bool {
         self.ops.get(&op).is_some_and(|op| op.demanded)
     }

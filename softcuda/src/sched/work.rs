@@ -3,7 +3,6 @@
 
 use core::ffi::c_void;
 use core::fmt;
-use core::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -75,11 +74,11 @@ impl Record {
     }
 }
 
-/// One stream memory operation. Addresses are host addresses inside `block`.
+/// One stream memory operation. Addresses are host addresses inside the block, which is kept.
 #[derive(Clone, Debug)]
 pub(crate) enum MemOp {
-    Write { address: u64, value: u64, wide: bool, block: Arc<Block> },
-    Wait { address: u64, value: u64, wide: bool, condition: Condition, block: Arc<Block> },
+    Write { address: u64, value: u64, wide: bool, _block: Arc<Block> },
+    Wait { address: u64, value: u64, wide: bool, condition: Condition, _block: Arc<Block> },
     Barrier,
 }
 
@@ -248,13 +247,13 @@ fn run_mem_ops(ops: Vec<MemOp>, mut next: usize) -> Outcome {
 #[expect(clippy::cast_possible_truncation, reason = "a narrow write takes the low half")]
 fn store(address: u64, value: u64, wide: bool) {
     if wide {
-        let word: *const AtomicU64 = ptr::with_exposed_provenance(address as usize);
+        let word: *const AtomicU64 = crate::address::pointer(address);
         // SAFETY: aligned (checked at the call) and inside the operation's block. Release: pairs
         // with the program's Acquire load of the word (cuStreamWriteValue: a memory barrier
         // precedes the write).
         unsafe { (*word).store(value, Ordering::Release) };
     } else {
-        let word: *const AtomicU32 = ptr::with_exposed_provenance(address as usize);
+        let word: *const AtomicU32 = crate::address::pointer(address);
         // SAFETY: as above. Release: as above.
         unsafe { (*word).store(value as u32, Ordering::Release) };
     }
@@ -262,12 +261,12 @@ fn store(address: u64, value: u64, wide: bool) {
 
 fn load(address: u64, wide: bool) -> u64 {
     if wide {
-        let word: *const AtomicU64 = ptr::with_exposed_provenance(address as usize);
+        let word: *const AtomicU64 = crate::address::pointer(address);
         // SAFETY: aligned (checked at the call) and inside the operation's block. Acquire:
         // pairs with the program's Release store or another stream's `store`.
         unsafe { (*word).load(Ordering::Acquire) }
     } else {
-        let word: *const AtomicU32 = ptr::with_exposed_provenance(address as usize);
+        let word: *const AtomicU32 = crate::address::pointer(address);
         // SAFETY: as above. Acquire: as above.
         u64::from(unsafe { (*word).load(Ordering::Acquire) })
     }
