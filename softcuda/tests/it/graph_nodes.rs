@@ -99,8 +99,8 @@ fn memory_of_a_graph_lives_from_its_allocation_to_its_free_in_every_launch() {
 fn a_node_that_does_not_wait_for_the_allocation_is_reported() {
     let rig = Rig::new(Schedule::Async);
     let (graph, stream) = (rig.graph(), rig.stream(1));
-    let (_, at) = rig.add_alloc(graph, &[], 16);
-    assert_eq!(rig.try_add_free(graph, &[], at), OK);
+    let (alloc, at) = rig.add_alloc(graph, &[], 16);
+    assert_eq!(rig.try_add_free(graph, &[alloc], at), OK);
     rig.launch(rig.instantiate(graph), stream);
     rig.synchronize(stream);
     let late = rig.graph();
