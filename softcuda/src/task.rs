@@ -4,6 +4,7 @@
 //! the graph that holds it is launched: then addresses become allocations, which the work
 //! keeps alive, and pageable sources of direct calls are copied aside.
 
+use core::ffi::c_void;
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
@@ -15,7 +16,7 @@ use crate::memory::table::host_address;
 use crate::memory::transfer::{Copy, Fill, Side};
 use crate::report::{Check, Violation};
 use crate::sched::Work;
-use crate::sched::work::{Condition, MemOp, UserData};
+use crate::sched::work::{Condition, MemOp, Opaque, UserData};
 
 /// What a stream operation or a graph node does.
 #[derive(Clone, Debug)]
@@ -107,7 +108,7 @@ pub(crate) struct FillTask {
 }
 
 /// A launch of a kernel, as the program described it. The pointers are handed back to who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelTask {
     pub(crate) function: u64,
     pub(crate) kernel: u64,
@@ -116,8 +117,8 @@ pub(crate) struct KernelTask {
     pub(crate) block: [u32; 3],
     /// Bytes of dynamic shared memory.
     pub(crate) shared: u32,
-    pub(crate) params: u64,
-    pub(crate) extra: u64,
+    pub(crate) params: Opaque<*mut *mut c_void>,
+    pub(crate) extra: Opaque<*mut *mut c_void>,
 }
 
 /// One stream memory operation.

@@ -8,7 +8,7 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::{input, out_if_any};
-use super::graph::edges_of;
+use super::graph_edges::edges_of;
 use super::{Call, Status, exports, out, valid};
 use crate::capture::{Beginning, Status as CaptureStatus};
 use crate::graph::node::Edge;

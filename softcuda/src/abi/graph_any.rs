@@ -5,9 +5,10 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::input;
+use super::graph_event::live_event;
 use super::graph_kernel::{kernel_node, kernel_params};
 use super::graph_memory::{alloc_node, free_node};
-use super::graph_node::{Place, copy_node, fill_node, host_node, live_event, mem_op_node, set};
+use super::graph_node::{Place, copy_node, fill_node, host_node, mem_op_node, set};
 use super::{Call, Status, exports, out, valid};
 use crate::graph::definition::Owner;
 use crate::graph::node::{Action, Branches};

@@ -7,9 +7,10 @@ use wharf_sys::bindings::*;
 use super::call::input;
 use super::graph_node::{Place, get, node_context, set};
 use super::{Call, Status, exports, out, valid};
-use crate::graph::node::{Action, Opaque};
+use crate::graph::node::Action;
 use crate::handle::{Kind, decode, number, to_pointer};
 use crate::machine::State;
+use crate::sched::work::Opaque;
 use crate::task::KernelTask;
 
 exports! {
@@ -79,14 +80,13 @@ pub(crate) fn kernel_node(call: Call, state: &State, params: &CUDA_KERNEL_NODE_P
         grid,
         block,
         shared: params.sharedMemBytes,
-        params: params.kernelParams.expose_provenance() as u64,
-        extra: params.extra.expose_provenance() as u64,
+        params: Opaque(params.kernelParams),
+        extra: Opaque(params.extra),
     }))
 }
 
 /// The parameters that describe a kernel.
 pub(crate) fn kernel_params(kernel: &KernelTask) -> CUDA_KERNEL_NODE_PARAMS_v2 {
-    let pointers = |address: u64| crate::address::pointer(address);
     CUDA_KERNEL_NODE_PARAMS_v2 {
         func: to_pointer(kernel.function),
         gridDimX: kernel.grid[0],
@@ -96,8 +96,8 @@ pub(crate) fn kernel_params(kernel: &KernelTask) -> CUDA_KERNEL_NODE_PARAMS_v2 {
         blockDimY: kernel.block[1],
         blockDimZ: kernel.block[2],
         sharedMemBytes: kernel.shared,
-        kernelParams: pointers(kernel.params),
-        extra: pointers(kernel.extra),
+        kernelParams: kernel.params.0,
+        extra: kernel.extra.0,
         kern: to_pointer(kernel.kernel),
         ctx: to_pointer(kernel.context),
     }

@@ -8,7 +8,7 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::input;
-use super::graph::edges_of;
+use super::graph_edges::edges_of;
 use super::graph_node::{Place, get};
 use super::{Call, Status, exports, out, valid};
 use crate::graph::node::{Action, Edge};

@@ -5,13 +5,13 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::input;
-use super::graph::edges_of;
+use super::graph_edges::edges_of;
 use super::memop::mem_ops;
 use super::{Call, Status, exports, out, valid};
-use crate::graph::node::{Action, CopyNode, FillNode, HostNode, MemOpNode, Opaque};
+use crate::graph::node::{Action, CopyNode, FillNode, HostNode, MemOpNode};
 use crate::handle::{number, to_pointer};
 use crate::machine::State;
-use crate::sched::work::UserData;
+use crate::sched::work::{Opaque, UserData};
 use crate::task::FillTask;
 
 exports! {
@@ -40,16 +40,6 @@ exports! {
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, child: CUgraph,
     ) => add_child;
     Normal PFN_cuGraphChildGraphNodeGetGraph_v10000: cuGraphChildGraphNodeGetGraph(node: CUgraphNode, graph: *mut CUgraph) => get_child;
-    Normal PFN_cuGraphAddEventRecordNode_v11010: cuGraphAddEventRecordNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, event: CUevent,
-    ) => add_record;
-    Normal PFN_cuGraphEventRecordNodeGetEvent_v11010: cuGraphEventRecordNodeGetEvent(node: CUgraphNode, event: *mut CUevent) => get_record;
-    Normal PFN_cuGraphEventRecordNodeSetEvent_v11010: cuGraphEventRecordNodeSetEvent(node: CUgraphNode, event: CUevent) => set_record;
-    Normal PFN_cuGraphAddEventWaitNode_v11010: cuGraphAddEventWaitNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, event: CUevent,
-    ) => add_wait;
-    Normal PFN_cuGraphEventWaitNodeGetEvent_v11010: cuGraphEventWaitNodeGetEvent(node: CUgraphNode, event: *mut CUevent) => get_wait;
-    Normal PFN_cuGraphEventWaitNodeSetEvent_v11010: cuGraphEventWaitNodeSetEvent(node: CUgraphNode, event: CUevent) => set_wait;
     Normal PFN_cuGraphAddBatchMemOpNode_v11070: cuGraphAddBatchMemOpNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
@@ -145,7 +135,7 @@ pub(crate) fn copy_node(
     let (task, _) = call.parse_3d(state, params)?;
     let context = node_context(call, state, context)?;
     state.check_copy(&task)?;
-    Ok(Action::Copy(CopyNode { task, params: Opaque(*params), context }))
+    Ok(Action::Copy(Box::new(CopyNode { task, params: Opaque(*params), context })))
 }
 
 fn add_copy(
@@ -278,62 +268,6 @@ fn get_child(call: Call, node: CUgraphNode, graph: *mut CUgraph) -> Status {
         Action::Child(child) => Some(to_pointer(*child)),
         _ => None,
     })
-}
-
-/// The event's handle, if there is such an event.
-pub(crate) fn live_event(state: &State, event: CUevent) -> Status<u64> {
-    let handle = number(event);
-    if state.events.contains(handle) { Ok(handle) } else { Err(CudaError::INVALID_VALUE) }
-}
-
-fn add_record(
-    call: Call,
-    node: *mut CUgraphNode,
-    graph: CUgraph,
-    dependencies: *const CUgraphNode,
-    count: usize,
-    event: CUevent,
-) -> Status {
-    let place = Place::new(node, graph, dependencies, count);
-    place.add(call, |state| Ok(Action::Record(live_event(state, event)?)))
-}
-
-fn get_record(call: Call, node: CUgraphNode, event: *mut CUevent) -> Status {
-    get(call, node, event, |action| match action {
-        Action::Record(event) => Some(to_pointer(*event)),
-        _ => None,
-    })
-}
-
-fn set_record(call: Call, node: CUgraphNode, event: CUevent) -> Status {
-    let mut state = call.lock();
-    let action = Action::Record(live_event(&state, event)?);
-    set(&mut state, node, action)
-}
-
-fn add_wait(
-    call: Call,
-    node: *mut CUgraphNode,
-    graph: CUgraph,
-    dependencies: *const CUgraphNode,
-    count: usize,
-    event: CUevent,
-) -> Status {
-    let place = Place::new(node, graph, dependencies, count);
-    place.add(call, |state| Ok(Action::Wait(live_event(state, event)?)))
-}
-
-fn get_wait(call: Call, node: CUgraphNode, event: *mut CUevent) -> Status {
-    get(call, node, event, |action| match action {
-        Action::Wait(event) => Some(to_pointer(*event)),
-        _ => None,
-    })
-}
-
-fn set_wait(call: Call, node: CUgraphNode, event: CUevent) -> Status {
-    let mut state = call.lock();
-    let action = Action::Wait(live_event(&state, event)?);
-    set(&mut state, node, action)
 }
 
 /// The node of a batch of stream memory operations, and the context that it is given. The

@@ -7,7 +7,8 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::{input, out_if_any};
-use super::graph_node::{copy_node, fill_node, host_node, live_event, mem_op_node};
+use super::graph_event::live_event;
+use super::graph_node::{copy_node, fill_node, host_node, mem_op_node};
 use super::{Call, Status, exports, out, valid};
 use crate::graph::node::Action;
 use crate::graph::update::Misfit;

@@ -29,6 +29,8 @@ mod device;
 mod event;
 mod graph;
 mod graph_any;
+mod graph_edges;
+mod graph_event;
 mod graph_exec;
 mod graph_kernel;
 mod graph_memory;

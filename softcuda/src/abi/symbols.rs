@@ -105,6 +105,8 @@ families! {
     pointer
     capture
     graph
+    graph_edges
+    graph_event
     graph_node
     graph_exec
     graph_update

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "keeps the program's structures, pointers included, as they came")]
 //! Nodes: what a graph does at one point, and behind which others.
 
 use std::collections::BTreeMap;
@@ -12,7 +11,7 @@ use wharf_sys::bindings::{
 
 use crate::handle::to_pointer;
 use crate::memory::Block;
-use crate::sched::work::UserData;
+use crate::sched::work::{Opaque, UserData};
 use crate::task::{CopyTask, FillTask, KernelTask, MemOpTask};
 
 /// A node of a graph.
@@ -73,11 +72,10 @@ impl EdgeData {
 
 /// What a node does.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "copies are the commonest nodes")]
 pub(crate) enum Action {
     /// Nothing: a point that others wait for.
     Empty,
-    Copy(CopyNode),
+    Copy(Box<CopyNode>),
     Fill(FillNode),
     Host(HostNode),
     MemOps(MemOpNode),
@@ -227,18 +225,3 @@ impl core::fmt::Debug for MemOpNode {
             .finish_non_exhaustive()
     }
 }
-
-/// A structure of the program's with pointers in it that are handed back and never followed.
-#[derive(Clone, Copy)]
-pub(crate) struct Opaque<T>(pub(crate) T);
-
-impl<T> core::fmt::Debug for Opaque<T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Opaque")
-    }
-}
-
-// SAFETY: nobody here follows the pointers inside, and the copy is this value's own.
-unsafe impl<T> Send for Opaque<T> {}
-// SAFETY: as above.
-unsafe impl<T> Sync for Opaque<T> {}

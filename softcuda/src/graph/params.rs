@@ -1,5 +1,6 @@
 //! Between the structures of the driver API and tasks.
 
+use core::ffi::c_void;
 use core::ptr;
 
 use wharf_sys::CudaError;
@@ -12,9 +13,10 @@ use wharf_sys::bindings::{
     CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1, CUstreamBatchMemOpType,
 };
 
-use super::node::{Action, CopyNode, FillNode, HostNode, MemOpNode, Opaque};
+use super::node::{Action, CopyNode, FillNode, HostNode, MemOpNode};
 use crate::abi::Status;
-use crate::sched::work::Condition;
+use crate::address::pointer;
+use crate::sched::work::{Condition, Opaque};
 use crate::task::{CopyTask, MemOpTask, Operand, Place, Task};
 
 impl Action {
@@ -24,7 +26,7 @@ impl Action {
             Task::Alloc(_) | Task::Free(_) => return Err(CudaError::STREAM_CAPTURE_UNSUPPORTED),
             Task::Empty => Self::Empty,
             Task::Copy(copy) => {
-                Self::Copy(CopyNode { task: *copy, params: Opaque(copy_params(copy)), context })
+                Self::Copy(Box::new(CopyNode { task: *copy, params: Opaque(copy_params(copy)), context }))
             }
             Task::Fill(fill) => Self::Fill(FillNode { task: *fill, context }),
             Task::Host(function, data) => {
@@ -48,8 +50,9 @@ pub(crate) fn copy_params(task: &CopyTask) -> CUDA_MEMCPY3D {
         Place::Device => CUmemorytype::CU_MEMORYTYPE_DEVICE,
         Place::Unified => CUmemorytype::CU_MEMORYTYPE_UNIFIED,
     };
-    let host =
-        |side: &Operand| if side.place == Place::Host { crate::address::width(side.address) } else { 0 };
+    let host = |side: &Operand| {
+        if side.place == Place::Host { pointer::<c_void>(side.address) } else { ptr::null_mut() }
+    };
     let device = |side: &Operand| if side.place == Place::Host { 0 } else { side.address };
     let rows = |side: &Operand| side.layer.checked_div(side.pitch).unwrap_or(0);
     CUDA_MEMCPY3D {
@@ -58,7 +61,7 @@ pub(crate) fn copy_params(task: &CopyTask) -> CUDA_MEMCPY3D {
         srcZ: 0,
         srcLOD: 0,
         srcMemoryType: kind(&task.src),
-        srcHost: ptr::with_exposed_provenance(host(&task.src)),
+        srcHost: host(&task.src).cast_const(),
         srcDevice: device(&task.src),
         srcArray: ptr::null_mut(),
         reserved0: ptr::null_mut(),
@@ -69,7 +72,7 @@ pub(crate) fn copy_params(task: &CopyTask) -> CUDA_MEMCPY3D {
         dstZ: 0,
         dstLOD: 0,
         dstMemoryType: kind(&task.dst),
-        dstHost: ptr::with_exposed_provenance_mut(host(&task.dst)),
+        dstHost: host(&task.dst),
         dstDevice: device(&task.dst),
         dstArray: ptr::null_mut(),
         reserved1: ptr::null_mut(),

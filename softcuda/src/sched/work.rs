@@ -64,6 +64,21 @@ unsafe impl Send for UserData {}
 // SAFETY: as above.
 unsafe impl Sync for UserData {}
 
+/// A structure of the program's with pointers in it that are handed back and never followed.
+#[derive(Clone, Copy)]
+pub(crate) struct Opaque<T>(pub(crate) T);
+
+impl<T> fmt::Debug for Opaque<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opaque")
+    }
+}
+
+// SAFETY: nobody here follows the pointers inside, and the copy is this value's own.
+unsafe impl<T> Send for Opaque<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Opaque<T> {}
+
 /// The moment an event record ran.
 #[derive(Debug, Default)]
 pub(crate) struct Record(OnceLock<Instant>);

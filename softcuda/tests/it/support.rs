@@ -103,11 +103,5 @@ pub(crate) fn code(result: Result<(), Error>) -> CudaError {
 
 /// The software driver's functions, for whichever machine the calling thread talks to.
 pub(crate) fn api() -> Api {
-    unsafe {
-        Api::from_fns(|row| {
-            let p = softcuda::entry_point(row.name, row.version);
-            if p.is_null() { softcuda::entry_point("cuInit", 2000) } else { p }
-        })
-    }
-    .unwrap()
+    unsafe { Api::from_fns(|row| softcuda::entry_point(row.name, row.version)) }.unwrap()
 }
