@@ -78,6 +78,14 @@ fn action_of(call: Call, state: &State, params: &CUgraphNodeParams) -> Status<Ac
         }
         CUgraphNodeType::CU_GRAPH_NODE_TYPE_GRAPH => {
             let child: CUDA_CHILD_GRAPH_NODE_PARAMS = member(params);
+            // A graph is always copied into its node: moving one there is not supported.
+            match child.ownership {
+                CUgraphChildGraphNodeOwnership::CU_GRAPH_CHILD_GRAPH_OWNERSHIP_CLONE => {}
+                CUgraphChildGraphNodeOwnership::CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE => {
+                    return Err(CudaError::NOT_SUPPORTED);
+                }
+                _ => return Err(CudaError::INVALID_VALUE),
+            }
             state.graphs.graph(number(child.graph))?;
             Ok(Action::Child(number(child.graph)))
         }

@@ -187,6 +187,7 @@ fn a_whole_graph_of_the_same_shape_replaces_the_parameters() {
     assert_eq!((failed, info.result), (None, CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_SUCCESS));
     assert!(info.errorNode.is_null() && info.errorFromNode.is_null());
     unsafe { rig.api.memset_d8.call(to, 0, 16) }.unwrap();
+    rig.synchronize(ptr::null_mut());
     rig.launch(exec, stream);
     rig.synchronize(stream);
     assert_eq!([0, 4, 8, 12].map(|offset| rig.word(to + offset)), [20, 0, 21, 20]);

@@ -110,6 +110,7 @@ fn a_copy_of_rows_and_layers_goes_where_the_structure_says() {
     let (stream, graph) = (rig.stream(1), rig.graph());
     let device = rig.device(256);
     unsafe { rig.api.memset_d8.call(device, 0, 256) }.unwrap();
+    rig.synchronize(ptr::null_mut());
     let source: Vec<u8> = (0..=255).collect();
     // Two layers of two rows of three bytes, from (1, 1, 0) to (2, 0, 1).
     let copy = CUDA_MEMCPY3D {
