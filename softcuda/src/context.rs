@@ -86,6 +86,7 @@ impl State {
             self.release(&block);
         }
         self.forget_arrays(context);
+        self.forget_modules(context);
         self.contexts.remove(context);
     }
 }

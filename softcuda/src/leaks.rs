@@ -27,6 +27,18 @@ impl Machine {
         let objects = state.graphs.live_objects();
         lines.extend(objects.iter().map(|handle| format!("user object {handle:#x}")));
         lines.extend(state.events.handles().iter().map(|handle| format!("event {handle:#x}")));
+        lines.extend(state.pools.created().iter().map(|handle| format!("memory pool {handle:#x}")));
+        lines.extend(state.arrays.handles().iter().map(|handle| format!("array {handle:#x}")));
+        lines.extend(state.modules.libraries.handles().iter().map(|handle| format!("library {handle:#x}")));
+        for handle in state.modules.modules.handles() {
+            if state.modules.modules.get(handle).is_some_and(|module| module.library.is_none()) {
+                lines.push(format!("module {handle:#x}"));
+            }
+        }
+        let physicals = state.vmm.physicals.handles();
+        lines.extend(physicals.iter().map(|handle| format!("physical memory {handle:#x}")));
+        let reserved = state.vmm.reservations.keys();
+        lines.extend(reserved.map(|address| format!("reserved addresses {address:#x}")));
         for block in state.memory.blocks() {
             lines.push(format!("{:?} memory {:#x} of {} bytes", block.kind, block.device, block.size));
         }

@@ -13,7 +13,7 @@
 //! | `config`, `report`, `thread`, `handle` | what a machine looks like, what checks say, the calling thread, handles |
 //! | `memory` | allocations by address, what copies and fills do |
 //! | `sched` | operations, their dependencies, which runs when |
-//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed`, `array` | one simulated machine and its objects |
+//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed`, `array`, `module` | one simulated machine and its objects |
 //! | `task`, `submit` | from a call's arguments to an operation of a stream |
 //! | `graph`, `capture` | work described once and launched often; streams that describe it |
 //! | `abi` | the exported entry points, one file a family |
@@ -38,6 +38,7 @@ mod location;
 mod machine;
 mod managed;
 mod memory;
+mod module;
 mod pool;
 mod report;
 mod sched;
@@ -49,5 +50,6 @@ mod thread;
 mod vmm;
 
 pub use config::{Checks, Config, Fault, Schedule};
+pub use module::KernelArguments;
 pub use report::{Check, Violation};
 pub use simulator::{Binding, Bytes, Simulator, entry_point};

@@ -21,6 +21,7 @@ use crate::handle::{Kind, Registry};
 use crate::managed::Advice;
 use crate::memory;
 use crate::memory::transfer::Copy;
+use crate::module::Modules;
 use crate::pool::Pools;
 use crate::report::{self, Check, Violation};
 use crate::sched::Queue;
@@ -59,6 +60,7 @@ pub(crate) struct State {
     pub(crate) pools: Pools,
     pub(crate) advice: Advice,
     pub(crate) arrays: Registry<Array>,
+    pub(crate) modules: Modules,
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
@@ -88,6 +90,7 @@ impl State {
             pools: Pools::new(id),
             advice: Advice::default(),
             arrays: Registry::new(Kind::Array, id),
+            modules: Modules::new(id),
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),

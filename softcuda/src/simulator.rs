@@ -2,12 +2,14 @@
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
+use std::sync::Arc;
 
 use wharf_sys::CudaError;
 
 use crate::abi;
 use crate::config::Config;
 use crate::machine::Machine;
+use crate::module::{KernelArguments, Native};
 use crate::report::Violation;
 use crate::thread::Thread;
 
@@ -78,6 +80,33 @@ impl Simulator {
     /// that have not run never do, and later calls in every context return `code`.
     pub fn fault_devices(&self, code: CudaError) {
         self.machine.fault_devices(code);
+    }
+
+    /// Lets native code stand for the kernel `name` of every module and library: a launch runs
+    /// `body` in the order of its stream, or in its place in a graph. `sizes` are the bytes of
+    /// the kernel's parameters, whose values are those of the launch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use softcuda::{Config, Simulator};
+    ///
+    /// let simulator = Simulator::new(Config::default());
+    /// // One parameter, an address of four bytes.
+    /// simulator.register_kernel("count", &[8], |arguments| {
+    ///     let word: *mut u32 = std::ptr::with_exposed_provenance_mut(arguments.number(0) as usize);
+    ///     // SAFETY: the launch names device memory of at least four bytes.
+    ///     unsafe { *word += arguments.grid()[0] };
+    /// });
+    /// ```
+    pub fn register_kernel(
+        &self,
+        name: &str,
+        sizes: &[usize],
+        body: impl Fn(&KernelArguments) + Send + Sync + 'static,
+    ) {
+        let native = Native { sizes: sizes.to_vec(), body: Arc::new(body) };
+        self.machine.lock().modules.natives.insert(name.to_owned(), native);
     }
 
     /// What the checks have found so far.

@@ -14,6 +14,7 @@ use crate::machine::{Machine, State};
 use crate::memory::Block;
 use crate::memory::table::host_address;
 use crate::memory::transfer::{Copy, Fill, Side};
+use crate::module::Launch;
 use crate::report::{Check, Violation};
 use crate::sched::Work;
 use crate::sched::work::{Condition, MemOp, Opaque, UserData};
@@ -108,7 +109,7 @@ pub(crate) struct FillTask {
 }
 
 /// A launch of a kernel, as the program described it. The pointers are handed back to who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct KernelTask {
     pub(crate) function: u64,
     pub(crate) kernel: u64,
@@ -119,6 +120,8 @@ pub(crate) struct KernelTask {
     pub(crate) shared: u32,
     pub(crate) params: Opaque<*mut *mut c_void>,
     pub(crate) extra: Opaque<*mut *mut c_void>,
+    /// The native code that stands for the kernel, with the parameters' values.
+    pub(crate) native: Option<Launch>,
 }
 
 /// One stream memory operation.
@@ -169,7 +172,11 @@ impl Machine {
                 Work::MemOps(ops?, 0)
             }
             // Kernels are out of scope: only their place in the order counts.
-            Task::Kernel(_) => Work::Nothing,
+            Task::Kernel(KernelTask { native: None, .. }) => Work::Nothing,
+            Task::Kernel(KernelTask { native: Some(launch), .. }) => {
+                let launch = launch.clone();
+                Work::Native(Box::new(move || launch.run()))
+            }
         })
     }
 

@@ -6,9 +6,10 @@ use wharf_sys::bindings::*;
 
 use super::call::input;
 use super::graph_node::{Place, get, node_context, set};
+use super::launch::Shape;
 use super::{Call, Status, exports, out, valid};
 use crate::graph::node::Action;
-use crate::handle::{Kind, decode, number, to_pointer};
+use crate::handle::{number, to_pointer};
 use crate::machine::State;
 use crate::sched::work::Opaque;
 use crate::task::KernelTask;
@@ -65,24 +66,17 @@ pub(crate) fn kernel_node(call: Call, state: &State, params: &CUDA_KERNEL_NODE_P
     let (function, kernel) = (number(params.func), number(params.kern));
     // Exactly one of the two names the kernel.
     let named = if function == 0 { kernel } else { function };
-    if function != 0 && kernel != 0 || decode(Kind::Function, named).is_none() {
+    if function != 0 && kernel != 0 || named == 0 {
         return Err(CudaError::INVALID_VALUE);
     }
-    let grid = [params.gridDimX, params.gridDimY, params.gridDimZ];
-    let block = [params.blockDimX, params.blockDimY, params.blockDimZ];
-    if grid.contains(&0) || block.contains(&0) {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    Ok(Action::Kernel(KernelTask {
-        function,
-        kernel,
-        context: node_context(call, state, params.ctx)?,
-        grid,
-        block,
+    let shape = Shape {
+        grid: [params.gridDimX, params.gridDimY, params.gridDimZ],
+        block: [params.blockDimX, params.blockDimY, params.blockDimZ],
         shared: params.sharedMemBytes,
-        params: Opaque(params.kernelParams),
-        extra: Opaque(params.extra),
-    }))
+    };
+    let context = node_context(call, state, params.ctx)?;
+    let task = call.kernel_task(state, named, shape, params.kernelParams, params.extra)?;
+    Ok(Action::Kernel(KernelTask { function, kernel, context, ..task }))
 }
 
 /// The parameters that describe a kernel.

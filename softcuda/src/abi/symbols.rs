@@ -47,6 +47,9 @@ pub(crate) enum Found {
 
 /// Finds the newest signature of `name` that CUDA `version` has.
 pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
+    // Since CUDA 12 the header's plain name stands for the form with flags.
+    let name =
+        if name == "cuGraphInstantiate" && version >= 12_000 { "cuGraphInstantiateWithFlags" } else { name };
     let mut newest: Option<&Symbol> = None;
     let mut known = false;
     for symbol in tables().flatten().filter(|symbol| symbol.name == name) {
@@ -103,6 +106,10 @@ families! {
     pool
     managed
     pointer
+    module
+    library
+    function
+    launch
     capture
     graph
     graph_edges

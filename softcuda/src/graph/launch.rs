@@ -181,7 +181,7 @@ impl Machine {
             Action::Fill(fill) => Task::Fill(fill.task),
             Action::Host(host) => Task::Host(host.function, host.data),
             Action::MemOps(ops) => Task::MemOps(ops.tasks.clone()),
-            Action::Kernel(kernel) => Task::Kernel(*kernel),
+            Action::Kernel(kernel) => Task::Kernel(kernel.clone()),
         };
         self.prepare(state, call, &task, When::Launch).unwrap_or_else(|_| {
             Work::Apply(Box::new(move |state| state.lose(context, CudaError::ILLEGAL_ADDRESS)))

@@ -38,7 +38,7 @@ impl Action {
                 flags: 0,
                 context,
             }),
-            Task::Kernel(kernel) => Self::Kernel(*kernel),
+            Task::Kernel(kernel) => Self::Kernel(kernel.clone()),
         })
     }
 }

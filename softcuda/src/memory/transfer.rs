@@ -261,3 +261,10 @@ fn across(direction: Direction, remote: u64, local: *mut u8, size: usize) -> Res
     }
     Ok(())
 }
+
+/// Writes the first bytes of an allocation that nobody knows yet.
+pub(crate) fn write_begin(block: &Block, bytes: &[u8]) {
+    let len = bytes.len().min(block.size);
+    // SAFETY: the block owns `size` mapped bytes, of which these are the first.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(block.host), len) };
+}

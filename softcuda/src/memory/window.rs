@@ -37,8 +37,6 @@ pub(crate) struct Window {
     number: u64,
     address: u64,
     size: usize,
-    /// Where in the physical allocation it begins, in bytes.
-    pub(crate) offset: u64,
     /// Keeps the bytes.
     _bytes: Arc<Bytes>,
 }
@@ -86,14 +84,7 @@ impl Reservation {
         }
         granules.extend(granules_of(address, size).map(|granule| (granule, number)));
         drop(granules);
-        Some(Window {
-            reservation: Arc::clone(self),
-            number,
-            address,
-            size,
-            offset,
-            _bytes: Arc::clone(bytes),
-        })
+        Some(Window { reservation: Arc::clone(self), number, address, size, _bytes: Arc::clone(bytes) })
     }
 }
 
