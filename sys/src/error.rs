@@ -101,13 +101,23 @@ pub enum Error {
         /// The CUDA version it came with, as 1000 * major + 10 * minor.
         introduced: u32,
     },
+    /// The system call `call` failed.
+    System {
+        /// The system call.
+        call: &'static str,
+        /// What it left in `errno`.
+        errno: i32,
+    },
+    /// The process is a fork of the one that has the driver, which is of no use here.
+    Forked,
 }
 
 impl Error {
-    /// The entry point that failed.
+    /// The entry point or the system call that failed.
     pub fn call(&self) -> &'static str {
         match self {
-            Self::Driver { call, .. } | Self::Unsupported { call, .. } => call,
+            Self::Driver { call, .. } | Self::Unsupported { call, .. } | Self::System { call, .. } => call,
+            Self::Forked => "fork",
         }
     }
 
@@ -115,7 +125,7 @@ impl Error {
     pub fn code(&self) -> Option<CudaError> {
         match self {
             Self::Driver { code, .. } => Some(*code),
-            Self::Unsupported { .. } => None,
+            Self::Unsupported { .. } | Self::System { .. } | Self::Forked => None,
         }
     }
 }
@@ -129,6 +139,10 @@ impl fmt::Display for Error {
                 version(f, *introduced)?;
                 f.write_str(", so update the driver")
             }
+            Self::System { call, errno } => {
+                write!(f, "{call}: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+            Self::Forked => f.write_str("the process was forked: a child has no driver, so exec or exit"),
         }
     }
 }
