@@ -11,8 +11,27 @@
 //!    0             ^ offsets: multiples of granularity()
 //! ```
 
+mod device;
+mod granule;
+mod host_span;
+mod huge_page;
+mod mapped_span;
+mod numa;
+mod owner;
+mod piece_map;
+mod pinned;
+mod registered_span;
+mod registration;
+mod report;
+mod span;
 mod unbacked;
+mod whole_span;
 
+pub use self::device::DeviceMemoryResource;
+pub use self::huge_page::PageTier;
+pub use self::numa::NumaNode;
+pub use self::pinned::{PinnedMemoryResource, PinnedOptions};
+pub use self::report::{Backing, Pages, ResourceReport};
 pub use self::unbacked::{Faults, UnbackedResource};
 
 use crate::error::Error;

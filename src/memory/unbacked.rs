@@ -1,10 +1,11 @@
 //! Addresses with nothing behind them: what tests and benchmarks run a pool on.
 
-#![expect(unsafe_code, reason = "maps and unmaps address space")]
+#![expect(unsafe_code, reason = "vouches for addresses")]
 
 use std::io;
-use std::ptr::{self, NonNull};
 
+use super::granule::{GRANULARITY, SPAN_ALIGNMENT};
+use super::host_span::HostSpan;
 use super::{MemoryKind, MemoryResource};
 use crate::error::{CudaError, Error};
 use crate::lockfree::bitmap::{Bitmaps, Bits};
@@ -30,7 +31,7 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// ```
 #[derive(Debug)]
 pub struct UnbackedResource {
-    span: Mapping,
+    span: HostSpan,
     /// One bit a granule: free = not committed.
     uncommitted: Bitmaps,
     committed: AtomicUsize,
@@ -50,7 +51,7 @@ impl UnbackedResource {
         let uncommitted = Bitmaps::new(1, granules);
         uncommitted.get(0).fill(granules);
         Ok(Self {
-            span: Mapping::reserve(size)?,
+            span: HostSpan::reserve(size, SPAN_ALIGNMENT)?,
             uncommitted,
             committed: AtomicUsize::new(0),
             commits: Faults::default(),
@@ -83,20 +84,20 @@ impl UnbackedResource {
         };
         offset.is_multiple_of(GRANULARITY)
             && len.is_multiple_of(GRANULARITY)
-            && offset + len <= self.span.size
+            && offset + len <= self.span.size()
             && granules.into_iter().all(flip)
     }
 }
 
-// SAFETY: `Mapping` keeps its addresses until the drop, and its alignment was made to be the
+// SAFETY: `HostSpan` keeps its addresses until the drop, and its alignment was made to be the
 // granularity. There is no memory to vouch for: no kind's promise says that it can be touched.
 unsafe impl MemoryResource for UnbackedResource {
     fn base(&self) -> u64 {
-        self.span.base.as_ptr().addr() as u64
+        self.span.base()
     }
 
     fn size(&self) -> usize {
-        self.span.size
+        self.span.size()
     }
 
     fn granularity(&self) -> usize {
@@ -164,51 +165,6 @@ impl Faults {
         Err(Error::Driver { call, code })
     }
 }
-
-/// Address space that belongs to this object, aligned to [`ALIGN`].
-#[derive(Debug)]
-struct Mapping {
-    base: NonNull<u8>,
-    size: usize,
-    /// What `mmap` returned, before alignment.
-    start: NonNull<libc::c_void>,
-}
-
-impl Mapping {
-    fn reserve(size: usize) -> io::Result<Self> {
-        let with_slack = size + ALIGN;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping at an address of the system's choice touches no other.
-        let start = unsafe { libc::mmap(ptr::null_mut(), with_slack, libc::PROT_NONE, flags, -1, 0) };
-        let found = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED);
-        let Some(start) = found else { return Err(io::Error::last_os_error()) };
-        let base = start.cast::<u8>().map_addr(|address| {
-            // Of a mapping larger by `ALIGN`, the aligned part fits and is not at 0.
-            address.saturating_add(address.get().wrapping_neg() & (ALIGN - 1))
-        });
-        Ok(Self { base, size, start })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `reserve` mapped exactly this, and only this object unmaps it.
-        let result = unsafe { libc::munmap(self.start.as_ptr(), self.size + ALIGN) };
-        debug_assert_eq!(result, 0, "munmap of a mapping of ours");
-    }
-}
-
-// SAFETY: the pointers are never read or written through; they are addresses.
-unsafe impl Send for Mapping {}
-
-// SAFETY: as for Send; nothing about a mapping changes before its drop.
-unsafe impl Sync for Mapping {}
-
-/// Of the start of the span: more than the granularity, as drivers give it.
-const ALIGN: usize = 64 << 20;
-
-/// As that of device memory.
-const GRANULARITY: usize = 2 << 20;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

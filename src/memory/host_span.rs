@@ -1,0 +1,200 @@
+//! Addresses of the host, and pages put behind pieces of them.
+
+#![expect(unsafe_code, reason = "maps and unmaps address space")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::process;
+use std::ptr::{self, NonNull};
+
+use crate::error::Error;
+
+/// Address space that belongs to this object and is not accessible until opened.
+///
+/// Pages that are opened are not inherited by a forked child: a page that the device uses would
+/// otherwise become a copy on the next write, in the parent or in the child.
+///
+/// Offsets and lengths are multiples of the page size, and of 2 MiB where huge pages are asked for.
+#[derive(Debug)]
+pub(super) struct HostSpan {
+    base: NonNull<u8>,
+    size: usize,
+    /// What `mmap` returned, before alignment.
+    start: NonNull<libc::c_void>,
+    mapped: usize,
+    /// The process in which it is to be unmapped: a child has no such mapping.
+    process: Option<u32>,
+}
+
+impl HostSpan {
+    /// Reserves `size` bytes of addresses at a multiple of `align`, a power of two.
+    pub(super) fn reserve(size: usize, align: usize) -> io::Result<Self> {
+        let mapped = size.checked_add(align).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the system's choice touches no other.
+        let start = unsafe { libc::mmap(ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
+        let found = NonNull::new(start).filter(|start| start.as_ptr() != libc::MAP_FAILED);
+        let Some(start) = found else { return Err(io::Error::last_os_error()) };
+        let base = start.cast::<u8>().map_addr(|address| {
+            // Of a mapping larger by `align`, the aligned part fits and is not at 0.
+            address.saturating_add(address.get().wrapping_neg() & (align - 1))
+        });
+        let span = Self { base, size, start, mapped, process: Some(process::id()) };
+        span.keep_from_children(0, size);
+        Ok(span)
+    }
+
+    /// The address of the first byte.
+    pub(super) fn base(&self) -> u64 {
+        self.base.as_ptr().expose_provenance() as u64
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The byte at `offset`.
+    pub(super) fn at(&self, offset: usize) -> *mut u8 {
+        self.base.as_ptr().wrapping_add(offset)
+    }
+
+    /// Makes pages of the usual size accessible. They get memory when they are touched.
+    pub(super) fn open(&self, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: the range is part of this mapping, and nobody has a use for it while it is closed.
+        let result =
+            unsafe { libc::mprotect(self.at(offset).cast(), len, libc::PROT_READ | libc::PROT_WRITE) };
+        check("mprotect", result)
+    }
+
+    /// Makes pages of 2 MiB from the system's pool of them accessible.
+    ///
+    /// They are mapped elsewhere and moved here, so that an empty pool leaves the range as it was.
+    pub(super) fn open_huge(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the system's choice touches no other.
+        let pages = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+        if pages == libc::MAP_FAILED {
+            return Err(last("mmap"));
+        }
+        let target = self.at(offset).cast::<libc::c_void>();
+        // SAFETY: `pages` is ours, and replaces a part of this mapping for which nobody has a use
+        // while it is closed.
+        let moved =
+            unsafe { libc::mremap(pages, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target) };
+        if moved == libc::MAP_FAILED {
+            let error = last("mremap");
+            // SAFETY: mapped above, and nobody else knows of it.
+            unsafe { libc::munmap(pages, len) };
+            return Err(error);
+        }
+        self.keep_from_children(offset, len);
+        Ok(())
+    }
+
+    /// Maps pages of a file, as `access` says, shared with everybody who maps them.
+    pub(super) fn open_file(&self, file: &impl AsRawFd, len: usize, access: i32) -> Result<(), Error> {
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: the range is the beginning of this mapping, and nobody has a use for it while it
+        // is closed.
+        let mapped = unsafe { libc::mmap(self.at(0).cast(), len, access, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(last("mmap"));
+        }
+        self.keep_from_children(0, len);
+        Ok(())
+    }
+
+    /// Gives the pages back, with every advice and policy, and keeps the addresses.
+    pub(super) fn close(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: the range is part of this mapping, and the caller has no more use for what is
+        // in it.
+        let mapped = unsafe { libc::mmap(self.at(offset).cast(), len, libc::PROT_NONE, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(last("mmap"));
+        }
+        // As at the beginning, so that the system sees one mapping again.
+        self.keep_from_children(offset, len);
+        Ok(())
+    }
+
+    /// Gives every page memory now instead of on the first touch.
+    pub(super) fn populate(&self, offset: usize, len: usize) -> Result<(), Error> {
+        match self.advise(offset, len, libc::MADV_POPULATE_WRITE) {
+            // Linux before 5.14 does not know it.
+            Err(Error::System { errno: libc::EINVAL, .. }) => {
+                self.touch(offset, len);
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Lets the drop unmap nothing: somebody may still use the memory.
+    pub(super) fn leak(&mut self) {
+        self.process = None;
+    }
+
+    /// Gives the system an advice about pages.
+    pub(super) fn advise(&self, offset: usize, len: usize, advice: i32) -> Result<(), Error> {
+        // SAFETY: the range is part of this mapping; of the advices that callers pass, none
+        // discards what is in it.
+        let result = unsafe { libc::madvise(self.at(offset).cast(), len, advice) };
+        check("madvise", result)
+    }
+
+    /// Writes to every page of a range that was just opened, and is zero.
+    fn touch(&self, offset: usize, len: usize) {
+        for page in (offset..offset + len).step_by(page_size()) {
+            // SAFETY: open for writing, and nobody else has a use for it yet.
+            unsafe { self.at(page).write_volatile(0) };
+        }
+    }
+
+    fn keep_from_children(&self, offset: usize, len: usize) {
+        let kept = self.advise(offset, len, libc::MADV_DONTFORK);
+        debug_assert_eq!(kept, Ok(()), "a mapping of ours can be kept from children");
+    }
+}
+
+impl Drop for HostSpan {
+    fn drop(&mut self) {
+        if self.process != Some(process::id()) {
+            return;
+        }
+        // SAFETY: `reserve` mapped exactly this, only this object unmaps it, and whoever drops it
+        // has no more use for what is in it.
+        let result = unsafe { libc::munmap(self.start.as_ptr(), self.mapped) };
+        debug_assert_eq!(result, 0, "munmap of a mapping of ours");
+    }
+}
+
+// SAFETY: only `touch` reads or writes through the pointers, and only what its caller has just
+// opened; otherwise they are addresses.
+unsafe impl Send for HostSpan {}
+
+// SAFETY: as for Send; the fields do not change before the drop.
+unsafe impl Sync for HostSpan {}
+
+/// The size of a page that is not huge, in bytes.
+pub(super) fn page_size() -> usize {
+    // SAFETY: no precondition.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+/// The error of the system call that just returned `result`, if there is one.
+pub(super) fn check(call: &'static str, result: i32) -> Result<(), Error> {
+    if result == 0 { Ok(()) } else { Err(last(call)) }
+}
+
+/// The error that the system call which just failed has left.
+pub(super) fn last(call: &'static str) -> Error {
+    system(call, &io::Error::last_os_error())
+}
+
+/// An error of the system, in the words of this crate.
+pub(super) fn system(call: &'static str, error: &io::Error) -> Error {
+    Error::System { call, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+}

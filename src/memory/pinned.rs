@@ -1,0 +1,129 @@
+//! Pinned (page-locked) memory of the host.
+
+#![expect(unsafe_code, reason = "vouches for addresses")]
+
+use wharf_sys::bindings::{CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE};
+
+use super::huge_page::PageTier;
+use super::numa::NumaNode;
+use super::registered_span::RegisteredSpan;
+use super::registration::PIECE_LIMIT;
+use super::span::{Span, resource_of_span};
+use super::whole_span::{Source, WholeSpan};
+use crate::driver::{Context, DeviceAttribute};
+use crate::error::Error;
+use crate::profile::range;
+
+/// Pinned host memory that the device reads and writes, cached by the CPU as any memory.
+///
+/// Pages are taken near the device, huge where possible, filled before they are pinned, not inherited
+/// by forked children, and registered with the driver for every context, at most
+/// [`PinnedOptions::piece_limit`] bytes at once. What was obtained is in the
+/// [`report`](Self::report). Where the driver cannot register memory, the span is one allocation.
+///
+/// It may be shared between threads. Dropped, it gives everything back; after an error, or when the
+/// context is lost, it leaks what the device may still use, which counts in
+/// [`Context::drop_errors`].
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// use wharf::Context;
+/// use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
+///
+/// let context = Context::retain(&driver.device(0)?)?;
+/// let resource = PinnedMemoryResource::new(&context, 1 << 30, PinnedOptions::default())?;
+/// // SAFETY: the range is not committed, and nobody else uses this resource.
+/// unsafe { resource.commit(0, resource.granularity()) }?;
+/// assert_eq!(resource.report().registered, resource.granularity());
+/// assert!(resource.device_address(0, 1000).is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # References
+///
+/// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+#[derive(Debug)]
+#[doc(alias = "cuMemHostRegister")]
+#[doc(alias = "cuMemHostAlloc")]
+pub struct PinnedMemoryResource {
+    span: Box<dyn Span>,
+}
+
+impl PinnedMemoryResource {
+    /// Reserves `size` bytes of addresses, rounded up to whole granules of 2 MiB.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::System`]: the process may not have so many addresses.
+    /// * [`Error::Driver`]: the context is lost, or, where the driver cannot register memory, has
+    ///   no `size` bytes.
+    pub fn new(context: &Context, size: usize, options: PinnedOptions) -> Result<Self, Error> {
+        let _range = range!("wharf::memory::pinned");
+        let device = context.device();
+        let span: Box<dyn Span> = if device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
+            let node = options.numa_node.number(device)?;
+            let PinnedOptions { page_tier, piece_limit, .. } = options;
+            Box::new(RegisteredSpan::new(context, size, page_tier, node, piece_limit)?)
+        } else {
+            let flags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP;
+            Box::new(WholeSpan::new(context, size, Source::Host(flags))?)
+        };
+        Ok(Self { span })
+    }
+}
+
+resource_of_span!(
+    PinnedMemoryResource,
+    Pinned,
+    "wharf::memory::pinned::commit",
+    "wharf::memory::pinned::decommit"
+);
+
+/// Options of a [`PinnedMemoryResource`].
+///
+/// # Examples
+///
+/// ```
+/// use wharf::memory::{NumaNode, PageTier, PinnedOptions};
+///
+/// let options = PinnedOptions::default().page_tier(PageTier::Explicit).numa_node(NumaNode::Any);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinnedOptions {
+    page_tier: PageTier,
+    numa_node: NumaNode,
+    piece_limit: usize,
+}
+
+impl PinnedOptions {
+    /// Sets the best kind of pages to try for. By default [`PageTier::Transparent`].
+    #[must_use]
+    pub fn page_tier(self, page_tier: PageTier) -> Self {
+        Self { page_tier, ..self }
+    }
+
+    /// Sets the NUMA node to take pages from. By default the device's.
+    #[must_use]
+    pub fn numa_node(self, numa_node: NumaNode) -> Self {
+        Self { numa_node, ..self }
+    }
+
+    /// Limits a registration, in bytes, rounded up to whole granules. By default 256 MiB.
+    ///
+    /// A longer commit has several registrations. One copy does not cross from one to the next.
+    #[must_use]
+    pub fn piece_limit(self, piece_limit: usize) -> Self {
+        Self { piece_limit, ..self }
+    }
+}
+
+impl Default for PinnedOptions {
+    fn default() -> Self {
+        Self { page_tier: PageTier::default(), numa_node: NumaNode::default(), piece_limit: PIECE_LIMIT }
+    }
+}
