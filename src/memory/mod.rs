@@ -12,9 +12,12 @@
 //! ```
 
 mod device;
+mod file_mapped;
+mod file_span;
 mod granule;
 mod host_span;
 mod huge_page;
+mod managed;
 mod mapped_span;
 mod numa;
 mod owner;
@@ -26,13 +29,17 @@ mod report;
 mod span;
 mod unbacked;
 mod whole_span;
+mod write_combined;
 
 pub use self::device::DeviceMemoryResource;
+pub use self::file_mapped::FileMappedMemoryResource;
 pub use self::huge_page::PageTier;
+pub use self::managed::{Advice, Location, ManagedMemoryResource};
 pub use self::numa::NumaNode;
 pub use self::pinned::{PinnedMemoryResource, PinnedOptions};
 pub use self::report::{Backing, Pages, ResourceReport};
 pub use self::unbacked::{Faults, UnbackedResource};
+pub use self::write_combined::WriteCombinedMemoryResource;
 
 use crate::error::Error;
 
@@ -120,6 +127,8 @@ pub unsafe trait MemoryResource: Send + Sync {
 pub enum MemoryKind {
     /// Pinned (page-locked) host memory that the device can read and write.
     Pinned,
+    /// Pinned host memory past the CPU's caches, which the host only writes.
+    WriteCombined,
     /// Memory of one device.
     Device,
     /// Managed memory: one address for host and device.
