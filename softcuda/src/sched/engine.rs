@@ -170,6 +170,14 @@ impl Machine {
                 continue;
             }
             state = self.look_at_blocked(state);
+            // The lock was away in there: who came in the meantime saw no idle engine to wake.
+            if state.stopping {
+                break;
+            }
+            if let Some(job) = state.queue.take(Taker::Engine) {
+                state = self.run(state, job);
+                continue;
+            }
             let pause = self.pause(&state);
             state.idle_engines += 1;
             match pause {
