@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn print_device(api: &Api, ordinal: i32, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let (mut device, mut memory, mut name) = (0, 0, [0 as c_char; 64]);
+    let (mut device, mut memory, mut name): (_, _, [c_char; 64]) = (0, 0, [0; 64]);
     // SAFETY: the result is a local.
     unsafe { api.device_get.call(&raw mut device, ordinal) }?;
     // SAFETY: the buffer has 64 bytes.

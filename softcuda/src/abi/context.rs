@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 //! Contexts: primary and created, and which one is current.
 
-use core::ffi::{c_int, c_uint};
+use core::ffi::{c_int, c_uint, c_void};
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
@@ -24,6 +24,14 @@ type PFN_cuCtxPushCurrent_v2000 = PFN_cuCtxPushCurrent_v4000;
 #[expect(non_camel_case_types, reason = "named as NVIDIA\'s header names them")]
 type PFN_cuCtxPopCurrent_v2000 = PFN_cuCtxPopCurrent_v4000;
 
+/// The forms with execution affinity and graphics clients, which this device has neither of.
+#[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]
+type PFN_cuCtxCreate_v11040 =
+    Option<unsafe extern "C" fn(*mut CUcontext, *mut c_void, c_int, c_uint, CUdevice) -> CUresult>;
+#[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]
+type PFN_cuCtxCreate_v12050 =
+    Option<unsafe extern "C" fn(*mut CUcontext, *mut CreateParams, c_uint, CUdevice) -> CUresult>;
+
 exports! {
     Always PFN_cuDevicePrimaryCtxRetain_v7000: cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) => primary_retain;
     Always PFN_cuDevicePrimaryCtxRelease_v7000: cuDevicePrimaryCtxRelease(device: CUdevice) => primary_release;
@@ -34,6 +42,8 @@ exports! {
     Always PFN_cuDevicePrimaryCtxSetFlags_v11000: cuDevicePrimaryCtxSetFlags_v2(device: CUdevice, flags: c_uint) => primary_set_flags;
     Always PFN_cuDevicePrimaryCtxGetState_v7000: cuDevicePrimaryCtxGetState(device: CUdevice, flags: *mut c_uint, active: *mut c_int) => primary_get_state;
     Always PFN_cuCtxCreate_v3020: cuCtxCreate_v2(context: *mut CUcontext, flags: c_uint, device: CUdevice) => create;
+    Always PFN_cuCtxCreate_v11040: cuCtxCreate_v3(context: *mut CUcontext, affinities: *mut c_void, count: c_int, flags: c_uint, device: CUdevice) => create_with_affinity;
+    Always PFN_cuCtxCreate_v12050: cuCtxCreate_v4(context: *mut CUcontext, params: *mut CreateParams, flags: c_uint, device: CUdevice) => create_with_params;
     Always PFN_cuCtxDestroy_v2000: cuCtxDestroy(context: CUcontext) => destroy;
     Always PFN_cuCtxDestroy_v4000: cuCtxDestroy_v2(context: CUcontext) => destroy;
     Always PFN_cuCtxPushCurrent_v2000: cuCtxPushCurrent(context: CUcontext) => push_current;
@@ -181,6 +191,49 @@ fn create(call: Call, context: *mut CUcontext, flags: c_uint, device: CUdevice) 
     let handle = call.lock().new_context(device, flags, None);
     call.thread.push_context(handle);
     out(context, to_pointer(handle))
+}
+
+/// `CUctxCreateParams`
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct CreateParams {
+    affinities: *mut c_void,
+    affinity_count: c_int,
+    graphics_client: *mut c_void,
+}
+
+fn create_with_affinity(
+    call: Call,
+    context: *mut CUcontext,
+    affinities: *mut c_void,
+    count: c_int,
+    flags: c_uint,
+    device: CUdevice,
+) -> Status {
+    if count < 0 || (count > 0) == affinities.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    if count > 0 {
+        return Err(CudaError::UNSUPPORTED_EXEC_AFFINITY);
+    }
+    create(call, context, flags, device)
+}
+
+fn create_with_params(
+    call: Call,
+    context: *mut CUcontext,
+    params: *mut CreateParams,
+    flags: c_uint,
+    device: CUdevice,
+) -> Status {
+    if params.is_null() {
+        return create(call, context, flags, device);
+    }
+    let params = super::call::input(params.cast_const())?;
+    if !params.graphics_client.is_null() {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    create_with_affinity(call, context, params.affinities, params.affinity_count, flags, device)
 }
 
 fn destroy(call: Call, context: CUcontext) -> Status {

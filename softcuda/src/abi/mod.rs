@@ -48,6 +48,7 @@ mod memset;
 mod module;
 mod pointer;
 mod pool;
+mod profiler;
 mod stream;
 mod symbols;
 mod user_object;

@@ -101,6 +101,7 @@ families! {
     stream
     event
     memop
+    profiler
     vmm
     alloc_async
     pool

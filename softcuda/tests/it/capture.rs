@@ -114,7 +114,7 @@ fn asking_or_waiting_for_a_capturing_stream_is_900() {
     extern "C" fn nothing(_: CUstream, _: wharf_sys::bindings::CUresult, _: *mut std::ffi::c_void) {}
     let call_back =
         |rig: &Rig| unsafe { rig.api.stream_add_callback.call(stream, Some(nothing), ptr::null_mut(), 0) };
-    let calls: [&dyn Fn(&Rig) -> Result<(), wharf_sys::Error>; 4] = [&ask, &wait, &wait_for_all, &call_back];
+    let calls: [&Asks<'_>; 4] = [&ask, &wait, &wait_for_all, &call_back];
     for call in calls {
         for mode in [GLOBAL, THREAD_LOCAL, RELAXED] {
             rig.begin(stream, mode);
@@ -409,3 +409,6 @@ fn a_stream_that_goes_takes_its_capture_along() {
     unsafe { rig.api.stream_destroy.call(a) }.unwrap();
     assert_eq!(rig.status(b), NONE);
 }
+
+/// A question or a wait that a capture may forbid.
+type Asks<'a> = dyn Fn(&Rig) -> Result<(), wharf_sys::Error> + 'a;
