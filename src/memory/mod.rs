@@ -10,6 +10,23 @@
 //!    +-------------+---------------------------+-----------+-----+
 //!    0             ^ offsets: multiples of granularity()
 //! ```
+//!
+//! | resource | reserve | commit | where the driver cannot |
+//! |---|---|---|---|
+//! | [`PinnedMemoryResource`] | addresses of the host | pages near the device, huge, filled, registered | one pinned allocation |
+//! | [`WriteCombinedMemoryResource`] | one allocation | account only | |
+//! | [`DeviceMemoryResource`] | addresses of the device | memory created and mapped | one device allocation |
+//! | [`ManagedMemoryResource`] | one allocation | account only: pages come when touched | |
+//! | [`FileMappedMemoryResource`] | a mapping of the file | pages read in or set aside, registered | pages the device does not reach |
+//!
+//! What each obtained, and how long that kept the driver busy, is in its [`ResourceReport`].
+//!
+//! # Errors
+//!
+//! A commit that fails leaves the range as it was. What cannot be taken back, then or in a decommit,
+//! stays where it is and is not used again; the drop tries once more, and leaks what the device may
+//! still have. A commit may be made while any thread captures a stream: it does not disturb the
+//! capture. In a forked child every commit and decommit is [`Error::Forked`].
 
 mod device;
 mod file_mapped;

@@ -48,8 +48,8 @@ pub(super) fn prefer(span: &HostSpan, offset: usize, len: usize, node: u32) -> R
         return Err(Error::System { call: "mbind", errno: libc::EINVAL });
     };
     *word = 1 << (node % WORD);
-    // SAFETY: the range is a part of a mapping of ours, and `nodes` has the bits announced: the
-    // kernel reads one less.
+    // The kernel reads one bit less than it is told, and an empty set would mean any node.
+    // SAFETY: the range is a part of a mapping of ours, and `nodes` has the bits that are read.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mbind,
@@ -57,7 +57,7 @@ pub(super) fn prefer(span: &HostSpan, offset: usize, len: usize, node: u32) -> R
             len,
             c_long::from(libc::MPOL_PREFERRED),
             nodes.as_ptr(),
-            NODES,
+            NODES + 1,
             0,
         )
     };

@@ -83,7 +83,7 @@ impl fmt::Debug for CudaError {
 
 impl core::error::Error for CudaError {}
 
-/// A driver call that failed. It has created nothing and lost nothing.
+/// A call to the driver or the system that failed. It has created nothing and lost nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {

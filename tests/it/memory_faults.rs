@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use wharf::memory::{
-    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, MemoryResource,
-    PinnedMemoryResource, PinnedOptions, ResourceReport, WriteCombinedMemoryResource,
+    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource,
+    PinnedOptions, ResourceReport, WriteCombinedMemoryResource,
 };
 use wharf::{Context, CudaError, Error};
 
 use crate::backend::{Config, Simulator, on_machine};
-use crate::memory_kinds::{
-    Kind, assert_balanced, commit, context_of, decommit, host_bytes, pattern, read, write,
-};
+use crate::memory_kinds::{Kind, commit, context_of, decommit, host_bytes, pattern, read, write};
 
 const GRANULE: usize = 2 << 20;
 const SIZE: usize = 16 * GRANULE;
@@ -69,7 +67,10 @@ fn commit_fails_cleanly<R: Kind>() {
             match commit(&resource, 2 * GRANULE, 3 * GRANULE) {
                 Err(error) => {
                     assert_eq!(error, Error::Driver { call, code: CudaError::OUT_OF_MEMORY });
-                    assert_eq!((state(resource.report()), machine.leaks()), (before, alive), "{call} {nth}");
+                    assert_eq!(state(resource.report()), before, "{call} {nth}");
+                    // A handle that the driver does not release is not given to it again.
+                    let kept = usize::from(call == "cuMemRelease");
+                    assert_eq!(machine.leaks().len(), alive.len() + kept, "{call} {nth}");
                     assert_eq!(resource.device_address(2 * GRANULE, 1), None);
                     commit(&resource, 2 * GRANULE, 3 * GRANULE).unwrap();
                 }
@@ -79,7 +80,7 @@ fn commit_fails_cleanly<R: Kind>() {
             works(&context, &resource, 2 * GRANULE, 3 * GRANULE);
             decommit(&resource, 2 * GRANULE, 3 * GRANULE).unwrap();
             drop((resource, context));
-            assert_eq!(machine.leaks(), Vec::<String>::new(), "{call} {nth}");
+            assert_eq!(machine.leaks().len(), usize::from(call == "cuMemRelease"), "{call} {nth}");
         });
     }
 }
