@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use wharf_sys::CudaError;
 
 use crate::machine::State;
+use crate::sched::OpId;
 use crate::stream::Role;
 
 /// A context: what streams, events and memory belong to.
@@ -27,6 +28,10 @@ pub(crate) struct Context {
     pub(crate) peers: Vec<u64>,
     /// Values of `cuCtxSetLimit`, by limit.
     pub(crate) limits: HashMap<u32, usize>,
+    /// What all later work comes behind: see `cuCtxWaitEvent`.
+    pub(crate) barrier: OpId,
+    /// How often it was made and attached to, less how often detached from.
+    pub(crate) usage: u32,
 }
 
 impl Context {
@@ -41,6 +46,8 @@ impl Context {
             per_thread: HashMap::new(),
             peers: Vec::new(),
             limits: HashMap::new(),
+            barrier: 0,
+            usage: 1,
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Function,
     Library,
     Array,
+    Link,
 }
 
 /// A decoded handle.

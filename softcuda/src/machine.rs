@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) advice: Advice,
     pub(crate) arrays: Registry<Array>,
     pub(crate) modules: Modules,
+    /// Settings of core dumps, by number.
+    pub(crate) coredump: HashMap<u32, Vec<u8>>,
     pub(crate) contexts: Registry<Context>,
     pub(crate) streams: Registry<Stream>,
     pub(crate) events: Registry<Event>,
@@ -91,6 +93,7 @@ impl State {
             advice: Advice::default(),
             arrays: Registry::new(Kind::Array, id),
             modules: Modules::new(id),
+            coredump: HashMap::new(),
             contexts: Registry::new(Kind::Context, id),
             streams: Registry::new(Kind::Stream, id),
             events: Registry::new(Kind::Event, id),

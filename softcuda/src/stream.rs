@@ -1,8 +1,12 @@
 //! Streams: which operation comes behind which.
 
+use std::collections::BTreeMap;
+
 use wharf_sys::CudaError;
+use wharf_sys::bindings::CUstreamAttrValue_v1;
 
 use crate::machine::State;
+use crate::sched::work::Opaque;
 use crate::sched::{OpId, Origin, Work};
 
 /// What makes a stream special.
@@ -27,6 +31,8 @@ pub(crate) struct Stream {
     pub(crate) id: u64,
     /// The last operation, or zero.
     pub(crate) tail: OpId,
+    /// Attributes that were set, by number.
+    pub(crate) attributes: BTreeMap<u32, Opaque<CUstreamAttrValue_v1>>,
 }
 
 /// `CU_STREAM_NON_BLOCKING`
@@ -34,7 +40,7 @@ pub(crate) const NON_BLOCKING: u32 = 1;
 
 impl Stream {
     pub(crate) fn new(context: u64, role: Role, flags: u32, priority: i32, id: u64) -> Self {
-        Self { context, role, flags, priority, id, tail: 0 }
+        Self { context, role, flags, priority, id, tail: 0, attributes: BTreeMap::new() }
     }
 
     /// Whether the legacy default stream waits for this one, and this one for it.
@@ -50,7 +56,8 @@ impl State {
     /// blocking stream behind it (CUDA driver API, stream synchronisation behaviour).
     pub(crate) fn stream_tail(&self, stream: u64) -> Result<Vec<OpId>, CudaError> {
         let this = self.streams.get(stream).ok_or(CudaError::INVALID_HANDLE)?;
-        let mut tail = vec![this.tail];
+        let barrier = self.contexts.get(this.context).map_or(0, |context| context.barrier);
+        let mut tail = vec![this.tail, barrier];
         if this.role == Role::Legacy {
             let blocking =
                 self.streams.values().filter(|other| other.context == this.context && other.is_blocking());

@@ -26,6 +26,9 @@ exports! {
         requirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS_v1, array: CUarray, device: CUdevice,
     ) => get_memory_requirements;
     Normal PFN_cuArrayGetPlane_v11020: cuArrayGetPlane(plane: *mut CUarray, array: CUarray, index: c_uint) => get_plane;
+    Normal PFN_cuDeviceGetTexture1DLinearMaxWidth_v11010: cuDeviceGetTexture1DLinearMaxWidth(
+        width: *mut usize, format: CUarray_format, channels: c_uint, device: CUdevice,
+    ) => get_texture_1d_linear_max_width;
     Normal PFN_cuMemcpyAtoD_v3020: cuMemcpyAtoD_v2(
         dst: CUdeviceptr, src: CUarray, offset: usize, size: usize,
     ) | cuMemcpyAtoD_v2_ptds => atod;
@@ -216,6 +219,21 @@ fn get_memory_requirements(
     call.device(device)?;
     let alignment = 1 << pitch.trailing_zeros();
     out(requirements, CUDA_ARRAY_MEMORY_REQUIREMENTS_v1 { size, alignment, reserved: [0; 4] })
+}
+
+fn get_texture_1d_linear_max_width(
+    call: Call,
+    width: *mut usize,
+    format: CUarray_format,
+    channels: c_uint,
+    device: CUdevice,
+) -> Status {
+    call.device(device)?;
+    let shape = Shape { width: 1, height: 0, depth: 0, format, channels, flags: 0 };
+    shape.element().ok_or(CudaError::INVALID_VALUE)?;
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LINEAR_WIDTH;
+    let limit = attributes::of(&call.machine.config, attribute, device).unwrap_or(0);
+    out(width, usize::try_from(limit).unwrap_or(0))
 }
 
 /// No format here has planes.

@@ -149,6 +149,9 @@ pub(crate) fn input<T: Copy>(pointer: *const T) -> Status<T> {
     Ok(unsafe { pointer.read() })
 }
 
+/// Arrays of more bytes than this are looked at before they are read.
+const LONG: usize = 64 << 10;
+
 /// Reads `count` arguments; a null pointer is no arguments where `count` is zero.
 pub(crate) fn inputs<T: Copy>(pointer: *const T, count: usize) -> Status<Vec<T>> {
     if count == 0 {
@@ -156,6 +159,10 @@ pub(crate) fn inputs<T: Copy>(pointer: *const T, count: usize) -> Status<Vec<T>>
     }
     let bytes = count.checked_mul(size_of::<T>()).ok_or(CudaError::INVALID_VALUE)?;
     if !valid(pointer) || bytes > 1 << 40 || !valid(pointer.wrapping_byte_add(bytes - size_of::<T>())) {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    // A count that is nonsense is told by the end of the program's memory.
+    if bytes > LONG && !crate::memory::transfer::is_mapped(pointer.expose_provenance() as u64, bytes) {
         return Err(CudaError::INVALID_VALUE);
     }
     // SAFETY: in user space and aligned; that there are `count` of them is the program's promise.

@@ -236,7 +236,7 @@ fn create_with_params(
     create_with_affinity(call, context, params.affinities, params.affinity_count, flags, device)
 }
 
-fn destroy(call: Call, context: CUcontext) -> Status {
+pub(super) fn destroy(call: Call, context: CUcontext) -> Status {
     let mut state = call.lock();
     let handle = live(&state, context)?;
     if state.contexts.get(handle).is_some_and(|context| context.retained.is_some()) {

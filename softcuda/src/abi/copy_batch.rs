@@ -11,7 +11,7 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::call::{input, inputs, out_if_any};
-use super::managed::groups_of;
+use super::managed_batch::groups_of;
 use super::{Call, Status, exports};
 use crate::handle::number;
 use crate::machine::State;

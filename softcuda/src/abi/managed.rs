@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 //! Advice about managed memory, prefetches, and what is remembered of both.
 
-use core::ffi::{c_int, c_uint, c_ulonglong, c_void};
+use core::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
@@ -25,10 +25,6 @@ exports! {
     Normal PFN_cuMemPrefetchAsync_v12020: cuMemPrefetchAsync_v2(
         pointer: CUdeviceptr, size: usize, location: CUmemLocation, flags: c_uint, stream: CUstream,
     ) | cuMemPrefetchAsync_v2_ptsz => prefetch_location;
-    Normal PFN_cuMemPrefetchBatchAsync_v13000: cuMemPrefetchBatchAsync(
-        pointers: *mut CUdeviceptr, sizes: *mut usize, count: usize, locations: *mut CUmemLocation,
-        first: *mut usize, groups: usize, flags: c_ulonglong, stream: CUstream,
-    ) | cuMemPrefetchBatchAsync_ptsz => prefetch_batch;
     Normal PFN_cuMemRangeGetAttribute_v8000: cuMemRangeGetAttribute(
         data: *mut c_void, size: usize, attribute: CUmem_range_attribute, pointer: CUdeviceptr, len: usize,
     ) => range_get_attribute;
@@ -54,7 +50,7 @@ impl Call {
     }
 
     /// Refuses a device that cannot use managed memory together with the host.
-    fn concurrent(self, location: Location) -> Status {
+    pub(super) fn concurrent(self, location: Location) -> Status {
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
         match location {
             Location::Device(_) => self.require_anywhere(attribute).map_err(|_| CudaError::INVALID_DEVICE),
@@ -65,7 +61,7 @@ impl Call {
 
 impl State {
     /// The managed allocation that contains the range.
-    fn managed(&self, address: u64, size: usize) -> Status<Arc<Block>> {
+    pub(super) fn managed(&self, address: u64, size: usize) -> Status<Arc<Block>> {
         let blocks = self.memory.cover(address, size).filter(|_| size > 0);
         let block = blocks.and_then(|blocks| blocks.into_iter().next()).ok_or(CudaError::INVALID_VALUE)?;
         let is_managed = matches!(block.kind, Kind::Managed { .. }) || self.pools.is_managed(block.kind);
@@ -148,44 +144,6 @@ fn prefetch_location(
     prefetch_to(call, &[(pointer, size, call.location(&location)?)], stream)
 }
 
-#[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
-fn prefetch_batch(
-    call: Call,
-    pointers: *mut CUdeviceptr,
-    sizes: *mut usize,
-    count: usize,
-    locations: *mut CUmemLocation,
-    first: *mut usize,
-    groups: usize,
-    flags: c_ulonglong,
-    stream: CUstream,
-) -> Status {
-    if flags != 0 || count == 0 || groups == 0 || groups > count {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let (pointers, sizes) = (inputs(pointers, count)?, inputs(sizes, count)?);
-    let (locations, first) = (inputs(locations, groups)?, inputs(first, groups)?);
-    let group_of = groups_of(&first, count)?;
-    let mut ranges = Vec::new();
-    for (index, (pointer, size)) in pointers.into_iter().zip(sizes).enumerate() {
-        ranges.push((pointer, size, call.location(&locations[group_of[index]])?));
-    }
-    // "Must not be legacy NULL stream."
-    call.forbid_legacy(stream)?;
-    prefetch_to(call, &ranges, stream)
-}
-
-/// Which group each of `count` operations is in, from the index of each group's first one:
-/// "the first entry must always be 0 … each entry must be greater than the previous entry and
-/// the last entry should be less than `count`".
-pub(super) fn groups_of(first: &[usize], count: usize) -> Status<Vec<usize>> {
-    let rises = first.windows(2).all(|pair| pair[0] < pair[1]);
-    if first.first() != Some(&0) || !rises || first.last().is_some_and(|last| *last >= count) {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    Ok((0..count).map(|index| first.partition_point(|begin| *begin <= index) - 1).collect())
-}
-
 impl Call {
     /// Refuses the legacy default stream for a call that does not take it.
     pub(super) fn forbid_legacy(self, stream: CUstream) -> Status {
@@ -195,7 +153,7 @@ impl Call {
 }
 
 /// Enqueues a point in the stream: the memory is where it is.
-fn prefetch_to(call: Call, ranges: &[(u64, usize, Location)], stream: CUstream) -> Status {
+pub(super) fn prefetch_to(call: Call, ranges: &[(u64, usize, Location)], stream: CUstream) -> Status {
     let mut state = call.lock();
     let handle = call.stream(&mut state, stream)?;
     call.forbid_on_capturing(&mut state, handle)?;

@@ -6,6 +6,7 @@ use core::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
+use super::call::out_if_any;
 use super::context::PRIORITIES;
 use super::{Call, Status, exports, out, valid};
 use crate::handle::{number, to_pointer};
@@ -29,6 +30,9 @@ exports! {
     Normal PFN_cuStreamGetFlags_v5050: cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) | cuStreamGetFlags_ptsz => get_flags;
     Normal PFN_cuStreamGetId_v12000: cuStreamGetId(stream: CUstream, id: *mut c_ulonglong) | cuStreamGetId_ptsz => get_id;
     Normal PFN_cuStreamGetCtx_v9020: cuStreamGetCtx(stream: CUstream, context: *mut CUcontext) | cuStreamGetCtx_ptsz => get_ctx;
+    Normal PFN_cuStreamGetCtx_v12050: cuStreamGetCtx_v2(
+        stream: CUstream, context: *mut CUcontext, green: *mut CUgreenCtx,
+    ) | cuStreamGetCtx_v2_ptsz => get_ctx_v2;
     Normal PFN_cuStreamGetDevice_v12080: cuStreamGetDevice(stream: CUstream, device: *mut CUdevice) | cuStreamGetDevice_ptsz => get_device;
     Normal PFN_cuStreamQuery_v2000: cuStreamQuery(stream: CUstream) | cuStreamQuery_ptsz => query;
     Normal PFN_cuStreamSynchronize_v2000: cuStreamSynchronize(stream: CUstream) | cuStreamSynchronize_ptsz => synchronize;
@@ -36,6 +40,9 @@ exports! {
         stream: CUstream, callback: CUstreamCallback, data: *mut c_void, flags: c_uint,
     ) | cuStreamAddCallback_ptsz => add_callback;
     Normal PFN_cuLaunchHostFunc_v10000: cuLaunchHostFunc(stream: CUstream, function: CUhostFn, data: *mut c_void) | cuLaunchHostFunc_ptsz => launch_host_func;
+    Normal PFN_cuLaunchHostFunc_v13010: cuLaunchHostFunc_v2(
+        stream: CUstream, function: CUhostFn, data: *mut c_void, sync_mode: c_uint,
+    ) | cuLaunchHostFunc_v2_ptsz => launch_host_func_v2;
     Normal PFN_cuStreamAttachMemAsync_v6000: cuStreamAttachMemAsync(
         stream: CUstream, pointer: CUdeviceptr, len: usize, flags: c_uint,
     ) | cuStreamAttachMemAsync_ptsz => attach_mem_async;
@@ -107,6 +114,12 @@ fn get_ctx(call: Call, stream: CUstream, context: *mut CUcontext) -> Status {
     get(call, stream, context, |_, stream| to_pointer(stream.context))
 }
 
+/// There are no green contexts.
+fn get_ctx_v2(call: Call, stream: CUstream, context: *mut CUcontext, green: *mut CUgreenCtx) -> Status {
+    get_ctx(call, stream, context)?;
+    out_if_any(green, core::ptr::null_mut())
+}
+
 fn get_device(call: Call, stream: CUstream, device: *mut CUdevice) -> Status {
     get(call, stream, device, |state, stream| {
         state.contexts.get(stream.context).map_or(0, |context| context.ordinal)
@@ -152,6 +165,20 @@ fn launch_host_func(call: Call, stream: CUstream, function: CUhostFn, data: *mut
         return Err(CudaError::INVALID_VALUE);
     }
     call.submit(stream, &Task::Host(function, UserData(data)), Return::Enqueued)
+}
+
+/// The mode says how the host's thread is to wait, which it does as it likes.
+fn launch_host_func_v2(
+    call: Call,
+    stream: CUstream,
+    function: CUhostFn,
+    data: *mut c_void,
+    sync_mode: c_uint,
+) -> Status {
+    if sync_mode > 1 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    launch_host_func(call, stream, function, data)
 }
 
 /// Attaching managed memory to a stream restricts who may touch it; here everybody may always.

@@ -106,11 +106,17 @@ families! {
     alloc_async
     pool
     managed
+    managed_batch
     pointer
     module
     library
     function
     launch
+    link
+    ipc
+    stream_attribute
+    context_event
+    tool
     capture
     graph
     graph_edges

@@ -68,7 +68,9 @@ struct Piece {
 impl Copy {
     /// The rows, cut in pieces.
     fn pieces(&self) -> impl Iterator<Item = Piece> {
-        let rows = (0..self.depth).flat_map(|layer| (0..self.height).map(move |row| (row, layer)));
+        // A copy of nothing has no rows, however many it names.
+        let (height, depth) = if self.bytes() == 0 { (0, 0) } else { (self.height, self.depth) };
+        let rows = (0..depth).flat_map(move |layer| (0..height).map(move |row| (row, layer)));
         rows.flat_map(move |(row, layer)| {
             let (src, dst) = (self.src.row(row, layer), self.dst.row(row, layer));
             (0..self.width).step_by(PIECE).map(move |done| Piece {
@@ -173,7 +175,9 @@ impl Fill {
     /// Writes the elements.
     pub(crate) fn run(&self) {
         let pattern = self.value.to_ne_bytes();
-        for row in 0..self.height {
+        // Rows of nothing are none, however many there are.
+        let height = if self.width == 0 { 0 } else { self.height };
+        for row in 0..height {
             let first = pointer(self.dst.row(row, 0));
             if self.element == 1 {
                 // SAFETY: the row lies in an allocation that this fill holds a reference to.

@@ -31,6 +31,7 @@ pub(crate) struct Modules {
     pub(crate) libraries: Registry<Library>,
     /// Functions of modules and kernels of libraries: "cuLaunchKernel also takes a `CUkernel`".
     pub(crate) functions: Registry<Function>,
+    pub(crate) links: Registry<Link>,
     /// Native code, by the name of the kernel that it stands for.
     pub(crate) natives: HashMap<String, Native>,
 }
@@ -62,6 +63,24 @@ pub(crate) struct Function {
     /// The handle of the module or library.
     pub(crate) owner: u64,
     pub(crate) attributes: BTreeMap<u32, i32>,
+}
+
+/// A link in progress.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// How many images were added.
+    pub(crate) inputs: usize,
+    /// The result, once complete.
+    pub(crate) image: Option<Box<[u8]>>,
+}
+
+impl Link {
+    /// An image like any other: opaque, beginning like machine code.
+    pub(crate) fn output() -> Box<[u8]> {
+        let mut image = vec![0; 64];
+        image[..4].copy_from_slice(b"\x7fELF");
+        image.into_boxed_slice()
+    }
 }
 
 /// Dynamic shared memory that every kernel may have, in bytes.
@@ -114,6 +133,7 @@ impl Modules {
             modules: Registry::new(Kind::Module, machine),
             libraries: Registry::new(Kind::Library, machine),
             functions: Registry::new(Kind::Function, machine),
+            links: Registry::new(Kind::Link, machine),
             natives: HashMap::new(),
         }
     }
