@@ -1,5 +1,5 @@
 //! Several threads drive one machine: streams, events, copies, memory operations, host
-//! functions, allocation. Run under ThreadSanitizer, it must report nothing.
+//! functions, allocation. Run under `ThreadSanitizer`, it must report nothing.
 //!
 //! ```text
 //! cargo run --release -p softcuda --example stress -- [THREADS] [ROUNDS]
@@ -92,7 +92,7 @@ fn work(shared: &Shared<'_>, number: u64, rounds: u64) -> Result<(), Failure> {
     done.store(0, Ordering::Release);
     let called = AtomicU64::new(0);
     for round in 1..=rounds {
-        let value = (round ^ number << 4) as u8;
+        let value = (round ^ number << 4).to_le_bytes()[0];
         while done.load(Ordering::Acquire) != round - 1 {
             std::hint::spin_loop();
         }

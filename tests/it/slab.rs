@@ -53,9 +53,8 @@ fn blocks_do_not_overlap_and_all_come_back() {
 #[test]
 fn every_size_wastes_at_most_a_fifth() {
     let pool = pool_of(2 << 30, PoolOptions::default());
-    let (mut wasted, mut count, mut size) = (0.0, 0, 2048.0);
-    while size <= (64 << 20) as f64 {
-        let asked = size as usize;
+    let (mut wasted, mut count, mut asked) = (0.0, 0, 2048);
+    while asked <= 64 << 20 {
         let block = pool.alloc(asked).unwrap();
         let waste = 1.0 - asked as f64 / pool.block_size(&block) as f64;
         assert!(waste <= 0.2, "{asked} bytes waste {waste}");
@@ -64,7 +63,8 @@ fn every_size_wastes_at_most_a_fifth() {
         pool.trim(Duration::ZERO, 0);
         wasted += waste;
         count += 1;
-        size *= 1.001;
+        // A thousandth larger each time.
+        asked += asked / 1000;
     }
     let mean = wasted / f64::from(count);
     println!("mean waste {mean:.4} over {count} sizes");
@@ -209,7 +209,7 @@ fn a_thread_that_ends_leaves_nothing_behind() {
             }
             drop(sender);
         });
-        let freer = scope.spawn(|| receiver.into_iter().map(|block| pool.dealloc(block)).count());
+        let freer = scope.spawn(|| receiver.into_iter().filter_map(|block| pool.dealloc(block).ok()).count());
         assert_eq!(freer.join().unwrap(), 100);
     });
     // `scope` waits for the closures, not for the ends of the threads.

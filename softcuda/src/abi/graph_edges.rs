@@ -178,6 +178,9 @@ pub(crate) fn edges_of(
 
 fn edge_data(data: *const CUgraphEdgeData, count: usize) -> Status<Vec<EdgeData>> {
     if data.is_null() {
+        if count > MOST_EDGES {
+            return Err(CudaError::INVALID_VALUE);
+        }
         return Ok(vec![EdgeData::default(); count]);
     }
     let check = |raw: CUgraphEdgeData| {
@@ -250,3 +253,6 @@ fn remove_dependencies_v2(
     let edges = pairs(from, to, data, count)?;
     state.graphs.remove_edges(number(graph), &edges)
 }
+
+/// More edges than this in one call are a number gone wrong.
+const MOST_EDGES: usize = 1 << 24;

@@ -31,7 +31,7 @@ fn a_pageable_source_may_be_reused_when_the_call_returns() {
     for schedule in [Schedule::Async, Schedule::Late, Schedule::Random(3)] {
         let rig = Rig::new(schedule);
         let (stream, device) = (rig.stream(1), rig.device(8));
-        let mut source = vec![1_u8; 8];
+        let mut source = [1_u8; 8];
         unsafe { rig.api.memcpy_htod_async.call(device, source.as_ptr().cast(), 8, stream) }.unwrap();
         source.fill(2);
         rig.synchronize(stream);

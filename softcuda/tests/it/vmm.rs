@@ -74,7 +74,7 @@ fn two_mappings_of_one_allocation_show_the_same_bytes() {
         let mut retained = 0;
         rig.api
             .mem_retain_allocation_handle
-            .call(&raw mut retained, ptr::without_provenance_mut(alias as usize + 9))
+            .call(&raw mut retained, ptr::without_provenance_mut(usize::try_from(alias + 9).unwrap()))
             .unwrap();
         assert_eq!(retained, physical, "the same handle that was used to map the memory");
         rig.api.mem_release.call(retained).unwrap();
