@@ -60,6 +60,7 @@ impl Call {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
 fn add_data(
     call: Call,
     link: CUlinkState,
