@@ -12,10 +12,14 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure panics")]
 
 mod bitmap;
+mod cache;
+mod registry;
 mod retire_list;
 mod run_map;
 mod slab_state;
 mod slot_state;
+mod store;
+mod upstream;
 
 use loom::cell::UnsafeCell;
 use std::sync::Arc;
@@ -25,7 +29,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 fn model(name: &str, body: impl Fn() + Send + Sync + 'static) {
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = runs.clone();
-    loom::model(move || {
+    let mut builder = loom::model::Builder::new();
+    // A store looks at more words than the 1000 that loom expects of a model.
+    builder.max_branches = 20_000;
+    builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         body();
     });

@@ -129,6 +129,23 @@ fn slab_reclass_against_alloc() {
     });
 }
 
+/// A slab is opened for a class while an allocator of that class comes by.
+#[test]
+fn slab_open_against_alloc() {
+    model("slab_open_against_alloc", || {
+        let run = Run::open(2);
+        let other = run.clone();
+        let thread = thread::spawn(move || {
+            if let Some(bits) = other.alloc(OTHER) {
+                other.free(bits);
+            }
+        });
+        assert!(run.reclass(OTHER, 1));
+        thread.join().unwrap();
+        assert!(run.state.load().is_empty());
+    });
+}
+
 /// Two threads claim one empty slab.
 #[test]
 fn slab_claim_against_claim() {

@@ -47,6 +47,26 @@ fn slot_completed_elsewhere() {
     });
 }
 
+/// Who completes a slot has read it before; the next filler writes it after.
+#[test]
+fn slot_refilled_after_the_copy() {
+    model("slot_refilled_after_the_copy", || {
+        let shared = Arc::new((SlotWord::free(), Guarded::new(1)));
+        let this = shared.0.begin().unwrap();
+        shared.0.submit(this).unwrap();
+        let other = shared.clone();
+        let completer = thread::spawn(move || {
+            other.1.own(0);
+            other.0.complete(this).unwrap();
+        });
+        while shared.0.begin().is_err() {
+            thread::yield_now();
+        }
+        shared.1.own(0);
+        completer.join().unwrap();
+    });
+}
+
 /// A completion that comes twice does not end the next use.
 #[test]
 fn slot_late_completion() {

@@ -43,6 +43,11 @@ impl Budget {
         Ok(())
     }
 
+    /// Whether `bytes` more would be more than were ever reserved.
+    pub(crate) fn would_peak(&self, bytes: usize) -> bool {
+        self.reserved.load(Relaxed) + bytes as u64 > self.peak.load(Relaxed)
+    }
+
     /// Counts `bytes` as given back, after they are decommitted.
     pub(crate) fn release(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes as u64, Relaxed);

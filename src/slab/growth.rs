@@ -147,9 +147,11 @@ impl<R: MemoryResource> Store<R> {
 
     /// Puts memory behind `len` unused granules; the run's first, claimed.
     ///
-    /// Where the limit or the span has no room, empty runs are released one by one until it has.
+    /// Where the limit or the span has no room, empty runs are released one by one until it has;
+    /// also before the pool would commit more than it ever had.
     fn commit_run(&self, len: usize, align: usize) -> Result<usize, Option<AllocError>> {
         let bytes = self.geometry.offset(len);
+        while self.budget.would_peak(bytes) && self.release_an_empty() {}
         while self.budget.reserve(bytes).is_err() {
             if !self.release_an_empty() {
                 return Err(None);

@@ -20,14 +20,14 @@ use super::store::Store;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Classes with magazines: blocks of up to 1 MiB.
-pub(crate) const CACHED_CLASSES: usize = 44;
+/// Classes with magazines: blocks of up to 1 MiB. The models make do with 1 KiB.
+pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { 44 };
 
-/// Addresses in a magazine: with the lengths, four cache lines.
-const ITEMS: usize = 30;
+/// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
+const ITEMS: usize = if cfg!(all(test, loom)) { 4 } else { 30 };
 
 /// Blocks that move at once between a magazine and the store.
-const BATCH: usize = 15;
+const BATCH: usize = ITEMS / 2;
 
 /// The blocks of one class in a cache.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Magazine {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Cache {
-    pub(super) magazines: [Magazine; CACHED_CLASSES],
+    pub(crate) magazines: [Magazine; CACHED_CLASSES],
     pub(super) preferred: [AtomicU32; SizeClass::COUNT],
 }
 
@@ -60,7 +60,7 @@ impl Magazine {
 
     /// Takes the block that was put last.
     #[inline]
-    pub(super) fn pop(&self) -> Option<u64> {
+    pub(crate) fn pop(&self) -> Option<u64> {
         let len = self.len.load(Relaxed);
         // One comparison finds both an empty magazine and the end of the array.
         let top = len.wrapping_sub(1);
@@ -71,7 +71,7 @@ impl Magazine {
 
     /// Puts a block, if there is room.
     #[inline]
-    pub(super) fn push(&self, address: u64) -> bool {
+    pub(crate) fn push(&self, address: u64) -> bool {
         let len = self.len.load(Relaxed);
         if len >= self.limit.load(Relaxed) {
             return false;
@@ -87,11 +87,14 @@ impl Magazine {
         (self.limit.load(Relaxed) as usize / 2).clamp(1, BATCH)
     }
 
-    /// Takes the `count` blocks that were put first.
-    fn take_oldest(&self, count: usize) -> ([usize; ITEMS], usize) {
+    /// Takes the `count` blocks that were put first, at most a batch.
+    fn take_oldest(&self, count: usize) -> ([usize; BATCH], usize) {
         let len = (self.len.load(Relaxed) as usize).min(ITEMS);
-        let count = count.min(len);
-        let mut taken = [0; ITEMS];
+        let count = count.min(len).min(BATCH);
+        let mut taken = [0; BATCH];
+        if count == 0 {
+            return (taken, 0);
+        }
         for (taken, item) in taken.iter_mut().zip(&self.items[..count]) {
             *taken = usize::try_from(item.load(Relaxed)).unwrap_or(usize::MAX);
         }
@@ -159,23 +162,32 @@ impl Cache {
         Ok((first.unwrap_or_default(), reserved.class))
     }
 
-    /// Takes a block for which its magazine has no room: the older half goes to the store.
+    /// Takes a block for which its magazine has no room: the older half goes to the store, or
+    /// where that is one block, this one does.
     pub(crate) fn spill<R: MemoryResource>(&self, store: &Store<R>, class: SizeClass, address: u64) {
-        if let Some(magazine) = self.magazines.get(class.index()) {
+        if let Some(magazine) = self.magazines.get(class.index())
+            && magazine.batch() > 1
+        {
             let (mut oldest, count) = magazine.take_oldest(magazine.batch());
             store.give(class, &mut oldest[..count]);
             if magazine.push(address) {
                 return;
             }
         }
-        store.give(class, &mut [usize::try_from(address).unwrap_or(usize::MAX)]);
+        let (head, index) = store.block_of(class, usize::try_from(address).unwrap_or(usize::MAX));
+        store.give_one(head, index);
     }
 
     /// Gives everything back to the store.
     pub(crate) fn drain<R: MemoryResource>(&self, store: &Store<R>) {
         for (class, magazine) in SizeClass::all().zip(&self.magazines) {
-            let (mut all, count) = magazine.take_oldest(ITEMS);
-            store.give(class, &mut all[..count]);
+            loop {
+                let (mut some, count) = magazine.take_oldest(BATCH);
+                if count == 0 {
+                    break;
+                }
+                store.give(class, &mut some[..count]);
+            }
         }
     }
 

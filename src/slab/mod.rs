@@ -30,31 +30,30 @@
 //! | `stats` | wait-free | no |
 
 mod block;
-mod budget;
+pub(crate) mod budget;
 #[cfg(not(all(test, loom)))]
 mod bundle;
 mod error;
-mod geometry;
+pub(crate) mod geometry;
 mod growth;
 #[cfg(not(all(test, loom)))]
 mod local_cache;
-mod magazine;
+pub(crate) mod magazine;
 #[cfg(not(all(test, loom)))]
 mod options;
 #[cfg(not(all(test, loom)))]
 mod pool;
 #[cfg(not(all(test, loom)))]
 mod raw;
-#[cfg(not(all(test, loom)))]
-mod registry;
+pub(crate) mod registry;
 mod size_class;
 mod span;
 #[cfg(not(all(test, loom)))]
 mod stats;
-mod store;
+pub(crate) mod store;
 #[cfg(not(all(test, loom)))]
 mod thread_cache;
-mod trim;
+pub(crate) mod trim;
 
 pub use self::block::{Block, WrongPool};
 #[cfg(not(all(test, loom)))]

@@ -17,7 +17,9 @@
 //! | `pools[s].base`, `len`, `id` | `open` | `owner_of` | Relaxed: for error messages |
 //! | `caches.free` | threads | threads | those of `lockfree::bitmap`: a cache's new owner sees it as the old one left it |
 
-use std::sync::{LazyLock, OnceLock};
+#[cfg(not(all(test, loom)))]
+use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use super::magazine::Cache;
 use crate::lockfree::bitmap::{Bitmaps, Bits};
@@ -25,17 +27,18 @@ use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Order
 use crate::sync::try_update;
 
 /// Slots of a thread. Pools beyond have no thread caches.
-pub(super) const SLOTS: usize = 64;
+pub(super) const SLOTS: usize = if cfg!(all(test, loom)) { 2 } else { 64 };
 
 /// Caches of the process. Threads beyond have none.
-const CACHES: usize = 4096;
+const CACHES: usize = if cfg!(all(test, loom)) { 1 } else { 4096 };
 
 /// The process's only registry.
+#[cfg(not(all(test, loom)))]
 pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     pools: Box<[PoolSlot]>,
     next_id: AtomicU64,
     free: Bitmaps,
@@ -52,23 +55,24 @@ struct PoolSlot {
 
 /// A cache and the pool it is used for, 0 if none.
 #[derive(Debug)]
-pub(super) struct CacheEntry {
-    pub(super) cache: Cache,
+pub(crate) struct CacheEntry {
+    pub(crate) cache: Cache,
+    /// Its number in the registry.
+    pub(crate) number: usize,
     pool: AtomicU64,
-    number: usize,
 }
 
 /// A pool's place in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seat {
+pub(crate) struct Seat {
     /// The slot of its thread caches; 0 if it has none.
-    pub(super) slot: usize,
+    pub(crate) slot: usize,
     /// A number that no other pool of the process has or had; not 0.
-    pub(super) id: u64,
+    pub(crate) id: u64,
 }
 
 impl Registry {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let free = Bitmaps::new(1, CACHES);
         free.get(0).fill(CACHES);
         Self {
@@ -80,7 +84,7 @@ impl Registry {
     }
 
     /// Gives a pool an id, and a slot if one is left.
-    pub(super) fn open(&self, base: u64, len: usize) -> Seat {
+    pub(crate) fn open(&self, base: u64, len: usize) -> Seat {
         let id = self.next_id.fetch_add(1, Relaxed);
         for (slot, pool) in self.pools.iter().enumerate().skip(1) {
             // Acquire: pairs with the Release of `close` and `detach`.
@@ -95,7 +99,7 @@ impl Registry {
     }
 
     /// Ends a pool. Its slot stays taken until the last thread has left it.
-    pub(super) fn close(&self, seat: Seat) {
+    pub(crate) fn close(&self, seat: Seat) {
         if let Some(pool) = self.slot(seat) {
             pool.id.store(0, Relaxed);
             // Release: pairs with the Acquire of `open`.
@@ -104,7 +108,7 @@ impl Registry {
     }
 
     /// An unused cache for a thread's use of a pool, if one is left.
-    pub(super) fn attach(&'static self, seat: Seat, bytes: usize) -> Option<&'static CacheEntry> {
+    pub(crate) fn attach(&self, seat: Seat, bytes: usize) -> Option<&CacheEntry> {
         let pool = self.slot(seat)?;
         let number = self.free.get(0).take(0, 1)?.indices().next()?;
         let entry = self.caches[number]
@@ -116,12 +120,15 @@ impl Registry {
         Some(entry)
     }
 
-    /// Ends a thread's use of a cache, whose blocks it has given back or forgotten.
-    pub(super) fn detach(&self, seat: Seat, entry: &CacheEntry) {
-        entry.cache.clear();
-        entry.pool.store(0, Relaxed);
-        let given = self.free.get(0).give(Bits::one(entry.number));
-        debug_assert!(given.is_ok(), "cache {} had no owner", entry.number);
+    /// Ends a thread's use of the cache with a number, whose blocks it has given back or
+    /// forgotten.
+    pub(crate) fn detach(&self, seat: Seat, number: usize) {
+        if let Some(entry) = self.caches[number].get() {
+            entry.cache.clear();
+            entry.pool.store(0, Relaxed);
+        }
+        let given = self.free.get(0).give(Bits::one(number));
+        debug_assert!(given.is_ok(), "cache {number} had no owner");
         if let Some(pool) = self.slot(seat) {
             // Release: pairs with the Acquire of `open`.
             let left = try_update(&pool.state, Release, |state| state.checked_sub(1).ok_or(()));
@@ -130,13 +137,13 @@ impl Registry {
     }
 
     /// The caches that threads have for a pool at this moment.
-    pub(super) fn caches_of(&self, id: u64) -> impl Iterator<Item = &Cache> {
+    pub(crate) fn caches_of(&self, id: u64) -> impl Iterator<Item = &Cache> {
         let entries = self.caches.iter().filter_map(OnceLock::get);
         entries.filter(move |entry| entry.pool.load(Relaxed) == id).map(|entry| &entry.cache)
     }
 
     /// The id of the pool whose span an address lies in.
-    pub(super) fn owner_of(&self, address: u64) -> Option<u64> {
+    pub(crate) fn owner_of(&self, address: u64) -> Option<u64> {
         self.pools.iter().skip(1).find_map(|pool| {
             let id = pool.id.load(Relaxed);
             let inside = address.wrapping_sub(pool.base.load(Relaxed)) < pool.len.load(Relaxed);

@@ -35,9 +35,9 @@ use crate::sync::hint;
 /// The runs of one span.
 #[derive(Debug)]
 pub(crate) struct Store<R> {
-    pub(super) span: Span<R>,
+    pub(crate) span: Span<R>,
     pub(super) geometry: Geometry,
-    pub(super) budget: Budget,
+    pub(crate) budget: Budget,
     pub(super) granules: RunMap,
     pub(super) runs: Box<[RunRecord]>,
     blocks: Bitmaps,
@@ -240,12 +240,12 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Whether the block at an address is marked as handed out by address, and unmarks it.
-    pub(super) fn unmark_raw(&self, place: Place) -> bool {
+    pub(crate) fn unmark_raw(&self, place: Place) -> bool {
         self.raw.get(place.head).take_exact(Bits::one(place.index))
     }
 
     /// Marks a block as handed out by address.
-    pub(super) fn mark_raw(&self, place: Place) {
+    pub(crate) fn mark_raw(&self, place: Place) {
         let marked = self.raw.get(place.head).give(Bits::one(place.index));
         debug_assert!(marked.is_ok(), "block handed out twice: {place:?}");
     }
@@ -287,7 +287,7 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Bytes of blocks that are not free: handed out or in a thread's cache.
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.open_runs().map(|(_, state, size)| (state.capacity() - state.free()) as usize * size).sum()
     }
 
@@ -297,7 +297,7 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// All slabs and large blocks at this moment: first granule, state, size of a block.
-    pub(super) fn open_runs(&self) -> impl Iterator<Item = (usize, SlabState, usize)> {
+    pub(crate) fn open_runs(&self) -> impl Iterator<Item = (usize, SlabState, usize)> {
         let used = self.used.load(Relaxed) as usize;
         self.runs[..used].iter().enumerate().filter_map(|(head, run)| {
             let state = run.state.load();

@@ -104,7 +104,7 @@ impl Attached {
         if let Some(pool) = self.pool.upgrade() {
             pool.drain(&self.entry.cache);
         }
-        REGISTRY.detach(self.seat, self.entry);
+        REGISTRY.detach(self.seat, self.entry.number);
     }
 }
 

@@ -18,5 +18,6 @@ mod memory_kinds;
 mod memory_managed;
 mod memory_shapes;
 mod slab;
+mod slab_model;
 mod slab_resources;
 mod stream;

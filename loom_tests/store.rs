@@ -1,0 +1,243 @@
+//! The store: every hand-over of blocks, slabs and granules between two threads.
+
+use super::model;
+use super::upstream::{GRANULE, Upstream, alloc, assert_clean, class, free, store, store_on, trim};
+use loom::sync::Arc;
+use loom::sync::atomic::Ordering::Relaxed;
+use loom::thread;
+
+/// Two blocks a granule.
+const HALF: usize = 2048;
+/// One block a granule.
+const WHOLE: usize = 4096;
+
+/// Two threads allocate and free in one slab.
+#[test]
+fn store_alloc_against_alloc() {
+    model("store_alloc_against_alloc", || {
+        let store = store(1, 1);
+        let seed = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), seed);
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            let block = alloc(&other, class(HALF)).unwrap();
+            free(&other, class(HALF), block);
+        });
+        let block = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), block);
+        thread.join().unwrap();
+        assert_clean(&store);
+    });
+}
+
+/// A block of a full slab is freed while another thread looks for one: it finds it or is told
+/// that there is none, and a later look finds it.
+#[test]
+fn store_free_against_alloc() {
+    model("store_free_against_alloc", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(WHOLE)).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            if let Some(block) = alloc(&other, class(WHOLE)) {
+                free(&other, class(WHOLE), block);
+            }
+        });
+        free(&store, class(WHOLE), block);
+        thread.join().unwrap();
+        // The slab may have been released and committed anew; it is not lost.
+        assert!(alloc(&store, class(WHOLE)).is_some());
+    });
+}
+
+/// A block of a full slab is freed while another thread takes the slab out of the hints.
+#[test]
+fn store_hint_is_never_lost() {
+    model("store_hint_is_never_lost", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(WHOLE)).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || other.reserve(class(WHOLE), 1, usize::MAX));
+        free(&store, class(WHOLE), block);
+        let early = thread.join().unwrap();
+        assert!(early.is_some() || store.reserve(class(WHOLE), 1, usize::MAX).is_some());
+    });
+}
+
+/// The last block of a slab is freed while another thread releases empty slabs.
+#[test]
+fn store_last_free_against_trim() {
+    model("store_last_free_against_trim", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(HALF)).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        free(&store, class(HALF), block);
+        let early = thread.join().unwrap();
+        assert_eq!(early + trim(&store), GRANULE, "an empty slab is lost to the trim");
+        assert_clean(&store);
+    });
+}
+
+/// An empty slab is released while another thread wants it for another class.
+#[test]
+fn store_release_against_reclass() {
+    model("store_release_against_reclass", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), block);
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        if let Some(block) = alloc(&store, class(WHOLE)) {
+            free(&store, class(WHOLE), block);
+        }
+        thread.join().unwrap();
+        assert_clean(&store);
+    });
+}
+
+/// An empty slab is released while another thread grows into the same granule.
+#[test]
+fn store_release_against_growth() {
+    model("store_release_against_growth", || {
+        // The limit leaves room; the span does not.
+        let store = store(1, 2);
+        let block = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), block);
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        if let Some(block) = alloc(&store, class(WHOLE)) {
+            free(&store, class(WHOLE), block);
+        }
+        thread.join().unwrap();
+        assert_clean(&store);
+    });
+}
+
+/// An empty slab is given another class while a thread allocates from it under its old one.
+#[test]
+fn store_reclass_against_alloc() {
+    model("store_reclass_against_alloc", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), block);
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            if let Some(block) = alloc(&other, class(HALF)) {
+                free(&other, class(HALF), block);
+            }
+        });
+        if let Some(block) = alloc(&store, class(WHOLE)) {
+            free(&store, class(WHOLE), block);
+        }
+        thread.join().unwrap();
+        assert_clean(&store);
+    });
+}
+
+/// Two threads want the first block of a class: one grows, and its slab serves both.
+#[test]
+fn store_growth_against_growth() {
+    model("store_growth_against_growth", || {
+        let store = store(2, 2);
+        let other = store.clone();
+        let thread = thread::spawn(move || alloc(&other, class(HALF)).unwrap());
+        let here = alloc(&store, class(HALF)).unwrap();
+        let there = thread.join().unwrap();
+        assert_ne!(here, there);
+        assert_eq!(store.span.resource().commits.load(Relaxed), 1, "both grew");
+        free(&store, class(HALF), here);
+        free(&store, class(HALF), there);
+        assert_clean(&store);
+    });
+}
+
+/// Two classes want the last granule that the limit allows: one gets it.
+#[test]
+fn store_limit_against_two() {
+    model("store_limit_against_two", || {
+        let store = store(2, 1);
+        let other = store.clone();
+        let thread = thread::spawn(move || alloc(&other, class(HALF)).is_some());
+        let here = alloc(&store, class(WHOLE)).is_some();
+        // `Upstream` checks that no more than the limit is committed at any time.
+        assert!(here ^ thread.join().unwrap());
+        assert_eq!(store.budget.reserved(), GRANULE);
+    });
+}
+
+/// At the limit, one thread frees its only block while another needs its granule.
+#[test]
+fn store_limit_against_free() {
+    model("store_limit_against_free", || {
+        let store = store(2, 1);
+        let block = alloc(&store, class(HALF)).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || free(&other, class(HALF), block));
+        let early = alloc(&store, class(WHOLE));
+        thread.join().unwrap();
+        let block = early.or_else(|| alloc(&store, class(WHOLE))).unwrap();
+        free(&store, class(WHOLE), block);
+        assert_clean(&store);
+    });
+}
+
+/// A large run is freed while a trim goes by and another thread wants a run as long.
+#[test]
+fn store_large_against_trim() {
+    model("store_large_against_trim", || {
+        let store = store(9, 9);
+        let size = 9 * GRANULE;
+        let large = store.acquire_large(size, 1).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        store.give_large(large);
+        let early = store.acquire_large(size, 1);
+        thread.join().unwrap();
+        let large = early.or_else(|_| store.acquire_large(size, 1)).unwrap();
+        store.give_large(large);
+        assert_clean(&store);
+    });
+}
+
+/// A commit fails while another thread wants the granule: the other's turn is not spoilt.
+#[test]
+fn store_failed_growth_against_alloc() {
+    model("store_failed_growth_against_alloc", || {
+        let mut upstream = Upstream::new(1, 1);
+        upstream.fails = 1;
+        let store = store_on(upstream);
+        let other = store.clone();
+        let thread = thread::spawn(move || alloc(&other, class(HALF)));
+        let here = alloc(&store, class(HALF));
+        let there = thread.join().unwrap();
+        assert!(here.is_none() ^ there.is_none(), "one commit failed");
+        for block in here.into_iter().chain(there) {
+            free(&store, class(HALF), block);
+        }
+        assert_clean(&store);
+    });
+}
+
+/// An address is freed by two threads: one of them is told.
+#[test]
+fn store_raw_freed_twice() {
+    model("store_raw_freed_twice", || {
+        let store = store(1, 1);
+        let address = alloc(&store, class(HALF)).unwrap();
+        store.mark_raw(store.locate(address).unwrap());
+        let dealloc = move |store: &Arc<_>| {
+            let store: &crate::slab::store::Store<Upstream> = store;
+            let freed = store.locate(address).is_some_and(|place| store.unmark_raw(place));
+            if freed {
+                free(store, class(HALF), address);
+            }
+            freed
+        };
+        let other = store.clone();
+        let thread = thread::spawn(move || dealloc(&other));
+        let here = dealloc(&store);
+        assert!(here ^ thread.join().unwrap());
+        assert_clean(&store);
+    });
+}
