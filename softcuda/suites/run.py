@@ -36,6 +36,7 @@ REASONS = (
     "ignored upstream",
     "broken upstream",
     "CUDA arrays and textures",
+    "green contexts",
     "nvrtc",
     "needs a nested cargo build",
 )
