@@ -1,0 +1,87 @@
+//! Cores, clocks, and waiting until nobody else computes.
+
+#![expect(unsafe_code, reason = "reads the time stamp counter and the thread's clock")]
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Cores that the workloads run on.
+pub const CORES: usize = 2;
+
+/// Pins the calling thread to a core, counted round the first two that the process may use.
+pub fn pin(thread: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if let Some(core) = cores.get(thread % CORES.min(cores.len().max(1))) {
+        core_affinity::set_for_current(*core);
+    }
+}
+
+/// Time that the calling thread has computed: what others do on its core is not in it.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a timespec of ours that outlives the call.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(status, 0, "every Linux has this clock");
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The time stamp counter, after everything before it.
+#[inline]
+pub fn ticks() -> u64 {
+    // SAFETY: every x86-64 has SSE2.
+    unsafe { std::arch::x86_64::_mm_lfence() };
+    // SAFETY: reads a register that user mode may read under Linux.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Ticks in a nanosecond.
+pub fn ticks_per_ns() -> f64 {
+    let (start, first) = (Instant::now(), ticks());
+    while start.elapsed() < Duration::from_millis(50) {}
+    let last = ticks();
+    ns(start.elapsed()).recip() * float(last - first)
+}
+
+/// A duration in nanoseconds.
+pub fn ns(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}
+
+/// A count as a float; exact below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
+pub fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// How long a run may yet wait for quiet.
+#[derive(Debug)]
+pub struct Patience {
+    left: Duration,
+}
+
+impl Patience {
+    /// Patience for `total` over the whole run.
+    pub fn new(total: Duration) -> Self {
+        Self { left: total }
+    }
+
+    /// Waits until no other task is runnable, or patience has run out.
+    pub fn wait_for_quiet(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < self.left && !quiet() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.left = self.left.saturating_sub(start.elapsed());
+    }
+}
+
+/// Whether this task is the only runnable one, three times in a row.
+fn quiet() -> bool {
+    (0..3).all(|_| {
+        thread::sleep(Duration::from_millis(1));
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let runnable = load.split_whitespace().nth(3).and_then(|tasks| tasks.split('/').next());
+        runnable.and_then(|count| count.parse::<u32>().ok()).is_none_or(|count| count <= 1)
+    })
+}
