@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "reads the time stamp counter and the thread's clock")]
 
-use std::fs;
-use std::thread;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use std::{fs, hint, thread};
 
 /// Cores that the workloads run on.
 pub const CORES: usize = 2;
@@ -52,6 +53,31 @@ pub fn ns(duration: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
 pub fn float(count: u64) -> f64 {
     count as f64
+}
+
+/// Where threads wait for each other before the clock starts.
+#[derive(Debug)]
+pub struct Start {
+    threads: usize,
+    there: Barrier,
+    running: AtomicUsize,
+}
+
+impl Start {
+    /// For so many threads.
+    pub fn new(threads: usize) -> Self {
+        Self { threads, there: Barrier::new(threads), running: AtomicUsize::new(0) }
+    }
+
+    /// Returns when all threads are here, and, if each has a core of its own, are running:
+    /// a barrier alone wakes a thread whose core may be somebody else's for milliseconds.
+    pub fn wait(&self) {
+        self.there.wait();
+        self.running.fetch_add(1, Relaxed);
+        while self.threads <= CORES && self.running.load(Relaxed) < self.threads {
+            hint::spin_loop();
+        }
+    }
 }
 
 /// How long a run may yet wait for quiet.

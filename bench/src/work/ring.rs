@@ -1,14 +1,13 @@
 //! W4: one thread allocates, another frees.
 
 use std::hint;
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use super::window::{STREAM, entry};
-use crate::machine::pin;
+use crate::machine::{Start, pin};
 use crate::peer::{Local, Peer};
 
 /// Blocks on their way at most.
@@ -16,19 +15,19 @@ const RING: usize = 256;
 
 pub(super) fn run<P: Peer>(peer: &P, count: u64, stream: &[u32; STREAM]) -> Option<Duration> {
     let count = usize::try_from(count).ok()?;
-    let barrier = &Barrier::new(2);
+    let both = &Start::new(2);
     let (producer, consumer) = RingBuffer::new(RING);
     let (start, end) = thread::scope(|scope| {
         let start = scope.spawn(move || {
             pin(0);
-            barrier.wait();
+            both.wait();
             let start = Instant::now();
             produce(peer, producer, count, stream)?;
             Some(start)
         });
         let end = scope.spawn(move || {
             pin(1);
-            barrier.wait();
+            both.wait();
             consume(peer, consumer, count);
             Instant::now()
         });

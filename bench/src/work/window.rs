@@ -2,12 +2,11 @@
 
 use std::mem;
 use std::ops::Range;
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::free_all;
-use crate::machine::{pin, thread_time};
+use crate::machine::{Start, pin, thread_time};
 use crate::peer::{Local, Peer};
 
 /// Blocks that a thread has live.
@@ -100,13 +99,13 @@ pub(super) fn on_threads<P: Peer, T: Send>(
     threads: usize,
     work: impl for<'a> Fn(&mut P::Local<'a>, &mut Window<P::Local<'a>>, &[u32; STREAM]) -> Option<T> + Sync,
 ) -> Option<Vec<T>> {
-    let barrier = Barrier::new(threads);
+    let start = Start::new(threads);
     let run = |number: usize| {
         pin(number);
         let mut local = peer.local();
         let stream = stream(number as u64 + 1);
         let window = Window::new(&mut local, &stream);
-        barrier.wait();
+        start.wait();
         let mut window = window?;
         let result = work(&mut local, &mut window, &stream);
         window.free(&mut local);
