@@ -2,6 +2,7 @@
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
+use core::ptr;
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
@@ -162,7 +163,8 @@ pub struct Bytes {
 }
 
 /// The address of the entry point `name` with the signature it has had since CUDA `version`,
-/// or null where there is no such signature.
+/// or null where there is no such signature, or none yet in the driver of the machine that the
+/// calling thread talks to, see [`Config::version`].
 pub fn entry_point(name: &str, version: u32) -> *mut c_void {
-    abi::exactly(name, version)
+    if version > Machine::current().config.version { ptr::null_mut() } else { abi::exactly(name, version) }
 }

@@ -31,14 +31,20 @@ macro_rules! on_each_driver {
 }
 pub(crate) use on_each_driver;
 
-/// Runs `test` on a new machine under each schedule, and sees that it leaves nothing behind.
+/// Runs `test` on a new machine under each schedule, and with the oldest driver there may be, and
+/// sees that it leaves nothing behind.
 pub(crate) fn on_softcuda(test: fn(&Driver)) {
-    for schedule in [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(1)] {
-        let machine = Arc::new(Simulator::new(Config { schedule, ..Config::default() }));
+    let newest = Config::default().version;
+    let schedules = [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(1)];
+    for (schedule, version) in schedules.map(|schedule| (schedule, newest)).into_iter().chain([OLDEST]) {
+        let machine = Arc::new(Simulator::new(Config { schedule, version, ..Config::default() }));
         on_machine(&machine, test);
-        assert_eq!(machine.leaks(), Vec::<String>::new(), "{schedule:?}");
+        assert_eq!(machine.leaks(), Vec::<String>::new(), "{schedule:?}, driver {version}");
     }
 }
+
+/// A driver of CUDA 11.4, the first that loads.
+const OLDEST: (Schedule, u32) = (Schedule::Async, 11_040);
 
 /// Runs `test` with a driver of `machine`, to which the thread is bound meanwhile.
 pub(crate) fn on_machine<R>(machine: &Arc<Simulator>, test: impl FnOnce(&Driver) -> R) -> R {

@@ -77,6 +77,18 @@ fn a_missing_optional_row_is_an_error_when_called() {
     assert!(error.to_string().contains("CUDA 12.0"), "{error}");
 }
 
+#[test]
+fn a_driver_of_cuda_11_4_has_every_required_row_and_no_later_one() {
+    let machine = Simulator::new(Config { version: 11_040, ..Config::default() });
+    let _bound = machine.bind();
+    let driver = softcuda_driver().unwrap();
+    assert_eq!(driver.version(), Ok(11_040));
+    let mut id = 0;
+    // SAFETY: `id` is valid for writes for the whole call; there is no context to look into.
+    let error = unsafe { driver.api().ctx_get_id.call(ptr::null_mut(), &raw mut id) }.unwrap_err();
+    assert_eq!(error, Error::Unsupported { call: "cuCtxGetId", introduced: 12_000 });
+}
+
 /// The whole path that an engine takes: dlopen, the driver's own look-up, cuInit.
 ///
 /// Each case is a process of its own, this test again: what `Driver::load` finds is the
