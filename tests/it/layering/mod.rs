@@ -66,7 +66,7 @@ fn entry_points_are_spelled_in_the_table() {
 #[test]
 fn lints_stay_denied() {
     assert_eq!(lints(&read("Cargo.toml")), Vec::<String>::new());
-    for package in ["Cargo.toml", "sys/Cargo.toml", "softcuda/Cargo.toml"] {
+    for package in ["Cargo.toml", "sys/Cargo.toml", "softcuda/Cargo.toml", "cli/Cargo.toml"] {
         assert_eq!(value(&read(package), "lints", "workspace"), Some("true".to_owned()), "{package}");
     }
 }

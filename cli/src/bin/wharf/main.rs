@@ -1,0 +1,23 @@
+//! The command `wharf`.
+
+mod arguments;
+mod doctor;
+mod failure;
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Replay(options) => replay::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

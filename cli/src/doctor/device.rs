@@ -1,0 +1,168 @@
+//! The driver and its devices.
+
+use wharf::memory::{Backing, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::{Context, Device, DeviceAttribute, Driver, Error, LoadError};
+
+use super::{Fact, Verdict, size};
+use crate::target::Target;
+
+pub(super) fn facts(target: Result<Target, LoadError>) -> Vec<Fact> {
+    let target = match target {
+        Ok(target) => target,
+        Err(error) => return vec![no_driver(&error)],
+    };
+    let mut facts: Vec<_> = target.instead_of.as_ref().map(no_driver).into_iter().collect();
+    facts.push(driver(&target));
+    match target.driver.devices() {
+        Ok(devices) => facts.extend(devices.iter().flat_map(device)),
+        Err(error) => facts.push(refused("devices", error)),
+    }
+    facts
+}
+
+fn no_driver(error: &LoadError) -> Fact {
+    let remedy = match error {
+        LoadError::NoDevice => {
+            "check nvidia-smi, CUDA_VISIBLE_DEVICES and, in a container, `--gpus all`; --driver softcuda works"
+        }
+        _ => "in a container, run with `--gpus all`; --driver softcuda works without a device",
+    };
+    Fact::bad(Verdict::Broken, "system's driver", error.to_string(), remedy)
+}
+
+fn driver(target: &Target) -> Fact {
+    let name = if target.software().is_some() { "softcuda, the software driver" } else { "the system's" };
+    match target.driver.version() {
+        Ok(version) => {
+            Fact::good("driver", format!("{name}, CUDA {}.{}", version / 1000, version % 1000 / 10))
+        }
+        Err(error) => refused("driver", error),
+    }
+}
+
+fn refused(topic: &'static str, error: Error) -> Fact {
+    Fact::bad(
+        Verdict::Broken,
+        topic,
+        error.to_string(),
+        "the driver refused: see its log (dmesg, nvidia-smi -q)",
+    )
+}
+
+fn device(device: &Device) -> Vec<Fact> {
+    let mut facts = vec![identity(device).unwrap_or_else(|error| refused("device", error))];
+    facts.extend(FEATURES.iter().map(|feature| feature.fact(device)));
+    facts.push(memory_operations(device));
+    facts.push(capture(device.driver()));
+    facts.push(pinned(device).unwrap_or_else(|error| refused("pinned memory", error)));
+    facts
+}
+
+fn identity(device: &Device) -> Result<Fact, Error> {
+    let ((major, minor), memory) = (device.compute_capability()?, size(device.total_memory()? as u64));
+    let engines = device.attribute(DeviceAttribute::ASYNC_ENGINE_COUNT)?;
+    let (ordinal, name) = (device.ordinal(), device.name()?);
+    let found =
+        format!("{ordinal}: {name}, compute capability {major}.{minor}, {memory}, {engines} copy engines");
+    Ok(Fact::good("device", found))
+}
+
+/// An attribute that wharf decides by.
+struct Feature {
+    topic: &'static str,
+    attribute: DeviceAttribute,
+    without: &'static str,
+    remedy: &'static str,
+}
+
+impl Feature {
+    fn fact(&self, device: &Device) -> Fact {
+        match device.supports(self.attribute) {
+            Ok(true) => Fact::good(self.topic, "yes"),
+            Ok(false) => Fact::bad(Verdict::Slow, self.topic, format!("no: {}", self.without), self.remedy),
+            Err(error) => refused(self.topic, error),
+        }
+    }
+}
+
+const FEATURES: [Feature; 4] = [
+    Feature {
+        topic: "virtual memory",
+        attribute: DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+        without: "a device pool is one allocation made at the start and does not shrink",
+        remedy: "update the driver, leave vGPU profiles without it; else size the pool to what the engine needs",
+    },
+    Feature {
+        topic: "registered memory",
+        attribute: DeviceAttribute::HOST_REGISTER_SUPPORTED,
+        without: "a pinned pool is one allocation, without choice of pages and node",
+        remedy: "size the pool to what the engine needs",
+    },
+    Feature {
+        topic: "mapped memory",
+        attribute: DeviceAttribute::CAN_MAP_HOST_MEMORY,
+        without: "the device does not read pinned memory in place",
+        remedy: "use the copying layouts",
+    },
+    Feature {
+        topic: "managed memory",
+        attribute: DeviceAttribute::CONCURRENT_MANAGED_ACCESS,
+        without: "host and device may not use managed memory at the same time",
+        remedy: "keep what both use at once in pinned memory",
+    },
+];
+
+/// Needs the attribute, and entry points that came with CUDA 11.7.
+fn memory_operations(device: &Device) -> Fact {
+    const TOPIC: &str = "memory operations";
+    let api = device.driver().api();
+    let lacks = if api.stream_write_value_64.is_available() && api.graph_add_batch_mem_op_node.is_available()
+    {
+        match device.supports(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS) {
+            Ok(true) => return Fact::good(TOPIC, "yes, in streams and graphs"),
+            Ok(false) => "the device has none",
+            Err(error) => return refused(TOPIC, error),
+        }
+    } else {
+        "the driver is older than CUDA 11.7"
+    };
+    let found = format!("no, {lacks}: events mark what is complete, at one more driver call a step");
+    Fact::bad(
+        Verdict::Slow,
+        TOPIC,
+        found,
+        "update the driver; nothing to do under WSL and on some vGPU profiles",
+    )
+}
+
+fn capture(driver: &Driver) -> Fact {
+    const TOPIC: &str = "stream capture";
+    if driver.api().stream_begin_capture_to_graph.is_available() {
+        return Fact::good(TOPIC, "yes, into graphs that exist too");
+    }
+    let found = "yes, into new graphs only: the driver is older than CUDA 12.3";
+    Fact::bad(Verdict::Note, TOPIC, found, "update the driver to capture into a graph that exists")
+}
+
+/// Not an attribute but the thing itself: a granule of pinned memory is committed and given back.
+fn pinned(device: &Device) -> Result<Fact, Error> {
+    const TOPIC: &str = "pinned memory";
+    let context = Context::retain(device)?;
+    let resource = PinnedMemoryResource::new(&context, 1, PinnedOptions::default())?;
+    let granule = resource.granularity();
+    commit(&resource, granule)?;
+    let report = resource.report();
+    let node = report.numa_node.map_or(String::new(), |node| format!(" on node {node}"));
+    let pages = match report.pages {
+        _ if report.backing == Backing::Whole => "pages of the driver's choice",
+        pages if pages.explicit + pages.transparent > 0 => "huge pages",
+        _ => "plain pages",
+    };
+    Ok(Fact::good(TOPIC, format!("{} obtained in {pages}{node}", size(granule as u64))))
+}
+
+#[expect(unsafe_code, reason = "commits memory of a resource of its own")]
+fn commit(resource: &PinnedMemoryResource, len: usize) -> Result<(), Error> {
+    // SAFETY: the resource was just made with this one granule, and nobody else has it.
+    unsafe { resource.commit(0, len) }
+}

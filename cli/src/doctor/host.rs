@@ -1,0 +1,114 @@
+//! The host: limits, pages, nodes, cores, tools.
+
+use std::{env, fs, thread};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::{Fact, Verdict, size};
+
+pub(super) fn facts() -> Vec<Fact> {
+    vec![memlock(), transparent_pages(), reserved_pages(), nodes(), cores(), tool()]
+}
+
+/// What this process may lock in memory.
+fn memlock() -> Fact {
+    const TOPIC: &str = "memlock limit";
+    const REMEDY: &str = "raise it: `ulimit -l unlimited` as root, LimitMEMLOCK=infinity in a systemd unit, \
+                          --ulimit memlock=-1 for docker";
+    let limit = match getrlimit(Resource::Memlock).current {
+        None => return Fact::good(TOPIC, "unlimited"),
+        Some(limit) if limit >= MEMLOCK_ENOUGH => return Fact::good(TOPIC, size(limit)),
+        Some(limit) => size(limit),
+    };
+    if may_pass_memlock() {
+        let found = format!("{limit}, which this process may pass (CAP_IPC_LOCK); others may not");
+        return Fact::bad(Verdict::Note, TOPIC, found, REMEDY);
+    }
+    let found = format!("{limit}: drivers that count pinned memory against it refuse staging buffers beyond");
+    Fact::bad(Verdict::Slow, TOPIC, found, REMEDY)
+}
+
+/// Whether the effective capabilities hold `CAP_IPC_LOCK`.
+fn may_pass_memlock() -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    effective.is_some_and(|effective| effective >> CAP_IPC_LOCK & 1 == 1)
+}
+
+fn transparent_pages() -> Fact {
+    const TOPIC: &str = "transparent huge pages";
+    let Some(setting) = line("/sys/kernel/mm/transparent_hugepage/enabled") else {
+        return Fact::bad(Verdict::Note, TOPIC, "unknown", "pinned memory then has plain pages");
+    };
+    let mode = setting.split(['[', ']']).nth(1).unwrap_or(&setting).to_owned();
+    if mode != "never" {
+        return Fact::good(TOPIC, mode);
+    }
+    let remedy = "let those who ask have them: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled";
+    Fact::bad(Verdict::Slow, TOPIC, "never: pinned memory has pages of 4 KiB", remedy)
+}
+
+fn reserved_pages() -> Fact {
+    const TOPIC: &str = "reserved huge pages";
+    let count = |name: &str| {
+        let value = line(&format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{name}"))?;
+        value.parse::<u64>().ok()
+    };
+    match (count("nr_hugepages"), count("free_hugepages")) {
+        (Some(all @ 1..), Some(free)) => Fact::good(TOPIC, format!("{free} of {all} free, 2 MiB each")),
+        (None, _) => Fact::bad(Verdict::Note, TOPIC, "unknown", "transparent huge pages are used instead"),
+        _ => {
+            let remedy = "for pages that are never split: sysctl vm.nr_hugepages=512, and PageTier::Explicit";
+            Fact::bad(Verdict::Note, TOPIC, "none", remedy)
+        }
+    }
+}
+
+fn nodes() -> Fact {
+    const TOPIC: &str = "NUMA nodes";
+    match line("/sys/devices/system/node/online") {
+        None => Fact::good(TOPIC, "one, or not known here"),
+        Some(nodes) if nodes == "0" => Fact::good(TOPIC, "one"),
+        Some(nodes) => {
+            let remedy = "pinned memory comes from the device's node; run the threads that fill it there too \
+                          (numactl --cpunodebind)";
+            Fact::bad(Verdict::Note, TOPIC, format!("several: {nodes}"), remedy)
+        }
+    }
+}
+
+fn cores() -> Fact {
+    const TOPIC: &str = "cores";
+    match thread::available_parallelism().map(usize::from) {
+        Ok(1) => {
+            let remedy = "give the process a second core (taskset, cgroup cpuset): staging and the driver's own \
+                          threads share this one";
+            Fact::bad(Verdict::Slow, TOPIC, "1", remedy)
+        }
+        Ok(count) => Fact::good(TOPIC, count.to_string()),
+        Err(error) => Fact::bad(Verdict::Note, TOPIC, error.to_string(), "the system does not say"),
+    }
+}
+
+/// A profiler attaches as a library that this variable names.
+fn tool() -> Fact {
+    const TOPIC: &str = "NVTX tool";
+    match env::var("NVTX_INJECTION64_PATH") {
+        Ok(path) if fs::exists(&path).unwrap_or(false) => Fact::good(TOPIC, format!("attached: {path}")),
+        Ok(path) => {
+            let remedy = "correct NVTX_INJECTION64_PATH: a library that is not there is silently ignored";
+            Fact::bad(Verdict::Slow, TOPIC, format!("{path} is not there"), remedy)
+        }
+        Err(_) => Fact::good(TOPIC, "none attached"),
+    }
+}
+
+/// The content of a one-line file.
+fn line(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// A memlock limit that no staging set-up reaches, in bytes.
+const MEMLOCK_ENOUGH: u64 = 1 << 30;

@@ -1,0 +1,81 @@
+//! What decides on this machine whether wharf works, and how fast.
+
+mod device;
+mod host;
+
+use crate::target::{Choice, Target};
+
+/// Something found out, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Fact {
+    /// How good it is.
+    pub verdict: Verdict,
+    /// What was looked at.
+    pub topic: &'static str,
+    /// What was found.
+    pub found: String,
+    /// What makes it better, where something does.
+    pub remedy: Option<String>,
+}
+
+/// How good a fact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Works; something could be better, or is worth knowing.
+    Note,
+    /// Costs speed, or makes wharf take a slower way.
+    Slow,
+    /// wharf does not work like this.
+    Broken,
+}
+
+impl Fact {
+    fn good(topic: &'static str, found: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Good, topic, found: found.into(), remedy: None }
+    }
+
+    fn bad(
+        verdict: Verdict,
+        topic: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { verdict, topic, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// Looks at the host, at the driver that `choice` names and at its devices.
+pub fn examine(choice: Choice) -> Vec<Fact> {
+    let mut facts = device::facts(Target::new(choice));
+    facts.extend(host::facts());
+    facts
+}
+
+/// `bytes` for people, in binary units.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(4);
+    let (whole, tenths) = (bytes >> (10 * unit), ((bytes * 10) >> (10 * unit)) % 10);
+    if tenths == 0 {
+        format!("{whole} {}", UNITS[unit as usize])
+    } else {
+        format!("{whole}.{tenths} {}", UNITS[unit as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_rounded_down_to_a_tenth() {
+        assert_eq!(
+            [0, 1023, 1024, 65_536, 1536].map(size),
+            ["0 bytes", "1023 bytes", "1 KiB", "64 KiB", "1.5 KiB"]
+        );
+        assert_eq!(size(u64::from(u32::MAX)), "3.9 GiB");
+    }
+}

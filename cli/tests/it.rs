@@ -1,0 +1,149 @@
+//! The command as a person runs it: what it prints, and how it exits.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn wharf(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of this test process, gone with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// `small.steps` is what the Python scheduler that this one follows makes of `small.csv`.
+#[test]
+fn steps_are_those_of_the_reference_scheduler() {
+    let output = run(&mut wharf(&["replay", "--dump-steps", "--trace", &data("small.csv")]));
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), fs::read_to_string(data("small.steps")).unwrap());
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn made_up_steps_are_the_same_every_time() {
+    let steps = |seed| run(&mut wharf(&["replay", "--dump-steps", "--steps", "500", "--seed", seed])).stdout;
+    assert_eq!(text(&steps("5")).lines().count(), 500);
+    assert_eq!(steps("5"), steps("5"));
+    assert_ne!(steps("5"), steps("6"));
+}
+
+#[test]
+fn a_broken_trace_ends_with_file_line_and_status_2() {
+    let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+    let file =
+        |name, row: &str| Scratch::new(name, format!("{head}2023-11-16 18:17:03.9,9,9\n{row}\n").as_bytes());
+    for (trace, line) in [
+        (Scratch::new("column.csv", b"TIMESTAMP,GeneratedTokens\n2023-11-16 18:17:03.9,9\n"), 1),
+        (Scratch::new("empty.csv", b""), 1),
+        (Scratch::new("binary.csv", &[0, 159, 146, 150, 10, 255]), 1),
+        (Scratch::new("only-head.csv", head.as_bytes()), 2),
+        (file("negative.csv", "2023-11-16 18:17:04.9,-1,9"), 3),
+        (file("huge.csv", "2023-11-16 18:17:04.9,1,18446744073709551616"), 3),
+        (file("backwards.csv", "2023-11-16 18:17:02.9,1,9"), 3),
+        (file("long.csv", &"9".repeat(1 << 22)), 3),
+    ] {
+        let output = run(&mut wharf(&["replay", "--dump-steps", "--trace", trace.path()]));
+        let message = text(&output.stderr);
+        assert!(message.starts_with(&format!("wharf: {}:{line}: ", trace.path())), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert_eq!(output.status.code(), Some(2), "{message}");
+    }
+    let output = run(&mut wharf(&["replay", "--dump-steps", "--trace", "/nowhere/trace.csv"]));
+    assert!(text(&output.stderr).starts_with("wharf: /nowhere/trace.csv: it cannot be opened"));
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_error() {
+    let mut child = wharf(&["replay", "--dump-steps"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The facts about `topic`, in the words of `wharf doctor --json`.
+fn fact<'a>(facts: &'a serde_json::Value, topic: &str) -> &'a serde_json::Value {
+    let mut facts = facts.as_array().unwrap().iter();
+    facts.find(|fact| fact["topic"] == topic).unwrap_or_else(|| panic!("nothing about {topic}"))
+}
+
+fn doctor(command: &mut Command) -> serde_json::Value {
+    let output = run(command);
+    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_doctor_works_where_there_is_nothing() {
+    let facts =
+        doctor(wharf(&["doctor", "--driver=system", "--json"]).env("WHARF_LIBCUDA", "/nowhere/libcuda.so"));
+    let driver = fact(&facts, "system's driver");
+    assert_eq!(driver["verdict"], "broken");
+    assert!(driver["found"].as_str().unwrap().contains("/nowhere/libcuda.so"), "{driver}");
+    assert!(driver["remedy"].is_string());
+    assert_ne!(fact(&facts, "cores")["found"], "0");
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_softcuda() {
+    let facts = doctor(&mut wharf(&["doctor", "--driver=softcuda", "--json"]));
+    for topic in
+        ["driver", "device", "virtual memory", "memory operations", "stream capture", "pinned memory"]
+    {
+        assert_eq!(fact(&facts, topic)["verdict"], "good", "{topic}");
+    }
+}
+
+#[test]
+fn the_doctor_finds_what_a_machine_lacks() {
+    let limited =
+        format!("ulimit -l 64; exec {} doctor --driver=softcuda --json", env!("CARGO_BIN_EXE_wharf"));
+    let mut command = Command::new("sh");
+    let facts = doctor(command.args(["-c", &limited]).env("SOFTCUDA_ATTRIBUTES", "102=0,122=0"));
+    for topic in ["virtual memory", "memory operations"] {
+        assert_eq!(fact(&facts, topic)["verdict"], "slow", "{topic}");
+        assert!(fact(&facts, topic)["remedy"].is_string(), "{topic}");
+    }
+    let limit = fact(&facts, "memlock limit");
+    assert!(limit["found"].as_str().unwrap().starts_with("64 KiB"), "{limit}");
+    assert!(limit["remedy"].as_str().unwrap().contains("ulimit -l unlimited"), "{limit}");
+    // With the capability to lock all the same, the limit is worth a note only.
+    assert!(limit["verdict"] == "slow" || limit["verdict"] == "note", "{limit}");
+
+    let old = doctor(wharf(&["doctor", "--driver=softcuda", "--json"]).env("SOFTCUDA_VERSION", "11040"));
+    assert_eq!(fact(&old, "memory operations")["verdict"], "slow");
+    assert_eq!(fact(&old, "stream capture")["verdict"], "note");
+}
