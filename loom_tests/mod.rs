@@ -19,6 +19,7 @@ mod run_map;
 mod slab_state;
 mod slot_state;
 mod store;
+mod tickets;
 mod upstream;
 
 use loom::cell::UnsafeCell;

@@ -36,6 +36,7 @@
 //! # Map
 //!
 //! * [`driver`]: the loaded driver, devices, contexts, events.
+//! * [`timeline`]: how far a stream has come.
 //! * [`stream`]: streams, host callbacks, copies.
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //! * [`memory`]: where bytes come from.
@@ -52,6 +53,8 @@ pub mod driver;
 
 #[expect(dead_code, reason = "the slab layer takes it up")]
 mod lockfree;
+
+pub mod timeline;
 
 pub mod stream;
 

@@ -9,6 +9,7 @@
 //!   RunMap        which granules are unused       runs for slabs and large blocks
 //!   RetireList    indices that wait for a ticket  blocks the device may still read
 //!   SlotState     who owns a staging slot         free, filling, in flight
+//!   Tickets       how far a queue of work is      places in a stream
 //! ```
 //!
 //! Every operation is lock-free: a thread that stops anywhere stops nobody else.
@@ -18,3 +19,4 @@ pub(crate) mod retire_list;
 pub(crate) mod run_map;
 pub(crate) mod slab_state;
 pub(crate) mod slot_state;
+pub(crate) mod tickets;

@@ -21,3 +21,4 @@ mod slab;
 mod slab_model;
 mod slab_resources;
 mod stream;
+mod timeline;
