@@ -12,11 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let threads = numbers.next().transpose()?.unwrap_or(2).max(1);
     let outcome = run::age(live, replacements, threads)?;
     let percent = |part: usize, whole: usize| (part * 1000 / whole) as f64 / 10.0;
-    println!("peak live {} bytes, peak reserved {} bytes", outcome.peak_live, outcome.peak_reserved);
-    println!("reserved / live: {} %", percent(outcome.peak_reserved, outcome.peak_live));
-    println!(
-        "after the first tenth it grew to {} % of what it was then",
-        percent(outcome.peak_reserved, outcome.peak_reserved_early)
-    );
+    let run::Outcome { peak_asked, peak_live, peak_reserved, peak_reserved_early } = outcome;
+    println!("peaks: {peak_asked} bytes asked for, {peak_live} in blocks, {peak_reserved} reserved");
+    println!("reserved / blocks: {} %", percent(peak_reserved, peak_live));
+    println!("reserved / asked for: {} %", percent(peak_reserved, peak_asked));
+    println!("reserved / reserved after the first tenth: {} %", percent(peak_reserved, peak_reserved_early));
     Ok(())
 }

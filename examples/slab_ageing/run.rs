@@ -13,11 +13,26 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     /// The most bytes asked for and live at once.
+    pub(crate) peak_asked: usize,
+    /// The most bytes of live blocks at once.
     pub(crate) peak_live: usize,
     /// The most bytes committed at once.
     pub(crate) peak_reserved: usize,
     /// The most bytes committed at once in the first tenth.
     pub(crate) peak_reserved_early: usize,
+}
+
+/// A sum and the most it ever was.
+#[derive(Debug, Default)]
+struct Level {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Level {
+    fn add(&self, bytes: usize) {
+        self.peak.fetch_max(self.now.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+    }
 }
 
 /// Replaces random blocks `replacements` times, in `threads` threads, about `live` bytes being
@@ -30,20 +45,22 @@ pub(crate) fn age(live: usize, replacements: usize, threads: usize) -> Result<Ou
     let pool = SlabPool::new(UnbackedResource::new(8 * live)?, PoolOptions::default())?;
     // The mean of such sizes is 128 KiB.
     let slots = live / threads / (128 << 10);
-    let (now, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (asked, live) = (Level::default(), Level::default());
     let round = |seed: u64, held: &mut Vec<(Block, usize)>, count: usize| {
         let mut random = seed;
         for _ in 0..count {
             let size = size(&mut random);
             let block = (pool.alloc(size)?, size);
             let at = usize::try_from(next(&mut random))? % slots;
-            peak.fetch_max(now.fetch_add(size, Relaxed) + size, Relaxed);
+            asked.add(size);
+            live.add(pool.block_size(&block.0));
             if held.len() < slots {
                 held.push(block);
                 continue;
             }
             let (old, size) = std::mem::replace(&mut held[at], block);
-            now.fetch_sub(size, Relaxed);
+            asked.now.fetch_sub(size, Relaxed);
+            live.now.fetch_sub(pool.block_size(&old), Relaxed);
             pool.dealloc(old)?;
         }
         Ok::<_, Failure>(())
@@ -72,7 +89,8 @@ pub(crate) fn age(live: usize, replacements: usize, threads: usize) -> Result<Ou
     let stats = pool.stats();
     held.into_iter().flatten().try_for_each(|(block, _)| pool.dealloc(block))?;
     Ok(Outcome {
-        peak_live: peak.load(Relaxed),
+        peak_asked: asked.peak.load(Relaxed),
+        peak_live: live.peak.load(Relaxed),
         peak_reserved: stats.peak_reserved,
         peak_reserved_early: early,
     })

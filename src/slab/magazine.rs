@@ -156,7 +156,9 @@ impl Cache {
                 debug_assert!(pushed, "a batch is at most half a magazine, and this one was empty");
             }
         });
-        if reserved.class == class {
+        // Large blocks always go to the lowest slab with room, so that the highest become empty;
+        // for small ones it matters more that threads stay out of each other's words.
+        if reserved.class == class && class.block_size() <= PREFERRING {
             preferred.store(u32::try_from(reserved.head).unwrap_or(NO_SLAB), Relaxed);
         }
         Ok((first.unwrap_or_default(), reserved.class))
@@ -199,6 +201,9 @@ impl Cache {
         }
     }
 }
+
+/// The largest blocks for which a thread stays with the slab it used last.
+const PREFERRING: usize = 4 << 10;
 
 /// No slab is preferred.
 pub(super) const NO_SLAB: u32 = u32::MAX;

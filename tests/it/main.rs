@@ -18,6 +18,7 @@ mod memory_kinds;
 mod memory_managed;
 mod memory_shapes;
 mod slab;
+mod slab_long;
 mod slab_model;
 mod slab_resources;
 mod stream;

@@ -1,0 +1,24 @@
+//! The examples that stress and age a pool, in a form short enough for every run.
+
+#[path = "../../examples/slab_ageing/run.rs"]
+mod ageing;
+#[path = "../../examples/slab_stress/run.rs"]
+mod stress;
+
+use std::time::Duration;
+
+#[test]
+fn stress_loses_nothing() {
+    let outcome = stress::stress(6, Duration::from_secs(2), 64 << 20).unwrap();
+    // All that can happen did.
+    let stress::Outcome { blocks, passed_on, exhausted, failed, commits } = outcome;
+    assert!(blocks.min(passed_on).min(exhausted).min(failed).min(commits) > 0, "{outcome:?}");
+}
+
+#[test]
+fn an_aged_pool_holds_little_more_than_its_blocks() {
+    let outcome = ageing::age(512 << 20, 200_000, 2).unwrap();
+    assert!(outcome.peak_asked <= outcome.peak_live, "{outcome:?}");
+    assert!(outcome.peak_reserved <= outcome.peak_live / 4 * 5, "{outcome:?}");
+    assert!(outcome.peak_reserved <= outcome.peak_reserved_early / 20 * 21, "{outcome:?}");
+}
