@@ -9,17 +9,6 @@ use wharf_sys::bindings::*;
 use crate::graph_rig::{GLOBAL, SCHEDULES, dtod, fill_params};
 use crate::support::{Rig, code};
 
-/// The entry point of a signature's name and version.
-macro_rules! entry {
-    ($name:literal $version:literal $pfn:ty) => {
-        unsafe {
-            let address = softcuda::entry_point($name, $version);
-            assert!(!address.is_null(), $name);
-            std::mem::transmute::<*mut std::ffi::c_void, $pfn>(address).unwrap()
-        }
-    };
-}
-
 const OK: CUresult = CUresult::CUDA_SUCCESS;
 const INVALID: CUresult = CUresult::CUDA_ERROR_INVALID_VALUE;
 

@@ -4,17 +4,26 @@
 #![allow(clippy::undocumented_unsafe_blocks, reason = "every call passes live handles and locals")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "a driver call a line")]
 
-mod graph_rig;
+#[macro_use]
 mod support;
 
+mod graph_rig;
+
+mod arrays;
+mod attributes;
 mod callbacks;
 mod capture;
 mod contexts;
+mod copies_2d;
 mod events;
 mod graph_nodes;
 mod graph_update;
 mod graphs;
+mod managed;
 mod memory;
+mod modules;
+mod pointers;
+mod pools;
 mod process;
 mod schedules;
 mod streams;

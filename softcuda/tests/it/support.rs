@@ -3,8 +3,21 @@
 use std::ptr;
 
 use softcuda::{Binding, Checks, Config, Schedule, Simulator};
-use wharf_sys::bindings::{CUcontext, CUevent, CUstream};
+use wharf_sys::bindings::{
+    CUcontext, CUevent, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType, CUstream,
+};
 use wharf_sys::{Api, CudaError, Error};
+
+/// The entry point of a signature's name and version.
+macro_rules! entry {
+    ($name:literal $version:literal $pfn:ty) => {
+        unsafe {
+            let address = softcuda::entry_point($name, $version);
+            assert!(!address.is_null(), $name);
+            std::mem::transmute::<*mut std::ffi::c_void, $pfn>(address).unwrap()
+        }
+    };
+}
 
 /// A machine with a context current on the calling thread.
 pub(crate) struct Rig {
@@ -97,11 +110,21 @@ impl Rig {
 }
 
 /// The code that a call failed with.
-pub(crate) fn code(result: Result<(), Error>) -> CudaError {
-    result.unwrap_err().code().unwrap()
+pub(crate) fn code<T>(result: Result<T, Error>) -> CudaError {
+    result.err().unwrap().code().unwrap()
 }
 
 /// The software driver's functions, for whichever machine the calling thread talks to.
 pub(crate) fn api() -> Api {
     unsafe { Api::from_fns(|row| softcuda::entry_point(row.name, row.version)) }.unwrap()
+}
+
+/// A location of memory.
+pub(crate) fn location(kind: CUmemLocationType, id: i32) -> CUmemLocation {
+    CUmemLocation { type_: kind, __bindgen_anon_1: CUmemLocation_st__bindgen_ty_1 { id } }
+}
+
+/// The first device's memory.
+pub(crate) fn device_0() -> CUmemLocation {
+    location(CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, 0)
 }

@@ -7,21 +7,12 @@ use softcuda::{Check, Config, Schedule};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
     CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
-    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemAllocationType, CUmemLocation,
-    CUmemLocation_st__bindgen_ty_1, CUmemLocationType,
+    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemAllocationType, CUmemLocationType,
 };
 
-use crate::support::{Rig, code};
+use crate::support::{Rig, code, device_0, location};
 
 const GRANULE: usize = 2 << 20;
-
-fn location(kind: CUmemLocationType, id: c_int) -> CUmemLocation {
-    CUmemLocation { type_: kind, __bindgen_anon_1: CUmemLocation_st__bindgen_ty_1 { id } }
-}
-
-fn device_0() -> CUmemLocation {
-    location(CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, 0)
-}
 
 fn properties() -> CUmemAllocationProp_v1 {
     let mut properties: CUmemAllocationProp_v1 = unsafe { std::mem::zeroed() };
