@@ -14,7 +14,7 @@ export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
 
 # Everything but build outputs and history; softcuda and sys are workspace members.
 mkdir "$work/copy"
-(cd "$root" && tar -cf - --exclude=./target --exclude=./.git --exclude=./bench .) | tar -xf - -C "$work/copy"
+(cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench .) | tar -xf - -C "$work/copy"
 cd "$work/copy"
 
 run() {

@@ -45,6 +45,8 @@ struct Ownership {
 pub(crate) fn stress(threads: usize, time: Duration, limit: usize) -> Result<Outcome, Failure> {
     let resource = UnbackedResource::new(2 * limit)?;
     let pool = SlabPool::new(resource, PoolOptions::default().max_bytes(limit).thread_cache_bytes(1 << 20))?;
+    // Some commits fail even if the thread that decides which ones never gets to run.
+    pool.upstream().commits().fail_one_in(3);
     let owned = Ownership::of(pool.upstream());
     let stop = AtomicBool::new(false);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel()).unzip();

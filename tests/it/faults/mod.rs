@@ -82,42 +82,16 @@ fn fails_once(row: &Row) -> Result<(), String> {
     let mut exercises = GROUPS.iter().copied().flatten();
     let found = exercises.find(|(name, version, _)| *name == row.name && *version == row.version);
     let outcome = match found {
-        Some((_, _, exercise)) if LACKING.contains(&(row.name, row.version)) && absent(row) => {
-            judge_absent(row, *exercise)
-        }
         Some((_, _, exercise)) => judge(row, *exercise),
         None => Err("no exercise for row".to_owned()),
     };
     outcome.map_err(|what| format!("{} {}: {what}", row.name, row.version))
 }
 
-/// Rows that the software driver may lack yet: nodes of any kind through one call. Nothing in wharf
-/// uses them. Where it has one, the row fails once like any other.
-const LACKING: &[(&str, u32)] = &[
-    ("cuGraphAddNode", 12020),
-    ("cuGraphAddNode", 12030),
-    ("cuGraphNodeSetParams", 12020),
-    ("cuGraphExecNodeSetParams", 12020),
-];
-
-fn absent(row: &Row) -> bool {
-    softcuda::entry_point(row.name, row.version).is_null()
-}
-
 #[test]
-fn the_software_driver_has_every_other_row() {
-    let mut missing = ROWS.iter().filter(|row| absent(row) && !LACKING.contains(&(row.name, row.version)));
+fn the_software_driver_has_every_row() {
+    let mut missing = ROWS.iter().filter(|row| softcuda::entry_point(row.name, row.version).is_null());
     assert_eq!(missing.next(), None);
-}
-
-/// An absent row is an error that names it, and nothing is left behind.
-fn judge_absent(row: &Row, exercise: fn(&World) -> Outcome) -> Result<(), String> {
-    let run = Run::new(row, exercise, None);
-    let expected = Error::Unsupported { call: row.name, introduced: row.version };
-    match run.outcome {
-        Some(Err(error)) if error == expected && run.leaks.is_empty() => Ok(()),
-        other => Err(format!("absent, it gives {other:?} and leaves {:?}", run.leaks)),
-    }
 }
 
 /// What is wrong with a row, or with its exercise.
