@@ -158,7 +158,10 @@ impl fmt::Display for Outcome {
         writeln!(f, "peak reserved     {:7.1} MiB", mib(self.peak_reserved))?;
         let over_live = ratio(self.peak_reserved, self.peak_live);
         let over_requested = ratio(self.peak_reserved, self.peak_requested);
-        writeln!(f, "reserved / live   {over_live:7.3}     of requested bytes {over_requested:.3}; goal 1.25")?;
+        writeln!(
+            f,
+            "reserved / live   {over_live:7.3}     of requested bytes {over_requested:.3}; goal 1.25"
+        )?;
         let growth = 100.0 * (ratio(self.peak_reserved, self.early_reserved) - 1.0);
         write!(f, "growth            {growth:7.2} %   after the first tenth; goal 2 %")
     }

@@ -8,6 +8,7 @@
 //!   measure     rounds: every peer once a round, in random order
 //!   report      ratios, goals, tables, JSON
 //!   ageing      fragmentation after millions of replacements
+//!   stream_order  what reuse of blocks that the device still uses costs
 //! ```
 //!
 //! To add an allocator: implement [`Shared`](peer::Shared) for it in `peers/`, and name it in
@@ -19,4 +20,5 @@ pub mod measure;
 pub mod peer;
 pub mod peers;
 pub mod report;
+pub mod stream_order;
 pub mod work;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use wharf_bench::ageing::{self, Ageing};
 use wharf_bench::machine::pin;
 use wharf_bench::measure::Plan;
+use wharf_bench::stream_order;
 use wharf_bench::work::Workload;
 use wharf_bench::{peers, report};
 
@@ -25,6 +26,8 @@ enum Command {
     Alloc(Alloc),
     /// Replaces millions of blocks and prints what the pool reserved for what was live.
     Ageing(Ageing),
+    /// Gives blocks back while the device still uses them and prints what that costs.
+    StreamOrder(stream_order::Options),
 }
 
 #[derive(Args, Debug)]
@@ -79,7 +82,7 @@ impl Alloc {
         Plan { workloads, rounds: self.rounds, round, patience }
     }
 
-    fn run(&self) -> Result<(), Box<dyn Error>> {
+    fn run(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
             eprintln!("note: started without cargo, so the mallocs have their default settings");
         }
@@ -96,11 +99,15 @@ impl Alloc {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     match Cli::parse().command {
         Command::Alloc(alloc) => alloc.run(),
         Command::Ageing(options) => {
             println!("{}", ageing::run(&options)?);
+            Ok(())
+        }
+        Command::StreamOrder(options) => {
+            println!("{}", stream_order::run(&options)?);
             Ok(())
         }
     }

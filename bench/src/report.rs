@@ -63,7 +63,8 @@ pub fn comparisons(entries: &[Entry], columns: &[Column]) -> BTreeMap<String, Co
 
 /// The table of ratios and goals.
 pub fn summary(entries: &[Entry], columns: &[Column]) -> Table {
-    let mut table = table(&["", "wharf ns", "LocalCache ns", "best peer", "its ns", "ratio", "goal", "spread"]);
+    let mut table =
+        table(&["", "wharf ns", "LocalCache ns", "best peer", "its ns", "ratio", "goal", "spread"]);
     let ours: Vec<_> = (0..entries.len()).filter(|peer| entries[*peer].kind == Kind::Ours).collect();
     let column = |name: &str| columns.iter().find(|column| name.split(" of").next() == Some(&column.name));
     for (name, comparison) in comparisons(entries, columns) {
@@ -141,8 +142,7 @@ mod tests {
         let samples = [1.0, 2.0, 3.0, 5.0, 4.0].map(|time| vec![time]).to_vec();
         let columns = [Column { name: "W1".to_owned(), samples, quantile: 0.5 }];
         let all = comparisons(entries, &columns);
-        let expected =
-            Comparison { ours_ns: 2.0, best_peer: entries[4].name, best_ns: 4.0, ratio: 0.5 };
+        let expected = Comparison { ours_ns: 2.0, best_peer: entries[4].name, best_ns: 4.0, ratio: 0.5 };
         assert_eq!(all.get("W1"), Some(&expected));
         assert!(summary(entries, &columns).to_string().contains("0.40 missed"));
     }
