@@ -41,6 +41,7 @@
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //! * [`memory`]: where bytes come from.
 //! * [`slab`]: blocks of all sizes from one resource.
+//! * [`forecast`]: what sizes come next.
 //! * [`sys`]: the raw bindings and the function table.
 
 mod sync;
@@ -62,6 +63,8 @@ pub mod memory;
 
 #[cfg_attr(all(test, loom), expect(dead_code, reason = "thread caches need statics, which loom lacks"))]
 pub mod slab;
+
+pub mod forecast;
 
 #[cfg(all(test, loom))]
 #[path = "../loom_tests/mod.rs"]

@@ -11,6 +11,7 @@
 
 pub mod doctor;
 pub mod generate;
+pub mod judge;
 pub mod schedule;
 pub mod target;
 pub mod trace;

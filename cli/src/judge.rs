@@ -1,0 +1,62 @@
+//! How good a forecast of step sizes is.
+
+use wharf::forecast::Forecast;
+
+/// The share of graph-sized steps that a forecast had foreseen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hits {
+    /// Their padded size was the first one forecast.
+    pub first: f64,
+    /// It was among the first three.
+    pub third: f64,
+    /// It was among the first [`WARM`].
+    pub warm: f64,
+}
+
+/// How many sizes have a warm graph.
+pub const WARM: usize = 8;
+
+/// What is recorded for a padded size: steps too large for a graph have one size together.
+pub fn recorded(size: Option<u32>) -> u32 {
+    size.unwrap_or(TOO_LARGE)
+}
+
+/// Lets `forecast` go through padded sizes, `None` for steps that are too large for a graph.
+pub fn hits(sizes: &[Option<u32>], forecast: &mut dyn Forecast) -> Hits {
+    let (mut counts, mut total) = ([0_u32; 3], 0_u32);
+    for size in sizes {
+        if let Some(size) = size {
+            let mut next = [0; WARM];
+            let known = forecast.predict(&mut next);
+            let place = next[..known].iter().position(|next| next == size);
+            for (count, places) in counts.iter_mut().zip([1, 3, WARM]) {
+                *count += u32::from(place.is_some_and(|place| place < places));
+            }
+            total += 1;
+        }
+        forecast.record_usage(recorded(*size));
+    }
+    let [first, third, warm] = counts.map(|count| f64::from(count) / f64::from(total.max(1)));
+    Hits { first, third, warm }
+}
+
+/// The sizes used last, the last one first: the forecast that any other must beat. Its first [`WARM`] are
+/// what a cache holds that gives up what was used least recently.
+#[derive(Clone, Debug, Default)]
+pub struct LastFirst(Vec<u32>);
+
+impl Forecast for LastFirst {
+    fn record_usage(&mut self, size: u32) {
+        self.0.retain(|known| *known != size);
+        self.0.insert(0, size);
+        self.0.truncate(64);
+    }
+
+    fn predict(&self, sizes: &mut [u32]) -> usize {
+        let known = sizes.len().min(self.0.len());
+        sizes[..known].copy_from_slice(&self.0[..known]);
+        known
+    }
+}
+
+const TOO_LARGE: u32 = u32::MAX - 1;
