@@ -41,6 +41,7 @@
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //! * [`memory`]: where bytes come from.
 //! * [`slab`]: blocks of all sizes from one resource.
+//! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
 //! * [`sys`]: the raw bindings and the function table.
 
@@ -63,6 +64,8 @@ pub mod memory;
 
 #[cfg_attr(all(test, loom), expect(dead_code, reason = "thread caches need statics, which loom lacks"))]
 pub mod slab;
+
+pub mod graph;
 
 pub mod forecast;
 

@@ -35,6 +35,7 @@ mod capture_mode;
 #[cfg(feature = "cuda-driver-sys")]
 pub mod compat;
 mod context;
+pub(crate) mod deferred;
 mod device;
 mod event;
 mod event_pool;
@@ -51,6 +52,7 @@ use wharf_sys::{Api, Row};
 pub use attribute::DeviceAttribute;
 pub use capture_mode::RelaxedCapture;
 pub use context::Context;
+use deferred::Deferred;
 pub use device::{Device, Uuid};
 pub(crate) use event::ready;
 pub use event::{Event, EventKind};
@@ -81,6 +83,8 @@ pub struct Driver(Arc<Inner>);
 struct Inner {
     api: Api,
     hook: OnceLock<DropErrorHook>,
+    /// What graphs kept alive and the driver has given up.
+    deferred: Arc<Deferred>,
 }
 
 impl Driver {
@@ -213,14 +217,37 @@ impl Driver {
         self.0.hook.set(hook)
     }
 
+    /// Drops what destroyed graphs kept alive, and returns how many owners that was.
+    ///
+    /// The driver says that a graph is gone where it may not be called, so what the graph kept alive
+    /// waits for the next call that makes, instantiates or destroys a graph, or for this one. What
+    /// waits keeps this driver's table; nothing waits longer than somebody makes such calls.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the driver refused to free the thread of other captures' restrictions;
+    /// nothing was dropped.
+    pub fn drop_deferred(&self) -> Result<usize, Error> {
+        if self.0.deferred.is_empty() {
+            return Ok(0);
+        }
+        let _relaxed = self.relax_capture()?;
+        Ok(self.0.deferred.drain())
+    }
+
     fn start(api: Api) -> Result<Self, LoadError> {
         // SAFETY: the reference asks only that the flags are 0.
         unsafe { api.init.call(0) }.map_err(refused)?;
-        let driver = Self(Arc::new(Inner { api, hook: OnceLock::new() }));
+        let deferred = Arc::new(Deferred::new());
+        let driver = Self(Arc::new(Inner { api, hook: OnceLock::new(), deferred }));
         match driver.device_count().map_err(refused)? {
             0 => Err(LoadError::NoDevice),
             _ => Ok(driver),
         }
+    }
+
+    pub(crate) fn deferred(&self) -> &Arc<Deferred> {
+        &self.0.deferred
     }
 
     pub(crate) fn drop_error_hook(&self) -> Option<DropErrorHook> {

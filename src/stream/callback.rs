@@ -84,8 +84,8 @@ impl Stream {
         let _scope = self.context.enter()?;
         let data = ptr::from_ref(function).cast_mut().cast();
         let api = self.context.driver().api();
-        // SAFETY: the stream is alive; `run` takes a pointer to an `F`, which lives for ever.
-        unsafe { api.launch_host_func.call(self.as_raw(), Some(run::<F>), data) }
+        // SAFETY: the stream is alive; the function takes a pointer to an `F`, which lives for ever.
+        unsafe { api.launch_host_func.call(self.as_raw(), Some(run_host_function::<F>), data) }
     }
 }
 
@@ -109,12 +109,16 @@ where
     }
 }
 
-unsafe extern "C" fn run<F>(data: *mut c_void)
+/// Calls the `F` behind `data`; a panic in it ends here.
+///
+/// # Safety
+///
+/// `data` points to an `F` that lives until the call is over.
+pub(crate) unsafe extern "C" fn run_host_function<F>(data: *mut c_void)
 where
     F: Fn() + Sync,
 {
-    // SAFETY: `launch_host_func` sent a reference that lives for ever, to a type that may be
-    // used from any thread.
+    // SAFETY: the caller's promise; the type may be used from any thread.
     let function = unsafe { &*data.cast::<F>() };
     contained(function);
 }

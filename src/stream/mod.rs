@@ -24,6 +24,8 @@ use std::sync::OnceLock;
 use wharf_sys::bindings::{CUevent_wait_flags, CUstream, CUstream_flags, CUstream_st, CUstreamCaptureStatus};
 use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
+pub(crate) use callback::run_host_function;
+
 use crate::driver::{Context, Event, ready};
 #[cfg(doc)]
 use crate::error::CudaError;

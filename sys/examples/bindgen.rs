@@ -30,6 +30,7 @@ const FLAGS: &[&str] = &[
     "CU(ctx|event|event_record|event_wait|stream)_flags",
     "CUmemAttach_flags",
     "CUstream(Wait|Write)Value_flags",
+    "CUstreamUpdateCaptureDependencies_flags",
     "CUgraph(Instantiate|DebugDot)_flags",
     "CUuserObject(Retain)?_flags",
     "CUdriverProcAddress_flags",

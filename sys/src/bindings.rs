@@ -2350,6 +2350,9 @@ pub struct CUDA_BATCH_MEM_OP_NODE_PARAMS_v2_st {
 }
 #[repr(transparent)]
 #[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
+pub struct CUstreamUpdateCaptureDependencies_flags_enum(pub ::core::ffi::c_uint);
+#[repr(transparent)]
+#[derive(Debug, Copy, Clone, Hash, PartialEq, Eq)]
 pub struct CUasyncNotificationType_enum(pub ::core::ffi::c_uint);
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -3432,6 +3435,12 @@ impl CUstreamAtomicReductionDataType_enum {
     pub const CU_STREAM_ATOMIC_REDUCTION_UNSIGNED_64: CUstreamAtomicReductionDataType_enum =
         CUstreamAtomicReductionDataType_enum(22);
 }
+impl CUstreamUpdateCaptureDependencies_flags_enum {
+    pub const CU_STREAM_ADD_CAPTURE_DEPENDENCIES: CUstreamUpdateCaptureDependencies_flags_enum =
+        CUstreamUpdateCaptureDependencies_flags_enum(0);
+    pub const CU_STREAM_SET_CAPTURE_DEPENDENCIES: CUstreamUpdateCaptureDependencies_flags_enum =
+        CUstreamUpdateCaptureDependencies_flags_enum(1);
+}
 impl CUasyncNotificationType_enum {
     pub const CU_ASYNC_NOTIFICATION_TYPE_OVER_BUDGET: CUasyncNotificationType_enum =
         CUasyncNotificationType_enum(1);
@@ -4495,6 +4504,7 @@ pub use self::CUstreamBatchMemOpType_enum as CUstreamBatchMemOpType;
 pub use self::CUstreamCaptureMode_enum as CUstreamCaptureMode;
 pub use self::CUstreamCaptureStatus_enum as CUstreamCaptureStatus;
 pub use self::CUstreamCigDataType_enum as CUstreamCigDataType;
+pub use self::CUstreamUpdateCaptureDependencies_flags_enum as CUstreamUpdateCaptureDependencies_flags;
 pub use self::CUstreamWaitValue_flags_enum as CUstreamWaitValue_flags;
 pub use self::CUstreamWriteValue_flags_enum as CUstreamWriteValue_flags;
 pub use self::CUsynchronizationPolicy_enum as CUsynchronizationPolicy;
