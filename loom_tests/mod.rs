@@ -13,6 +13,7 @@
 
 mod bitmap;
 mod cache;
+mod deferred;
 mod registry;
 mod retire_list;
 mod run_map;

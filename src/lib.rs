@@ -32,6 +32,7 @@
 //!
 //! * `cuda-driver-sys`: conversions to and from that crate's handles. Links libcuda, as that
 //!   crate demands.
+//! * `svg`: graphs drawn as SVG (`GraphDefinition::to_svg`).
 //!
 //! # Map
 //!

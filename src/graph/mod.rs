@@ -37,6 +37,8 @@ mod exec;
 mod keep_alive;
 mod node;
 mod params;
+#[cfg(feature = "svg")]
+mod svg;
 mod update;
 
 pub use self::capture::{CaptureMode, CaptureScope, keep_alive_in_capture};

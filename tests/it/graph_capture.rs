@@ -50,7 +50,9 @@ fn a_capture_becomes_a_graph(driver: &Driver) {
         cells.stream.synchronize().unwrap();
         assert_eq!(cells.get(1), value);
     }
-    exec.set_enabled(first, false).unwrap();
+    if driver.api().graph_node_set_enabled.is_available() {
+        exec.set_enabled(first, false).unwrap();
+    }
 }
 
 fn a_forbidden_call_is_one_clear_error(driver: &Driver) {
@@ -146,7 +148,7 @@ fn a_graph_is_appended_to_a_capture(driver: &Driver) {
         .unwrap();
     let before = CALLS.load(Ordering::Relaxed);
     let graph = CaptureScope::capture(&cells.stream, CaptureMode::default(), |stream| {
-        stream.launch_host_func(&|| drop(CALLS.fetch_add(1, Ordering::Relaxed)))?;
+        stream.launch_host_func(&|| _ = CALLS.fetch_add(1, Ordering::Relaxed))?;
         child.append_to_capture(stream).unwrap();
         // SAFETY: the cells outlive the launch.
         unsafe { stream.copy_htod(cells.device(), cells.host_at(8), 8) }

@@ -75,7 +75,7 @@ pub(crate) struct Gate(Sender<()>);
 impl Gate {
     pub(crate) fn close(stream: &Stream) -> Self {
         let (open, gate) = channel::<()>();
-        stream.add_callback(move |_| drop(gate.recv())).unwrap();
+        stream.add_callback(move |_| _ = gate.recv()).unwrap();
         Self(open)
     }
 
