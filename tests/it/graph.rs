@@ -7,8 +7,8 @@ use std::thread;
 
 use wharf::driver::EventKind;
 use wharf::graph::{
-    Copy1d, Direction, DotDetail, Fill, FillValue, GraphDefinition, GraphError, MemOp, MemcpyNode, NodeId,
-    NodeKind, UpdateRefusal,
+    Copy1d, Direction, DotDetail, Fill, FillValue, GraphDefinition, GraphError, MemOp, MemOpNode, MemcpyNode,
+    MemsetNode, NodeId, NodeKind, UpdateRefusal,
 };
 use wharf::{Context, CudaError, Driver, Error, Event};
 
@@ -31,6 +31,24 @@ on_each_driver!(
     pictures_name_what_is_there,
 );
 
+/// Adds a copy to a graph whose memory outlives its launches, in an order that its edges make.
+fn memcpy(graph: &mut GraphDefinition, copy: Copy1d, after: &[NodeId]) -> Result<MemcpyNode, GraphError> {
+    // SAFETY: the memory is that of `Cells`, which outlive the launches.
+    unsafe { graph.memcpy(copy, after) }
+}
+
+/// As `memcpy`, for a fill.
+fn memset(graph: &mut GraphDefinition, fill: Fill, after: &[NodeId]) -> Result<MemsetNode, GraphError> {
+    // SAFETY: as in `memcpy`.
+    unsafe { graph.memset(fill, after) }
+}
+
+/// As `memcpy`, for writes of words.
+fn mem_ops(graph: &mut GraphDefinition, words: &[MemOp], after: &[NodeId]) -> Result<MemOpNode, GraphError> {
+    // SAFETY: as in `memcpy`.
+    unsafe { graph.mem_ops(words, after) }
+}
+
 fn every_kind_of_node_runs(driver: &Driver) {
     let cells = Cells::new(driver);
     let (host, device) = (cells.host(), cells.device());
@@ -39,31 +57,28 @@ fn every_kind_of_node_runs(driver: &Driver) {
     let counter = Arc::clone(&calls);
     let mut graph = GraphDefinition::new(&cells.context).unwrap();
     cells.set(0, 7);
-    // SAFETY: the cells outlive the launches, and edges order the nodes.
-    let down: NodeId = unsafe {
-        let up = graph.memcpy(Copy1d::htod(device, host, 8), &[]).unwrap();
-        let across = graph.memcpy(Copy1d::dtod(device + 8, device, 8), &[up.into()]).unwrap();
-        let fill = Fill { destination: device + 16, value: FillValue::D16(0x101), len: 4 };
-        let fill = graph.memset(fill, &[]).unwrap();
-        let wait = graph.event_wait(&event, &[]).unwrap();
-        let called = graph.host_func(move || _ = counter.fetch_add(1, Ordering::Relaxed), &[]).unwrap();
-        let all: [NodeId; 4] = [across.into(), fill.into(), wait.into(), called.into()];
-        let join = graph.empty(&all).unwrap();
-        let down = graph.memcpy(Copy1d::dtoh(cells.host_at(8), device + 8, 16), &[join.into()]).unwrap();
+    let up = memcpy(&mut graph, Copy1d::htod(device, host, 8), &[]).unwrap();
+    let across = memcpy(&mut graph, Copy1d::dtod(device + 8, device, 8), &[up.into()]).unwrap();
+    let fill = Fill { destination: device + 16, value: FillValue::D16(0x101), len: 4 };
+    let fill = memset(&mut graph, fill, &[]).unwrap();
+    let wait = graph.event_wait(&event, &[]).unwrap();
+    let called = graph.host_func(move || _ = counter.fetch_add(1, Ordering::Relaxed), &[]).unwrap();
+    let all: [NodeId; 4] = [across.into(), fill.into(), wait.into(), called.into()];
+    let join = graph.empty(&all).unwrap();
+    let down = Copy1d::dtoh(cells.host_at(8), device + 8, 16);
+    let mut last: NodeId = memcpy(&mut graph, down, &[join.into()]).unwrap().into();
+    if driver.api().graph_add_batch_mem_op_node.is_available() {
         let write = MemOp::Write64 { address: cells.device_of_host(24), value: 99 };
-        if driver.api().graph_add_batch_mem_op_node.is_available() {
-            graph.mem_ops(&[write], &[down.into()]).unwrap().into()
-        } else {
-            cells.set(3, 99);
-            down.into()
-        }
-    };
+        last = mem_ops(&mut graph, &[write], &[last]).unwrap().into();
+    } else {
+        cells.set(3, 99);
+    }
     let inner = {
         let mut inner = GraphDefinition::new(&cells.context).unwrap();
         inner.empty(&[]).unwrap();
         inner
     };
-    let child = graph.child(&inner, &[down]).unwrap();
+    let child = graph.child(&inner, &[last]).unwrap();
     graph.event_record(&event, &[child.into()]).unwrap();
     let mut exec = graph.instantiate().unwrap();
     for launch in 1..=3 {
@@ -85,17 +100,17 @@ fn edges_order_nodes(driver: &Driver) {
     let mut copies: Vec<MemcpyNode> = Vec::new();
     for cell in 0..20 {
         // Each copies what the one before brought.
-        // SAFETY: the cells outlive the launch, and the edges below order the nodes.
-        let copy = unsafe {
-            graph.memcpy(Copy1d::dtod(cells.device() + 8 * (cell + 1), cells.device() + 8 * cell, 8), &[])
-        };
+        let copy = memcpy(
+            &mut graph,
+            Copy1d::dtod(cells.device() + 8 * (cell + 1), cells.device() + 8 * cell, 8),
+            &[],
+        );
         copies.push(copy.unwrap());
     }
     for pair in copies.windows(2) {
         graph.depend(pair[1], pair[0]).unwrap();
     }
-    // SAFETY: as above.
-    let down = unsafe { graph.memcpy(Copy1d::dtoh(cells.host_at(8), cells.device() + 160, 8), &[]) }.unwrap();
+    let down = memcpy(&mut graph, Copy1d::dtoh(cells.host_at(8), cells.device() + 160, 8), &[]).unwrap();
     graph.depend(down, copies[19]).unwrap();
     cells.set(0, 5);
     cells.up(8);
@@ -109,18 +124,15 @@ fn what_a_graph_cannot_hold_is_refused(driver: &Driver) {
     let mut graph = GraphDefinition::new(&cells.context).unwrap();
     let fill = |destination, len| Fill { destination, value: FillValue::D32(1), len };
     let write = MemOp::Write64 { address: cells.device() + 4, value: 0 };
-    // SAFETY: nothing of it is launched.
-    unsafe {
-        let nothing = graph.memcpy(Copy1d::htod(cells.device(), cells.host(), 0), &[]);
-        assert_eq!(nothing, Err(GraphError::ZeroLength));
-        assert_eq!(graph.memset(fill(cells.device(), 0), &[]), Err(GraphError::ZeroLength));
-        let odd = GraphError::Misaligned { address: cells.device() + 2, align: 4 };
-        assert_eq!(graph.memset(fill(cells.device() + 2, 1), &[]), Err(odd));
-        let odd = GraphError::Misaligned { address: cells.device() + 4, align: 8 };
-        assert_eq!(graph.mem_ops(&[write], &[]), Err(odd));
-        assert_eq!(graph.mem_ops(&[], &[]), Err(GraphError::MemOps { count: 0 }));
-        assert_eq!(graph.mem_ops(&[write; 257], &[]), Err(GraphError::MemOps { count: 257 }));
-    }
+    let nothing = memcpy(&mut graph, Copy1d::htod(cells.device(), cells.host(), 0), &[]);
+    assert_eq!(nothing, Err(GraphError::ZeroLength));
+    assert_eq!(memset(&mut graph, fill(cells.device(), 0), &[]), Err(GraphError::ZeroLength));
+    let odd = GraphError::Misaligned { address: cells.device() + 2, align: 4 };
+    assert_eq!(memset(&mut graph, fill(cells.device() + 2, 1), &[]), Err(odd));
+    let odd = GraphError::Misaligned { address: cells.device() + 4, align: 8 };
+    assert_eq!(mem_ops(&mut graph, &[write], &[]), Err(odd));
+    assert_eq!(mem_ops(&mut graph, &[], &[]), Err(GraphError::MemOps { count: 0 }));
+    assert_eq!(mem_ops(&mut graph, &[write; 257], &[]), Err(GraphError::MemOps { count: 257 }));
     assert!(graph.is_empty());
 }
 
@@ -148,10 +160,8 @@ fn edges_are_checked(driver: &Driver) {
 /// A graph that brings the first cell up and down again as the second, and its first node.
 fn round_trip(cells: &Cells) -> (GraphDefinition, MemcpyNode) {
     let mut graph = GraphDefinition::new(&cells.context).unwrap();
-    // SAFETY: the cells outlive the launches, and edges order the nodes.
-    let up = unsafe { graph.memcpy(Copy1d::htod(cells.device(), cells.host(), 8), &[]) }.unwrap();
-    // SAFETY: as above.
-    unsafe { graph.memcpy(Copy1d::dtoh(cells.host_at(8), cells.device(), 8), &[up.into()]) }.unwrap();
+    let up = memcpy(&mut graph, Copy1d::htod(cells.device(), cells.host(), 8), &[]).unwrap();
+    memcpy(&mut graph, Copy1d::dtoh(cells.host_at(8), cells.device(), 8), &[up.into()]).unwrap();
     (graph, up)
 }
 
@@ -159,7 +169,8 @@ fn a_changed_copy_counts_for_later_launches(driver: &Driver) {
     let cells = Cells::new(driver);
     let (graph, up) = round_trip(&cells);
     let mut exec = graph.instantiate().unwrap();
-    (cells.set(0, 1), cells.set(4, 4));
+    cells.set(0, 1);
+    cells.set(4, 4);
     exec.launch(&cells.stream).unwrap();
     // SAFETY: as in `round_trip`.
     unsafe { exec.set_copy(up, Copy1d::htod(cells.device(), cells.host_at(32), 8)) }.unwrap();
@@ -219,7 +230,8 @@ fn a_whole_update_says_why_not(driver: &Driver) {
     assert!(refused.to_string().contains("NodeKind"));
     let elsewhere = Cells::new(driver);
     let (fits, _) = round_trip(&elsewhere);
-    (cells.set(0, 1), elsewhere.set(0, 2));
+    cells.set(0, 1);
+    elsewhere.set(0, 2);
     exec.update(&fits).unwrap();
     exec.launch(&cells.stream).unwrap();
     cells.stream.synchronize().unwrap();
@@ -333,8 +345,7 @@ fn older_drivers_say_what_they_lack() {
         let cells = Cells::new(driver);
         let (mut graph, up) = round_trip(&cells);
         let write = MemOp::Write64 { address: cells.device(), value: 1 };
-        // SAFETY: the word is the cells'.
-        let refused = unsafe { graph.mem_ops(&[write], &[]) };
+        let refused = mem_ops(&mut graph, &[write], &[]);
         let call = "cuGraphAddBatchMemOpNode";
         assert_eq!(refused, Err(GraphError::Driver(Error::Unsupported { call, introduced: 11_070 })));
         let mut exec = graph.instantiate().unwrap();
@@ -399,17 +410,15 @@ fn graph_life(cells: &Cells) -> Result<(), GraphError> {
 
 fn life_with(cells: &Cells, event: &Arc<Event>) -> Result<(), GraphError> {
     let mut graph = GraphDefinition::new(&cells.context)?;
-    // SAFETY: the cells outlive the launches, and edges order the nodes.
-    let up = unsafe { graph.memcpy(Copy1d::htod(cells.device(), cells.host(), 8), &[]) }?;
+    let up = memcpy(&mut graph, Copy1d::htod(cells.device(), cells.host(), 8), &[])?;
     let fill = Fill { destination: cells.device() + 8, value: FillValue::D8(1), len: 8 };
-    // SAFETY: as above.
-    let fill = unsafe { graph.memset(fill, &[up.into()]) }?;
+    let fill = memset(&mut graph, fill, &[up.into()])?;
     let record = graph.event_record(event, &[fill.into()])?;
     graph.host_func(|| {}, &[record.into()])?;
     graph.keep_alive(Arc::clone(event))?;
     let copy = graph.duplicate()?;
     let mut exec = graph.instantiate()?;
-    // SAFETY: as above.
+    // SAFETY: as in `memcpy`.
     unsafe { exec.set_copy(up, Copy1d::htod(cells.device(), cells.host_at(8), 8)) }?;
     exec.set_enabled(fill, false)?;
     exec.set_record(record, event)?;

@@ -136,12 +136,14 @@ fn a_graph_is_appended_to_a_capture(driver: &Driver) {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let cells = Cells::new(driver);
     let mut child = GraphDefinition::new(&cells.context).unwrap();
+    let (from, to) = (cells.host_at(0) as usize, cells.host_at(8) as usize);
     child
         .host_func(
-            {
-                let (from, to) = (cells.host_at(0) as usize, cells.host_at(8) as usize);
-                // SAFETY: the cells outlive the launch, which nobody else writes to.
-                move || unsafe { *(to as *mut u64) = *(from as *const u64) + 1 }
+            move || {
+                // SAFETY: the cells outlive the launch, and nobody writes them meanwhile.
+                let value = unsafe { *(from as *const u64) };
+                // SAFETY: as above.
+                unsafe { *(to as *mut u64) = value + 1 }
             },
             &[],
         )
