@@ -33,6 +33,8 @@
 //! * `cuda-driver-sys`: conversions to and from that crate's handles. Links libcuda, as that
 //!   crate demands.
 //! * `svg`: graphs drawn as SVG (`GraphDefinition::to_svg`).
+//! * `nvtx`: ranges, marks and names for NVIDIA's profilers, see [`profile`]. Building it needs
+//!   libclang.
 //!
 //! # Map
 //!
@@ -44,13 +46,14 @@
 //! * [`slab`]: blocks of all sizes from one resource.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
+//! * [`profile`]: what a profiler sees.
 //! * [`sys`]: the raw bindings and the function table.
 
 mod sync;
 
 mod error;
 
-mod profile;
+pub mod profile;
 
 pub mod driver;
 

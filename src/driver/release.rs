@@ -44,7 +44,7 @@ impl Release {
 /// The driver is going away with the process when it answers [`CudaError::DEINITIALIZED`], so
 /// that is none.
 pub(super) fn tell(driver: &Driver, outcome: Result<(), Error>) -> bool {
-    static DROP_ERROR: profile::Name = profile::Name::new("wharf::drop_error");
+    static DROP_ERROR: profile::Name = profile::Name::new(c"wharf::drop_error");
     let Err(error) = outcome else { return false };
     if error.code() == Some(CudaError::DEINITIALIZED) {
         return false;

@@ -94,12 +94,12 @@ macro_rules! resource_of_span {
             }
 
             unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
-                let _range = $crate::profile::range!($commit);
+                let _range = $crate::profile::range!($commit, len);
                 self.span.commit(offset, len)
             }
 
             unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
-                let _range = $crate::profile::range!($decommit);
+                let _range = $crate::profile::range!($decommit, len);
                 self.span.decommit(offset, len)
             }
         }

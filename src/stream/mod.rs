@@ -30,6 +30,7 @@ use crate::driver::{Context, Event, ready};
 #[cfg(doc)]
 use crate::error::CudaError;
 use crate::error::Error;
+use crate::profile;
 use crate::timeline::{Ticket, Timeline};
 
 /// How a stream stands to the context's legacy default stream.
@@ -131,6 +132,11 @@ impl Stream {
         // SAFETY: `raw` is valid for writes for the whole call and the context is current.
         unsafe { api.stream_create_with_priority.call(&raw mut raw, kind.flags(), priority) }?;
         Ok(Self::with(raw, context, true))
+    }
+
+    /// Names the stream in the view of a profiler, where the feature `nvtx` is on and one is attached.
+    pub fn set_name(&self, name: &str) {
+        profile::name_stream(self.raw.0, name);
     }
 
     /// The context's legacy default stream, which waits for its blocking streams and is waited

@@ -3,6 +3,7 @@
 use std::{env, fs, thread};
 
 use rustix::process::{Resource, getrlimit};
+use wharf::profile;
 
 use super::{Fact, Verdict, size};
 
@@ -95,11 +96,21 @@ fn cores() -> Fact {
 /// A profiler attaches as a library that this variable names.
 fn tool() -> Fact {
     const TOPIC: &str = "NVTX tool";
+    if profile::is_attached() {
+        return Fact::good(TOPIC, "attached, and listens");
+    }
     match env::var("NVTX_INJECTION64_PATH") {
-        Ok(path) if fs::exists(&path).unwrap_or(false) => Fact::good(TOPIC, format!("attached: {path}")),
-        Ok(path) => {
+        Ok(path) if !fs::exists(&path).unwrap_or(false) => {
             let remedy = "correct NVTX_INJECTION64_PATH: a library that is not there is silently ignored";
-            Fact::bad(Verdict::Slow, TOPIC, format!("{path} is not there"), remedy)
+            Fact::bad(Verdict::Note, TOPIC, format!("{path} is not there"), remedy)
+        }
+        Ok(path) if !cfg!(feature = "nvtx") => {
+            let remedy = "build with --features nvtx: this program tells it nothing";
+            Fact::bad(Verdict::Note, TOPIC, format!("{path} waits"), remedy)
+        }
+        Ok(path) => {
+            let remedy = "see that the library is for this machine and exports InitializeInjectionNvtx2";
+            Fact::bad(Verdict::Note, TOPIC, format!("{path} did not attach"), remedy)
         }
         Err(_) => Fact::good(TOPIC, "none attached"),
     }
