@@ -44,6 +44,7 @@
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //! * [`memory`]: where bytes come from.
 //! * [`slab`]: blocks of all sizes from one resource.
+//! * [`staging`]: a step's inputs at stable device addresses.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
 //! * [`profile`]: what a profiler sees.
@@ -69,7 +70,11 @@ pub mod memory;
 #[cfg_attr(all(test, loom), expect(dead_code, reason = "thread caches need statics, which loom lacks"))]
 pub mod slab;
 
+pub mod pool;
+
 pub mod graph;
+
+pub mod staging;
 
 pub mod forecast;
 

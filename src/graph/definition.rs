@@ -242,6 +242,26 @@ impl GraphDefinition {
         .map(EventRecordNode)
     }
 
+    /// Adds a record of `event`, behind the nodes `after`.
+    ///
+    /// # Safety
+    ///
+    /// The event is one of this context, and is alive at every launch.
+    pub(crate) unsafe fn event_record_unowned(
+        &mut self,
+        event: &Event,
+        after: &[NodeId],
+    ) -> Result<EventRecordNode, GraphError> {
+        let raw = event.as_raw();
+        self.add(NodeKind::EventRecord, None, after, |definition, node, after| {
+            let api = definition.context.driver().api();
+            let (graph, at, len) = (definition.as_raw(), after.as_ptr(), after.len());
+            // SAFETY: as in `empty`; the event is the caller's promise.
+            unsafe { api.graph_add_event_record_node.call(node, graph, at, len, raw) }
+        })
+        .map(EventRecordNode)
+    }
+
     /// Adds a wait for what `event` holds at each launch, behind the nodes `after`. The graph owns
     /// the event, too.
     ///

@@ -67,6 +67,12 @@ impl Copy1d {
         self.size
     }
 
+    /// Where a copy to the device goes, and from where.
+    pub(crate) fn htod_addresses(&self) -> (CUdeviceptr, *const c_void) {
+        let source = core::ptr::with_exposed_provenance(usize::try_from(self.source).unwrap_or(0));
+        (self.destination, source)
+    }
+
     pub(super) fn check(&self) -> Result<(), GraphError> {
         if self.size == 0 { Err(GraphError::ZeroLength) } else { Ok(()) }
     }

@@ -17,7 +17,7 @@
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
 //! | state | `complete`, `cancel` | `begin` | their `Release` pairs with the `Acquire` of `begin`: the next filler writes after the copy out of the slot was seen to be over |
-//! | state | `submit` | `complete` | its `Release` pairs with the `Acquire` of `complete`: who retires the slot sees what was submitted |
+//! | state | `submit` | `complete`, `in_flight` | its `Release` pairs with their `Acquire`: who retires the slot sees what was submitted, and looks at a completion that was reset |
 
 use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use crate::sync::try_update;
@@ -84,6 +84,14 @@ impl SlotWord {
             step(word, Some(this), SlotPhase::Filling).map(|next| next & !PHASE_MASK)
         })?;
         Ok(())
+    }
+
+    /// The use that the device may be reading in, at this moment.
+    pub(crate) fn in_flight(&self) -> Option<SlotUse> {
+        // Acquire: pairs with the Release of `submit`: what says that this use is complete was reset
+        // before.
+        let word = self.0.load(Acquire);
+        (phase(word) == SlotPhase::InFlight).then_some(SlotUse { generation: word >> PHASE_BITS })
     }
 
     /// The state at this moment.

@@ -13,7 +13,7 @@ use wharf_sys::bindings::{
 use crate::driver::{Context, DeviceAttribute};
 use crate::error::Error;
 use crate::profile::range;
-use crate::sync::atomic::{AtomicU64, Ordering::Acquire};
+use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 
 /// 64-bit words in pinned host memory, 0 at first, which the device writes in stream order.
 ///
@@ -67,6 +67,12 @@ impl CompletionPage {
     pub(crate) fn load(&self, index: usize) -> u64 {
         // Acquire: pairs with the barrier before the device's write.
         self.word(index).load(Acquire)
+    }
+
+    /// Sets a word that no device work is to write.
+    pub(crate) fn reset(&self, index: usize, value: u64) {
+        // Release: pairs with the Acquire of `load`.
+        self.word(index).store(value, Release);
     }
 
     /// Where the device sees a word.

@@ -24,5 +24,7 @@ mod slab;
 mod slab_long;
 mod slab_model;
 mod slab_resources;
+mod staging;
+mod staging_rig;
 mod stream;
 mod timeline;

@@ -1,0 +1,194 @@
+//! Sets of input buffers.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::builder::InputBuffersBuilder;
+use super::error::{SlotError, StageError};
+use super::len::Counts;
+use super::shared::Shared;
+use super::slot_id::{SlotId, Untagged};
+use super::step::Step;
+use crate::driver::Context;
+use crate::pool::Element;
+
+/// The inputs of an engine's steps: host slots to write, and device memory at addresses that never
+/// change.
+///
+/// Steps may be begun and filled on several threads. Steps that are submitted to different streams are
+/// ordered one behind the other if they are submitted one after the other.
+///
+/// Dropping it waits for steps in flight, so that the driver can take the memory back.
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let context = wharf::Context::retain(&driver.device(0)?)?;
+/// use wharf::Stream;
+/// use wharf::staging::{InputBuffers, Len, Pad};
+///
+/// let inputs = InputBuffers::builder(&context)
+///     .slot::<i32>("input_ids", Len::Tokens)
+///     .slot_padded::<i64>("slot_mapping", Len::Tokens, Pad::Value(-1))
+///     .slot::<i32>("seq_lens", Len::Requests)
+///     .buckets([1, 2, 4, 8, 16])
+///     .build()?;
+/// let ids = inputs.slot_id::<i32>("input_ids")?;
+/// let mapping = inputs.slot_id::<i64>("slot_mapping")?;
+/// let lens = inputs.slot_id::<i32>("seq_lens")?;
+///
+/// let stream = Stream::new(&context)?;
+/// let mut step = inputs.begin(5, 2)?;
+/// step.write(ids).copy_from_slice(&[1, 2, 3, 4, 5]);
+/// step.write_from(mapping, &[7, 8, 9, 10, 11])?;
+/// step.write(lens).fill(3);
+/// let staged = step.submit(&stream)?;
+/// assert_eq!((staged.padded().tokens, staged.padded().requests), (8, 8));
+/// // The engine's graph reads here, behind the copy, on the same stream.
+/// let _address = staged.device_ptr(ids);
+/// # stream.synchronize()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[doc(alias = "InputBufferManager")]
+pub struct InputBuffers<Tag = Untagged> {
+    pub(super) shared: Arc<Shared>,
+    tag: PhantomData<fn() -> Tag>,
+}
+
+impl InputBuffers {
+    /// Begins a set. Slots of two such sets are told apart when a step is submitted; those of
+    /// [tagged](InputBuffers::tagged) sets by the compiler.
+    pub fn builder(context: &Context) -> InputBuffersBuilder {
+        InputBuffersBuilder::new(context)
+    }
+}
+
+impl<Tag> InputBuffers<Tag> {
+    /// Begins a set whose slots cannot be used in steps of a set with another tag: any type will do.
+    pub fn tagged(context: &Context) -> InputBuffersBuilder<Tag> {
+        InputBuffersBuilder::new(context)
+    }
+
+    /// The slot of that name, to be used in steps.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError`]: no slot has the name, or its elements are of another type.
+    #[doc(alias = "get_slot")]
+    pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
+        let slots = &self.shared.plan.slots;
+        let Some(index) = slots.iter().position(|slot| *slot.name == *name) else {
+            return Err(SlotError::Unknown(name.into()));
+        };
+        let wanted = slots[index].dtype;
+        if wanted != T::DTYPE {
+            return Err(SlotError::Type { slot: name.into(), wanted, given: T::DTYPE });
+        }
+        Ok(SlotId::new(index, self.shared.id()))
+    }
+
+    /// Begins a step: picks the bucket, and a ring slot that the device does not read any more. Waits for
+    /// one if need be.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::TooLarge`]: more tokens or requests than the set was made for.
+    /// * [`StageError::Stalled`]: no ring slot became free until the deadline.
+    /// * [`StageError::Driver`]: the device has failed.
+    #[inline]
+    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
+        let counts = self.checked(tokens, requests)?;
+        Ok(Step::new(&self.shared, self.shared.claim()?, counts))
+    }
+
+    /// Begins a step if a ring slot is free; does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
+    #[inline]
+    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
+        let counts = self.checked(tokens, requests)?;
+        let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(Step::new(&self.shared, claim, counts))
+    }
+
+    /// Makes the graphs of the bucket that holds `tokens`, for every ring slot that is free at this
+    /// moment. How many steps will then need none.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError`]: the driver refused; what was made stays.
+    pub fn prewarm(&self, tokens: usize) -> Result<usize, StageError> {
+        let counts = self.checked(tokens, 0)?;
+        let Some(bucket) = self.shared.plan.bucket_of(counts) else { return Ok(0) };
+        let mut ready = 0;
+        for index in 0..self.shared.ring.len() {
+            if let Some(mut claim) = self.shared.ring.claim_free(index) {
+                ready += usize::from(self.shared.prepare(&mut claim, bucket)?);
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Waits until the device has read every step that was submitted.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Stalled`], [`StageError::Driver`]: as [`begin`](Self::begin).
+    pub fn wait(&self) -> Result<(), StageError> {
+        self.shared.wait_for_all()
+    }
+
+    /// Gives all memory back when the device has read every step that was submitted.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Stalled`], with the set: it can be tried again, or dropped, which waits without a
+    /// deadline. [`StageError::Driver`]: the device has failed.
+    #[doc(alias = "release_all")]
+    pub fn release(self) -> Result<(), (Self, StageError)> {
+        match self.wait() {
+            Ok(()) => Ok(()),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// How many graphs are kept, and what they are taken to cost, in bytes.
+    pub fn graphs(&self) -> (usize, usize) {
+        self.shared.account.used()
+    }
+
+    /// The sizes of buckets, ascending: tokens, and requests at most.
+    pub fn buckets(&self) -> impl Iterator<Item = Counts> {
+        self.shared.plan.buckets.iter().map(|bucket| bucket.counts)
+    }
+
+    /// The largest step.
+    pub fn max(&self) -> Counts {
+        self.shared.plan.max
+    }
+
+    /// The context of its memory and its graphs.
+    pub fn context(&self) -> &Context {
+        &self.shared.context
+    }
+
+    pub(super) fn with(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), tag: PhantomData }
+    }
+
+    #[inline]
+    fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
+        let (counts, max) = (Counts { tokens, requests }, self.shared.plan.max);
+        if tokens > max.tokens || requests > max.requests {
+            return Err(StageError::too_large(counts, max));
+        }
+        Ok(counts)
+    }
+}

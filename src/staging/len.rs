@@ -1,0 +1,112 @@
+//! How many elements a slot has in a step.
+
+/// How many elements a slot has, as a rule from the step's counts.
+///
+/// # Examples
+///
+/// ```
+/// use wharf::staging::{Counts, Len};
+///
+/// let counts = Counts { tokens: 7, requests: 3 };
+/// assert_eq!(Len::Tokens.of(counts), Some(7));
+/// assert_eq!(Len::Requests.times(100).of(counts), Some(300));
+/// assert_eq!(Len::Requests.plus(1).of(counts), Some(4));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Len {
+    /// One a token.
+    Tokens,
+    /// One a request.
+    Requests,
+    /// Always as many.
+    Fixed(usize),
+    /// `times` a token or a request, and `plus` more.
+    Linear {
+        /// Whether requests count, rather than tokens.
+        per_request: bool,
+        /// How many for each.
+        times: usize,
+        /// How many besides.
+        plus: usize,
+    },
+}
+
+/// What a step is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Counts {
+    /// The tokens that it computes.
+    pub tokens: usize,
+    /// The requests that they belong to.
+    pub requests: usize,
+}
+
+impl Len {
+    /// As many, each `times` as often.
+    #[must_use]
+    pub const fn times(self, factor: usize) -> Self {
+        match self.linear() {
+            Some((per_request, times, plus)) => Self::Linear {
+                per_request,
+                times: times.saturating_mul(factor),
+                plus: plus.saturating_mul(factor),
+            },
+            None => Self::Fixed(self.fixed().saturating_mul(factor)),
+        }
+    }
+
+    /// As many, and `more`.
+    #[must_use]
+    pub const fn plus(self, more: usize) -> Self {
+        match self.linear() {
+            Some((per_request, times, plus)) => {
+                Self::Linear { per_request, times, plus: plus.saturating_add(more) }
+            }
+            None => Self::Fixed(self.fixed().saturating_add(more)),
+        }
+    }
+
+    /// The number for a step; `None` if it overflows.
+    #[inline]
+    pub fn of(self, counts: Counts) -> Option<usize> {
+        match self {
+            Self::Tokens => Some(counts.tokens),
+            Self::Requests => Some(counts.requests),
+            Self::Fixed(len) => Some(len),
+            Self::Linear { per_request, times, plus } => {
+                let count = if per_request { counts.requests } else { counts.tokens };
+                count.checked_mul(times)?.checked_add(plus)
+            }
+        }
+    }
+
+    const fn linear(self) -> Option<(bool, usize, usize)> {
+        match self {
+            Self::Tokens => Some((false, 1, 0)),
+            Self::Requests => Some((true, 1, 0)),
+            Self::Fixed(_) => None,
+            Self::Linear { per_request, times, plus } => Some((per_request, times, plus)),
+        }
+    }
+
+    const fn fixed(self) -> usize {
+        match self {
+            Self::Fixed(len) => len,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_follow_their_rules() {
+        let counts = Counts { tokens: 10, requests: 4 };
+        assert_eq!(Len::Tokens.times(3).plus(1).of(counts), Some(31));
+        assert_eq!(Len::Requests.plus(1).times(2).of(counts), Some(10));
+        assert_eq!(Len::Fixed(3).times(4).plus(1).of(counts), Some(13));
+        assert_eq!(Len::Tokens.times(usize::MAX).of(counts), None);
+    }
+}

@@ -1,0 +1,42 @@
+#![expect(unsafe_code, reason = "nodes name raw addresses")]
+//! The nodes of staging graphs.
+
+use crate::driver::Event;
+use crate::error::Error;
+use crate::graph::{Copy1d, GraphDefinition, GraphError, MemOp, MemcpyNode, NodeId};
+use crate::stream::Stream;
+
+/// Adds a copy from a ring slot to its place in device memory.
+pub(super) fn add_copy(graph: &mut GraphDefinition, copy: Copy1d) -> Result<MemcpyNode, GraphError> {
+    // SAFETY: both regions live as long as the set, which waits for its launches before it gives them
+    // back, or are kept alive in a graph that is embedded elsewhere. The host writes a ring slot only
+    // when its copy is done, and stream order or the guard of the destination orders the device.
+    unsafe { graph.memcpy(copy, &[]) }
+}
+
+/// Adds the write that says that a ring slot was read, behind its copies.
+pub(super) fn add_done(
+    graph: &mut GraphDefinition,
+    word: u64,
+    after: &[NodeId],
+) -> Result<NodeId, GraphError> {
+    // SAFETY: the word belongs to the ring slot, and lives as its memory does.
+    unsafe { graph.mem_ops(&[MemOp::Write64 { address: word, value: 1 }], after) }.map(NodeId::from)
+}
+
+/// Adds the record that other streams wait for, behind the rest.
+pub(super) fn add_record(
+    graph: &mut GraphDefinition,
+    event: &Event,
+    after: &[NodeId],
+) -> Result<NodeId, GraphError> {
+    // SAFETY: the event was made with the ring slot, in the set's context, and lives as its memory does.
+    unsafe { graph.event_record_unowned(event, after) }.map(NodeId::from)
+}
+
+/// Copies from a ring slot to its place in device memory, without a graph.
+pub(super) fn enqueue_copy(stream: &Stream, copy: Copy1d) -> Result<(), Error> {
+    let (destination, source) = copy.htod_addresses();
+    // SAFETY: as in `add_copy`.
+    unsafe { stream.copy_htod(destination, source, copy.size()) }
+}

@@ -1,0 +1,174 @@
+#![expect(unsafe_code, reason = "commits memory and reads and writes it")]
+//! The memory of a set: ring slots on the host, static buffers on the device.
+
+use std::fmt;
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+
+use crate::driver::{Context, Event, EventKind};
+use crate::error::Error;
+use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::pool::Element;
+use crate::stream::Stream;
+use crate::timeline::CompletionPage;
+
+use super::plan::Span;
+
+/// Device memory at addresses that never change.
+#[derive(Debug)]
+pub(super) struct DeviceRegion {
+    resource: DeviceMemoryResource,
+}
+
+impl DeviceRegion {
+    /// Commits `size` bytes of zeros.
+    pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+        let resource = DeviceMemoryResource::new(context, size)?;
+        let len = size.next_multiple_of(resource.granularity());
+        // SAFETY: a new resource's first commit, within its span.
+        unsafe { resource.commit(0, len) }?;
+        let stream = Stream::new(context)?;
+        // SAFETY: committed above, and nobody knows of it.
+        unsafe { stream.fill_d8(resource.base(), 0, len) }?;
+        stream.synchronize()?;
+        Ok(Self { resource })
+    }
+
+    #[inline]
+    pub(super) fn address(&self) -> u64 {
+        self.resource.base()
+    }
+}
+
+/// Pinned memory for each ring slot, and what says when the device has read it.
+pub(super) struct HostRegion {
+    resource: PinnedMemoryResource,
+    /// Bytes from one ring slot to the next.
+    stride: usize,
+    /// A word for each ring slot, if the device can write it: 1 when the copy is done.
+    page: Option<CompletionPage>,
+    /// Recorded behind each ring slot's copy.
+    pub(super) events: Box<[Arc<Event>]>,
+}
+
+impl HostRegion {
+    /// Commits `size` bytes for each of `depth` ring slots.
+    pub(super) fn new(context: &Context, size: usize, depth: usize) -> Result<Self, Error> {
+        // A copy does not cross from one registration to the next, so no slot does.
+        let (stride, options) = if size.saturating_mul(depth) <= PIECE {
+            (size, PinnedOptions::default())
+        } else {
+            let stride = size.next_multiple_of(GRANULE);
+            (stride, PinnedOptions::default().piece_limit(stride))
+        };
+        let resource = PinnedMemoryResource::new(context, stride * depth, options)?;
+        let len = (stride * depth).next_multiple_of(resource.granularity());
+        // SAFETY: a new resource's first commit, within its span.
+        unsafe { resource.commit(0, len) }?;
+        let first = host_pointer(resource.base());
+        // SAFETY: committed above, and nobody knows of it. Fresh pages are zeros already, but not those
+        // of a driver that allocates itself.
+        unsafe { ptr::write_bytes(first, 0, len) };
+        let words = CompletionPage::is_supported(context)?
+            && context.driver().api().graph_add_batch_mem_op_node.is_available();
+        let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
+        let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
+        let events = (0..depth).map(event).collect::<Result<_, _>>()?;
+        Ok(Self { resource, stride, page, events })
+    }
+
+    /// Whether the device has read what was submitted in a ring slot.
+    #[inline]
+    pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
+        match &self.page {
+            Some(page) => Ok(page.load(index) != 0),
+            None => self.events[index].query(),
+        }
+    }
+
+    /// Takes back what said so, before the slot is submitted again.
+    #[inline]
+    pub(super) fn reset(&self, index: usize) {
+        if let Some(page) = &self.page {
+            page.reset(index, 0);
+        }
+    }
+
+    /// The address of the word of a ring slot, to be set to 1 by the device.
+    pub(super) fn word(&self, index: usize) -> Option<u64> {
+        self.page.as_ref().map(|page| page.device_address(index))
+    }
+
+    /// Lets `stream` say that a ring slot was read, by the word and by the event.
+    pub(super) fn mark(&self, index: usize, stream: &Stream) -> Result<(), Error> {
+        if let Some(page) = &self.page {
+            // SAFETY: the stream is the caller's, whose context was entered; whoever drops the region
+            // waits for the event below.
+            unsafe { page.write(index, 1, stream.as_raw()) }?;
+        }
+        stream.record(&self.events[index])
+    }
+
+    /// Where the host finds a span of a ring slot.
+    #[inline]
+    pub(super) fn pointer(&self, index: usize, span: Span) -> *mut u8 {
+        host_pointer(self.resource.base()).wrapping_add(index * self.stride + span.offset)
+    }
+
+    /// Where the device finds a span of a ring slot.
+    pub(super) fn device_address(&self, index: usize, span: Span) -> Option<u64> {
+        self.resource.device_address(index * self.stride + span.offset, span.size.max(1))
+    }
+
+    /// The first `len` elements of a span.
+    ///
+    /// # Safety
+    ///
+    /// * They lie in the span, whose offset is a multiple of 8.
+    /// * The ring slot is claimed, and the claim borrowed alone for `'a`.
+    #[inline]
+    pub(super) unsafe fn elements<'a, T: Element>(
+        &self,
+        index: usize,
+        span: Span,
+        len: usize,
+    ) -> &'a mut [T] {
+        debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
+        // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
+        // elements; alone, by the caller's promise.
+        unsafe { slice::from_raw_parts_mut(self.pointer(index, span).cast(), len) }
+    }
+
+    /// Waits for what is in flight, so that the memory may go.
+    pub(super) fn settle(&self, in_flight: impl Iterator<Item = usize>) -> Result<(), Error> {
+        for index in in_flight {
+            self.events[index].synchronize()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory up while the device may still use it.
+    pub(super) fn leak(mut self) {
+        if let Some(page) = self.page.take() {
+            page.leak();
+        }
+        #[expect(clippy::mem_forget, reason = "the device may use it: leak rather than dangle")]
+        std::mem::forget(self);
+    }
+}
+
+impl fmt::Debug for HostRegion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("HostRegion");
+        out.field("stride", &self.stride).field("depth", &self.events.len()).finish_non_exhaustive()
+    }
+}
+
+fn host_pointer(address: u64) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+}
+
+/// What one registration holds.
+const PIECE: usize = 256 << 20;
+const GRANULE: usize = 2 << 20;

@@ -1,0 +1,45 @@
+//! Names of slots that cost nothing to use.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// A slot of one set of input buffers, with elements of type `T`.
+///
+/// `Tag` is the set's, see [`InputBuffers::tagged`](super::InputBuffers::tagged).
+pub struct SlotId<T, Tag = Untagged> {
+    pub(super) index: u8,
+    /// The set that it belongs to.
+    pub(super) set: usize,
+    types: PhantomData<fn() -> (T, Tag)>,
+}
+
+/// The tag of sets that are not told apart by types; a slot of another set is found when a step is
+/// submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Untagged {}
+
+impl<T, Tag> SlotId<T, Tag> {
+    pub(super) fn new(index: usize, set: usize) -> Self {
+        // A set has 64 slots at most.
+        Self { index: u8::try_from(index).unwrap_or(u8::MAX), set, types: PhantomData }
+    }
+
+    /// The slot's number, in the order in which slots were named.
+    pub fn index(self) -> usize {
+        usize::from(self.index)
+    }
+}
+
+impl<T, Tag> Clone for SlotId<T, Tag> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, Tag> Copy for SlotId<T, Tag> {}
+
+impl<T, Tag> fmt::Debug for SlotId<T, Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotId({})", self.index)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a slot is.
+
+#![expect(unsafe_code, reason = "values become their bytes")]
+
+use crate::pool::{DType, Element};
+
+use super::len::Len;
+
+/// What is behind a step's elements, up to the length of its bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pad<T> {
+    /// Zeros.
+    #[default]
+    Zero,
+    /// This value, again and again.
+    Value(T),
+    /// The last element again and again; zeros if the step has none.
+    RepeatLast,
+    /// Whatever is there from earlier steps: for elements that nobody reads.
+    Keep,
+}
+
+/// What becomes of a slot that a step did not write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Forgotten {
+    /// The step fails, and the error names the slot.
+    #[default]
+    Error,
+    /// The device keeps what an earlier step put there. Costs a driver call to skip the copy and one
+    /// to take it up again; needs [`Layout::PerSlot`](super::Layout).
+    Keep,
+    /// It is all padding.
+    Pad,
+}
+
+/// Where the device finds a slot's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// In device memory, to which each step copies.
+    Copied,
+    /// In pinned memory, which the device reads where the host wrote it.
+    ZeroCopy,
+    /// Wherever the step says.
+    Dynamic,
+}
+
+/// One slot of a set.
+#[derive(Clone, Debug)]
+pub(super) struct SlotSpec {
+    pub(super) name: Box<str>,
+    pub(super) dtype: DType,
+    pub(super) len: Len,
+    pub(super) pad: Padding,
+    pub(super) forgotten: Option<Forgotten>,
+    pub(super) place: Place,
+}
+
+/// A padding with its type forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Padding {
+    Bits(u64),
+    RepeatLast,
+    Keep,
+}
+
+impl Padding {
+    pub(super) fn of<T: Element>(pad: Pad<T>) -> Self {
+        match pad {
+            Pad::Zero => Self::Bits(0),
+            Pad::Value(value) => Self::Bits(bits(value)),
+            Pad::RepeatLast => Self::RepeatLast,
+            Pad::Keep => Self::Keep,
+        }
+    }
+}
+
+/// The bytes of a value, as the low end of a number in the machine's order.
+fn bits<T: Element>(value: T) -> u64 {
+    const { assert!(size_of::<T>() <= 8, "element types have 8 bytes at most") };
+    let mut bytes = [0; 8];
+    // SAFETY: an element has no padding, and at most 8 bytes, of which the array has room for all.
+    unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
+    u64::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_become_their_bytes() {
+        assert_eq!(
+            Padding::of(Pad::Value(-1_i32)),
+            Padding::Bits(u64::from_ne_bytes([255, 255, 255, 255, 0, 0, 0, 0]))
+        );
+        assert_eq!(Padding::of(Pad::Value(1_u64 << 40)), Padding::Bits(1 << 40));
+        assert_eq!(Padding::of(Pad::<u8>::Zero), Padding::Bits(0));
+    }
+}
