@@ -9,6 +9,7 @@
 //!                  |         |
 //!                EMPTY     caches[7]                        caches: a bitmap says which are free
 //!   process     pools[1]: | alive (1) | ... | threads with a cache in the slot (32) |
+//!               pools[64] and on: pools without a slot, known by their addresses only
 //! ```
 //!
 //! | word | written by | read by | orderings |
@@ -28,6 +29,9 @@ use crate::sync::try_update;
 
 /// Slots of a thread. Pools beyond have no thread caches.
 pub(super) const SLOTS: usize = if cfg!(all(test, loom)) { 2 } else { 64 };
+
+/// Pools that the process knows by their addresses. Those beyond are strangers in error messages.
+const POOLS: usize = if cfg!(all(test, loom)) { 2 } else { 1024 };
 
 /// Caches of the process. Threads beyond have none.
 const CACHES: usize = if cfg!(all(test, loom)) { 1 } else { 4096 };
@@ -67,6 +71,8 @@ pub(crate) struct CacheEntry {
 pub(crate) struct Seat {
     /// The slot of its thread caches; 0 if it has none.
     pub(crate) slot: usize,
+    /// Its number among the known pools; 0 if it is not.
+    place: usize,
     /// A number that no other pool of the process has or had; not 0.
     pub(crate) id: u64,
 }
@@ -76,31 +82,32 @@ impl Registry {
         let free = Bitmaps::new(1, CACHES);
         free.get(0).fill(CACHES);
         Self {
-            pools: (0..SLOTS).map(|_| PoolSlot::default()).collect(),
+            pools: (0..POOLS).map(|_| PoolSlot::default()).collect(),
             next_id: AtomicU64::new(1),
             free,
             caches: (0..CACHES).map(|_| OnceLock::new()).collect(),
         }
     }
 
-    /// Gives a pool an id, and a slot if one is left.
+    /// Gives a pool an id, and a place and a slot if one is left.
     pub(crate) fn open(&self, base: u64, len: usize) -> Seat {
         let id = self.next_id.fetch_add(1, Relaxed);
-        for (slot, pool) in self.pools.iter().enumerate().skip(1) {
+        for (place, pool) in self.pools.iter().enumerate().skip(1) {
             // Acquire: pairs with the Release of `close` and `detach`.
             if pool.state.compare_exchange(0, ALIVE, Acquire, Relaxed).is_ok() {
                 pool.base.store(base, Relaxed);
                 pool.len.store(len as u64, Relaxed);
                 pool.id.store(id, Relaxed);
-                return Seat { slot, id };
+                let slot = if place < SLOTS { place } else { 0 };
+                return Seat { slot, place, id };
             }
         }
-        Seat { slot: 0, id }
+        Seat { slot: 0, place: 0, id }
     }
 
     /// Ends a pool. Its slot stays taken until the last thread has left it.
     pub(crate) fn close(&self, seat: Seat) {
-        if let Some(pool) = self.slot(seat) {
+        if let Some(pool) = self.pool(seat) {
             pool.id.store(0, Relaxed);
             // Release: pairs with the Acquire of `open`.
             pool.state.fetch_and(!ALIVE, Release);
@@ -109,7 +116,7 @@ impl Registry {
 
     /// An unused cache for a thread's use of a pool, if one is left.
     pub(crate) fn attach(&self, seat: Seat, bytes: usize) -> Option<&CacheEntry> {
-        let pool = self.slot(seat)?;
+        let pool = self.pool(seat)?;
         let number = self.free.get(0).take(0, 1)?.indices().next()?;
         let entry = self.caches[number]
             .get_or_init(|| Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number }));
@@ -129,7 +136,7 @@ impl Registry {
         }
         let given = self.free.get(0).give(Bits::one(number));
         debug_assert!(given.is_ok(), "cache {number} had no owner");
-        if let Some(pool) = self.slot(seat) {
+        if let Some(pool) = self.pool(seat) {
             // Release: pairs with the Acquire of `open`.
             let left = try_update(&pool.state, Release, |state| state.checked_sub(1).ok_or(()));
             debug_assert!(left.is_ok(), "more threads left a slot than entered it");
@@ -151,8 +158,8 @@ impl Registry {
         })
     }
 
-    fn slot(&self, seat: Seat) -> Option<&PoolSlot> {
-        if seat.slot == 0 { None } else { self.pools.get(seat.slot) }
+    fn pool(&self, seat: Seat) -> Option<&PoolSlot> {
+        if seat.place == 0 { None } else { self.pools.get(seat.place) }
     }
 }
 

@@ -39,20 +39,25 @@ pub(super) fn current(slot: usize) -> &'static Cache {
 }
 
 /// The calling thread's cache of a pool, made if need be; the empty one if there can be none.
+#[inline]
 pub(super) fn attach(seat: Seat, bytes: usize, pool: impl FnOnce() -> Weak<dyn Drain>) -> &'static Cache {
     let found = current(seat.slot);
-    if seat.slot == 0 || bytes == 0 || !is_empty(found) {
-        return found;
-    }
+    if seat.slot == 0 || bytes == 0 || !is_empty(found) { found } else { attach_new(seat, bytes, pool()) }
+}
+
+/// Makes the calling thread's cache of a pool.
+#[cold]
+#[inline(never)]
+fn attach_new(seat: Seat, bytes: usize, pool: Weak<dyn Drain>) -> &'static Cache {
     // A thread that is ending has no guard any more, and must not get a cache without one.
     let attached = GUARD.try_with(|guard| {
         let mut guard = guard.try_borrow_mut().ok()?;
         guard.leave_dead_pools();
         let entry = REGISTRY.attach(seat, bytes)?;
-        guard.attached.push(Attached { seat, entry, pool: pool() });
+        guard.attached.push(Attached { seat, entry, pool });
         Some(&entry.cache)
     });
-    let Ok(Some(cache)) = attached else { return found };
+    let Ok(Some(cache)) = attached else { return &EMPTY };
     CURRENT.with(|slots| slots[seat.slot].set(cache));
     cache
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 #[test]
 fn stress_loses_nothing() {
-    let outcome = stress::stress(6, Duration::from_secs(2), 64 << 20).unwrap();
+    let outcome = stress::stress(64, Duration::from_secs(5), 256 << 20).unwrap();
     // All that can happen did.
     let stress::Outcome { blocks, passed_on, exhausted, failed, commits } = outcome;
     assert!(blocks.min(passed_on).min(exhausted).min(failed).min(commits) > 0, "{outcome:?}");
