@@ -44,6 +44,7 @@
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //! * [`memory`]: where bytes come from.
 //! * [`slab`]: blocks of all sizes from one resource.
+//! * [`pool`]: buffers that are reused in the order of streams.
 //! * [`staging`]: a step's inputs at stable device addresses.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.

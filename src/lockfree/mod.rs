@@ -8,6 +8,8 @@
 //!   SlabState     what a run of granules is       vacant, claimed, open (class, free blocks)
 //!   RunMap        which granules are unused       runs for slabs and large blocks
 //!   RetireList    indices that wait for a ticket  blocks the device may still read
+//!   IndexStack    indices that anybody may take     buffers that are free for a stream
+//!   BufferState   who owns a buffer's record        free, allocated, in use, retired
 //!   SlotState     who owns a staging slot         free, filling, in flight
 //!   Tickets       how far a queue of work is      places in a stream
 //! ```
@@ -15,6 +17,8 @@
 //! Every operation is lock-free: a thread that stops anywhere stops nobody else.
 
 pub(crate) mod bitmap;
+pub(crate) mod buffer_state;
+pub(crate) mod index_stack;
 pub(crate) mod retire_list;
 pub(crate) mod run_map;
 pub(crate) mod slab_state;

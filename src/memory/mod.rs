@@ -76,6 +76,7 @@ use crate::error::Error;
 /// * `granularity()` is a power of two; `base()` and `size()` are multiples of it.
 /// * After `commit` returned `Ok`, the range is memory of that kind until `decommit` of it.
 /// * A `commit` that failed has committed nothing of its range.
+/// * Memory of the kinds that the host reaches is readable and writable at its address.
 ///
 /// Not required: that the CPU can read or write the memory, or that it is zero. The crate's
 /// structures lie elsewhere and never touch it.
@@ -106,6 +107,12 @@ pub unsafe trait MemoryResource: Send + Sync {
 
     /// The device whose memory this is, or that it is registered with.
     fn ordinal(&self) -> Option<i32>;
+
+    /// Where the device sees `len` bytes from `offset` of the span on; `None` if it does not see all
+    /// of them, or not in one piece.
+    fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
+        (offset.checked_add(len)? <= self.size()).then(|| self.base() + offset as u64)
+    }
 
     /// Puts memory behind `len` bytes from `offset` on.
     ///

@@ -93,6 +93,10 @@ macro_rules! resource_of_span {
                 Some(self.span.owner().ordinal())
             }
 
+            fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
+                self.span.device_address(offset, len)
+            }
+
             unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
                 let _range = $crate::profile::range!($commit, len);
                 self.span.commit(offset, len)

@@ -26,6 +26,11 @@ pub enum AllocError {
         /// The largest possible alignment, in bytes.
         max: usize,
     },
+    /// There are as many blocks as there may be; freeing helps.
+    TooMany {
+        /// How many there may be.
+        max: u64,
+    },
     /// The resource could not commit memory.
     Upstream(Error),
 }
@@ -44,6 +49,8 @@ pub struct Exhaustion {
     pub live: usize,
     /// Blocks in caches of threads.
     pub cached: usize,
+    /// Blocks that nobody holds and that a device may still use; 0 where nothing knows of devices.
+    pub retired: usize,
     /// The longest piece of the span that is not in use.
     pub largest_free: usize,
 }
@@ -121,6 +128,7 @@ impl fmt::Display for AllocError {
             Self::Unaligned { align, max } => {
                 write!(f, "alignment {align} asked for, powers of two up to {max} possible")
             }
+            Self::TooMany { max } => write!(f, "there are {max} blocks, and no more may be"),
             Self::Upstream(error) => write!(f, "the pool could not grow: {error}"),
         }
     }
@@ -128,11 +136,11 @@ impl fmt::Display for AllocError {
 
 impl fmt::Display for Exhaustion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { size, limit, reserved, live, cached, largest_free } = self;
+        let Self { size, limit, reserved, live, cached, retired, largest_free } = self;
         write!(
             f,
             "no room for {size} bytes: limit {limit}, reserved {reserved}, live {live}, \
-             cached {cached}, largest free run {largest_free}"
+             cached {cached}, retired {retired}, largest free run {largest_free}"
         )
     }
 }

@@ -67,6 +67,25 @@ impl<R: MemoryResource> Store<R> {
         Ok(self.geometry.address(head))
     }
 
+    /// Reserves one block of `class` without committing anything.
+    pub(crate) fn acquire_committed(&self, class: SizeClass) -> Option<Reserved> {
+        let shape = self.geometry.slab(class)?;
+        self.reserve(class, 1, usize::MAX).or_else(|| {
+            let head = self.claim_empty(shape.granules..=shape.granules, 1)?;
+            self.set_up(head, class.number(), shape.capacity, 1);
+            Some(Reserved { head, class, count: 1 })
+        })
+    }
+
+    /// Allocates an empty run for `size` bytes without committing anything; its address.
+    pub(crate) fn acquire_large_committed(&self, size: usize) -> Option<usize> {
+        let len = self.geometry.granules_for(size);
+        let head = self.claim_empty(len..=len + len / 16, 1)?;
+        self.set_up(head, LARGE, 1, 1);
+        self.collect_large(head);
+        Some(self.geometry.address(head))
+    }
+
     /// The caller's turn to grow `class`.
     fn grow(&self, class: SizeClass, shape: SlabShape, want: u32) -> Result<Reserved, AllocError> {
         // Somebody may have grown between our look and our turn.
@@ -208,6 +227,7 @@ impl<R: MemoryResource> Store<R> {
                 reserved: self.budget.reserved(),
                 live: self.taken(),
                 cached: 0,
+                retired: 0,
                 largest_free: self.geometry.offset(self.granules.longest()),
             })
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::block::{Block, WrongPool};
 use super::error::{AllocError, Exhaustion, PoolError};
 use super::geometry::LARGE;
-use super::magazine::Cache;
+use super::magazine::{Cache, Magazine};
 use super::options::PoolOptions;
 use super::registry::{REGISTRY, Seat};
 use super::size_class::SizeClass;
@@ -123,6 +123,29 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             }
             _ => self.alloc_large(size, align),
         }
+    }
+
+    /// As [`alloc`](Self::alloc), of what is committed already; `None` if the pool would have to grow.
+    pub(crate) fn alloc_committed(&self, size: usize) -> Option<Block> {
+        let store = &self.shared.store;
+        let class = SizeClass::of(size).filter(|class| store.geometry.slab(*class).is_some());
+        let Some(class) = class else {
+            let address = store.acquire_large_committed(size)?;
+            return Some(Block::new(address as u64, self.tag, LARGE));
+        };
+        let cache = thread_cache::current(self.seat.slot);
+        if let Some(address) = cache.magazines.get(class.index()).and_then(Magazine::pop) {
+            return Some(Block::new(address, self.tag, class.number()));
+        }
+        let reserved = store.acquire_committed(class)?;
+        let mut address = 0;
+        store.collect(reserved, |at| address = at);
+        Some(Block::new(address as u64, self.tag, class.number()))
+    }
+
+    /// A number that no other pool of the process has or had.
+    pub(crate) fn id(&self) -> u64 {
+        self.seat.id
     }
 
     /// Frees a block.

@@ -111,6 +111,35 @@ impl Stream {
         unsafe { api.memcpy_dtod_async.call(destination, source, size, self.as_raw()) }
     }
 
+    /// Copies `size` bytes between any memory that the driver knows, on the host or a device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: an address is not known to the driver, or earlier work failed.
+    ///
+    /// # Safety
+    ///
+    /// As [`Stream::copy_dtod`].
+    ///
+    /// # References
+    ///
+    /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
+    #[doc(alias = "cuMemcpyAsync")]
+    pub unsafe fn copy(
+        &self,
+        destination: CUdeviceptr,
+        source: CUdeviceptr,
+        size: usize,
+    ) -> Result<(), Error> {
+        if size == 0 {
+            return Ok(());
+        }
+        let _scope = self.context.enter()?;
+        let api = self.context.driver().api();
+        // SAFETY: the caller's promise; the stream is alive.
+        unsafe { api.memcpy_async.call(destination, source, size, self.as_raw()) }
+    }
+
     /// Writes `value` to `size` bytes of device memory at `destination`.
     ///
     /// # Errors

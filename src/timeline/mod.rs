@@ -51,9 +51,10 @@ pub(crate) use self::page::CompletionPage;
 use self::pen::{Means, Pen};
 pub(crate) use self::wait::{GaveUp, Sentinel};
 pub use self::wait::{Stalled, WaitError};
-use crate::driver::Context;
+use crate::driver::{Context, Event};
 use crate::error::{CudaError, Error};
 use crate::lockfree::tickets::Tickets;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
 
 /// How far one stream has come.
 ///
@@ -64,7 +65,7 @@ pub struct Timeline(Arc<Inner>);
 
 struct Inner {
     tickets: Tickets,
-    /// The word that the device writes, if it can.
+    /// The word that the device writes, if it can, and one that is not 0 in this process.
     word: Option<CompletionPage>,
     pen: Pen,
     sentinel: Sentinel,
@@ -75,6 +76,9 @@ struct Inner {
     thread: Option<ThreadId>,
     /// The process that has the driver.
     process: u32,
+    is_closed: AtomicBool,
+    /// Where pools have put this timeline, see [`Timeline::seat`].
+    seats: [AtomicU64; 4],
 }
 
 /// A place in a stream: behind everything submitted to it before the ticket was issued.
@@ -107,7 +111,10 @@ impl Timeline {
     /// The timeline of a stream, by the means that its device has.
     pub(crate) fn new(stream: CUstream, context: &Context) -> Result<Self, Error> {
         let supported = CompletionPage::is_supported(context)?;
-        let word = supported.then(|| CompletionPage::new(context, 1)).transpose()?;
+        let word = supported.then(|| CompletionPage::new(context, 2)).transpose()?;
+        if let Some(page) = &word {
+            page.reset(1, 1);
+        }
         let thread = (stream == STREAM_PER_THREAD).then(|| thread::current().id());
         Ok(Self(Arc::new(Inner {
             tickets: Tickets::new(),
@@ -118,6 +125,8 @@ impl Timeline {
             name: stream.addr(),
             thread,
             process: process::id(),
+            is_closed: AtomicBool::new(false),
+            seats: [const { AtomicU64::new(0) }; 4],
         })))
     }
 
@@ -155,13 +164,53 @@ impl Timeline {
         self.0.mark(Means::Word)
     }
 
-    /// Sees to it that a ticket completes some day, from any thread: puts a marker into the stream if
-    /// it has none for it, and asks the events that are out.
-    pub(crate) fn advance(&self, number: u64) -> Result<(), Error> {
+    /// Sees to it that a ticket completes some day: puts a marker into the stream if it has none for
+    /// it, and asks the events that are out. `is_own` says that the caller has the stream from its
+    /// own caller.
+    pub(crate) fn advance(&self, number: u64, is_own: bool) -> Result<(), Error> {
         if !self.0.tickets.is_marked(number) {
-            self.0.mark(Means::Event)?;
+            self.0.mark(if is_own { Means::Word } else { Means::Event })?;
         }
         self.0.pen.poll(&self.0.context, &self.0.tickets)
+    }
+
+    /// An event in the stream behind all tickets so far, for other streams to wait for on the device.
+    /// `None` while the stream is captured, while another thread is putting a marker in, and when the
+    /// stream is closed.
+    pub(crate) fn event(&self) -> Result<Option<Event>, Error> {
+        self.0.check_process()?;
+        if !self.0.is_on_its_thread() {
+            return Ok(None);
+        }
+        self.0.pen.event(&self.0.context)
+    }
+
+    /// A number that no other timeline has as long as this one is held.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        Arc::as_ptr(&self.0).addr() as u64
+    }
+
+    /// A word for a pool to note where it has put this timeline; it may be another pool's.
+    #[inline]
+    pub(crate) fn seat(&self, pool: u64) -> &AtomicU64 {
+        &self.0.seats[(pool % 4) as usize]
+    }
+
+    /// Whether the stream is gone: no ticket will be issued any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        // Acquire: pairs with the Release of `close`.
+        self.0.is_closed.load(Acquire)
+    }
+
+    /// Whether this process is a fork of the one that has the driver.
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        match &self.0.word {
+            // The child's page is empty.
+            Some(page) => page.load(1) == 0,
+            None => self.0.check_process().is_err(),
+        }
     }
 
     /// Waits until the stream is behind a ticket.
@@ -172,7 +221,7 @@ impl Timeline {
             if self.is_complete(number) {
                 return Ok(true);
             }
-            self.advance(number)?;
+            self.advance(number, false)?;
             Ok(self.is_complete(number))
         });
         outcome.map_err(|gave_up| match gave_up {
@@ -194,6 +243,8 @@ impl Timeline {
         let is_of_interest = Arc::strong_count(&self.0) > 1;
         let outcome = if is_of_interest { self.0.mark_last() } else { Ok(()) };
         self.0.pen.close();
+        // Release: pairs with the Acquire of `is_closed`.
+        self.0.is_closed.store(true, Release);
         outcome
     }
 
@@ -268,7 +319,7 @@ impl Ticket {
     /// [`Error::Driver`]: the driver reports a failure, after which the work never completes.
     pub fn poll(&self) -> Result<bool, Error> {
         if !self.is_complete() {
-            self.timeline.advance(self.number)?;
+            self.timeline.advance(self.number, false)?;
         }
         Ok(self.is_complete())
     }

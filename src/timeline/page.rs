@@ -26,7 +26,7 @@ use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 ///
 /// | word | written by | read by | orderings |
 /// |---|---|---|---|
-/// | each | the device, behind a barrier (Driver API, cuStreamWriteValue64) | `load` | the barrier pairs with the `Acquire` of `load`: what the device wrote before is visible |
+/// | each | the device, behind a barrier (Driver API, cuStreamWriteValue64); `reset` | `load` | the barrier pairs with the `Acquire` of `load`: what the device wrote before is visible |
 ///
 /// When it is dropped the driver lets go of the memory, so no device work may still write to it;
 /// who cannot know that [leaks](Self::leak) it.

@@ -77,6 +77,14 @@ impl Pen {
         self.mark_held(&mut self.hold(), context, tickets, word).map(drop)
     }
 
+    /// An event at the end of the stream, if the stream can have one now.
+    pub(super) fn event(&self, context: &Context) -> Result<Option<Event>, Error> {
+        let Some(state) = self.try_hold() else { return Ok(None) };
+        let Some(RawStream(stream)) = state.stream else { return Ok(None) };
+        let _scope = context.enter()?;
+        self.record(context, stream)
+    }
+
     /// Takes note of the events that are complete.
     pub(super) fn poll(&self, context: &Context, tickets: &Tickets) -> Result<(), Error> {
         if self.out.load(Relaxed) == 0 {

@@ -20,6 +20,7 @@ mod memory_host;
 mod memory_kinds;
 mod memory_managed;
 mod memory_shapes;
+mod pool;
 mod slab;
 mod slab_long;
 mod slab_model;

@@ -21,7 +21,6 @@ pub(crate) trait Kind: MemoryResource + Sized + 'static {
 
     fn make(context: &Context, size: usize) -> Result<Self, Error>;
     fn report(&self) -> ResourceReport;
-    fn device_address(&self, offset: usize, len: usize) -> Option<u64>;
     fn close(self) -> Result<(), Error>;
 }
 
@@ -36,10 +35,6 @@ macro_rules! kinds {
 
             fn report(&self) -> ResourceReport {
                 self.report()
-            }
-
-            fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
-                self.device_address(offset, len)
             }
 
             fn close(self) -> Result<(), Error> {

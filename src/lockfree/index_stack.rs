@@ -1,0 +1,118 @@
+//! A stack of indices whose links lie with what they number.
+//!
+//! [Treiber's stack](https://dominoweb.draco.res.ibm.com/58319a2ed2b1078985257003004617ef.html), with
+//! a tag beside the head that changes with every operation: a head that went and came back is
+//! another head.
+//!
+//! ```text
+//!   head:  tag (32) | index (32)          links[index]: the index below, or NONE
+//! ```
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `head` | `push`, `pop`, `take_all` (CAS) | the same | the `Release` of a push pairs with the `Acquire` of the load in `pop` and `take_all`: who gets an index sees all that was done with it. What is below was pushed before, by a chain of read-modify-writes of `head`, which keeps each push visible |
+//! | `links[i]` | who pushes `i`, and owns it | `pop` | Relaxed: read before the CAS that finds the tag changed if it was not `i`'s any more |
+
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// A stack, of which the links are elsewhere: the same for every call.
+#[derive(Debug)]
+pub(crate) struct IndexStack(AtomicU64);
+
+/// The end of a chain.
+pub(crate) const NONE: u32 = u32::MAX;
+
+impl IndexStack {
+    /// An empty stack.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(NONE.into()))
+    }
+
+    /// Puts `index`, which the caller owns, on top.
+    pub(crate) fn push<'a>(&self, index: u32, links: impl Fn(u32) -> &'a AtomicU32) {
+        self.push_chain(index, index, links);
+    }
+
+    /// Puts a chain that the caller owns on top, linked from `first` down to `last`.
+    pub(crate) fn push_chain<'a>(&self, first: u32, last: u32, links: impl Fn(u32) -> &'a AtomicU32) {
+        let mut seen = self.0.load(Relaxed);
+        loop {
+            links(last).store(top(seen), Relaxed);
+            // Release: pairs with the Acquire of `pop` and `take_all`.
+            match self.0.compare_exchange_weak(seen, next(seen, first), Release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Takes the index on top; it is the caller's then.
+    pub(crate) fn pop<'a>(&self, links: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
+        // Acquire: pairs with the Release of a push.
+        let mut seen = self.0.load(Acquire);
+        loop {
+            let index = top(seen);
+            if index == NONE {
+                return None;
+            }
+            let below = links(index).load(Relaxed);
+            match self.0.compare_exchange_weak(seen, next(seen, below), Acquire, Acquire) {
+                Ok(_) => return Some(index),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Takes everything: the top of a chain that is the caller's then.
+    pub(crate) fn take_all(&self) -> Option<u32> {
+        let mut seen = self.0.load(Relaxed);
+        while top(seen) != NONE {
+            // Acquire: pairs with the Release of a push.
+            match self.0.compare_exchange_weak(seen, next(seen, NONE), Acquire, Relaxed) {
+                Ok(_) => return Some(top(seen)),
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
+    /// The index on top at this moment; it may be anybody's by the time the caller looks at it.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u32> {
+        // Acquire: pairs with the Release of a push: what is looked at is as old as the push at least.
+        Some(top(self.0.load(Acquire))).filter(|index| *index != NONE)
+    }
+}
+
+/// The index in a head.
+fn top(head: u64) -> u32 {
+    u32::try_from(head & u64::from(NONE)).unwrap_or(NONE)
+}
+
+/// The head after `head`, with `index` on top.
+fn next(head: u64, index: u32) -> u64 {
+    ((head >> 32).wrapping_add(1) << 32) | u64::from(index)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_in_is_first_out() {
+        let links: Vec<_> = (0..4).map(|_| AtomicU32::new(NONE)).collect();
+        let links = |index: u32| &links[index as usize];
+        let stack = IndexStack::new();
+        assert_eq!((stack.pop(links), stack.take_all(), stack.peek()), (None, None, None));
+        (0..3).for_each(|index| stack.push(index, links));
+        assert_eq!((stack.peek(), stack.pop(links)), (Some(2), Some(2)));
+        stack.push(3, links);
+        let chain = std::iter::successors(stack.take_all(), |index| {
+            Some(links(*index).load(Relaxed)).filter(|index| *index != NONE)
+        });
+        assert_eq!(chain.collect::<Vec<_>>(), [3, 1, 0]);
+        assert_eq!(stack.peek(), None);
+        stack.push_chain(3, 0, links);
+        assert_eq!([stack.pop(links), stack.pop(links), stack.pop(links)], [Some(3), Some(1), Some(0)]);
+    }
+}

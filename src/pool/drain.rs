@@ -1,0 +1,189 @@
+//! Retired blocks on their way to other streams and back to the slabs.
+//!
+//! Whoever takes a list apart has the turn, so that nobody who finds a list empty gives up while its
+//! blocks are in another thread's hands. Nobody waits for the turn but an allocation at the limit.
+
+use std::time::Duration;
+
+use super::core::{Core, Request};
+use super::record::{LARGE_LIST, Record};
+use crate::lockfree::index_stack::{IndexStack, NONE};
+use crate::profile::range;
+use crate::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::timeline::{Timeline, WaitError};
+
+/// Which complete blocks a drain gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those that an earlier pass has seen in the same life.
+    Aged,
+    All,
+}
+
+/// A thread's turn to take lists apart.
+#[derive(Debug)]
+pub(super) struct Turn<'a>(&'a AtomicBool);
+
+impl Core {
+    /// The turn, if nobody has it.
+    pub(super) fn turn(&self) -> Option<Turn<'_>> {
+        // Acquire: pairs with the Release in `drop`.
+        self.draining.compare_exchange(false, true, Acquire, Relaxed).ok().map(|_| Turn(&self.draining))
+    }
+
+    /// Gives retired blocks that the device is done with back to the slabs, and puts markers behind
+    /// the others; how many. `own` is the timeline of the caller's stream.
+    pub(super) fn drain(&self, _turn: &Turn<'_>, which: Which, own: Option<&Timeline>) -> usize {
+        let _range = range!("wharf::pool::drain");
+        let pass = self.passes.fetch_add(1, Relaxed) + 1;
+        let lists = self.lanes.all().flat_map(|(_, lane)| lane.lists.iter()).chain([&self.mixed]);
+        let mut blocks = 0;
+        for list in lists {
+            self.sort(list, |index, record| {
+                if !self.is_idle(record) && !self.hurry(record, own) {
+                    return false;
+                }
+                let seen = record.seen.load(Relaxed);
+                if which == Which::Aged && (seen == 0 || seen == pass) {
+                    record.seen.store(pass, Relaxed);
+                    return false;
+                }
+                self.give_back(index, record);
+                blocks += 1;
+                true
+            });
+        }
+        self.counters.drain(blocks);
+        blocks
+    }
+
+    /// Brings blocks of the request's size that other streams have used, and the device is past, to the
+    /// request's stream; one of them is the caller's.
+    pub(super) fn gather(&self, turn: &Turn<'_>, request: &Request<'_>) -> Option<u32> {
+        let own = &self.lanes.get(request.lane).lists[request.list];
+        let others = self.lanes.all().filter(|(number, _)| *number != request.lane);
+        for list in others.map(|(_, lane)| &lane.lists[request.list]).chain([&self.mixed]) {
+            let mut hurried = false;
+            self.sort(list, |index, record| {
+                let mut idle = record.list() == request.list && self.is_idle(record);
+                if !idle && !std::mem::replace(&mut hurried, true) {
+                    // One marker serves all that are in the list.
+                    idle = self.hurry(record, Some(request.timeline)) && record.list() == request.list;
+                }
+                if idle {
+                    self.clear_uses(record);
+                    own.push(index, |index| self.records.link(index));
+                }
+                idle
+            });
+        }
+        match request.list {
+            LARGE_LIST => self.take_first(turn, own, |index| self.fits(index, request.size)),
+            _ => own.pop(|index| self.records.link(index)),
+        }
+    }
+
+    /// Whether a large block wastes at most an eighth for `size` bytes.
+    pub(super) fn fits(&self, index: u32, size: usize) -> bool {
+        (size..=size + size / 8).contains(&self.records.get(index).size())
+    }
+
+    /// Takes the first record of a list for which `is_wanted` holds.
+    pub(super) fn take_first(
+        &self,
+        _turn: &Turn<'_>,
+        list: &IndexStack,
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        let mut found = None;
+        self.sort(list, |index, _| {
+            let take = found.is_none() && is_wanted(index);
+            if take {
+                found = Some(index);
+            }
+            take
+        });
+        found
+    }
+
+    /// Shows `take` every record of a list, which keeps those for which it is `false`, in their order.
+    /// Those for which it is `true` are in other hands from then on.
+    fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &Record) -> bool) {
+        let links = |index: u32| self.records.link(index);
+        let mut rest: Option<(u32, u32)> = None;
+        let mut next = list.take_all().unwrap_or(NONE);
+        while next != NONE {
+            let index = next;
+            next = links(index).load(Relaxed);
+            if take(index, self.records.get(index)) {
+                continue;
+            }
+            if let Some((_, last)) = rest {
+                links(last).store(index, Relaxed);
+            }
+            rest = Some((rest.map_or(index, |(first, _)| first), index));
+        }
+        if let Some((first, last)) = rest {
+            list.push_chain(first, last, links);
+        }
+    }
+
+    /// Sees to it that the uses of a record complete some day; whether they have by now.
+    fn hurry(&self, record: &Record, own: Option<&Timeline>) -> bool {
+        for of in record.uses() {
+            let Some(timeline) = self.lanes.get(of.lane).timeline() else { continue };
+            let is_own = own.is_some_and(|own| own.id() == timeline.id());
+            if let Err(error) = timeline.advance(of.ticket, is_own) {
+                self.note_error(error);
+                return false;
+            }
+        }
+        self.is_idle(record)
+    }
+
+    /// Gives the block of an idle record of the caller's back to the slabs.
+    pub(super) fn give_back(&self, index: u32, record: &Record) {
+        self.clear_uses(record);
+        record.state.reclaim();
+        record.size.store(0, Relaxed);
+        self.upstream.dealloc(record.address.load(Relaxed));
+        self.spare.push(index, |index| self.records.link(index));
+        self.census.dismiss();
+    }
+
+    /// Bytes of blocks that nobody holds.
+    pub(super) fn retired(&self) -> usize {
+        let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
+        retired.map(|(_, record)| record.size()).sum()
+    }
+
+    /// Waits, for at most `limit`, for the oldest use of a retired block of the first stream that has
+    /// one; whether there is one.
+    pub(super) fn wait_for_one(&self, limit: Duration) -> Result<bool, WaitError> {
+        let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
+        let uses = retired.flat_map(|(_, record)| record.uses()).filter(|of| !self.lanes.is_complete(*of));
+        let Some(of) = uses.min_by_key(|of| (of.lane, of.ticket)) else { return Ok(false) };
+        let Some(timeline) = self.lanes.get(of.lane).timeline() else { return Ok(false) };
+        timeline.wait(of.ticket, limit)?;
+        Ok(true)
+    }
+
+    /// Gives all blocks back, waiting for the device, at most [`TEARDOWN`] for each stream; nobody holds
+    /// a buffer any more. What the device does not finish stays with its record.
+    pub(super) fn teardown(&self) {
+        while let Ok(true) = self.wait_for_one(TEARDOWN) {}
+        if let Some(turn) = self.turn() {
+            self.drain(&turn, Which::All, None);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `turn`.
+        self.0.store(false, Release);
+    }
+}
+
+/// How long the end of a pool waits for a stream before it leaks what the stream uses.
+const TEARDOWN: Duration = Duration::from_secs(10);

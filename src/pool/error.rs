@@ -1,0 +1,90 @@
+//! What can go wrong with buffers.
+
+use std::fmt;
+
+use super::info::BufferInfo;
+use crate::memory::MemoryKind;
+use crate::timeline::WaitError;
+
+/// Why the host cannot have a buffer's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The host does not reach this kind of memory, or not for reading.
+    Kind(MemoryKind),
+    /// Other handles to the block could give it to the device meanwhile.
+    Shared,
+    /// The device is not past its uses.
+    Busy(WaitError),
+}
+
+/// Why a bare handle was not taken back. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RawError {
+    /// It is another pool's, or no pool's.
+    WrongPool {
+        /// The handle's address.
+        address: u64,
+    },
+    /// It was taken back already: freed twice, or used after it was freed.
+    Stale {
+        /// The handle's address.
+        address: u64,
+        /// The life of the block that the handle is of.
+        generation: u32,
+        /// The life that the block is in now.
+        current: u32,
+    },
+}
+
+/// Buffers that are alive at the end of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeakReport {
+    /// The buffers.
+    pub buffers: Vec<BufferInfo>,
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kind(kind) => write!(f, "the host does not read {kind:?} memory"),
+            Self::Shared => f.write_str("there are other handles to the block: drop them first"),
+            Self::Busy(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for RawError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongPool { address } => write!(f, "the handle of {address:#x} is not this pool's"),
+            Self::Stale { address, generation, current } => write!(
+                f,
+                "the handle of {address:#x} is of life {generation} and the block in life {current}, or its \
+                 handle is taken back: freed twice?"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for LeakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes: usize = self.buffers.iter().map(|buffer| buffer.asked).sum();
+        write!(f, "{} buffers of {bytes} bytes are alive", self.buffers.len())?;
+        self.buffers.iter().try_for_each(|buffer| write!(f, "\n  {buffer}"))
+    }
+}
+
+impl std::error::Error for HostError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Busy(error) => Some(error),
+            Self::Kind(_) | Self::Shared => None,
+        }
+    }
+}
+
+impl std::error::Error for RawError {}
+
+impl std::error::Error for LeakReport {}

@@ -1,0 +1,91 @@
+//! What can be seen of a buffer.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::core::Core;
+use super::record::Record;
+use crate::lockfree::buffer_state::Phase;
+use crate::sync::atomic::Ordering::Relaxed;
+
+/// Where a block is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BufferState {
+    /// Nobody's; its memory is back in the slabs.
+    #[doc(alias = "FREE")]
+    Free,
+    /// Somebody's, and not used by the device yet.
+    #[doc(alias = "ALLOCATED")]
+    Allocated,
+    /// Somebody's, and used by the device.
+    #[doc(alias = "IN_USE")]
+    InUse,
+    /// Nobody's; free for the stream that used it last, and for others when the device is past that.
+    #[doc(alias = "STAGED")]
+    Retired,
+}
+
+/// A block at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[doc(alias = "BufferEntry")]
+pub struct BufferInfo {
+    /// The address of its first byte, for the host where host and device differ.
+    pub address: u64,
+    /// The block's size, in bytes.
+    pub size: usize,
+    /// What was asked for, in bytes.
+    pub asked: usize,
+    /// Where it is in its life.
+    pub state: BufferState,
+    /// How many lives it has had.
+    pub generation: u32,
+    /// How many buffers hold pieces of it.
+    pub handles: u32,
+    /// The streams that used it, with the ticket of each last use and whether that is over.
+    pub uses: Vec<(usize, u64, bool)>,
+    /// How long ago it was allocated, where the pool keeps track.
+    pub age: Option<Duration>,
+    /// Where in the program, as file, line and column, where the pool keeps track.
+    pub site: Option<(&'static str, u32, u32)>,
+}
+
+impl BufferInfo {
+    /// The block of a record.
+    pub(super) fn of(core: &Core, index: u32) -> Self {
+        let record: &Record = core.records.get(index);
+        let state = record.state.load();
+        let uses = record.uses().filter_map(|of| {
+            let stream = core.lanes.get(of.lane).timeline()?.stream();
+            Some((stream, of.ticket, core.lanes.is_complete(of)))
+        });
+        let origin = core.track.as_ref().and_then(|track| track.origin(index));
+        Self {
+            address: record.address.load(Relaxed),
+            size: record.size(),
+            asked: record.asked.load(Relaxed),
+            state: match state.phase() {
+                Phase::Free => BufferState::Free,
+                Phase::Allocated => BufferState::Allocated,
+                Phase::InUse => BufferState::InUse,
+                Phase::Retired => BufferState::Retired,
+            },
+            generation: state.generation(),
+            handles: state.handles(),
+            uses: uses.collect(),
+            age: origin.map(|origin| origin.age()),
+            site: origin.map(|origin| (origin.site.file(), origin.site.line(), origin.site.column())),
+        }
+    }
+}
+
+impl fmt::Display for BufferInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes at {:#x}, {:?}", self.asked, self.size, self.address, self.state)?;
+        if let Some((file, line, column)) = self.site {
+            write!(f, ", from {file}:{line}:{column}")?;
+        }
+        self.age.map_or(Ok(()), |age| write!(f, ", {age:?} ago"))
+    }
+}

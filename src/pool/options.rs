@@ -1,0 +1,124 @@
+//! How a pool is made.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use super::lane::Lanes;
+use super::record::Records;
+use super::simple::Census;
+use super::stats::Counters;
+use super::stream_pool::Pool;
+use super::track::Track;
+use super::upstream::Upstream;
+use crate::lockfree::index_stack::IndexStack;
+use crate::memory::MemoryResource;
+use crate::slab::{Exhaustion, PoolError, PoolOptions, SlabPool};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+/// Options of a [`Pool`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use wharf::memory::UnbackedResource;
+/// use wharf::pool::Pool;
+///
+/// let pool = Pool::builder()
+///     .max_bytes(64 << 20)
+///     .wait(Duration::from_millis(100))
+///     .on_pressure(|pressure| {
+///         // Free something of `pressure.size` bytes, if there is any.
+///         false
+///     })
+///     .build(UnbackedResource::new(1 << 30)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a pool is made by `build`"]
+pub struct PoolBuilder {
+    slabs: PoolOptions,
+    wait: Duration,
+    hook: Option<Hook>,
+    track: bool,
+    max_buffers: Option<usize>,
+}
+
+/// What a pool tells the hook before it gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pressure {
+    /// The state of the pool, with what was asked for.
+    pub state: Exhaustion,
+}
+
+/// The caller's hook.
+pub(super) struct Hook(pub(super) Box<dyn Fn(&Pressure) -> bool + Send + Sync>);
+
+impl PoolBuilder {
+    /// Sets the options of the slabs.
+    pub fn slabs(self, slabs: PoolOptions) -> Self {
+        Self { slabs, ..self }
+    }
+
+    /// Limits what the pool commits at any time, in bytes. The span's size by default.
+    pub fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { slabs: self.slabs.max_bytes(max_bytes), ..self }
+    }
+
+    /// Lets an allocation at the limit wait for the device, for at most this long. By default not.
+    pub fn wait(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Sets a function that is asked to free something before an allocation fails; it says whether it
+    /// did. It may drop buffers, and must not allocate from the pool.
+    pub fn on_pressure(self, hook: impl Fn(&Pressure) -> bool + Send + Sync + 'static) -> Self {
+        Self { hook: Some(Hook(Box::new(hook))), ..self }
+    }
+
+    /// Limits how many blocks there are at a time, held and retired together. When there are as many, the
+    /// one that was dropped first is given back to the slabs, if the device is past its last use.
+    pub fn max_buffers(self, max_buffers: usize) -> Self {
+        Self { max_buffers: Some(max_buffers), ..self }
+    }
+
+    /// Notes where each buffer is allocated, for reports. Takes a lock and the time at each allocation.
+    pub fn track(self, track: bool) -> Self {
+        Self { track, ..self }
+    }
+
+    /// Makes the pool. Nothing is committed yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`SlabPool::new`].
+    pub fn build<R: MemoryResource + fmt::Debug + 'static>(self, resource: R) -> Result<Pool, PoolError> {
+        let upstream: Box<dyn Upstream> = Box::new(SlabPool::new(resource, self.slabs)?);
+        Ok(Pool::with(Core {
+            lanes: Lanes::new(upstream.id()),
+            upstream,
+            records: Records::new(),
+            mixed: IndexStack::new(),
+            spare: IndexStack::new(),
+            draining: AtomicBool::new(false),
+            passes: AtomicU32::new(0),
+            start: Instant::now(),
+            last_pass: AtomicU64::new(0),
+            census: Census::new(self.max_buffers),
+            counters: Counters::default(),
+            fault: OnceLock::new(),
+            wait: self.wait,
+            hook: self.hook,
+            track: self.track.then(Track::default),
+        }))
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}

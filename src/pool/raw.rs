@@ -1,0 +1,91 @@
+//! Buffers as bare handles, for owners on the other side of a foreign interface.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::buffer::Buffer;
+use super::core::Shared;
+use super::element::Element;
+use super::error::RawError;
+use crate::sync::atomic::Ordering::Relaxed;
+
+/// A buffer as numbers, which keeps it allocated until a pool [takes](super::Pool::take_raw) it back.
+///
+/// It may be copied: a copy that is taken back later is found to be stale, in constant time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RawBuffer {
+    pool: u64,
+    address: u64,
+    size: usize,
+    index: u32,
+    generation: u32,
+}
+
+impl RawBuffer {
+    /// The address of the first byte, for the host where host and device differ.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// The size, in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The numbers, to be kept by foreign code.
+    pub fn to_words(self) -> [u64; 4] {
+        let life = u64::from(self.generation) << 32 | u64::from(self.index);
+        [self.pool, self.address, self.size as u64, life]
+    }
+
+    /// The handle with these numbers. Any are allowed: what is no handle is found when it is taken back.
+    pub fn from_words([pool, address, size, life]: [u64; 4]) -> Self {
+        let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        Self { pool, address, size, index: half(life), generation: half(life >> 32) }
+    }
+
+    /// The buffer, if this is a handle of the pool's that was not taken back.
+    pub(super) fn take(self, core: &Shared) -> Result<Buffer<u8>, RawError> {
+        let address = self.address;
+        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.upstream.id()) else {
+            return Err(RawError::WrongPool { address });
+        };
+        let (start, end) = (record.address.load(Relaxed), record.size() as u64);
+        let offset = address.wrapping_sub(start);
+        let fits = offset.checked_add(self.size as u64).is_some_and(|last| last <= end);
+        let current = record.state.load().generation();
+        if !fits || record.state.take_raw(self.generation).is_err() {
+            return Err(RawError::Stale { address, generation: self.generation, current });
+        }
+        let offset = usize::try_from(offset).unwrap_or(0);
+        Ok(Buffer::new(Arc::clone(core), self.index, offset, self.size))
+    }
+}
+
+impl<T: Element> Buffer<T> {
+    /// Gives the buffer up for a bare handle. The buffer comes back if there are other handles to its
+    /// block.
+    ///
+    /// The pool's memory lives as long as the pool or one of its buffers; a bare handle does not count.
+    ///
+    /// # Errors
+    ///
+    /// The buffer.
+    pub fn into_raw(self) -> Result<RawBuffer, Self> {
+        let record = self.core().records.get(self.index());
+        let Ok(generation) = record.state.make_raw() else { return Err(self) };
+        let (pool, address, size) = (self.core().upstream.id(), self.host_address(), self.size());
+        let raw = RawBuffer { pool, address, size, index: self.index(), generation };
+        // The handle is the bare one's now; only the reference to the pool ends here.
+        let (core, ..) = self.into_parts();
+        drop(core);
+        Ok(raw)
+    }
+}
+
+impl fmt::Debug for RawBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RawBuffer({} bytes at {:#x}, life {})", self.size, self.address, self.generation)
+    }
+}

@@ -1,0 +1,45 @@
+//! Pools: memory is reused in the order of streams, and never while the device uses it.
+
+mod basics;
+
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::pool::{Pool, PoolBuilder};
+use wharf::slab::PoolOptions;
+use wharf::{Context, Driver, Stream};
+
+const LONG: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(12);
+const SPAN: usize = 256 << 20;
+
+fn context(driver: &Driver) -> Context {
+    Context::retain(&driver.device(0).unwrap()).unwrap()
+}
+
+fn streams<const N: usize>(context: &Context) -> [Stream; N] {
+    std::array::from_fn(|_| Stream::new(context).unwrap())
+}
+
+/// Threads keep nothing for themselves, so that limits are exact.
+fn builder() -> PoolBuilder {
+    Pool::builder().slabs(PoolOptions::default().thread_cache_bytes(0))
+}
+
+fn device_pool(context: &Context) -> Pool {
+    builder().build(DeviceMemoryResource::new(context, SPAN).unwrap()).unwrap()
+}
+
+fn pinned_pool(context: &Context) -> Pool {
+    let resource = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default()).unwrap();
+    builder().build(resource).unwrap()
+}
+
+/// Holds the stream up until the result is dropped.
+fn gate(stream: &Stream) -> Sender<()> {
+    let (open, closed) = channel::<()>();
+    let wait = move || assert!(closed.recv().is_err());
+    stream.add_callback(move |_| wait()).unwrap();
+    open
+}
