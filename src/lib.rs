@@ -79,9 +79,12 @@ pub mod staging;
 
 pub mod forecast;
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, not(shuttle)))]
 #[path = "../loom_tests/mod.rs"]
 mod loom_tests;
+#[cfg(all(test, loom, shuttle))]
+#[path = "../shuttle_tests/mod.rs"]
+mod shuttle_tests;
 
 pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, EventPool};
 pub use error::{CudaError, Error, LoadError};

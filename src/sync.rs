@@ -1,4 +1,4 @@
-//! The one door to atomics, cells and threads: `std`, or `loom` when the models run.
+//! The one door to atomics, cells and threads: `std`, or when the models run `loom` or `shuttle`.
 //!
 //! Every other module names these primitives through here, so a structure that compiles
 //! is a structure that `loom` can check. Nondeterminism (thread numbers, random seeds) goes
@@ -17,7 +17,14 @@ mod real {
     pub(crate) use std::thread;
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, loom, shuttle))]
+mod model {
+    pub(crate) use shuttle::hint;
+    pub(crate) use shuttle::sync::atomic;
+    pub(crate) use shuttle::thread;
+}
+
+#[cfg(all(test, loom, not(shuttle)))]
 mod model {
     pub(crate) use loom::hint;
     pub(crate) use loom::sync::atomic;
