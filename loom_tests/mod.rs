@@ -14,11 +14,13 @@
 mod bitmap;
 mod cache;
 mod deferred;
+mod graph_cache;
 mod registry;
 mod retire_list;
 mod run_map;
 mod slab_state;
 mod slot_state;
+mod staging_ring;
 mod store;
 mod tickets;
 mod upstream;

@@ -3,7 +3,7 @@
 
 use crate::driver::Event;
 use crate::error::Error;
-use crate::graph::{Copy1d, GraphDefinition, GraphError, MemOp, MemcpyNode, NodeId};
+use crate::graph::{Copy1d, GraphDefinition, GraphError, GraphExec, MemOp, MemcpyNode, NodeId};
 use crate::stream::Stream;
 
 /// Adds a copy from a ring slot to its place in device memory.
@@ -32,6 +32,13 @@ pub(super) fn add_record(
 ) -> Result<NodeId, GraphError> {
     // SAFETY: the event was made with the ring slot, in the set's context, and lives as its memory does.
     unsafe { graph.event_record_unowned(event, after) }.map(NodeId::from)
+}
+
+/// Lets a copy read elsewhere.
+pub(super) fn redirect(exec: &mut GraphExec, node: MemcpyNode, copy: Copy1d) -> Result<(), GraphError> {
+    // SAFETY: as in `add_copy`; what is elsewhere was vouched for by who gave it, and is kept until the
+    // ring slot is used again.
+    unsafe { exec.set_copy(node, copy) }
 }
 
 /// Copies from a ring slot to its place in device memory, without a graph.

@@ -42,6 +42,7 @@ pub(super) struct Plan {
     pub(super) staged: u64,
     /// A bit for each slot.
     pub(super) all: u64,
+    pub(super) has_zero_copy: bool,
     /// Bytes of a ring slot, and of the device memory.
     pub(super) size: usize,
 }
@@ -82,6 +83,7 @@ impl Plan {
         let required = bits(&|slot| forgotten[slot] == Forgotten::Error);
         let staged = bits(&|slot| slots[slot].place != Place::Dynamic);
         let all = bits(&|_| true);
+        let has_zero_copy = slots.iter().any(|slot| slot.place == Place::ZeroCopy);
         let mut plan = Self {
             slots: slots.into(),
             layout,
@@ -91,6 +93,7 @@ impl Plan {
             required,
             staged,
             all,
+            has_zero_copy,
             size: 0,
         };
         let mut spans = vec![Span::default(); plan.slots.len()];

@@ -140,14 +140,6 @@ impl HostRegion {
         unsafe { slice::from_raw_parts_mut(self.pointer(index, span).cast(), len) }
     }
 
-    /// Waits for what is in flight, so that the memory may go.
-    pub(super) fn settle(&self, in_flight: impl Iterator<Item = usize>) -> Result<(), Error> {
-        for index in in_flight {
-            self.events[index].synchronize()?;
-        }
-        Ok(())
-    }
-
     /// Gives the memory up while the device may still use it.
     pub(super) fn leak(mut self) {
         if let Some(page) = self.page.take() {

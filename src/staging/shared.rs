@@ -12,18 +12,19 @@
 //! |---|---|---|---|
 //! | `last`, a launch's `stream`, `consumer`, `since` | `submit`, `consumed_by` | `submit`, a stall's diagnosis | `Release` of `last` pairs with its `Acquire`: who orders itself behind a step sees where that went. Steps that are submitted at once by two threads are ordered by neither |
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cache::{Account, Cache, make_room};
 use super::error::{StageError, Stall};
-use super::node::{add_copy, add_done, add_record};
+use super::node::{add_copy, add_done, add_record, redirect};
 use super::plan::{Layout, Plan, Span};
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
 use super::spec::Place;
 use crate::driver::{Context, Event, EventKind};
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 use crate::graph::{Copy1d, GraphDefinition, GraphError, GraphExec, MemcpyNode, NodeId};
 use crate::profile::range;
 use crate::stream::Stream;
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     launches: Box<[Launch]>,
     /// One more than the ring slot submitted last; 0 before the first.
     last: AtomicU64,
-    deadline: Duration,
+    pub(super) options: Options,
     sentinel: Sentinel,
     start: Instant,
     /// Present until the drop.
@@ -54,6 +55,8 @@ pub(super) struct SlotState {
     pub(super) graphs: Cache<StagingGraph>,
     /// Where slots lie in a step that has no bucket.
     pub(super) spans: Box<[Span]>,
+    /// What the device reads elsewhere in the step that was submitted last.
+    pub(super) references: Vec<Reference>,
 }
 
 /// An executable graph, and which node copies which slot.
@@ -63,6 +66,15 @@ pub(super) struct StagingGraph {
     copies: Copies,
     /// A bit for each slot whose copy is disabled.
     pub(super) skipped: u64,
+    /// A bit for each slot whose copy reads elsewhere.
+    pub(super) referred: u64,
+}
+
+/// A slot whose elements are not in the ring slot, and what keeps them where they are.
+pub(super) struct Reference {
+    pub(super) slot: usize,
+    pub(super) copy: Copy1d,
+    pub(super) _owner: Box<dyn Send>,
 }
 
 /// The node that copies each slot, if it has one of its own.
@@ -100,6 +112,7 @@ impl Shared {
         let state = |_| SlotState {
             graphs: Cache::new(plan.buckets.len()),
             spans: vec![Span::default(); plan.slots.len()].into(),
+            references: Vec::new(),
         };
         Ok(Self {
             ring: Ring::new((0..depth).map(state)),
@@ -107,7 +120,7 @@ impl Shared {
             account: Account::new(options.max_graphs, options.max_graph_bytes),
             launches,
             last: AtomicU64::new(0),
-            deadline: options.deadline,
+            options: *options,
             sentinel: Sentinel::new(context),
             start: Instant::now(),
             host: Some(host),
@@ -130,7 +143,21 @@ impl Shared {
     /// Takes a ring slot; does not wait.
     #[inline]
     pub(super) fn try_claim(&self) -> Result<Option<Claim<'_, SlotState>>, Error> {
-        self.ring.claim(|index| self.host().is_done(index))
+        self.ring.claim(|index| self.is_done(index))
+    }
+
+    /// Whether the device has read a ring slot that is in flight.
+    #[inline]
+    pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
+        if !self.host().is_done(index)? {
+            return Ok(false);
+        }
+        if !self.plan.has_zero_copy {
+            return Ok(true);
+        }
+        // What is read in place is read by who was named.
+        let launch = &self.launches[index];
+        Ok(launch.consumer.load(Relaxed) != 0 && launch.consumed.query()?)
     }
 
     /// Takes a ring slot; waits for one until the deadline.
@@ -145,7 +172,7 @@ impl Shared {
     fn wait_for_claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
         let _range = range!("wharf::staging::wait");
         let mut claim = None;
-        let waited = self.sentinel.wait(self.deadline, || {
+        let waited = self.sentinel.wait(self.options.deadline, || {
             claim = self.try_claim()?;
             Ok(claim.is_some())
         });
@@ -159,9 +186,9 @@ impl Shared {
 
     /// Waits until no ring slot is in flight, or the deadline.
     pub(super) fn wait_for_all(&self) -> Result<(), StageError> {
-        let waited = self.sentinel.wait(self.deadline, || {
+        let waited = self.sentinel.wait(self.options.deadline, || {
             for index in self.ring.in_flight() {
-                if !self.host().is_done(index)? {
+                if !self.is_done(index)? {
                     return Ok(false);
                 }
             }
@@ -244,7 +271,7 @@ impl Shared {
         }
         let made = self.graph(claim.index(), bucket).and_then(|(definition, copies)| {
             let exec = definition.instantiate()?;
-            Ok(StagingGraph { exec, copies, skipped: 0 })
+            Ok(StagingGraph { exec, copies, skipped: 0, referred: 0 })
         });
         let graph = made.inspect_err(|_| self.account.give(bytes))?;
         claim.graphs.put(bucket, graph, bytes);
@@ -295,6 +322,17 @@ impl Shared {
     }
 }
 
+impl Launch {
+    /// Waits for who reads a ring slot in place.
+    fn settle(&self) -> Result<(), Error> {
+        match self.consumer.load(Relaxed) {
+            // Nobody knows who, so nobody can wait for it.
+            0 => Err(Error::Driver { call: "Staged::consumed_by", code: CudaError::NOT_READY }),
+            _ => self.consumed.synchronize(),
+        }
+    }
+}
+
 impl StagingGraph {
     /// Lets later launches leave out the copies of these slots, and no others.
     #[cold]
@@ -310,6 +348,42 @@ impl StagingGraph {
         }
         Ok(())
     }
+
+    /// Lets later launches copy these slots from elsewhere, and all others from the ring slot, where
+    /// `own` says they are.
+    #[cold]
+    pub(super) fn refer(
+        &mut self,
+        references: &[Reference],
+        own: impl Fn(usize) -> Copy1d,
+    ) -> Result<(), GraphError> {
+        let mut back = self.referred;
+        for Reference { slot, copy, .. } in references {
+            if let Some(node) = self.copies[*slot] {
+                redirect(&mut self.exec, node, *copy)?;
+                self.referred |= 1 << slot;
+            }
+            back &= !(1 << slot);
+        }
+        while back != 0 {
+            let slot = back.trailing_zeros() as usize;
+            back &= back - 1;
+            if let Some(node) = self.copies[slot] {
+                redirect(&mut self.exec, node, own(slot))?;
+            }
+            self.referred &= !(1 << slot);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reference")
+            .field("slot", &self.slot)
+            .field("copy", &self.copy)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Drop for Shared {
@@ -317,9 +391,14 @@ impl Drop for Shared {
         let Some(host) = self.host.take() else { return };
         // The driver takes the memory back only when the device is done with it, and cannot be
         // trusted to know: copies of graphs are no pending work of the memory.
-        let busy = self.ring.in_flight().filter(|index| !matches!(host.is_done(*index), Ok(true)));
-        if let Err(error) = host.settle(busy) {
-            self.context.release().note(self.context.driver(), Err(error));
+        let settled = self.ring.in_flight().try_for_each(|index| {
+            if self.plan.has_zero_copy {
+                self.launches[index].settle()?;
+            }
+            if host.is_done(index)? { Ok(()) } else { host.events[index].synchronize() }
+        });
+        if settled.is_err() {
+            self.context.release().note(self.context.driver(), settled);
             host.leak();
         }
     }

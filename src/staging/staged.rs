@@ -76,7 +76,7 @@ impl<'a, Tag> Staged<'a, Tag> {
     /// [`StageError::Driver`]: the device has failed.
     pub fn is_complete(&self) -> Result<bool, StageError> {
         // Looked at in this order: once the slot is in another use, this one was complete.
-        let done = self.shared.host().is_done(self.index)?;
+        let done = self.shared.is_done(self.index)?;
         Ok(done || !self.shared.ring.is_in_flight(self.index, self.this))
     }
 

@@ -10,10 +10,12 @@ use super::node::enqueue_copy;
 use super::pad;
 use super::plan::{Layout, Span};
 use super::ring::Claim;
-use super::shared::{Shared, SlotState};
+use super::shared::{Reference, Shared, SlotState};
 use super::slot_id::{SlotId, Untagged};
 use super::spec::{Forgotten, Place};
 use super::staged::Staged;
+use super::stream_copy;
+use crate::graph::Copy1d;
 use crate::pool::Element;
 use crate::stream::Stream;
 
@@ -41,8 +43,19 @@ pub struct Step<'a, Tag = Untagged> {
 
 impl<'a, Tag> Step<'a, Tag> {
     #[inline]
-    pub(super) fn new(shared: &'a Shared, mut claim: Claim<'a, SlotState>, counts: Counts) -> Self {
+    pub(super) fn new(shared: &'a Shared, claim: Claim<'a, SlotState>, counts: Counts) -> Self {
         let bucket = shared.plan.bucket_of(counts);
+        Self::in_bucket(shared, claim, counts, bucket)
+    }
+
+    #[inline]
+    pub(super) fn in_bucket(
+        shared: &'a Shared,
+        mut claim: Claim<'a, SlotState>,
+        counts: Counts,
+        bucket: Option<usize>,
+    ) -> Self {
+        claim.references.clear();
         if bucket.is_none() {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.spans);
@@ -69,6 +82,9 @@ impl<'a, Tag> Step<'a, Tag> {
         match self.elements(slot) {
             Ok((span, len)) => {
                 self.written |= 1 << slot.index;
+                if !self.claim.references.is_empty() {
+                    self.claim.references.retain(|reference| reference.slot != usize::from(slot.index));
+                }
                 // SAFETY: the span is of the ring slot that this step has claimed and holds at least so
                 // many; offsets are multiples of 256; `self` is borrowed as long as the slice.
                 unsafe { self.shared.host().elements(self.claim.index(), span, len) }
@@ -80,7 +96,7 @@ impl<'a, Tag> Step<'a, Tag> {
         }
     }
 
-    /// Copies a slot's elements from elsewhere.
+    /// Copies a slot's elements from elsewhere; long ones past the CPU's caches.
     ///
     /// # Errors
     ///
@@ -94,7 +110,7 @@ impl<'a, Tag> Step<'a, Tag> {
             let fault = SlotFault::Length { wanted, given: from.len() };
             return Err(self.misuse(slot.index(), fault));
         }
-        self.write(slot).copy_from_slice(from);
+        stream_copy::copy(self.write(slot), from);
         Ok(())
     }
 
@@ -116,6 +132,43 @@ impl<'a, Tag> Step<'a, Tag> {
             _ => SlotFault::NotDynamic,
         };
         Err(self.misuse(slot.index(), fault))
+    }
+
+    /// Lets the device read a slot's elements where they are, so that the host copies nothing: as many as
+    /// the step is [padded](Self::padded) to. `owner` is kept until the ring slot is used again.
+    ///
+    /// Costs a driver call, and another when a later step writes the slot again.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: the slot is not copied by itself, of another set, or of another length.
+    ///
+    /// # Safety
+    ///
+    /// * `from` is pinned memory of the set's context, as long as `owner` lives.
+    /// * Nobody writes the elements before the step [is complete](Staged::is_complete).
+    pub unsafe fn refer<T: Element>(
+        &mut self,
+        slot: SlotId<T, Tag>,
+        from: *const [T],
+        owner: impl Send + 'static,
+    ) -> Result<(), StageError> {
+        let (span, _) = self.elements(slot).map_err(|fault| self.misuse(slot.index(), fault))?;
+        let (plan, index) = (&self.shared.plan, slot.index());
+        if plan.layout != Layout::PerSlot || plan.slots[index].place != Place::Copied {
+            return Err(self.misuse(index, SlotFault::NeedsPerSlot));
+        }
+        let wanted = span.size / size_of::<T>();
+        if from.len() != wanted {
+            return Err(self.misuse(index, SlotFault::Length { wanted, given: from.len() }));
+        }
+        let (destination, _) = self.shared.copy(self.claim.index(), span).htod_addresses();
+        let copy = Copy1d::htod(destination, from.cast(), span.size);
+        let reference = Reference { slot: index, copy, _owner: Box::new(owner) };
+        self.claim.references.retain(|reference| reference.slot != index);
+        self.claim.references.push(reference);
+        self.written |= 1 << index;
+        Ok(())
     }
 
     /// What the step is made of.
@@ -148,6 +201,30 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.order_behind_last(stream)?;
         shared.host().reset(index);
         self.launch(stream, skipped)?;
+        shared.note(index, stream);
+        let Self { claim, counts, bucket, dynamic, .. } = self;
+        Ok(Staged::new(shared, index, claim.submit(), counts, bucket, dynamic))
+    }
+
+    /// As [`submit`](Self::submit), for a step of an [embedded](super::Embedded) graph: `launch` launches the
+    /// engine's graph, on `stream`.
+    ///
+    /// # Errors
+    ///
+    /// As `submit`, and what `launch` returns.
+    pub fn submit_with<E: From<StageError>>(
+        mut self,
+        stream: &Stream,
+        launch: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Staged<'a, Tag>, E> {
+        if self.finish()? != 0 {
+            let kept = self.shared.plan.all & !self.written;
+            return Err(self.misuse(kept.trailing_zeros() as usize, SlotFault::Forgotten).into());
+        }
+        let (shared, index) = (self.shared, self.claim.index());
+        shared.order_behind_last(stream).map_err(StageError::from)?;
+        shared.host().reset(index);
+        launch()?;
         shared.note(index, stream);
         let Self { claim, counts, bucket, dynamic, .. } = self;
         Ok(Staged::new(shared, index, claim.submit(), counts, bucket, dynamic))
@@ -213,9 +290,15 @@ impl<'a, Tag> Step<'a, Tag> {
         if !self.shared.prepare(&mut self.claim, bucket)? {
             return self.copy(stream, skipped);
         }
-        let Some(graph) = self.claim.graphs.get(bucket) else { return self.copy(stream, skipped) };
+        let index = self.claim.index();
+        let SlotState { graphs, references, .. } = &mut *self.claim;
+        let Some(graph) = graphs.get(bucket) else { return self.copy(stream, skipped) };
         if graph.skipped != skipped {
             graph.skip(skipped)?;
+        }
+        if graph.referred != 0 || !references.is_empty() {
+            let shared = self.shared;
+            graph.refer(references, |slot| shared.copy(index, shared.plan.buckets[bucket].spans[slot]))?;
         }
         Ok(graph.exec.launch(stream)?)
     }
@@ -232,9 +315,13 @@ impl<'a, Tag> Step<'a, Tag> {
                 let size = ends.map(|slot| self.span(slot)).map(|span| span.offset + span.size).max();
                 enqueue_copy(stream, shared.copy(index, Span { offset: 0, size: size.unwrap_or(0) }))
             }
-            Layout::PerSlot => spans
-                .filter(|slot| shared.plan.slots[*slot].place == Place::Copied)
-                .try_for_each(|slot| enqueue_copy(stream, shared.copy(index, self.span(slot)))),
+            Layout::PerSlot => {
+                spans.filter(|slot| shared.plan.slots[*slot].place == Place::Copied).try_for_each(|slot| {
+                    let reference = self.claim.references.iter().find(|reference| reference.slot == slot);
+                    let own = || shared.copy(index, self.span(slot));
+                    enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
+                })
+            }
         };
         outcome.and_then(|()| shared.host().mark(index, stream)).map_err(|error| {
             // Some copies may be under way: the ring slot must not be written before they are done. If

@@ -58,8 +58,13 @@ pub(crate) fn on_machine<R>(machine: &Arc<Simulator>, test: impl FnOnce(&Driver)
 /// What a thread that a test starts calls first: it binds that thread to the machine of this one,
 /// if the test runs on one.
 pub(crate) fn binder() -> impl Fn() -> Option<Binding> + Clone + Send + Sync {
-    let machine = MACHINE.with_borrow(Clone::clone);
+    let machine = machine();
     move || machine.as_ref().map(|machine| machine.bind())
+}
+
+/// The machine of this thread's test, if it runs on one.
+pub(crate) fn machine() -> Option<Arc<Simulator>> {
+    MACHINE.with_borrow(Clone::clone)
 }
 
 thread_local! {

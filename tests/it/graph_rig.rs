@@ -10,6 +10,8 @@ use std::thread;
 use wharf::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::{Context, Driver, Stream};
 
+use crate::backend::machine;
+
 /// 64-bit cells in pinned memory and as many on the device, and a stream.
 pub(crate) struct Cells {
     pub(crate) stream: Stream,
@@ -122,5 +124,24 @@ pub(crate) fn until_sole<T>(driver: &Driver, shared: &Arc<T>) {
     while Arc::strong_count(shared) > 1 {
         driver.drop_deferred().unwrap();
         thread::yield_now();
+    }
+}
+
+/// How many objects of the driver's there are at a time, where that can be asked.
+pub(crate) struct Inventory(usize);
+
+impl Inventory {
+    pub(crate) fn now() -> Self {
+        Self(machine().map_or(0, |machine| machine.leaks().len()))
+    }
+
+    /// Waits until there are no more than then: until graphs have given up what they kept alive.
+    pub(crate) fn restored(self, driver: &Driver) {
+        let more = || machine().is_some_and(|machine| machine.leaks().len() > self.0);
+        driver.drop_deferred().unwrap();
+        while more() {
+            driver.drop_deferred().unwrap();
+            thread::yield_now();
+        }
     }
 }

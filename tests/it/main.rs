@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a failed test panics")]
 
 mod backend;
+mod compile_fail;
 mod context;
 mod device;
 mod event;
@@ -26,6 +27,8 @@ mod slab_long;
 mod slab_model;
 mod slab_resources;
 mod staging;
+mod staging_faults;
+mod staging_guard;
 mod staging_rig;
 mod stream;
 mod timeline;

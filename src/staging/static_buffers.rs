@@ -1,0 +1,112 @@
+//! The device memory of a set, for graphs that read it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use wharf_sys::bindings::CUdeviceptr;
+
+use super::buffers::InputBuffers;
+use super::len::Counts;
+use super::plan::Plan;
+use super::region::DeviceRegion;
+use super::slot_id::{SlotId, Untagged};
+use super::spec::Place;
+use crate::graph::{GraphDefinition, GraphError, keep_alive_in_capture};
+use crate::pool::Element;
+use crate::stream::Stream;
+
+/// Where a set's slots are on the device, to be captured in the engine's own graphs.
+///
+/// The addresses stay good as long as the set, this, or a graph that was given a share lives.
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let context = wharf::Context::retain(&driver.device(0)?)?;
+/// use wharf::Stream;
+/// use wharf::graph::{CaptureMode, CaptureScope};
+/// use wharf::staging::{InputBuffers, Len};
+///
+/// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens).buckets([8]).build()?;
+/// let (ids, buffers) = (inputs.slot_id::<i32>("ids")?, inputs.static_buffers());
+///
+/// let stream = Stream::new(&context)?;
+/// let capture = CaptureScope::begin(&stream, CaptureMode::default())?;
+/// let address = buffers.device_ptr(ids, 8).unwrap();
+/// // Kernels that read at `address` are launched here.
+/// buffers.keep_alive_in_capture(&stream)?;
+/// let model = capture.end()?.instantiate()?;
+/// # drop(model);
+/// # while driver.drop_deferred()? == 0 {}
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "get_static_tensors")]
+pub struct StaticBuffers<Tag = Untagged> {
+    plan: Arc<Plan>,
+    device: Arc<DeviceRegion>,
+    tag: PhantomData<fn() -> Tag>,
+}
+
+impl<Tag> InputBuffers<Tag> {
+    /// The device memory of the set.
+    pub fn static_buffers(&self) -> StaticBuffers<Tag> {
+        let (plan, device) = (Arc::clone(&self.shared.plan), Arc::clone(&self.shared.device));
+        StaticBuffers { plan, device, tag: PhantomData }
+    }
+}
+
+impl<Tag> StaticBuffers<Tag> {
+    /// Where a slot is in the bucket that holds `tokens`.
+    ///
+    /// `None` for a slot that has no memory of its own on the device, or of another set, and above the
+    /// largest bucket.
+    pub fn device_ptr<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<CUdeviceptr> {
+        let index = slot.index();
+        let spec = self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
+        let bucket = &self.plan.buckets[self.plan.bucket_of(Counts { tokens, requests: 0 })?];
+        let offset = bucket.spans[index].offset as u64;
+        (spec.place == Place::Copied).then(|| self.device.address() + offset)
+    }
+
+    /// How many elements a slot has in the bucket that holds `tokens`.
+    pub fn len<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<usize> {
+        self.device_ptr(slot, tokens)?;
+        let bucket = &self.plan.buckets[self.plan.bucket_of(Counts { tokens, requests: 0 })?];
+        Some(bucket.spans[slot.index()].size / size_of::<T>())
+    }
+
+    /// Gives a graph that reads the buffers a share of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`GraphDefinition::keep_alive`].
+    pub fn keep_alive_in(&self, graph: &mut GraphDefinition) -> Result<(), GraphError> {
+        graph.keep_alive(Arc::clone(&self.device))
+    }
+
+    /// Gives the graph that `stream` is capturing a share of the buffers, whoever captures it.
+    ///
+    /// # Errors
+    ///
+    /// As [`keep_alive_in_capture`].
+    pub fn keep_alive_in_capture(&self, stream: &Stream) -> Result<(), GraphError> {
+        keep_alive_in_capture(stream, Arc::clone(&self.device))
+    }
+}
+
+impl<Tag> Clone for StaticBuffers<Tag> {
+    fn clone(&self) -> Self {
+        Self { plan: Arc::clone(&self.plan), device: Arc::clone(&self.device), tag: PhantomData }
+    }
+}
+
+impl<Tag> fmt::Debug for StaticBuffers<Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticBuffers").field("address", &self.device.address()).finish_non_exhaustive()
+    }
+}

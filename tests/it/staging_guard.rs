@@ -1,0 +1,385 @@
+#![expect(unsafe_code, reason = "reads device memory by raw address")]
+//! Several streams, several threads, readers in place, and graphs that outlive the set.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use wharf::graph::{CaptureMode, CaptureScope, Copy1d, GraphDefinition};
+use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::staging::{BuildError, Counts, Forgotten, InputBuffers, Layout, Len, Pad, SlotFault, StageError};
+use wharf::{Driver, Stream};
+
+use crate::backend::{binder, on_each_driver, on_softcuda};
+use crate::graph_rig::{Cells, Gate, Inventory, Owner};
+use crate::staging_rig::{Checker, Ids, Noise, builder, context};
+
+on_each_driver!(
+    a_forgotten_slot_follows_its_policy,
+    graphs_are_bounded,
+    references_are_kept_until_the_slot_is_used_again,
+    a_reader_in_place_holds_the_ring_slot,
+    the_engines_graph_outlives_the_set,
+    an_embedded_graph_needs_no_launch_of_its_own,
+    an_embedded_graph_is_captured,
+    presets_have_their_slots,
+    threads_share_a_set,
+);
+
+/// A copy stream and a consumer: the next copy waits for the reader of the one before, on the device.
+#[test]
+fn a_copy_stream_waits_for_the_reader() {
+    on_softcuda(|driver| {
+        let context = context(driver);
+        let inputs = builder(&context).ring_depth(3).build().unwrap();
+        let (ids, checker) = (Ids::of(&inputs), Checker::default());
+        let (copies, consumer) = (Stream::new(&context).unwrap(), Stream::new(&context).unwrap());
+        let mut noise = Noise(5);
+        for number in 0..12 {
+            let mut step = inputs.begin(1 + noise.below(600), 1).unwrap();
+            ids.fill(&mut step, number);
+            let staged = step.submit(&copies).unwrap();
+            staged.wait_on(&consumer).unwrap();
+            // The reader is late.
+            let gate = Gate::close(&consumer);
+            checker.compare(&consumer, ids.expected(&staged, number), usize::try_from(number).unwrap());
+            staged.consumed_by(&consumer).unwrap();
+            let opener = thread::spawn(move || gate.open());
+            opener.join().unwrap();
+        }
+        copies.synchronize().unwrap();
+        consumer.synchronize().unwrap();
+        assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
+/// While the reader is held up, no later copy arrives.
+#[test]
+fn a_held_reader_holds_the_next_copy() {
+    on_softcuda(|driver| {
+        let context = context(driver);
+        let inputs = builder(&context).ring_depth(3).build().unwrap();
+        let (ids, checker) = (Ids::of(&inputs), Checker::default());
+        let (copies, consumer) = (Stream::new(&context).unwrap(), Stream::new(&context).unwrap());
+        let submit = |number| {
+            let mut step = inputs.begin(40, 4).unwrap();
+            ids.fill(&mut step, number);
+            step.submit(&copies).unwrap()
+        };
+        let first = submit(1);
+        first.wait_on(&consumer).unwrap();
+        let gate = Gate::close(&consumer);
+        checker.compare(&consumer, ids.expected(&first, 1), 1);
+        first.consumed_by(&consumer).unwrap();
+        let second = submit(2);
+        for _ in 0..50 {
+            assert!(!second.is_complete().unwrap());
+            thread::yield_now();
+        }
+        gate.open();
+        copies.synchronize().unwrap();
+        consumer.synchronize().unwrap();
+        assert!(second.is_complete().unwrap());
+        assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
+/// A step on another stream is behind the copy of the step before.
+#[test]
+fn steps_on_other_streams_are_ordered() {
+    on_softcuda(|driver| {
+        let context = context(driver);
+        let inputs = builder(&context).build().unwrap();
+        let (ids, checker) = (Ids::of(&inputs), Checker::default());
+        let streams = [(); 3].map(|()| Stream::new(&context).unwrap());
+        let gate = Gate::close(&streams[0]);
+        for (number, stream) in streams.iter().enumerate() {
+            let mut step = inputs.begin(9, 2).unwrap();
+            ids.fill(&mut step, number as u64);
+            let staged = step.submit(stream).unwrap();
+            if number == 2 {
+                checker.compare(stream, ids.expected(&staged, 2), 2);
+            }
+        }
+        gate.open();
+        context.synchronize().unwrap();
+        assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
+fn small(context: &wharf::Context) -> wharf::staging::InputBuffersBuilder {
+    InputBuffers::builder(context).slot::<u32>("ids", Len::Tokens).buckets([4, 8]).max_tokens(16)
+}
+
+/// The first words of device memory, behind all work.
+fn words<const N: usize>(stream: &Stream, address: u64) -> [u32; N] {
+    let mut found = [0; N];
+    stream.synchronize().unwrap();
+    // SAFETY: the array is valid for the copy, which is over when the stream is synchronised.
+    unsafe { stream.copy_dtoh(found.as_mut_ptr().cast(), address, size_of_val(&found)) }.unwrap();
+    stream.synchronize().unwrap();
+    found
+}
+
+fn a_forgotten_slot_follows_its_policy(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    for policy in [Forgotten::Keep, Forgotten::Pad, Forgotten::Error] {
+        for tokens in [3, 12] {
+            let set = small(&context).slot_padded::<u32>("other", Len::Tokens, Pad::Value(9));
+            let inputs = set.when_forgotten(policy).build().unwrap();
+            let (ids, other) =
+                (inputs.slot_id::<u32>("ids").unwrap(), inputs.slot_id::<u32>("other").unwrap());
+            let stage = |with_other: Option<u32>| {
+                let mut step = inputs.begin(tokens, 1).unwrap();
+                step.write(ids).fill(1);
+                if let Some(value) = with_other {
+                    step.write(other).fill(value);
+                }
+                step.submit(&stream)
+            };
+            let first = stage(Some(5)).unwrap();
+            let old = driver.api().graph_node_set_enabled.is_available();
+            match (policy, stage(None)) {
+                (Forgotten::Error, refused) => {
+                    let fault = SlotFault::Forgotten;
+                    assert_eq!(refused.unwrap_err(), StageError::Slot { slot: "other".into(), fault });
+                }
+                (Forgotten::Keep, refused) if !old && tokens == 3 => {
+                    assert!(matches!(refused, Err(StageError::Driver(_))), "{refused:?}");
+                }
+                (_, staged) => {
+                    staged.unwrap();
+                    let kept = if policy == Forgotten::Keep { 5 } else { 9 };
+                    assert_eq!(words(&stream, first.device_ptr(other)), [kept; 3]);
+                }
+            }
+            // Written again, it is copied again.
+            for _ in 0..4 {
+                stage(Some(6)).unwrap();
+            }
+            assert_eq!(words(&stream, first.device_ptr(other)), [6; 3]);
+        }
+    }
+}
+
+fn graphs_are_bounded(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    for (count, bytes, kept) in [(3, usize::MAX, 3), (usize::MAX, 4 << 10, 1), (0, usize::MAX, 0)] {
+        let set = builder(&context).layout(Layout::Packed).ring_depth(2);
+        let inputs = set.max_graphs(count).max_graph_bytes(bytes).build().unwrap();
+        let (ids, checker) = (Ids::of(&inputs), Checker::default());
+        for number in 0..20 {
+            let mut step = inputs.begin(1 + 24 * number, 1).unwrap();
+            ids.fill(&mut step, number as u64);
+            let staged = step.submit(&stream).unwrap();
+            checker.compare(&stream, ids.expected(&staged, number as u64), number);
+            assert!(inputs.graphs().0 <= count && inputs.graphs().1 <= bytes);
+        }
+        stream.synchronize().unwrap();
+        assert_eq!((inputs.graphs().0, checker.wrong()), (kept, Vec::new()));
+    }
+    let inputs = builder(&context).ring_depth(2).build().unwrap();
+    assert_eq!((inputs.prewarm(100).unwrap(), inputs.prewarm(2048).unwrap()), (2, 0));
+    assert_eq!(inputs.graphs().0, 2);
+}
+
+fn references_are_kept_until_the_slot_is_used_again(driver: &Driver) {
+    let cells = Cells::new(driver);
+    let inputs = small(&cells.context).ring_depth(1).build().unwrap();
+    let ids = inputs.slot_id::<u32>("ids").unwrap();
+    let from = |len| std::ptr::slice_from_raw_parts(cells.host().cast::<u32>(), len);
+    cells.set(0, 0x0000_0002_0000_0001);
+    cells.set(1, 0x0000_0004_0000_0003);
+    for tokens in [3, 12] {
+        let (owner, dropped) = Owner::new();
+        let mut step = inputs.begin(tokens, 1).unwrap();
+        let padded = step.padded().tokens;
+        // SAFETY: the cells are pinned, and outlive the step.
+        let refused = unsafe { step.refer(ids, from(padded + 1), ()) };
+        let fault = SlotFault::Length { wanted: padded, given: padded + 1 };
+        assert_eq!(refused, Err(StageError::Slot { slot: "ids".into(), fault }));
+        // SAFETY: as above.
+        unsafe { step.refer(ids, from(padded), owner) }.unwrap();
+        let staged = step.submit(&cells.stream).unwrap();
+        assert_eq!(words(&cells.stream, staged.device_ptr(ids)), [1, 2, 3]);
+        assert!(!dropped.is());
+        for value in [7, 8] {
+            let mut step = inputs.begin(tokens, 1).unwrap();
+            assert!(dropped.is());
+            step.write(ids).fill(value);
+            let staged = step.submit(&cells.stream).unwrap();
+            assert_eq!(words(&cells.stream, staged.device_ptr(ids)), [value; 3]);
+        }
+    }
+    let packed = small(&cells.context).layout(Layout::Packed).build().unwrap();
+    let ids = packed.slot_id::<u32>("ids").unwrap();
+    let mut step = packed.begin(4, 1).unwrap();
+    // SAFETY: as above.
+    let refused = unsafe { step.refer(ids, from(4), ()) };
+    assert_eq!(refused, Err(StageError::Slot { slot: "ids".into(), fault: SlotFault::NeedsPerSlot }));
+}
+
+fn a_reader_in_place_holds_the_ring_slot(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    for layout in [Layout::PerSlot, Layout::Packed] {
+        let set = small(&context).slot_zero_copy::<u32>("flags", Len::Requests.plus(2), Pad::Value(3));
+        let inputs = set.layout(layout).ring_depth(2).deadline(Duration::from_millis(5)).build().unwrap();
+        let (ids, flags) = (inputs.slot_id::<u32>("ids").unwrap(), inputs.slot_id::<u32>("flags").unwrap());
+        let submit = |value| {
+            let mut step = inputs.begin(3, 1)?;
+            step.write(ids).fill(value);
+            step.write(flags).fill(value);
+            step.submit(&stream)
+        };
+        let (first, second) = (submit(1).unwrap(), submit(2).unwrap());
+        assert_ne!(first.device_ptr(flags), second.device_ptr(flags));
+        assert_eq!(words(&stream, first.device_ptr(flags)), [1, 1, 1, 3]);
+        // The copies are done; but nobody said who reads the flags.
+        assert!(!first.is_complete().unwrap());
+        assert!(matches!(submit(3), Err(StageError::Stalled(_))));
+        first.consumed_by(&stream).unwrap();
+        second.consumed_by(&stream).unwrap();
+        stream.synchronize().unwrap();
+        assert!(first.is_complete().unwrap());
+        assert_eq!(submit(3).unwrap().device_ptr(flags), first.device_ptr(flags));
+        // Named, so that the set can be dropped.
+        first.consumed_by(&stream).unwrap();
+    }
+}
+
+/// It reads the static buffers long after set, context handle and everything are gone.
+fn the_engines_graph_outlives_the_set(driver: &Driver) {
+    let context = context(driver);
+    let pinned = PinnedMemoryResource::new(&context, 1, PinnedOptions::default()).unwrap();
+    // SAFETY: the first commit.
+    unsafe { pinned.commit(0, pinned.granularity()) }.unwrap();
+    let out: *mut u32 = std::ptr::with_exposed_provenance_mut(usize::try_from(pinned.base()).unwrap());
+    let (stream, before) = (Stream::new(&context).unwrap(), Inventory::now());
+    let inputs = small(&context).build().unwrap();
+    let (ids, buffers) = (inputs.slot_id::<u32>("ids").unwrap(), inputs.static_buffers());
+    assert_eq!((buffers.len(ids, 3), buffers.len(ids, 9)), (Some(4), None));
+    let graph = CaptureScope::capture(&stream, CaptureMode::default(), |stream| {
+        buffers.keep_alive_in_capture(stream).unwrap();
+        // SAFETY: the buffers are kept alive, and `pinned` outlives the launches.
+        unsafe { stream.copy_dtoh(out.cast(), buffers.device_ptr(ids, 4).unwrap(), 16) }
+    })
+    .unwrap();
+    let (mut exec, mut copy) =
+        (graph.duplicate().unwrap().instantiate().unwrap(), graph.instantiate().unwrap());
+    let mut step = inputs.begin(4, 1).unwrap();
+    step.write(ids).copy_from_slice(&[1, 2, 3, 4]);
+    step.submit(&stream).unwrap();
+    drop((inputs, buffers, context));
+    for exec in [&mut exec, &mut copy] {
+        // SAFETY: no launch is in flight.
+        unsafe { out.write_bytes(0, 4) };
+        exec.launch(&stream).unwrap();
+        stream.synchronize().unwrap();
+        // SAFETY: as above.
+        assert_eq!(unsafe { std::slice::from_raw_parts(out, 4) }, [1, 2, 3, 4]);
+    }
+    drop((exec, copy));
+    before.restored(driver);
+}
+
+fn an_embedded_graph_needs_no_launch_of_its_own(driver: &Driver) {
+    let (cells, before) = (Cells::new(driver), Inventory::now());
+    let inputs = small(&cells.context).build().unwrap();
+    let ids = inputs.slot_id::<u32>("ids").unwrap();
+    let embedded = inputs.embed(3).unwrap();
+    assert!(embedded.graph().to_dot().contains("ids"));
+    let mut engine = GraphDefinition::new(&cells.context).unwrap();
+    let staged = embedded.as_child_of(&mut engine, &[]).unwrap();
+    let from = inputs.static_buffers().device_ptr(ids, 4).unwrap();
+    // SAFETY: the cells and the set outlive the launches.
+    unsafe { engine.memcpy(Copy1d::dtoh(cells.host_at(0), from, 16), &[staged.into()]) }.unwrap();
+    let mut engine = engine.instantiate().unwrap();
+    for value in 1..6_u32 {
+        let mut step = embedded.begin(2, 1).unwrap();
+        step.write(ids).fill(value);
+        step.submit_with::<StageError>(&cells.stream, || Ok(engine.launch(&cells.stream)?)).unwrap();
+        cells.stream.synchronize().unwrap();
+        let pair = u64::from(value) << 32 | u64::from(value);
+        assert_eq!((cells.get(0), cells.get(1)), (pair, 0));
+    }
+    // Steps of the set itself go between.
+    let mut step = inputs.begin(4, 1).unwrap();
+    step.write(ids).fill(7);
+    step.submit(&cells.stream).unwrap();
+    let mut step = embedded.begin(2, 1).unwrap();
+    step.write(ids).fill(8);
+    let refused = step.submit_with::<StageError>(&cells.stream, || Err(StageError::WouldBlock));
+    assert_eq!(refused.unwrap_err(), StageError::WouldBlock);
+    drop(embedded.begin(4, 1).unwrap());
+    assert!(matches!(embedded.begin(5, 1), Err(StageError::TooLarge { wanted: 5, max: 4, .. })));
+    assert!(matches!(inputs.embed(9), Err(StageError::TooLarge { wanted: 9, max: 8, .. })));
+    // The engine's graph needs neither.
+    drop((embedded, inputs));
+    engine.launch(&cells.stream).unwrap();
+    cells.stream.synchronize().unwrap();
+    drop(engine);
+    before.restored(driver);
+}
+
+fn an_embedded_graph_is_captured(driver: &Driver) {
+    let (cells, before) = (Cells::new(driver), Inventory::now());
+    let inputs = small(&cells.context).layout(Layout::Packed).build().unwrap();
+    let ids = inputs.slot_id::<u32>("ids").unwrap();
+    let (embedded, from) = (inputs.embed(4).unwrap(), inputs.static_buffers().device_ptr(ids, 4).unwrap());
+    let graph = CaptureScope::capture(&cells.stream, CaptureMode::default(), |stream| {
+        embedded.append_to_capture(stream).unwrap();
+        // SAFETY: the cells and the set outlive the launches.
+        unsafe { stream.copy_dtoh(cells.host_at(0), from, 16) }
+    });
+    let mut engine = graph.unwrap().instantiate().unwrap();
+    let mut step = embedded.begin(4, 1).unwrap();
+    step.write(ids).copy_from_slice(&[1, 0, 2, 0]);
+    step.submit_with::<StageError>(&cells.stream, || Ok(engine.launch(&cells.stream)?)).unwrap();
+    cells.stream.synchronize().unwrap();
+    assert_eq!((cells.get(0), cells.get(1)), (1, 2));
+    drop((engine, embedded, inputs));
+    before.restored(driver);
+}
+
+fn presets_have_their_slots(driver: &Driver) {
+    let context = context(driver);
+    let set = || InputBuffers::builder(&context).buckets([1, 2]);
+    let inputs = set().minimal_slots().build().unwrap();
+    assert!(inputs.slot_id::<i64>("input_ids").is_ok() && inputs.slot_id::<i64>("positions").is_ok());
+    let inputs = set().vllm_slots(8).build().unwrap();
+    assert!(inputs.slot_id::<i32>("block_table").is_ok());
+    assert_eq!(inputs.buckets().last(), Some(Counts { tokens: 2, requests: 2 }));
+    assert!(set().sglang_slots().build().unwrap().slot_id::<i64>("out_cache_loc").is_ok());
+    assert!(set().tensorrt_llm_slots(8).build().unwrap().slot_id::<i32>("sequence_length").is_ok());
+    let twice = set().minimal_slots().minimal_slots().build();
+    assert_eq!(twice.unwrap_err(), BuildError::DuplicateSlot("input_ids".into()));
+}
+
+/// Threads fill steps of one set at the same time and submit them to one stream.
+fn threads_share_a_set(driver: &Driver) {
+    let context = context(driver);
+    let inputs = small(&context).ring_depth(2).build().unwrap();
+    let (ids, stream, bind) =
+        (inputs.slot_id::<u32>("ids").unwrap(), Stream::new(&context).unwrap(), binder());
+    let submitted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for value in 0..3 {
+            let (inputs, stream, bind, submitted) = (&inputs, &stream, bind.clone(), &submitted);
+            scope.spawn(move || {
+                let _bound = bind();
+                for _ in 0..10 {
+                    let mut step = inputs.begin(3, 1).unwrap();
+                    step.write(ids).fill(value);
+                    step.submit(stream).unwrap();
+                    submitted.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(submitted.into_inner(), 30);
+    let found = words::<4>(&stream, inputs.static_buffers().device_ptr(ids, 4).unwrap());
+    assert!(found[0] < 3 && found == [found[0], found[0], found[0], 0]);
+}
