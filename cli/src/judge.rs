@@ -23,21 +23,38 @@ pub fn recorded(size: Option<u32>) -> u32 {
 
 /// Lets `forecast` go through padded sizes, `None` for steps that are too large for a graph.
 pub fn hits(sizes: &[Option<u32>], forecast: &mut dyn Forecast) -> Hits {
-    let (mut counts, mut total) = ([0_u32; 3], 0_u32);
-    for size in sizes {
+    let mut judge = Judge::default();
+    sizes.iter().for_each(|size| judge.next(forecast, *size));
+    judge.hits()
+}
+
+/// Counts what a forecast foresees, step by step.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Judge {
+    hits: [u32; 3],
+    total: u32,
+}
+
+impl Judge {
+    /// Compares the forecast with the padded size that came, and lets it take note of that.
+    pub fn next(&mut self, forecast: &mut dyn Forecast, size: Option<u32>) {
         if let Some(size) = size {
             let mut next = [0; WARM];
             let known = forecast.predict(&mut next);
-            let place = next[..known].iter().position(|next| next == size);
-            for (count, places) in counts.iter_mut().zip([1, 3, WARM]) {
-                *count += u32::from(place.is_some_and(|place| place < places));
+            let place = next[..known].iter().position(|next| *next == size);
+            for (hits, places) in self.hits.iter_mut().zip([1, 3, WARM]) {
+                *hits += u32::from(place.is_some_and(|place| place < places));
             }
-            total += 1;
+            self.total += 1;
         }
-        forecast.record_usage(recorded(*size));
+        forecast.record_usage(recorded(size));
     }
-    let [first, third, warm] = counts.map(|count| f64::from(count) / f64::from(total.max(1)));
-    Hits { first, third, warm }
+
+    /// The shares so far.
+    pub fn hits(&self) -> Hits {
+        let [first, third, warm] = self.hits.map(|hits| f64::from(hits) / f64::from(self.total.max(1)));
+        Hits { first, third, warm }
+    }
 }
 
 /// The sizes used last, the last one first: the forecast that any other must beat. Its first [`WARM`] are

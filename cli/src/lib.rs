@@ -9,10 +9,15 @@
 //!
 //! Everything streams: a trace of any length needs the memory of the requests that run at once.
 
+pub mod charts;
+pub mod chrome;
 pub mod doctor;
 pub mod generate;
 pub mod judge;
+pub mod output;
+pub mod replay;
 pub mod schedule;
+pub mod summary;
 pub mod target;
 pub mod trace;
 

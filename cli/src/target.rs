@@ -3,7 +3,7 @@
 
 use core::ptr;
 
-use softcuda::{Binding, Config, Simulator};
+use softcuda::{Binding, Config, Schedule, Simulator};
 use wharf::sys::Row;
 use wharf::{Driver, LoadError};
 
@@ -29,6 +29,16 @@ pub struct Target {
     /// Why this is not the system's driver, where that was tried.
     pub instead_of: Option<LoadError>,
     software: Option<(Binding, Simulator)>,
+    checks_sources: bool,
+}
+
+/// How the software driver is to behave, where that is the driver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Software {
+    /// When operations run; by default as the environment says.
+    pub schedule: Option<Schedule>,
+    /// Whether it looks for sources that change before they are read.
+    pub check_sources: bool,
 }
 
 impl Target {
@@ -37,13 +47,13 @@ impl Target {
     /// # Errors
     ///
     /// [`LoadError`]: there is no such driver, or it has no device.
-    pub fn new(choice: Choice) -> Result<Self, LoadError> {
+    pub fn new(choice: Choice, software: Software) -> Result<Self, LoadError> {
         match choice {
-            Choice::Softcuda => Self::softcuda(None),
-            Choice::System => Ok(Self { driver: Driver::load()?, instead_of: None, software: None }),
+            Choice::Softcuda => Self::softcuda(software, None),
+            Choice::System => Driver::load().map(Self::system),
             Choice::Auto => match Driver::load() {
-                Ok(driver) => Ok(Self { driver, instead_of: None, software: None }),
-                Err(error) => Self::softcuda(Some(error)),
+                Ok(driver) => Ok(Self::system(driver)),
+                Err(error) => Self::softcuda(software, Some(error)),
             },
         }
     }
@@ -53,8 +63,25 @@ impl Target {
         self.software.as_ref().map(|(_, machine)| machine)
     }
 
-    fn softcuda(instead_of: Option<LoadError>) -> Result<Self, LoadError> {
-        let config = Config::from_environment();
+    /// How many calls the driver got so far, where they can be counted.
+    pub fn driver_calls(&self) -> Option<u64> {
+        Some(self.software()?.all_calls().iter().map(|(_, count)| count).sum())
+    }
+
+    /// Whether the driver notices a source that changes before it is read.
+    pub fn checks_sources(&self) -> bool {
+        self.checks_sources
+    }
+
+    fn system(driver: Driver) -> Self {
+        Self { driver, instead_of: None, software: None, checks_sources: false }
+    }
+
+    fn softcuda(software: Software, instead_of: Option<LoadError>) -> Result<Self, LoadError> {
+        let mut config = Config::from_environment();
+        config.schedule = software.schedule.unwrap_or(config.schedule);
+        config.checks.source_stable |= software.check_sources;
+        let checks_sources = config.checks.source_stable;
         let version = config.version;
         let machine = Simulator::new(config);
         let bound = machine.bind();
@@ -64,6 +91,6 @@ impl Target {
         };
         // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
         let driver = unsafe { Driver::from_fns(resolve) }?;
-        Ok(Self { driver, instead_of, software: Some((bound, machine)) })
+        Ok(Self { driver, instead_of, software: Some((bound, machine)), checks_sources })
     }
 }

@@ -3,7 +3,7 @@
 mod device;
 mod host;
 
-use crate::target::{Choice, Target};
+use crate::target::{Choice, Software, Target};
 
 /// Something found out, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -49,7 +49,7 @@ impl Fact {
 
 /// Looks at the host, at the driver that `choice` names and at its devices.
 pub fn examine(choice: Choice) -> Vec<Fact> {
-    let mut facts = device::facts(Target::new(choice));
+    let mut facts = device::facts(Target::new(choice, Software::default()));
     facts.extend(host::facts());
     facts
 }

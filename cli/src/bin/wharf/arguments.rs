@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use softcuda::Schedule;
 use wharf_cli::target::Choice;
 
 /// Lock-free staging memory for CUDA engines: replay a serving trace, know the machine.
@@ -19,7 +20,7 @@ pub(crate) enum Command {
     Doctor(Doctor),
 }
 
-/// Runs the steps of a request trace.
+/// Runs a serving engine's staging over a request trace and says what it cost.
 #[derive(Debug, Args)]
 #[command(after_help = TRACES)]
 pub(crate) struct Replay {
@@ -33,8 +34,85 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "COUNT")]
     pub(crate) steps: Option<usize>,
     /// Prints the steps as `num_tokens,num_reqs,prefill_tokens` and runs nothing
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub(crate) dump_steps: bool,
+    /// The driver to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: Choice,
+    /// When softcuda runs what it is given: async, eager, late or random:SEED
+    #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
+    pub(crate) schedule: Option<Schedule>,
+    /// How inputs lie in memory: a copy for each, or one for all
+    #[arg(long, value_enum, default_value_t = LayoutChoice::PerSlot)]
+    pub(crate) layout: LayoutChoice,
+    /// How many steps may be in flight
+    #[arg(long, value_name = "STEPS", default_value_t = 3, value_parser = ring_depth)]
+    pub(crate) ring_depth: usize,
+    /// The sizes that steps are padded to, in tokens, as in 8,64,512; larger steps run without a graph
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    pub(crate) buckets: Option<Vec<usize>>,
+    /// Whether steps follow each other at once, or at the times of the trace
+    #[arg(long, value_enum, default_value_t = Speed::Max)]
+    pub(crate) speed: Speed,
+    /// Compares every byte, padding included, on the device's side
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// What foresees the sizes of steps
+    #[arg(long, value_enum, default_value_t = Source::Context)]
+    pub(crate) forecast: Source,
+    /// Writes the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes charts: memory over time, times of steps, driver calls
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Writes a trace for Perfetto or the tracing page of Chrome
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chrome_trace: Option<PathBuf>,
+}
+
+/// How inputs lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LayoutChoice {
+    /// Each input has one address for all sizes, and a copy of its own.
+    PerSlot,
+    /// All inputs are one copy.
+    Packed,
+}
+
+/// How fast steps follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Speed {
+    /// At once.
+    Max,
+    /// At the times of the trace.
+    Realtime,
+}
+
+/// What foresees the sizes of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// An earlier run of the same requests.
+    Plan,
+    /// How common sizes are.
+    Frequency,
+    /// What followed the last sizes before.
+    Context,
+}
+
+fn schedule(text: &str) -> Result<Schedule, String> {
+    let seed = text.strip_prefix("random:").and_then(|seed| seed.parse().ok());
+    match text {
+        "async" => Ok(Schedule::Async),
+        "eager" => Ok(Schedule::Eager),
+        "late" => Ok(Schedule::Late),
+        _ => seed.map(Schedule::Random).ok_or_else(|| "one of async, eager, late, random:SEED".to_owned()),
+    }
+}
+
+fn ring_depth(text: &str) -> Result<usize, String> {
+    let depth = text.parse().ok().filter(|depth| (1..=64).contains(depth));
+    depth.ok_or_else(|| "a number from 1 to 64".to_owned())
 }
 
 /// Says what decides here whether wharf works and how fast, and what to do about each lack.
@@ -49,13 +127,20 @@ pub(crate) struct Doctor {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 the driver, a check or the output failed, 2 wrong arguments or a broken trace.
+Exit status: 0 done; 1 the driver, a comparison or the output failed; 2 wrong arguments or a broken trace;
+130 and 143 stopped by SIGINT and SIGTERM, with the figures so far.
 
 Examples:
-  wharf doctor                           what this machine offers
-  wharf replay --trace t.csv --dump-steps   the steps that a trace makes";
+  wharf doctor                                what this machine offers
+  wharf replay                                10,000 made-up steps, on softcuda where there is no device
+  wharf replay --trace t.csv --verify         a trace, every byte compared
+  wharf replay --schedule late --verify       the same when all work is done as late as allowed
+  wharf replay --json r.json --svg charts     figures and charts as files";
 
 const TRACES: &str = "\
 A trace has the columns TIMESTAMP,ContextTokens,GeneratedTokens, one request a line in the order of arrival, as in
 the Azure Public Dataset (https://github.com/Azure/AzurePublicDataset). Continuous batching makes steps of it: at
-most 2048 tokens and 256 requests each, prompts in chunks after decoding.";
+most 2048 tokens and 256 requests each, prompts in chunks after decoding.
+
+Each step takes a slot of the ring, writes seven inputs of an engine with paged attention, stages them and allocates its
+activations and results. Times on softcuda are the calling thread's; they say nothing about a GPU.";

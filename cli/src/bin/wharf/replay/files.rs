@@ -1,0 +1,61 @@
+//! The files that a replay leaves.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use wharf_cli::charts;
+use wharf_cli::chrome::ChromeTrace;
+use wharf_cli::output::Output;
+use wharf_cli::replay::Record;
+use wharf_cli::summary::{Collector, Summary};
+
+use crate::arguments::Replay;
+
+/// The files that were asked for, begun before anything runs so that one that cannot be written is told
+/// at once.
+pub(super) struct Files {
+    json: Option<Output>,
+    chrome: Option<ChromeTrace>,
+    charts: Option<PathBuf>,
+}
+
+impl Files {
+    pub(super) fn create(options: &Replay) -> io::Result<Self> {
+        let json = options.json.as_deref().map(Output::create).transpose()?;
+        let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
+        let charts = options.svg.clone();
+        if let Some(folder) = &charts {
+            fs::create_dir_all(folder)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+        }
+        Ok(Self { json, chrome: chrome.map(ChromeTrace::new).transpose()?, charts })
+    }
+
+    pub(super) fn record(&mut self, number: u64, record: &Record) -> io::Result<()> {
+        self.chrome.as_mut().map_or(Ok(()), |chrome| chrome.record(number, record))
+    }
+
+    /// Finishes the files; `calls` are those of the driver, by name.
+    pub(super) fn keep(
+        self,
+        summary: &Summary,
+        collector: &Collector,
+        calls: &[(&str, u64)],
+    ) -> io::Result<()> {
+        if let Some(mut json) = self.json {
+            serde_json::to_writer_pretty(&mut json, summary).map_err(io::Error::from)?;
+            writeln!(json)?;
+            json.keep()?;
+        }
+        self.chrome.map_or(Ok(()), ChromeTrace::keep)?;
+        if let Some(folder) = self.charts {
+            charts::memory(&folder.join("memory.svg"), collector.samples())?;
+            charts::step_times(&folder.join("step-times.svg"), collector.times())?;
+            if !calls.is_empty() {
+                charts::driver_calls(&folder.join("driver-calls.svg"), calls)?;
+            }
+        }
+        Ok(())
+    }
+}

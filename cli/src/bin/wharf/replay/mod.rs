@@ -1,0 +1,120 @@
+//! `wharf replay`.
+
+mod files;
+mod signals;
+mod source;
+mod table;
+
+use std::io::{self, BufWriter, Write};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use wharf::forecast::{ContextModel, Forecast, Frequency};
+use wharf::staging::Layout;
+use wharf_cli::replay::{Settings, run as replay};
+use wharf_cli::schedule::{Step, sizes};
+use wharf_cli::summary::{Collector, Setting};
+use wharf_cli::target::{Software, Target};
+
+use self::files::Files;
+use self::signals::Signals;
+use self::source::{Extent, Requests};
+use crate::arguments::{LayoutChoice, Replay, Source, Speed};
+use crate::failure::Failure;
+
+/// Runs the steps and prints what they cost, or prints the steps.
+pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
+    if options.dump_steps {
+        return dump(options);
+    }
+    let extent = Extent::of(options)?;
+    let software = Software { schedule: options.schedule, check_sources: options.verify };
+    let target = Target::new(options.driver, software)?;
+    let driver = if target.software().is_some() { "softcuda" } else { "system" };
+    if let Some(reason) = &target.instead_of {
+        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
+    }
+    let device = target
+        .driver
+        .device(0)
+        .and_then(|device| device.name())
+        .map_err(|error| Failure::Replay(error.into()))?;
+    let signals = Signals::install()?;
+    let mut files = Files::create(options)?;
+    let (source, forecast) = forecast(options, extent.as_ref())?;
+    let mut collector = Collector::new(source, forecast);
+    let bar = progress(options, extent.as_ref());
+    let requests = Requests::default();
+    let mut number = 0;
+    let outcome =
+        replay(&target, &settings(options), source::steps(options, &requests)?, &signals.stop, |record| {
+            files.record(number, record)?;
+            collector.record(record);
+            number += 1;
+            bar.inc(1);
+            Ok(())
+        });
+    bar.finish_and_clear();
+    let outcome = outcome?;
+    let setting = Setting { driver, device, requests: requests.count(), verified: options.verify };
+    let summary = collector.summary(&setting, &outcome);
+    let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
+    files.keep(&summary, &collector, &calls)?;
+    table::print(&mut io::stdout().lock(), &summary)?;
+    if outcome.mismatches > 0 || outcome.violations.is_some_and(|violations| violations > 0) {
+        let violations = outcome.violations.unwrap_or(0);
+        return Err(Failure::Wrong { mismatches: outcome.mismatches, violations });
+    }
+    match signals.which.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
+    }
+}
+
+fn dump(options: &Replay) -> Result<(), Failure> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    for step in source::steps(options, &Requests::default())? {
+        let Step { tokens, requests, prefill, .. } = step?;
+        writeln!(output, "{tokens},{requests},{prefill}")?;
+    }
+    output.flush()?;
+    Ok(())
+}
+
+fn settings(options: &Replay) -> Settings {
+    let defaults = Settings::default();
+    Settings {
+        layout: match options.layout {
+            LayoutChoice::PerSlot => Layout::PerSlot,
+            LayoutChoice::Packed => Layout::Packed,
+        },
+        ring_depth: options.ring_depth,
+        buckets: options.buckets.clone().unwrap_or(defaults.buckets),
+        verify: options.verify,
+        realtime: options.speed == Speed::Realtime,
+    }
+}
+
+/// The forecast that was asked for, and its name. A plan needs the steps once before they run.
+fn forecast(options: &Replay, extent: Option<&Extent>) -> Result<(&'static str, Box<dyn Forecast>), Failure> {
+    let largest = sizes().last().unwrap_or(1);
+    Ok(match options.forecast {
+        Source::Context => ("context", Box::new(ContextModel::new().limit(largest))),
+        Source::Frequency => ("frequency", Box::new(Frequency::new(largest))),
+        Source::Plan => ("plan", Box::new(source::plan(options, extent)?)),
+    })
+}
+
+fn progress(options: &Replay, extent: Option<&Extent>) -> ProgressBar {
+    let bar = match extent {
+        Some(extent) => ProgressBar::new(extent.steps),
+        None => options.steps.map_or_else(ProgressBar::no_length, |steps| ProgressBar::new(steps as u64)),
+    };
+    // The template is a constant that the crate accepts; otherwise its own style has to do.
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {per_sec}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,29 @@
+//! SIGINT and SIGTERM: the first asks to stop, the second ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// What was asked.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// Whether to stop.
+    pub(super) stop: Arc<AtomicBool>,
+    /// The signal that asked; 0 for none.
+    pub(super) which: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    pub(super) fn install() -> io::Result<Self> {
+        let this = Self { stop: Arc::default(), which: Arc::default() };
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_default(signal, Arc::clone(&this.stop))?;
+            flag::register_usize(signal, Arc::clone(&this.which), signal.unsigned_abs() as usize)?;
+            flag::register(signal, Arc::clone(&this.stop))?;
+        }
+        Ok(this)
+    }
+}

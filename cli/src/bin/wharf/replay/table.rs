@@ -1,0 +1,44 @@
+//! The figures of a replay, for people.
+
+use std::io::{self, Write};
+
+use wharf_cli::doctor::size;
+use wharf_cli::summary::{Kind, Summary};
+
+/// Prints one figure a line.
+pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    let Summary { steps, tokens, requests, seconds, graphs, step_ns, forecast, memory, .. } = summary;
+    let rate = *steps as f64 / seconds.max(1e-9);
+    let stopped = if summary.stopped { ", stopped early" } else { "" };
+    let mut row = |name: &str, value: String| writeln!(output, "{name:<24}{value}");
+    row("driver", format!("{}, device 0: {}", summary.driver, summary.device))?;
+    row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
+    row("requests, tokens", format!("{requests}, {tokens}"))?;
+    row("driver calls a step", known(summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"))))?;
+    row("staged", format!("{}, {graphs} graphs", size(summary.bytes_staged)))?;
+    row("begin and submit", format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50))?;
+    row("", format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max))?;
+    row("ring", format!("{} waits, {} violations", summary.ring_waits, known(summary.ring_violations)))?;
+    row(
+        "bytes that differ",
+        summary.verify_mismatches.map_or("not compared".to_owned(), |count| count.to_string()),
+    )?;
+    for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
+        let Kind { peak_live, peak_reserved, waste, allocations, grown } = *kind;
+        let (live, reserved, waste) = (size(peak_live), size(peak_reserved), waste * 100.0);
+        row(name, format!("peak {live} of {reserved}, {waste:.0} % waste"))?;
+        row(
+            "",
+            format!(
+                "{allocations} allocations, {} from what was there, {grown} by growth",
+                allocations - grown
+            ),
+        )?;
+    }
+    let (first, third) = (forecast.hit1 * 100.0, forecast.hit3 * 100.0);
+    row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))
+}
+
+fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,186 @@
+//! What stands for the model: it reads a step's inputs in stream order, and is done some time later.
+#![expect(unsafe_code, reason = "copies inputs back and reads what came")]
+
+use core::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{ptr, slice, thread};
+
+use wharf::driver::EventKind;
+use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::staging::{Counts, Staged};
+use wharf::{Error, Event, Stream};
+
+use super::engine::{Buffers, Engine, MemoryUse};
+use super::inputs::Inputs;
+use super::{ReplayError, SLICE, Settings};
+
+/// The steps in flight, one a lane.
+pub(super) struct Consumer<'a> {
+    inputs: &'a Inputs,
+    stream: &'a Stream,
+    engine: Engine,
+    lanes: Vec<Lane>,
+    /// Where inputs are copied back to, if they are compared.
+    mirror: Option<Mirror>,
+    mismatches: u64,
+}
+
+struct Lane {
+    done: Event,
+    flight: Option<Flight>,
+}
+
+/// A step in flight.
+struct Flight {
+    number: u64,
+    counts: Counts,
+    padded: Counts,
+    /// Where in the lane's part of the mirror each input begins, and its bytes.
+    places: Vec<(usize, usize)>,
+    buffers: Buffers,
+}
+
+impl<'a> Consumer<'a> {
+    pub(super) fn new(
+        inputs: &'a Inputs,
+        stream: &'a Stream,
+        settings: &Settings,
+    ) -> Result<Self, ReplayError> {
+        let context = stream.context();
+        let lane = || Ok::<_, Error>(Lane { done: Event::new(context, EventKind::Ordering)?, flight: None });
+        let lanes = (0..settings.ring_depth).map(|_| lane()).collect::<Result<Vec<_>, _>>()?;
+        let mirror = settings.verify.then(|| Mirror::new(stream, lanes.len())).transpose()?;
+        Ok(Self { inputs, stream, engine: Engine::new(context)?, lanes, mirror, mismatches: 0 })
+    }
+
+    pub(super) fn stream(&self) -> &'a Stream {
+        self.stream
+    }
+
+    pub(super) fn memory(&self) -> MemoryUse {
+        self.engine.memory()
+    }
+
+    /// Waits for the step that has the lane of step `number`; false if told to stop before that was
+    /// done.
+    pub(super) fn make_room(&mut self, number: usize, stop: &AtomicBool) -> Result<bool, Error> {
+        let lane = number % self.lanes.len();
+        if self.lanes[lane].flight.is_none() {
+            return Ok(true);
+        }
+        let mut tries = 0;
+        while !self.lanes[lane].done.query()? {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            tries += 1;
+            if tries < EAGER { thread::yield_now() } else { thread::sleep(SLICE / 1000) }
+        }
+        self.retire(lane);
+        Ok(true)
+    }
+
+    /// Takes a step over: allocates what it needs, and copies its inputs back if they are compared.
+    pub(super) fn consume(&mut self, number: usize, staged: &Staged<'_>) -> Result<(), ReplayError> {
+        let lane = number % self.lanes.len();
+        let (counts, padded) = (staged.counts(), staged.padded());
+        let buffers = self.engine.alloc(padded.tokens, padded.requests)?;
+        let places = match &self.mirror {
+            Some(mirror) => mirror.copy(lane, self.inputs.places(staged), self.stream)?,
+            None => Vec::new(),
+        };
+        self.stream.record(&self.lanes[lane].done)?;
+        self.lanes[lane].flight = Some(Flight { number: number as u64, counts, padded, places, buffers });
+        Ok(())
+    }
+
+    /// Waits for all steps, and says how many bytes were wrong. When told to stop, only for those that
+    /// are done soon.
+    pub(super) fn finish(mut self, stop: &AtomicBool) -> Result<u64, Error> {
+        if !stop.load(Ordering::Relaxed) {
+            self.stream.synchronize()?;
+        }
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].flight.is_some() && self.lanes[lane].done.query()? {
+                self.retire(lane);
+            }
+        }
+        Ok(self.mismatches)
+    }
+
+    /// Compares what the lane's step copied back, and frees its buffers.
+    fn retire(&mut self, lane: usize) {
+        let Some(flight) = self.lanes[lane].flight.take() else { return };
+        for (field, (start, size)) in self.inputs.fields.iter().zip(&flight.places) {
+            let Some(mirror) = &self.mirror else { break };
+            let found = mirror.bytes(lane, *start, *size);
+            self.mismatches += field.mismatches(found, flight.number, flight.counts, flight.padded);
+        }
+        self.engine.free(flight.buffers);
+    }
+}
+
+impl Drop for Consumer<'_> {
+    /// The device writes to the mirror, and must be done before that goes. If it cannot be waited for, nothing
+    /// runs in the stream any more.
+    fn drop(&mut self) {
+        if self.stream.synchronize().is_ok() {
+            (0..self.lanes.len()).for_each(|lane| self.retire(lane));
+        }
+    }
+}
+
+/// Pinned memory that inputs are copied back to, a part for each lane.
+struct Mirror {
+    memory: PinnedMemoryResource,
+    part: usize,
+}
+
+impl Mirror {
+    fn new(stream: &Stream, lanes: usize) -> Result<Self, Error> {
+        let memory = PinnedMemoryResource::new(stream.context(), lanes * PART, PinnedOptions::default())?;
+        // SAFETY: the resource was just made, and nobody else has it.
+        unsafe { memory.commit(0, memory.size()) }?;
+        Ok(Self { memory, part: PART })
+    }
+
+    /// Copies inputs to a lane's part, in the stream's order; where each begins there, and its bytes.
+    fn copy(
+        &self,
+        lane: usize,
+        places: impl Iterator<Item = (u64, usize)>,
+        stream: &Stream,
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut end = 0;
+        let mut copied = Vec::new();
+        for (address, size) in places {
+            let size = size.min(self.part - end);
+            let to: *mut c_void = self.at(lane, end).cast();
+            // SAFETY: the range lies in the lane's part, which nobody else uses until the step is retired;
+            // the input stays until the next step is staged, which this stream orders behind.
+            unsafe { stream.copy_dtoh(to, address, size) }?;
+            copied.push((end, size));
+            end += size.next_multiple_of(ALIGN);
+        }
+        Ok(copied)
+    }
+
+    /// What was copied there, by a step whose event was found complete.
+    fn bytes(&self, lane: usize, start: usize, size: usize) -> &[u8] {
+        // SAFETY: committed, initialised by the system and by a copy that is done, and written again only
+        // by the lane's next step.
+        unsafe { slice::from_raw_parts(self.at(lane, start), size) }
+    }
+
+    fn at(&self, lane: usize, start: usize) -> *mut u8 {
+        let address = self.memory.base() + (lane * self.part + start) as u64;
+        // Linux on 64-bit machines only: an address of the host fits.
+        ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+    }
+}
+
+/// A lane's part of the mirror: more than the inputs of the largest step.
+const PART: usize = 1 << 20;
+const ALIGN: usize = 64;
+/// How often a step in flight is asked for before the thread sleeps between.
+const EAGER: u32 = 2000;

@@ -1,0 +1,223 @@
+//! A serving engine's loop without the model: each step's inputs are staged, its buffers allocated, and
+//! what arrived is compared.
+//!
+//! ```text
+//! Step ──> wait for the step that had the lane ──> begin ──> write ──> submit ──> consume ──> ...
+//!          its buffers are free again              └─── timed, calls counted ───┘  copies the inputs
+//!          what it copied back is compared                                         back, records an event
+//! ```
+//!
+//! As many steps are in flight as the ring has slots, as in an engine that samples behind the device.
+
+mod consumer;
+mod engine;
+mod field;
+mod inputs;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use wharf::staging::{BuildError, Layout, SlotError, StageError};
+use wharf::{Context, Error, Stream};
+
+use self::consumer::Consumer;
+pub use self::engine::{KindUse, MemoryUse};
+use self::inputs::Inputs;
+use crate::schedule::{self, Step};
+use crate::target::Target;
+use crate::trace::TraceError;
+
+/// How a replay runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How slots lie in memory.
+    pub layout: Layout,
+    /// How many steps may be in flight.
+    pub ring_depth: usize,
+    /// The sizes that steps are padded to, in tokens.
+    pub buckets: Vec<usize>,
+    /// Whether every byte is compared on the device's side.
+    pub verify: bool,
+    /// Whether a step waits for its virtual time.
+    pub realtime: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let larger = [640, 768, 1024, 1280, 1536, 1792, schedule::TOKENS];
+        let buckets = schedule::sizes().chain(larger).map(|size| size as usize).collect();
+        Self { layout: Layout::default(), ring_depth: 3, buckets, verify: false, realtime: false }
+    }
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    /// The step.
+    pub step: Step,
+    /// When it began, since the replay did.
+    pub start: Duration,
+    /// What `begin`, the writing and `submit` took.
+    pub begin: Duration,
+    /// See `begin`.
+    pub write: Duration,
+    /// See `begin`.
+    pub submit: Duration,
+    /// Bytes that the engine wrote, without padding.
+    pub bytes: u64,
+    /// Calls that the driver got between `begin` and the end of `submit`, where they can be counted.
+    pub driver_calls: Option<u64>,
+    /// Whether no ring slot was free.
+    pub waited: bool,
+    /// Memory afterwards.
+    pub memory: MemoryUse,
+}
+
+/// What came of a replay.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Bytes that were not on the device as they had been written.
+    pub mismatches: u64,
+    /// Times that a source changed while the device still had to read it; known on softcuda, where
+    /// bytes are compared.
+    pub violations: Option<u64>,
+    /// Graphs that were made.
+    pub graphs: usize,
+    /// Whether somebody asked to stop.
+    pub stopped: bool,
+}
+
+/// Why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The trace cannot be used.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The driver refused.
+    #[error(transparent)]
+    Driver(#[from] Error),
+    /// The input buffers cannot be made so.
+    #[error("making the input buffers: {0}")]
+    Build(#[from] BuildError),
+    /// Their slots are not as expected.
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    /// A step could not be staged.
+    #[error("staging a step: {0}")]
+    Stage(#[from] StageError),
+    /// A pool could not be made.
+    #[error("making a pool: {0}")]
+    Pool(#[from] wharf::slab::PoolError),
+    /// A step's buffers could not be had.
+    #[error("allocating a step's buffers: {0}")]
+    Alloc(#[from] wharf::slab::AllocError),
+    /// The result could not be written.
+    #[error("writing the result: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Runs `steps` on the first device of `target`, until they end or `stop` is set, and shows each to
+/// `watch`.
+///
+/// # Errors
+///
+/// [`ReplayError`]: the trace is broken, the driver refused, or `watch` failed.
+pub fn run(
+    target: &Target,
+    settings: &Settings,
+    steps: impl IntoIterator<Item = Result<Step, TraceError>>,
+    stop: &AtomicBool,
+    mut watch: impl FnMut(&Record) -> Result<(), ReplayError>,
+) -> Result<Outcome, ReplayError> {
+    let context = Context::retain(&target.driver.device(0)?)?;
+    let _current = context.enter()?;
+    let stream = Stream::new(&context)?;
+    stream.set_name("staging");
+    wharf::profile::name_thread("replay");
+    let inputs = Inputs::new(&context, settings)?;
+    let mut consumer = Consumer::new(&inputs, &stream, settings)?;
+    let start = Instant::now();
+    let mut stopped = false;
+    for (number, step) in steps.into_iter().enumerate() {
+        let step = step?;
+        if settings.realtime {
+            sleep_until(start + Duration::from_micros(step.start), stop);
+        }
+        if !consumer.make_room(number, stop)? || stop.load(Ordering::Relaxed) {
+            stopped = true;
+            break;
+        }
+        let Some(mut record) = one(target, &inputs, &mut consumer, number, step, start, stop)? else {
+            stopped = true;
+            break;
+        };
+        record.memory = consumer.memory();
+        watch(&record)?;
+    }
+    let mismatches = consumer.finish(stop)?;
+    let checked = settings.verify && target.checks_sources();
+    let violations = target.software().filter(|_| checked).map(|machine| machine.violations().len() as u64);
+    Ok(Outcome { mismatches, violations, graphs: inputs.buffers.graphs().0, stopped })
+}
+
+/// Stages a step and consumes it; `None` if it was told to stop meanwhile.
+fn one(
+    target: &Target,
+    inputs: &Inputs,
+    consumer: &mut Consumer<'_>,
+    number: usize,
+    step: Step,
+    start: Instant,
+    stop: &AtomicBool,
+) -> Result<Option<Record>, ReplayError> {
+    let (tokens, requests) = (step.tokens as usize, step.requests as usize);
+    let calls = target.driver_calls();
+    let began = Instant::now();
+    let (mut waited, mut staging) = (false, inputs.buffers.try_begin(tokens, requests));
+    while let Err(StageError::WouldBlock | StageError::Stalled(_)) = staging {
+        if stop.load(Ordering::Relaxed) || began.elapsed() > PATIENCE {
+            break;
+        }
+        waited = true;
+        staging = inputs.buffers.begin(tokens, requests);
+    }
+    let mut staging = match staging {
+        Err(StageError::WouldBlock) => return Ok(None),
+        Err(StageError::Stalled(_)) if stop.load(Ordering::Relaxed) => return Ok(None),
+        other => other?,
+    };
+    let claimed = Instant::now();
+    let bytes = inputs.write(&mut staging, number as u64);
+    let written = Instant::now();
+    let staged = staging.submit(consumer.stream())?;
+    let submitted = Instant::now();
+    let driver_calls = target.driver_calls().zip(calls).map(|(after, before)| after - before);
+    consumer.consume(number, &staged)?;
+    Ok(Some(Record {
+        step,
+        start: began - start,
+        begin: claimed - began,
+        write: written - claimed,
+        submit: submitted - written,
+        bytes,
+        driver_calls,
+        waited,
+        memory: MemoryUse::default(),
+    }))
+}
+
+/// Sleeps in slices, so that a request to stop is heard.
+fn sleep_until(moment: Instant, stop: &AtomicBool) {
+    while let Some(left) = moment.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(left.min(SLICE));
+    }
+}
+
+/// How long a step may wait for a ring slot.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request to stop may go unheard.
+const SLICE: Duration = Duration::from_millis(100);

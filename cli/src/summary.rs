@@ -1,0 +1,288 @@
+//! What a replay comes to.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use wharf::forecast::Forecast;
+
+use crate::judge::Judge;
+use crate::replay::{KindUse, MemoryUse, Outcome, Record};
+use crate::schedule::padded;
+
+/// The figures of a replay, as `--json` writes them. Sizes are in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Steps that were staged.
+    pub steps: u64,
+    /// Their tokens.
+    pub tokens: u64,
+    /// Requests that they served.
+    pub requests: u64,
+    /// The driver, `system` or `softcuda`.
+    pub driver: &'static str,
+    /// The device's name.
+    pub device: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Calls of the driver between the beginning of a step and its end, after the first
+    /// [`WARM_UP`] steps; known on softcuda.
+    pub driver_calls_per_step: Option<f64>,
+    /// What the engine wrote, without padding.
+    pub bytes_staged: u64,
+    /// Bytes that were not on the device as they were written, where they were compared.
+    pub verify_mismatches: Option<u64>,
+    /// Steps that found no ring slot free.
+    pub ring_waits: u64,
+    /// Sources that changed before the device had read them, where that is looked for.
+    pub ring_violations: Option<u64>,
+    /// Graphs that were made.
+    pub graphs: usize,
+    /// What beginning and submitting a step took the calling thread.
+    pub step_ns: Times,
+    /// The most that steps in flight asked for, of all kinds.
+    pub peak_live: u64,
+    /// The most that the pools had obtained.
+    pub peak_reserved: u64,
+    /// The share of that which nobody had asked for.
+    pub waste: f64,
+    /// The same by kind.
+    pub memory: Kinds,
+    /// How well the sizes of steps were foreseen.
+    pub forecast: Foreseen,
+    /// Whether somebody stopped it.
+    pub stopped: bool,
+}
+
+/// Times in nanoseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Times {
+    /// The mean.
+    pub mean: f64,
+    /// What half of the steps stay within.
+    pub p50: u64,
+    /// What 99 of 100 steps stay within.
+    pub p99: u64,
+    /// What 999 of 1000 steps stay within.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+/// Memory by kind.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Kinds {
+    /// Of the device.
+    pub device: Kind,
+    /// Pinned.
+    pub pinned: Kind,
+}
+
+/// Memory of one kind.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Kind {
+    /// The most that was asked for at once.
+    pub peak_live: u64,
+    /// The most that was obtained.
+    pub peak_reserved: u64,
+    /// The share of that which nobody had asked for.
+    pub waste: f64,
+    /// Allocations.
+    pub allocations: u64,
+    /// How many of them made the pool grow.
+    pub grown: u64,
+}
+
+/// The quality of a forecast: shares of the steps that are small enough for a graph.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Foreseen {
+    /// What forecast.
+    pub source: &'static str,
+    /// The padded size was the first forecast.
+    pub hit1: f64,
+    /// It was among the first three.
+    pub hit3: f64,
+}
+
+/// Memory and time of one moment, for a chart.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Since the replay began.
+    pub time: Duration,
+    /// Memory then.
+    pub memory: MemoryUse,
+}
+
+/// Adds up records.
+#[derive(Debug)]
+pub struct Collector {
+    steps: u64,
+    tokens: u64,
+    bytes: u64,
+    waits: u64,
+    /// Calls after the warm-up, and the steps that made them.
+    calls: Option<(u64, u64)>,
+    end: Duration,
+    times: Histogram<u64>,
+    peak: MemoryUse,
+    peak_live: u64,
+    latest: MemoryUse,
+    samples: Vec<Sample>,
+    /// One of so many steps is sampled.
+    stride: u64,
+    source: &'static str,
+    forecast: Box<dyn Forecast>,
+    judge: Judge,
+}
+
+/// What is known besides the records.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The driver, `system` or `softcuda`.
+    pub driver: &'static str,
+    /// The device's name.
+    pub device: String,
+    /// Requests that were served.
+    pub requests: u64,
+    /// Whether bytes were compared.
+    pub verified: bool,
+}
+
+impl Collector {
+    /// Nothing yet; `forecast`, called `source`, is judged on the steps.
+    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "bounds and digits that are allowed")]
+    pub fn new(source: &'static str, forecast: Box<dyn Forecast>) -> Self {
+        Self {
+            steps: 0,
+            tokens: 0,
+            bytes: 0,
+            waits: 0,
+            calls: None,
+            end: Duration::ZERO,
+            times: Histogram::new_with_max(LONGEST, 3).expect("bounds"),
+            peak: MemoryUse::default(),
+            peak_live: 0,
+            latest: MemoryUse::default(),
+            samples: Vec::with_capacity(SAMPLES),
+            stride: 1,
+            source,
+            forecast,
+            judge: Judge::default(),
+        }
+    }
+
+    /// Adds a step.
+    pub fn record(&mut self, record: &Record) {
+        let Record { step, memory, .. } = *record;
+        self.times.saturating_record(nanoseconds(record.begin + record.submit));
+        if self.steps >= WARM_UP
+            && let Some(calls) = record.driver_calls
+        {
+            let (sum, steps) = self.calls.unwrap_or_default();
+            self.calls = Some((sum + calls, steps + 1));
+        }
+        if self.steps.is_multiple_of(self.stride) {
+            self.sample(Sample { time: record.start, memory });
+        }
+        self.steps += 1;
+        self.tokens += u64::from(step.tokens);
+        self.bytes += record.bytes;
+        self.waits += u64::from(record.waited);
+        self.end = record.start + record.begin + record.write + record.submit;
+        for (peak, now) in [(&mut self.peak.device, memory.device), (&mut self.peak.pinned, memory.pinned)] {
+            peak.live = peak.live.max(now.live);
+            peak.reserved = peak.reserved.max(now.reserved);
+        }
+        self.peak_live = self.peak_live.max(memory.device.live + memory.pinned.live);
+        self.latest = memory;
+        self.judge.next(&mut *self.forecast, padded(step.tokens));
+    }
+
+    /// The figures.
+    pub fn summary(&self, setting: &Setting, outcome: &Outcome) -> Summary {
+        let hits = self.judge.hits();
+        let memory = Kinds {
+            device: Kind::of(self.peak.device, self.latest.device),
+            pinned: Kind::of(self.peak.pinned, self.latest.pinned),
+        };
+        let peak_reserved = memory.device.peak_reserved + memory.pinned.peak_reserved;
+        Summary {
+            steps: self.steps,
+            tokens: self.tokens,
+            requests: setting.requests,
+            driver: setting.driver,
+            device: setting.device.clone(),
+            seconds: self.end.as_secs_f64(),
+            driver_calls_per_step: self.calls.map(|(calls, steps)| calls as f64 / steps as f64),
+            bytes_staged: self.bytes,
+            verify_mismatches: setting.verified.then_some(outcome.mismatches),
+            ring_waits: self.waits,
+            ring_violations: outcome.violations,
+            graphs: outcome.graphs,
+            step_ns: self.step_times(),
+            peak_live: self.peak_live,
+            peak_reserved,
+            waste: waste(self.peak_live, peak_reserved),
+            memory,
+            forecast: Foreseen { source: self.source, hit1: hits.first, hit3: hits.third },
+            stopped: outcome.stopped,
+        }
+    }
+
+    /// Memory over time, at evenly spread steps.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// How long steps took, in nanoseconds.
+    pub fn times(&self) -> &Histogram<u64> {
+        &self.times
+    }
+
+    fn step_times(&self) -> Times {
+        let quantile = |quantile| self.times.value_at_quantile(quantile);
+        let (mean, max) = (self.times.mean(), self.times.max());
+        Times { mean, p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999), max }
+    }
+
+    /// Keeps a sample; of a full set every other goes, so that a replay of any length has as many.
+    fn sample(&mut self, sample: Sample) {
+        if self.samples.len() == SAMPLES {
+            let mut index = 0;
+            self.samples.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.stride *= 2;
+        }
+        self.samples.push(sample);
+    }
+}
+
+impl Kind {
+    fn of(peak: KindUse, latest: KindUse) -> Self {
+        Self {
+            peak_live: peak.live,
+            peak_reserved: peak.reserved,
+            waste: waste(peak.live, peak.reserved),
+            allocations: latest.allocations,
+            grown: latest.grown,
+        }
+    }
+}
+
+/// The share of `reserved` that is not `live`.
+fn waste(live: u64, reserved: u64) -> f64 {
+    if reserved == 0 { 0.0 } else { 1.0 - live as f64 / reserved as f64 }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// After how many steps driver calls count: what is made at first use is made by then.
+pub const WARM_UP: u64 = 100;
+/// The longest time that is told from longer ones, in nanoseconds: a minute.
+const LONGEST: u64 = 60_000_000_000;
+/// How many samples of memory are kept.
+const SAMPLES: usize = 2048;
