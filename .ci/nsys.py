@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks an SQLite export of Nsight Systems: `nsys.py FILE CATEGORY:RANGE...`.
 
-Each range must be there, in the domain wharf, closed, of its category; what commits memory has bytes.
+Each range must be there, in the domain wharf, closed, of its category; what commits memory or submits a step has bytes.
 """
 import sqlite3
 import sys
@@ -27,7 +27,7 @@ def main(path, *wanted):
         for _, _, number, _, end, size in found:
             assert categories[number] == category, f"{name}: category {categories[number]}"
             assert end is not None, f"{name} is not closed"
-            assert size or not name.endswith("commit"), f"{name}: no bytes"
+            assert size or not name.endswith(("::commit", "::submit")), f"{name}: no bytes"
         print(f"{name}: {len(found)} ranges of category {category}")
 
 

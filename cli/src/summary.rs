@@ -40,7 +40,7 @@ pub struct Summary {
     pub graphs: usize,
     /// What beginning and submitting a step took the calling thread.
     pub step_ns: Times,
-    /// The most that steps in flight asked for, of all kinds.
+    /// The most that was asked for and in use, of all kinds; each kind at its own peak.
     pub peak_live: u64,
     /// The most that the pools had obtained.
     pub peak_reserved: u64,
@@ -89,7 +89,7 @@ pub struct Kind {
     pub waste: f64,
     /// Allocations.
     pub allocations: u64,
-    /// How many of them made the pool grow.
+    /// How many of them the pool may have grown for.
     pub grown: u64,
 }
 
@@ -125,7 +125,6 @@ pub struct Collector {
     end: Duration,
     times: Histogram<u64>,
     peak: MemoryUse,
-    peak_live: u64,
     latest: MemoryUse,
     samples: Vec<Sample>,
     /// One of so many steps is sampled.
@@ -161,7 +160,6 @@ impl Collector {
             end: Duration::ZERO,
             times: Histogram::new_with_max(LONGEST, 3).expect("bounds"),
             peak: MemoryUse::default(),
-            peak_live: 0,
             latest: MemoryUse::default(),
             samples: Vec::with_capacity(SAMPLES),
             stride: 1,
@@ -190,10 +188,9 @@ impl Collector {
         self.waits += u64::from(record.waited);
         self.end = record.start + record.begin + record.write + record.submit;
         for (peak, now) in [(&mut self.peak.device, memory.device), (&mut self.peak.pinned, memory.pinned)] {
-            peak.live = peak.live.max(now.live);
+            peak.live = peak.live.max(now.peak);
             peak.reserved = peak.reserved.max(now.reserved);
         }
-        self.peak_live = self.peak_live.max(memory.device.live + memory.pinned.live);
         self.latest = memory;
         self.judge.next(&mut *self.forecast, padded(step.tokens));
     }
@@ -205,6 +202,7 @@ impl Collector {
             device: Kind::of(self.peak.device, self.latest.device),
             pinned: Kind::of(self.peak.pinned, self.latest.pinned),
         };
+        let peak_live = memory.device.peak_live + memory.pinned.peak_live;
         let peak_reserved = memory.device.peak_reserved + memory.pinned.peak_reserved;
         Summary {
             steps: self.steps,
@@ -220,9 +218,9 @@ impl Collector {
             ring_violations: outcome.violations,
             graphs: outcome.graphs,
             step_ns: self.step_times(),
-            peak_live: self.peak_live,
+            peak_live,
             peak_reserved,
-            waste: waste(self.peak_live, peak_reserved),
+            waste: waste(peak_live, peak_reserved),
             memory,
             forecast: Foreseen { source: self.source, hit1: hits.first, hit3: hits.third },
             stopped: outcome.stopped,

@@ -11,6 +11,7 @@ use super::slot_id::{SlotId, Untagged};
 use super::step::Step;
 use crate::driver::Context;
 use crate::pool::Element;
+use crate::profile::range;
 
 /// The inputs of an engine's steps: host slots to write, and device memory at addresses that never
 /// change.
@@ -102,6 +103,7 @@ impl<Tag> InputBuffers<Tag> {
     /// * [`StageError::Driver`]: the device has failed.
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
+        let _range = range!("wharf::staging::begin");
         let counts = self.checked(tokens, requests)?;
         Ok(Step::new(&self.shared, self.shared.claim()?, counts))
     }
@@ -113,6 +115,7 @@ impl<Tag> InputBuffers<Tag> {
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
+        let _range = range!("wharf::staging::begin");
         let counts = self.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
         Ok(Step::new(&self.shared, claim, counts))

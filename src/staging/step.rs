@@ -17,6 +17,7 @@ use super::staged::Staged;
 use super::stream_copy;
 use crate::graph::Copy1d;
 use crate::pool::Element;
+use crate::profile::range;
 use crate::stream::Stream;
 
 /// A step that is being filled. Dropped without [`submit`](Self::submit), it has not happened.
@@ -196,6 +197,7 @@ impl<'a, Tag> Step<'a, Tag> {
     #[doc(alias = "stage_inputs")]
     #[doc(alias = "cuGraphLaunch")]
     pub fn submit(mut self, stream: &Stream) -> Result<Staged<'a, Tag>, StageError> {
+        let _range = range!("wharf::staging::submit", self.size());
         let skipped = self.finish()?;
         let (shared, index) = (self.shared, self.claim.index());
         shared.order_behind_last(stream)?;
@@ -330,6 +332,13 @@ impl<'a, Tag> Step<'a, Tag> {
             shared.context.release().note(shared.context.driver(), waited);
             StageError::Driver(error)
         })
+    }
+
+    /// What the step copies, padding included, in bytes.
+    #[inline]
+    fn size(&self) -> usize {
+        let bucket = self.bucket.and_then(|bucket| self.shared.plan.buckets.get(bucket));
+        bucket.map_or_else(|| self.claim.spans.iter().map(|span| span.size).sum(), |bucket| bucket.size)
     }
 
     /// Where a slot lies in this step, padding included.

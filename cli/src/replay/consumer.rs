@@ -10,7 +10,7 @@ use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::staging::{Counts, Staged};
 use wharf::{Error, Event, Stream};
 
-use super::engine::{Buffers, Engine, MemoryUse};
+use super::engine::{Engine, MemoryUse, Results};
 use super::inputs::Inputs;
 use super::{ReplayError, SLICE, Settings};
 
@@ -37,7 +37,7 @@ struct Flight {
     padded: Counts,
     /// Where in the lane's part of the mirror each input begins, and its bytes.
     places: Vec<(usize, usize)>,
-    buffers: Buffers,
+    results: Results,
 }
 
 impl<'a> Consumer<'a> {
@@ -80,17 +80,17 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    /// Takes a step over: allocates what it needs, and copies its inputs back if they are compared.
+    /// Takes a step over: uses the memory that it needs, and copies its inputs back if they are compared.
     pub(super) fn consume(&mut self, number: usize, staged: &Staged<'_>) -> Result<(), ReplayError> {
         let lane = number % self.lanes.len();
         let (counts, padded) = (staged.counts(), staged.padded());
-        let buffers = self.engine.alloc(padded.tokens, padded.requests)?;
+        let results = self.engine.step(padded.tokens, padded.requests, self.stream)?;
         let places = match &self.mirror {
             Some(mirror) => mirror.copy(lane, self.inputs.places(staged), self.stream)?,
             None => Vec::new(),
         };
         self.stream.record(&self.lanes[lane].done)?;
-        self.lanes[lane].flight = Some(Flight { number: number as u64, counts, padded, places, buffers });
+        self.lanes[lane].flight = Some(Flight { number: number as u64, counts, padded, places, results });
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl<'a> Consumer<'a> {
         Ok(self.mismatches)
     }
 
-    /// Compares what the lane's step copied back, and frees its buffers.
+    /// Compares what the lane's step copied back, and is done with its results.
     fn retire(&mut self, lane: usize) {
         let Some(flight) = self.lanes[lane].flight.take() else { return };
         for (field, (start, size)) in self.inputs.fields.iter().zip(&flight.places) {
@@ -116,7 +116,7 @@ impl<'a> Consumer<'a> {
             let found = mirror.bytes(lane, *start, *size);
             self.mismatches += field.mismatches(found, flight.number, flight.counts, flight.padded);
         }
-        self.engine.free(flight.buffers);
+        self.engine.read(flight.results);
     }
 }
 
@@ -184,3 +184,32 @@ const PART: usize = 1 << 20;
 const ALIGN: usize = 64;
 /// How often a step in flight is asked for before the thread sleeps between.
 const EAGER: u32 = 2000;
+
+#[cfg(test)]
+mod tests {
+    use wharf::Context;
+
+    use super::*;
+    use crate::target::{Choice, Software, Target};
+
+    /// Writes a step as `written` and looks whether the device has it as `wanted`.
+    fn mismatches(written: u64, wanted: usize) -> u64 {
+        let target = Target::new(Choice::Softcuda, Software::default()).unwrap();
+        let context = Context::retain(&target.driver.device(0).unwrap()).unwrap();
+        let stream = Stream::new(&context).unwrap();
+        let settings = Settings { buckets: vec![8, 2048], verify: true, ..Settings::default() };
+        let inputs = Inputs::new(&context, &settings).unwrap();
+        let mut consumer = Consumer::new(&inputs, &stream, &settings).unwrap();
+        let mut step = inputs.buffers.begin(5, 2).unwrap();
+        inputs.write(&mut step, written);
+        consumer.consume(wanted, &step.submit(&stream).unwrap()).unwrap();
+        consumer.finish(&AtomicBool::new(false)).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_as_written_is_found() {
+        assert_eq!(mismatches(7, 7), 0);
+        // Of every input at least some bytes.
+        assert!(mismatches(7, 8) > 5 * 4 + 2 * 64 * 4);
+    }
+}

@@ -1,10 +1,9 @@
 //! The memory of an engine's steps: activations on the device, results in pinned memory.
 
-use wharf::Context;
-use wharf::memory::{
-    DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions, ResourceReport,
-};
-use wharf::slab::{AllocError, Block, PoolOptions, SlabPool};
+use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::pool::{Buffer, Pool, ReclaimStats};
+use wharf::slab::AllocError;
+use wharf::{Context, Stream};
 
 use super::ReplayError;
 
@@ -20,54 +19,61 @@ pub struct MemoryUse {
 /// Memory of one kind, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KindUse {
-    /// What steps in flight asked for.
+    /// What was asked for and is in use.
     pub live: u64,
+    /// The most that was in use at once so far.
+    pub peak: u64,
     /// What the pool had obtained for it.
     pub reserved: u64,
     /// Allocations so far.
     pub allocations: u64,
-    /// How many of them made the pool grow.
+    /// How many of them the pool may have grown for.
     pub grown: u64,
 }
 
 /// The pools.
 pub(super) struct Engine {
-    device: Pool<DeviceMemoryResource>,
-    pinned: Pool<PinnedMemoryResource>,
+    device: Counted,
+    pinned: Counted,
+    /// The activations of the last step, whose work was submitted: the next may have their memory.
+    activations: Option<Buffer<u8>>,
 }
 
-/// The buffers of one step.
-pub(super) struct Buffers {
-    activations: (Block, usize),
-    results: (Block, usize),
-}
+/// What a step's results are in, for as long as somebody may read them.
+pub(super) struct Results(Buffer<u8>);
 
 impl Engine {
     pub(super) fn new(context: &Context) -> Result<Self, ReplayError> {
         let device = DeviceMemoryResource::new(context, SPAN)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
-        Ok(Self {
-            device: Pool::new(device, DeviceMemoryResource::report)?,
-            pinned: Pool::new(pinned, PinnedMemoryResource::report)?,
-        })
+        let pools = (Pool::builder().build(device)?, Pool::builder().build(pinned)?);
+        Ok(Self { device: Counted::new(pools.0), pinned: Counted::new(pools.1), activations: None })
     }
 
-    /// Allocates what a step of so many tokens and requests needs.
-    pub(super) fn alloc(&mut self, tokens: usize, requests: usize) -> Result<Buffers, AllocError> {
-        let activations = self.device.alloc(tokens.max(1) * ACTIVATION)?;
-        match self.pinned.alloc(requests.max(1) * RESULT) {
-            Ok(results) => Ok(Buffers { activations, results }),
-            Err(error) => {
-                self.device.free(activations);
-                Err(error)
-            }
+    /// Uses the memory of a step of so many tokens and requests: activations, which the next step may
+    /// overwrite in the order of the stream, and results, which the host reads later.
+    pub(super) fn step(
+        &mut self,
+        tokens: usize,
+        requests: usize,
+        stream: &Stream,
+    ) -> Result<Results, ReplayError> {
+        if let Some(last) = self.activations.take() {
+            self.device.drop(last);
         }
+        let activations = self.device.alloc(tokens.max(1) * ACTIVATION, stream)?;
+        let results = self.pinned.alloc(requests.max(1) * RESULT, stream)?;
+        // A model would run here; a little work stands for it.
+        for used in [activations.slice(..TOUCHED), results.slice(..TOUCHED)].into_iter().flatten() {
+            used.fill(0, stream)?;
+        }
+        self.activations = Some(activations);
+        Ok(Results(results))
     }
 
-    /// Frees the buffers of a step that the device is done with.
-    pub(super) fn free(&mut self, buffers: Buffers) {
-        self.device.free(buffers.activations);
-        self.pinned.free(buffers.results);
+    /// Drops the results of a step.
+    pub(super) fn read(&mut self, results: Results) {
+        self.pinned.drop(results.0);
     }
 
     pub(super) fn memory(&self) -> MemoryUse {
@@ -75,33 +81,35 @@ impl Engine {
     }
 }
 
-/// A pool that counts.
-struct Pool<R: MemoryResource + 'static> {
-    slabs: SlabPool<R>,
-    report: fn(&R) -> ResourceReport,
+/// A pool, and what was asked of it.
+struct Counted {
+    pool: Pool,
+    /// The pool's own counters when `seen` was brought up to date.
+    counters: Option<ReclaimStats>,
     seen: KindUse,
 }
 
-impl<R: MemoryResource + 'static> Pool<R> {
-    fn new(resource: R, report: fn(&R) -> ResourceReport) -> Result<Self, ReplayError> {
-        Ok(Self { slabs: SlabPool::new(resource, PoolOptions::default())?, report, seen: KindUse::default() })
+impl Counted {
+    fn new(pool: Pool) -> Self {
+        Self { pool, counters: None, seen: KindUse::default() }
     }
 
-    fn alloc(&mut self, size: usize) -> Result<(Block, usize), AllocError> {
-        let block = self.slabs.alloc(size)?;
-        let reserved = (self.report)(self.slabs.upstream()).committed as u64;
+    fn alloc(&mut self, size: usize, stream: &Stream) -> Result<Buffer<u8>, AllocError> {
+        let buffer = self.pool.alloc(size, stream)?;
         self.seen.live += size as u64;
+        self.seen.peak = self.seen.peak.max(self.seen.live);
         self.seen.allocations += 1;
-        self.seen.grown += u64::from(reserved > self.seen.reserved);
-        self.seen.reserved = reserved;
-        Ok((block, size))
+        let counters = self.pool.stats();
+        if self.counters != Some(counters) {
+            self.seen.grown = counters.grown;
+            self.seen.reserved = self.pool.slab_stats().reserved as u64;
+            self.counters = Some(counters);
+        }
+        Ok(buffer)
     }
 
-    fn free(&mut self, (block, size): (Block, usize)) {
-        // A block of this pool comes back to it: there is nothing to refuse.
-        if self.slabs.dealloc(block).is_ok() {
-            self.seen.live -= size as u64;
-        }
+    fn drop(&mut self, buffer: Buffer<u8>) {
+        self.seen.live -= buffer.len() as u64;
     }
 }
 
@@ -111,3 +119,5 @@ const SPAN: usize = 1 << 30;
 const ACTIVATION: usize = 8192;
 /// Bytes of results a request: a token and its 20 likeliest alternatives.
 const RESULT: usize = 4 + 20 * 8;
+/// Bytes of each buffer that the work in place of a model touches.
+const TOUCHED: usize = 64;

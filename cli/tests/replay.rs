@@ -1,0 +1,213 @@
+//! `wharf replay` as a person runs it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn wharf() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args(["replay", "--driver=softcuda"]);
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+/// A folder of one test, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn done(output: &Output) {
+    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)), "{}", text(&output.stdout));
+}
+
+#[test]
+fn every_byte_arrives_with_one_driver_call_a_step() {
+    let folder = Folder::new("verify");
+    for (schedule, layout, depth) in [
+        ("async", "per-slot", "3"),
+        ("async", "packed", "1"),
+        ("eager", "packed", "2"),
+        ("late", "per-slot", "4"),
+        ("random:3", "packed", "3"),
+    ] {
+        let mut command = wharf();
+        command.args(["--verify", "--steps=250", "--schedule", schedule, "--layout", layout]);
+        done(&command.args(["--ring-depth", depth, "--json"]).arg(folder.file("r.json")).output().unwrap());
+        let figures = folder.json("r.json");
+        let case = format!("{schedule} {layout} {depth}: {figures}");
+        assert_eq!(figures["steps"], 250, "{case}");
+        assert_eq!(figures["driver_calls_per_step"], 1.0, "{case}");
+        assert_eq!(
+            (&figures["verify_mismatches"], &figures["ring_violations"]),
+            (&0.into(), &0.into()),
+            "{case}"
+        );
+        assert!(figures["bytes_staged"].as_u64().unwrap() > 250, "{case}");
+        assert!(figures["step_ns"]["p50"].as_u64() <= figures["step_ns"]["p999"].as_u64(), "{case}");
+        assert!(figures["peak_live"].as_u64() <= figures["peak_reserved"].as_u64(), "{case}");
+        assert!(figures["forecast"]["hit3"].as_f64() >= figures["forecast"]["hit1"].as_f64(), "{case}");
+    }
+}
+
+#[test]
+fn a_trace_is_replayed_whole() {
+    let folder = Folder::new("trace");
+    let trace = format!("{}/tests/data/small.csv", env!("CARGO_MANIFEST_DIR"));
+    let steps = fs::read_to_string(format!("{}/tests/data/small.steps", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let mut command = wharf();
+    command.args(["--verify", "--buckets=8,64", "--forecast=plan", "--trace", &trace, "--json"]);
+    let output = command.arg(folder.file("r.json")).output().unwrap();
+    done(&output);
+    let figures = folder.json("r.json");
+    let tokens =
+        steps.lines().map(|line| line.split(',').next().unwrap().parse::<u64>().unwrap()).sum::<u64>();
+    assert_eq!((figures["steps"].as_u64(), figures["tokens"].as_u64()), (Some(551), Some(tokens)));
+    assert_eq!((&figures["requests"], &figures["verify_mismatches"]), (&80.into(), &0.into()));
+    assert_eq!(figures["forecast"]["hit1"], 1.0);
+    for row in ["driver calls a step", "551 in ", "0 violations", "device memory"] {
+        assert!(text(&output.stdout).contains(row), "{row}");
+    }
+}
+
+#[test]
+fn a_broken_trace_runs_nothing() {
+    let folder = Folder::new("broken");
+    let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";
+    fs::write(folder.file("t.csv"), format!("{head}2023-11-16 18:17:04.9,9,x\n")).unwrap();
+    let mut command = wharf();
+    command
+        .arg("--steps=1")
+        .arg("--trace")
+        .arg(folder.file("t.csv"))
+        .arg("--json")
+        .arg(folder.file("r.json"));
+    let output = command.output().unwrap();
+    assert!(text(&output.stderr).contains("t.csv:3: GeneratedTokens is \"x\""), "{}", text(&output.stderr));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
+    assert_eq!(folder.names(), ["t.csv"]);
+}
+
+/// Pairs of events nest, and time does not go backwards.
+#[test]
+fn the_chrome_trace_is_balanced() {
+    let folder = Folder::new("chrome");
+    done(&wharf().args(["--steps=50", "--chrome-trace"]).arg(folder.file("t.json")).output().unwrap());
+    let events = folder.json("t.json");
+    let (mut open, mut now, mut steps) = (Vec::new(), 0.0, 0);
+    for event in events.as_array().unwrap() {
+        let (name, ts) = (event["name"].as_str().unwrap(), event["ts"].as_f64().unwrap());
+        assert!(ts >= now, "{event}");
+        now = ts;
+        match event["ph"].as_str().unwrap() {
+            "B" => open.push(name),
+            "E" => assert_eq!(open.pop(), Some(name)),
+            "C" | "M" => (),
+            other => panic!("{other}"),
+        }
+        steps += i32::from(name == "step" && event["ph"] == "B");
+    }
+    assert_eq!((open.len(), steps), (0, 50));
+}
+
+#[test]
+fn charts_are_drawn() {
+    let folder = Folder::new("charts");
+    done(&wharf().args(["--steps=50", "--svg"]).arg(folder.file("charts")).output().unwrap());
+    for (name, content) in
+        [("memory.svg", "MiB"), ("step-times.svg", "nanoseconds"), ("driver-calls.svg", "cuGraphLaunch")]
+    {
+        let svg = fs::read_to_string(folder.file("charts").join(name)).unwrap();
+        assert!(
+            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && svg.contains(content),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_driver_that_refuses_ends_it_and_leaves_nothing() {
+    let folder = Folder::new("refused");
+    for (fault, code) in
+        [("cuGraphLaunch@50=2", "(2)"), ("cuMemHostRegister@1=2", "(2)"), ("cuEventRecord@9=700", "(700)")]
+    {
+        let mut command = wharf();
+        command.env("SOFTCUDA_FAIL", fault).args(["--steps=100", "--json"]).arg(folder.file("r.json"));
+        let output = command.arg("--chrome-trace").arg(folder.file("t.json")).output().unwrap();
+        assert!(text(&output.stderr).contains(code), "{fault}: {}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{fault}");
+        assert_eq!(folder.names(), Vec::<String>::new(), "{fault}");
+    }
+    let output = wharf().arg("--json").arg(folder.file("no/such/folder.json")).output().unwrap();
+    assert!(text(&output.stderr).contains("no/such/folder.json"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// A replay that takes the time of its trace, once it runs: its files are begun when it listens to
+/// signals.
+fn running(folder: &Folder) -> Child {
+    let mut command = wharf();
+    command.args(["--speed=realtime", "--json"]).arg(folder.file("r.json"));
+    command.arg("--chrome-trace").arg(folder.file("t.json")).stdout(Stdio::piped()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    while folder.names().len() < 2 {
+        std::thread::yield_now();
+    }
+    child
+}
+
+#[test]
+fn stopped_it_prints_what_it_has() {
+    let folder = Folder::new("stopped");
+    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+        let child = running(&folder);
+        assert!(
+            Command::new("sh")
+                .args(["-c", &format!("kill {signal} {}", child.id())])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(status));
+        assert!(text(&output.stdout).contains("stopped early"), "{}", text(&output.stdout));
+        assert_eq!(folder.json("r.json")["stopped"], true);
+        assert!(folder.json("t.json").is_array());
+        assert_eq!(folder.names(), ["r.json", "t.json"]);
+        fs::remove_file(folder.file("r.json")).unwrap();
+        fs::remove_file(folder.file("t.json")).unwrap();
+    }
+}
