@@ -175,8 +175,7 @@ impl Timeline {
     }
 
     /// An event in the stream behind all tickets so far, for other streams to wait for on the device.
-    /// `None` while the stream is captured, while another thread is putting a marker in, and when the
-    /// stream is closed.
+    /// `None` while the stream is captured, and when it is closed.
     pub(crate) fn event(&self) -> Result<Option<Event>, Error> {
         self.0.check_process()?;
         if !self.0.is_on_its_thread() {

@@ -1,8 +1,9 @@
 //! The one who puts markers into a stream.
 //!
 //! Markers enter the stream in the order of their numbers, so one thread at a time holds the pen.
-//! Nobody waits for it but the drop of the stream, which must know that no other thread is in a
-//! driver call with its handle.
+//! Who wants a marker does not wait for it. Who needs an event waits, for no longer than a driver
+//! call takes; and so does the drop of the stream, which must know that no other thread is in a call
+//! with its handle.
 
 #![expect(unsafe_code, reason = "calls the driver with a handle that it may still use")]
 
@@ -77,9 +78,9 @@ impl Pen {
         self.mark_held(&mut self.hold(), context, tickets, word).map(drop)
     }
 
-    /// An event at the end of the stream, if the stream can have one now.
+    /// An event at the end of the stream, if the stream can have one now. Waits for its turn.
     pub(super) fn event(&self, context: &Context) -> Result<Option<Event>, Error> {
-        let Some(state) = self.try_hold() else { return Ok(None) };
+        let state = self.hold();
         let Some(RawStream(stream)) = state.stream else { return Ok(None) };
         let _scope = context.enter()?;
         self.record(context, stream)

@@ -1,6 +1,7 @@
 //! Pools: memory is reused in the order of streams, and never while the device uses it.
 
 mod basics;
+mod stress;
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;

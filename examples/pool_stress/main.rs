@@ -1,0 +1,54 @@
+//! Stresses pools on the software driver: `pool_stress [seconds] [seeds]`, 5 seconds late and 200 random
+//! schedules of a tenth of a second by default; then the same without a recorded use.
+#![expect(clippy::print_stdout, reason = "an example prints")]
+
+mod run;
+
+use std::time::{Duration, Instant};
+
+use run::{Outcome, Plan};
+use softcuda::Schedule;
+
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<u64>());
+    let seconds = numbers.next().transpose()?.unwrap_or(5);
+    let seeds = numbers.next().transpose()?.unwrap_or(200);
+    let plan = Plan {
+        schedule: Schedule::Late,
+        grace: Duration::from_millis(2),
+        threads: 8,
+        streams: 6,
+        rounds: usize::MAX,
+        time: Duration::from_secs(seconds),
+        record: true,
+    };
+    let report = |name: &str, outcome: Outcome, start: Instant| {
+        let Outcome { rounds, bytes, mismatches, violations, handed_over } = outcome;
+        println!(
+            "{name}: {rounds} rounds, {bytes} bytes looked at, {handed_over} blocks from another stream, \
+             {mismatches} mismatches, {violations} violations, {:.1?}",
+            start.elapsed()
+        );
+    };
+    let start = Instant::now();
+    report("late", run::stress(plan)?, start);
+    let start = Instant::now();
+    let mut sum = Outcome::default();
+    for seed in 0..seeds {
+        let outcome = run::stress(Plan { schedule: Schedule::Random(seed), time: SHORT, ..plan })?;
+        sum.rounds += outcome.rounds;
+        sum.bytes += outcome.bytes;
+        sum.mismatches += outcome.mismatches;
+        sum.violations += outcome.violations;
+        sum.handed_over += outcome.handed_over;
+    }
+    report(&format!("{seeds} random schedules"), sum, start);
+    let start = Instant::now();
+    report("late, uses not recorded", run::stress(Plan { record: false, time: SHORT, ..plan })?, start);
+    if sum.mismatches + sum.violations > 0 {
+        return Err("memory was reused too early".into());
+    }
+    Ok(())
+}
+
+const SHORT: Duration = Duration::from_millis(100);
