@@ -104,7 +104,8 @@ struct Parcel {
 
 impl Rig {
     fn new(context: &Context, plan: Plan) -> Result<Self> {
-        let streams = (0..plan.streams).map(|_| Stream::new(context)).collect::<std::result::Result<_, _>>()?;
+        let streams =
+            (0..plan.streams).map(|_| Stream::new(context)).collect::<std::result::Result<_, _>>()?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
         let limited = |pool: wharf::pool::PoolBuilder| pool.max_bytes(LIMIT).wait(PATIENCE);
         Ok(Self {
@@ -120,7 +121,8 @@ impl Rig {
     fn thread(&self, seed: u64) -> Result<Outcome> {
         let _scope = self.context.enter()?;
         let event = Event::new(&self.context, EventKind::Ordering)?;
-        let (mut random, mut outcome) = (Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)), Outcome::default());
+        let (mut random, mut outcome) =
+            (Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)), Outcome::default());
         let mut parcels = VecDeque::new();
         while outcome.rounds < self.plan.rounds && Instant::now() < self.end {
             outcome.rounds += 1;

@@ -11,6 +11,7 @@
 pub mod caching;
 pub mod driver_pool;
 mod machine;
+pub mod ours;
 mod run;
 
 use wharf::sys::bindings::CUdeviceptr;

@@ -10,6 +10,7 @@ use wharf::{Context, Stream};
 
 use super::caching::Caching;
 use super::driver_pool::DriverPool;
+use super::ours::Ours;
 use super::{Failure, Machine, Scheme};
 use crate::machine::{Start, float, ns, pin, thread_time};
 
@@ -33,7 +34,8 @@ pub struct Options {
 ///
 /// What the driver said.
 pub fn run(options: &Options) -> Result<Table, Failure> {
-    let contenders: [Box<dyn Contender>; 2] = [
+    let contenders: [Box<dyn Contender>; 3] = [
+        Seated::contender("wharf: Pool", options, Ours::new)?,
         Seated::contender("mutex a class, event a free", options, |context| Ok(Caching::new(context)))?,
         Seated::contender("cuMemAllocAsync, cuMemFreeAsync", options, |_| Ok(DriverPool))?,
     ];

@@ -1,6 +1,9 @@
 //! Pools: memory is reused in the order of streams, and never while the device uses it.
 
 mod basics;
+mod capture;
+mod faults;
+mod limits;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
@@ -31,6 +34,15 @@ fn builder() -> PoolBuilder {
 fn device_pool(context: &Context) -> Pool {
     builder().build(DeviceMemoryResource::new(context, SPAN).unwrap()).unwrap()
 }
+
+/// A pool with room for so many blocks of [`BLOCK`] bytes.
+fn small_pool(context: &Context, blocks: usize) -> Pool {
+    let resource = DeviceMemoryResource::new(context, SPAN).unwrap();
+    builder().max_bytes(blocks * BLOCK).build(resource).unwrap()
+}
+
+/// A large block: it has a run of its own.
+const BLOCK: usize = 16 << 20;
 
 fn pinned_pool(context: &Context) -> Pool {
     let resource = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default()).unwrap();

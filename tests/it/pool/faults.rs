@@ -1,0 +1,137 @@
+//! A device that is lost: every wait ends with the driver's error, and nothing is used again.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use wharf::memory::DeviceMemoryResource;
+use wharf::pool::{Buffer, HostError, Pool};
+use wharf::slab::AllocError;
+use wharf::timeline::WaitError;
+use wharf::{CudaError, DeviceAttribute};
+
+use super::{BLOCK, LONG, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
+use crate::backend::{Config, Simulator, binder, on_machine};
+
+const LOST: CudaError = CudaError::ILLEGAL_ADDRESS;
+
+fn is_lost(error: wharf::Error) -> bool {
+    error.code() == Some(LOST)
+}
+
+/// Threads that wait in every way when the device faults.
+fn all_waits_end(attributes: Vec<(wharf::sys::bindings::CUdevice_attribute, i32)>) {
+    let machine = Arc::new(Simulator::new(Config { attributes, ..Config::default() }));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let [stream, other] = streams(&context);
+        let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
+        let limited: Pool = builder().max_bytes(BLOCK).wait(LONG).build(resource).unwrap();
+        let (device, pinned) = (device_pool(&context), pinned_pool(&context));
+        let held = gate(&stream);
+        let mut host: Buffer<u8> = pinned.alloc(5000, &stream).unwrap();
+        let waited: Buffer<u8> = device.alloc(5000, &stream).unwrap();
+        host.copy_from(&waited, &stream).unwrap();
+        // Used by two streams, so that neither can have it.
+        let all: Buffer<u8> = limited.alloc(BLOCK, &stream).unwrap();
+        all.fill(1, &stream).unwrap();
+        all.fill(1, &other).unwrap();
+        drop(all);
+        let ticket = stream.ticket().unwrap();
+        let bind = binder();
+        let start = Instant::now();
+        let of_wait = |outcome| matches!(outcome, Err(WaitError::Driver(error)) if is_lost(error));
+        let of_host = |outcome| matches!(outcome, Err(HostError::Busy(WaitError::Driver(e))) if is_lost(e));
+        let of_alloc = |error| matches!(error, AllocError::Upstream(error) if is_lost(error));
+        let waits: [Box<dyn FnOnce() -> bool + Send + '_>; 4] = [
+            Box::new(|| of_wait(waited.wait(LONG))),
+            Box::new(|| of_wait(ticket.wait(LONG))),
+            Box::new(|| of_host(host.host_mut(LONG).map(drop))),
+            Box::new(|| of_alloc(limited.alloc::<u8>(BLOCK, &other).unwrap_err())),
+        ];
+        thread::scope(|scope| {
+            let waits = waits.map(|wait| {
+                let bind = bind.clone();
+                scope.spawn(move || {
+                    let _bound = bind();
+                    wait()
+                })
+            });
+            machine.fault_devices(LOST);
+            drop(held);
+            assert!(waits.into_iter().all(|wait| wait.join().unwrap()));
+        });
+        assert!(start.elapsed() < LONG);
+        // Nothing comes back, whoever asks.
+        assert!(matches!(limited.alloc::<u8>(BLOCK, &stream), Err(AllocError::Upstream(e)) if is_lost(e)));
+        let unmaps = machine.calls("cuMemUnmap") + machine.calls("cuMemHostUnregister");
+        let address = waited.info().address;
+        drop(waited);
+        for pool in [&device, &limited] {
+            pool.trim(Duration::ZERO, 0);
+            assert!(pool.alloc::<u8>(5000, &other).is_err());
+        }
+        assert!(device.blocks().iter().any(|block| block.address == address));
+        drop((host, device, pinned, limited, stream, other));
+        assert!(start.elapsed() < LONG);
+        assert_eq!(machine.calls("cuMemUnmap") + machine.calls("cuMemHostUnregister"), unmaps, "leaked");
+    });
+}
+
+#[test]
+fn every_wait_ends_with_the_drivers_error() {
+    all_waits_end(Vec::new());
+}
+
+#[test]
+fn every_wait_ends_where_markers_are_events() {
+    all_waits_end(vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)]);
+}
+
+/// One call of a name after another fails: what is an error is one, and nothing is used too early.
+#[test]
+fn every_call_may_fail_once() {
+    let calls = [
+        "cuMemHostRegister",
+        "cuMemHostGetDevicePointer",
+        "cuStreamWriteValue64",
+        "cuStreamIsCapturing",
+        "cuEventCreate",
+        "cuEventRecord",
+        "cuEventQuery",
+        "cuStreamWaitEvent",
+        "cuThreadExchangeStreamCaptureMode",
+        "cuCtxGetCurrent",
+        "cuMemcpyAsync",
+        "cuMemsetD8Async",
+        "cuMemCreate",
+    ];
+    let without = vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)];
+    for (call, attributes) in calls.iter().flat_map(|call| [(call, Vec::new()), (call, without.clone())]) {
+        for nth in 1..=6 {
+            let machine =
+                Arc::new(Simulator::new(Config { attributes: attributes.clone(), ..Config::default() }));
+            on_machine(&machine, |driver| {
+                let context = context(driver);
+                let [one, two] = streams(&context);
+                let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
+                let pool = builder().max_bytes(2 * BLOCK).wait(LONG).build(resource).unwrap();
+                machine.fail(call, nth, CudaError::OUT_OF_MEMORY);
+                for round in 0..6_usize {
+                    let (user, other) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
+                    let piece = |buffer: Buffer<u8>| buffer.slice(..1000).unwrap();
+                    let Ok(a) = pool.alloc(BLOCK, user).map(piece) else { continue };
+                    let Ok(b) = pool.alloc(BLOCK, other).map(piece) else { continue };
+                    let _refused = a.fill(1, user).and_then(|()| b.copy_from(&a, other));
+                }
+                // What was lost on the way is counted, and the rest comes back.
+                let leaked = pool.stats().leaked;
+                pool.trim(Duration::ZERO, 0);
+                let _drained = (one.synchronize(), two.synchronize());
+                let closed = pool.clone().close(LONG);
+                assert!(closed.is_ok(), "{call}");
+                assert_eq!(pool.slab_stats().live as u64, leaked, "{call} {nth}");
+            });
+        }
+    }
+}
