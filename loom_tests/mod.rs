@@ -12,9 +12,12 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure panics")]
 
 mod bitmap;
+mod buffer_state;
 mod cache;
 mod deferred;
 mod graph_cache;
+mod index_stack;
+mod pool;
 mod registry;
 mod retire_list;
 mod run_map;

@@ -76,6 +76,29 @@ impl IndexStack {
         None
     }
 
+    /// Shows `take` every index, from the top, and keeps those for which it is `false` in their order.
+    /// Those for which it is `true` are in other hands from then on.
+    ///
+    /// Meanwhile others find the stack empty, or with what was pushed since.
+    pub(crate) fn sort<'a>(&self, links: impl Fn(u32) -> &'a AtomicU32, mut take: impl FnMut(u32) -> bool) {
+        let mut rest: Option<(u32, u32)> = None;
+        let mut next = self.take_all().unwrap_or(NONE);
+        while next != NONE {
+            let index = next;
+            next = links(index).load(Relaxed);
+            if take(index) {
+                continue;
+            }
+            if let Some((_, last)) = rest {
+                links(last).store(index, Relaxed);
+            }
+            rest = Some((rest.map_or(index, |(first, _)| first), index));
+        }
+        if let Some((first, last)) = rest {
+            self.push_chain(first, last, links);
+        }
+    }
+
     /// The index on top at this moment; it may be anybody's by the time the caller looks at it.
     #[inline]
     pub(crate) fn peek(&self) -> Option<u32> {
@@ -113,6 +136,7 @@ mod tests {
         assert_eq!(chain.collect::<Vec<_>>(), [3, 1, 0]);
         assert_eq!(stack.peek(), None);
         stack.push_chain(3, 0, links);
-        assert_eq!([stack.pop(links), stack.pop(links), stack.pop(links)], [Some(3), Some(1), Some(0)]);
+        stack.sort(links, |index| index == 1);
+        assert_eq!([stack.pop(links), stack.pop(links), stack.pop(links)], [Some(3), Some(0), None]);
     }
 }

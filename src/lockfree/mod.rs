@@ -11,6 +11,7 @@
 //!   IndexStack    indices that anybody may take     buffers that are free for a stream
 //!   BufferState   who owns a buffer's record        free, allocated, in use, retired
 //!   SlotState     who owns a staging slot         free, filling, in flight
+//!   Turn          who does it now                   growth of a class, taking lists apart
 //!   Tickets       how far a queue of work is      places in a stream
 //! ```
 //!
@@ -24,3 +25,4 @@ pub(crate) mod run_map;
 pub(crate) mod slab_state;
 pub(crate) mod slot_state;
 pub(crate) mod tickets;
+pub(crate) mod turn;

@@ -13,9 +13,10 @@ use super::track::Track;
 use super::upstream::{Raw, Upstream};
 use crate::error::{CudaError, Error};
 use crate::lockfree::index_stack::IndexStack;
+use crate::lockfree::turn::Turns;
 use crate::slab::{AllocError, SizeClass};
 use crate::stream::{CaptureStatus, Stream};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::timeline::Timeline;
 
 /// What buffers keep alive.
@@ -28,8 +29,8 @@ pub(super) struct Core {
     pub(super) mixed: IndexStack,
     /// Records without a block.
     pub(super) spare: IndexStack,
-    /// Whether a thread takes lists apart.
-    pub(super) draining: AtomicBool,
+    /// Whose turn it is to take lists apart.
+    pub(super) draining: Turns,
     pub(super) passes: AtomicU32,
     pub(super) start: Instant,
     /// When there was a pass for blocks that nobody wants, in milliseconds from the start.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::core::{Core, Request};
 use super::record::{LARGE_LIST, Record};
-use crate::lockfree::index_stack::{IndexStack, NONE};
+use crate::lockfree::index_stack::IndexStack;
+use crate::lockfree::turn::Turn;
 use crate::profile::range;
-use crate::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::{Timeline, WaitError};
 
 /// Which complete blocks a drain gives back.
@@ -20,15 +21,10 @@ pub(super) enum Which {
     All,
 }
 
-/// A thread's turn to take lists apart.
-#[derive(Debug)]
-pub(super) struct Turn<'a>(&'a AtomicBool);
-
 impl Core {
-    /// The turn, if nobody has it.
+    /// The turn to take lists apart, if nobody has it.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
-        // Acquire: pairs with the Release in `drop`.
-        self.draining.compare_exchange(false, true, Acquire, Relaxed).ok().map(|_| Turn(&self.draining))
+        self.draining.take()
     }
 
     /// Gives retired blocks that the device is done with back to the slabs, and puts markers behind
@@ -59,16 +55,23 @@ impl Core {
 
     /// Brings blocks of the request's size that other streams have used, and the device is past, to the
     /// request's stream; one of them is the caller's.
-    pub(super) fn gather(&self, turn: &Turn<'_>, request: &Request<'_>) -> Option<u32> {
+    ///
+    /// Puts a marker behind what the request's stream has passed on to others, and with `urgent`
+    /// behind everything.
+    pub(super) fn gather(&self, turn: &Turn<'_>, request: &Request<'_>, urgent: bool) -> Option<u32> {
         let own = &self.lanes.get(request.lane).lists[request.list];
         let others = self.lanes.all().filter(|(number, _)| *number != request.lane);
         for list in others.map(|(_, lane)| &lane.lists[request.list]).chain([&self.mixed]) {
             let mut hurried = false;
             self.sort(list, |index, record| {
-                let mut idle = record.list() == request.list && self.is_idle(record);
-                if !idle && !std::mem::replace(&mut hurried, true) {
-                    // One marker serves all that are in the list.
-                    idle = self.hurry(record, Some(request.timeline)) && record.list() == request.list;
+                if record.list() != request.list {
+                    return false;
+                }
+                let mut idle = self.is_idle(record);
+                // One marker serves all that are in the list.
+                if !idle && !hurried && (urgent || record.home() == request.lane) {
+                    hurried = true;
+                    idle = self.hurry(record, Some(request.timeline));
                 }
                 if idle {
                     self.clear_uses(record);
@@ -106,26 +109,9 @@ impl Core {
         found
     }
 
-    /// Shows `take` every record of a list, which keeps those for which it is `false`, in their order.
-    /// Those for which it is `true` are in other hands from then on.
+    /// Shows `take` every record of a list, see [`IndexStack::sort`].
     fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &Record) -> bool) {
-        let links = |index: u32| self.records.link(index);
-        let mut rest: Option<(u32, u32)> = None;
-        let mut next = list.take_all().unwrap_or(NONE);
-        while next != NONE {
-            let index = next;
-            next = links(index).load(Relaxed);
-            if take(index, self.records.get(index)) {
-                continue;
-            }
-            if let Some((_, last)) = rest {
-                links(last).store(index, Relaxed);
-            }
-            rest = Some((rest.map_or(index, |(first, _)| first), index));
-        }
-        if let Some((first, last)) = rest {
-            list.push_chain(first, last, links);
-        }
+        list.sort(|index| self.records.link(index), |index| take(index, self.records.get(index)));
     }
 
     /// Sees to it that the uses of a record complete some day; whether they have by now.
@@ -175,13 +161,6 @@ impl Core {
         if let Some(turn) = self.turn() {
             self.drain(&turn, Which::All, None);
         }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `turn`.
-        self.0.store(false, Release);
     }
 }
 

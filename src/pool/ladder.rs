@@ -40,7 +40,7 @@ impl Core {
     pub(super) fn alloc_slow(&self, request: Request<'_>) -> Result<u32, AllocError> {
         let _range = range!("wharf::pool::alloc");
         let turn = self.turn();
-        let gathered = turn.as_ref().and_then(|turn| self.gather(turn, &request));
+        let gathered = turn.as_ref().and_then(|turn| self.gather(turn, &request, false));
         if let Some(index) = gathered {
             // It may have come from the stream itself meanwhile, with a use that is not over.
             self.begin_behind(index, request.lane, request.asked);
@@ -113,7 +113,7 @@ impl Core {
                 None => thread::yield_now(),
             }
         };
-        if let Some(index) = self.gather(&turn, request) {
+        if let Some(index) = self.gather(&turn, request, true) {
             self.begin_behind(index, request.lane, request.asked);
             return Ok(Some(index));
         }

@@ -13,9 +13,10 @@ use super::stream_pool::Pool;
 use super::track::Track;
 use super::upstream::Upstream;
 use crate::lockfree::index_stack::IndexStack;
+use crate::lockfree::turn::Turns;
 use crate::memory::MemoryResource;
 use crate::slab::{Exhaustion, PoolError, PoolOptions, SlabPool};
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use crate::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Options of a [`Pool`].
 ///
@@ -36,7 +37,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 ///     .build(UnbackedResource::new(1 << 30)?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "a pool is made by `build`"]
 pub struct PoolBuilder {
     slabs: PoolOptions,
@@ -68,7 +69,8 @@ impl PoolBuilder {
         Self { slabs: self.slabs.max_bytes(max_bytes), ..self }
     }
 
-    /// Lets an allocation at the limit wait for the device, for at most this long. By default not.
+    /// Lets an allocation at the limit wait for the device, for at most this long. By default 2
+    /// milliseconds: streams that nobody has asked before have to say first how far they are.
     pub fn wait(self, wait: Duration) -> Self {
         Self { wait, ..self }
     }
@@ -103,7 +105,7 @@ impl PoolBuilder {
             records: Records::new(),
             mixed: IndexStack::new(),
             spare: IndexStack::new(),
-            draining: AtomicBool::new(false),
+            draining: Turns::new(),
             passes: AtomicU32::new(0),
             start: Instant::now(),
             last_pass: AtomicU64::new(0),
@@ -117,8 +119,17 @@ impl PoolBuilder {
     }
 }
 
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        Self { slabs: PoolOptions::default(), wait: WAIT, hook: None, track: false, max_buffers: None }
+    }
+}
+
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hook")
     }
 }
+
+/// Long enough for a marker to come back from an idle device.
+const WAIT: Duration = Duration::from_millis(2);

@@ -4,9 +4,8 @@
 //! twice as large if one is free, and wait only where nothing else will do: the one who grows
 //! may be inside the driver.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `growing[class]` | who grows | who wants to | the `Release` of the end of a turn pairs with the `Acquire` of the next: who comes after sees the new slab's hint |
+//! Whose turn it is to grow a class is a [`Turn`](crate::lockfree::turn::Turn): who comes after sees the
+//! new slab's hint.
 
 use super::error::{AllocError, Exhaustion};
 use super::geometry::{LARGE, SlabShape};
@@ -15,7 +14,7 @@ use super::store::{Reserved, Store};
 use crate::lockfree::bitmap::Bitmap;
 use crate::lockfree::run_map::Run;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
 
 /// How many larger classes may stand in for one: two are at most 1.8 times as large.
@@ -39,7 +38,7 @@ impl<R: MemoryResource> Store<R> {
             let Some(shape) = self.geometry.slab(class) else {
                 return Err(self.too_large(class.block_size()));
             };
-            if let Some(_turn) = Turn::take(&self.growing[class.index()]) {
+            if let Some(_turn) = self.growing[class.index()].take() {
                 return self.grow(class, shape, want);
             }
             if let Some(reserved) = self.substitute(class) {
@@ -231,23 +230,5 @@ impl<R: MemoryResource> Store<R> {
                 largest_free: self.geometry.offset(self.granules.longest()),
             })
         })
-    }
-}
-
-/// A thread's turn to grow a class.
-#[derive(Debug)]
-struct Turn<'a>(&'a AtomicBool);
-
-impl<'a> Turn<'a> {
-    fn take(growing: &'a AtomicBool) -> Option<Self> {
-        // Acquire: pairs with the Release in `drop`.
-        growing.compare_exchange(false, true, Acquire, Relaxed).ok().map(|_| Self(growing))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `take`.
-        self.0.store(false, Release);
     }
 }

@@ -28,8 +28,9 @@ use super::span::Span;
 use crate::lockfree::bitmap::{Bitmap, Bitmaps, Bits, WORD};
 use crate::lockfree::run_map::RunMap;
 use crate::lockfree::slab_state::{SlabState, SlabWord};
+use crate::lockfree::turn::Turns;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::sync::hint;
 
 /// The runs of one span.
@@ -44,7 +45,7 @@ pub(crate) struct Store<R> {
     raw: Bitmaps,
     room: Bitmaps,
     empty: Bitmaps,
-    pub(super) growing: Box<[AtomicBool]>,
+    pub(super) growing: Box<[Turns]>,
     /// Granules below the end of the highest run there ever was: what a scan has to look at.
     pub(super) used: AtomicU32,
 }
@@ -101,7 +102,7 @@ impl<R: MemoryResource> Store<R> {
             room: Bitmaps::new(SizeClass::COUNT, granules),
             empty: Bitmaps::new(MAX_SLAB_GRANULES + 1, granules),
             used: AtomicU32::new(0),
-            growing: (0..SizeClass::COUNT).map(|_| AtomicBool::new(false)).collect(),
+            growing: (0..SizeClass::COUNT).map(|_| Turns::new()).collect(),
             geometry,
         }
     }

@@ -4,6 +4,7 @@ mod basics;
 mod capture;
 mod faults;
 mod limits;
+mod peers;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};

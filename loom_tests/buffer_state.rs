@@ -1,0 +1,56 @@
+//! Records of buffers: the last handle comes after all, and a bare handle is taken back once.
+
+use super::{Guarded, model};
+use crate::lockfree::buffer_state::{BufferWord, Phase};
+use loom::sync::Arc;
+use loom::thread;
+
+/// Two threads use a buffer through a handle each; who ends last has it alone.
+#[test]
+fn buffer_state_last_handle() {
+    model("buffer_state_last_handle", || {
+        let shared = Arc::new((BufferWord::new(), Guarded::new(3)));
+        shared.0.begin().unwrap();
+        shared.0.share().unwrap();
+        let end = |(word, items): &(BufferWord, Guarded), own: usize| {
+            items.own(own);
+            word.mark_used();
+            let last = word.release().unwrap();
+            if last {
+                (0..3).for_each(|index| items.own(index));
+            }
+            last
+        };
+        let other = shared.clone();
+        let thread = thread::spawn(move || end(&other, 0));
+        let last = end(&shared, 1);
+        assert!(last ^ thread.join().unwrap(), "one of them is the last");
+        assert_eq!((shared.0.load().phase(), shared.0.load().handles()), (Phase::Retired, 0));
+    });
+}
+
+/// Two threads take one bare handle back, beside the next life.
+#[test]
+fn buffer_state_raw_twice() {
+    model("buffer_state_raw_twice", || {
+        let shared = Arc::new((BufferWord::new(), Guarded::new(1)));
+        shared.0.begin().unwrap();
+        shared.1.own(0);
+        let generation = shared.0.make_raw().unwrap();
+        let take = move |(word, items): &(BufferWord, Guarded)| {
+            let taken = word.take_raw(generation).is_ok();
+            if taken {
+                items.own(0);
+                assert!(word.release().unwrap());
+                // The next life has a bare handle too, which is not ours.
+                word.begin().unwrap();
+                word.make_raw().unwrap();
+            }
+            taken
+        };
+        let other = shared.clone();
+        let thread = thread::spawn(move || take(&other));
+        let taken = take(&shared);
+        assert!(taken ^ thread.join().unwrap(), "a bare handle is taken back once");
+    });
+}
