@@ -32,6 +32,7 @@
 //!
 //! * `cuda-driver-sys`: conversions to and from that crate's handles. Links libcuda, as that
 //!   crate demands.
+//! * `serde`: [`report`]s can be serialised.
 //! * `svg`: graphs drawn as SVG (`GraphDefinition::to_svg`).
 //! * `nvtx`: ranges, marks and names for NVIDIA's profilers, see [`profile`]. Building it needs
 //!   libclang.
@@ -48,6 +49,7 @@
 //! * [`staging`]: a step's inputs at stable device addresses.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
+//! * [`report`]: who holds which bytes of a pool.
 //! * [`profile`]: what a profiler sees.
 //! * [`sys`]: the raw bindings and the function table.
 
@@ -78,6 +80,9 @@ pub mod graph;
 pub mod staging;
 
 pub mod forecast;
+
+#[cfg(not(all(test, loom)))]
+pub mod report;
 
 #[cfg(all(test, loom, not(shuttle)))]
 #[path = "../loom_tests/mod.rs"]

@@ -13,23 +13,23 @@ use wharf::{Context, Driver, Stream};
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Buffers that were allocated, used and dropped.
-    pub blocks: u64,
+    pub(crate) blocks: u64,
     /// Allocations that were refused at the limit.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// Allocations for which a stream was made to wait for another.
-    pub cross_stream: u64,
+    pub(crate) cross_stream: u64,
     /// Allocations after everything complete was given back.
-    pub retried: u64,
+    pub(crate) retried: u64,
     /// The most that was committed, in bytes.
-    pub peak: usize,
+    pub(crate) peak: usize,
 }
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs `threads` for some time against a limit of `limit` bytes.
-pub fn limits(threads: u64, time: Duration, limit: usize) -> Result<Outcome> {
+pub(crate) fn limits(threads: u64, time: Duration, limit: usize) -> Result<Outcome> {
     let machine = Simulator::new(Config { device_memory: limit as u64, ..Config::default() });
     let _bound = machine.bind();
     // SAFETY: softcuda's functions have the signatures of the rows and live for ever.

@@ -14,39 +14,39 @@ use wharf::{Context, Driver, Event, Stream};
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// How the software driver runs the work.
-    pub schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// After how long work runs that nobody waits for by a call.
-    pub grace: Duration,
-    pub threads: usize,
-    pub streams: usize,
+    pub(crate) grace: Duration,
+    pub(crate) threads: usize,
+    pub(crate) streams: usize,
     /// Rounds of each thread, at most.
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// Time for all of them, at most.
-    pub time: Duration,
+    pub(crate) time: Duration,
     /// Whether uses are recorded, as they have to be.
-    pub record: bool,
+    pub(crate) record: bool,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub rounds: usize,
+pub(crate) struct Outcome {
+    pub(crate) rounds: usize,
     /// Bytes that were looked at.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
     /// Buffers that held other bytes than were sent.
-    pub mismatches: usize,
+    pub(crate) mismatches: usize,
     /// What the checks of the software driver found.
-    pub violations: usize,
+    pub(crate) violations: usize,
     /// Times that a block came from another stream that was done with it.
-    pub handed_over: u64,
+    pub(crate) handed_over: u64,
 }
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs a plan on a machine of its own.
-pub fn stress(plan: Plan) -> Result<Outcome> {
+pub(crate) fn stress(plan: Plan) -> Result<Outcome> {
     let mut checks = Checks::ALL;
     // Every page of the span would be touched.
     checks.poison = false;
@@ -179,9 +179,12 @@ impl Rig {
         }
         // SAFETY: not kept: nothing keeps the memory until the copy is done. On the software driver it
         // is memory all the same, and the bytes are wrong.
-        let (to_address, from_address) = unsafe { (to.as_device_ptr()?, from.as_device_ptr()?) };
+        let to = unsafe { to.as_device_ptr() }?;
+        let size = from.len();
         // SAFETY: as above.
-        Ok(unsafe { stream.copy(to_address, from_address, from.len()) }?)
+        let from = unsafe { from.as_device_ptr() }?;
+        // SAFETY: as above.
+        Ok(unsafe { stream.copy(to, from, size) }?)
     }
 
     fn stream(&self, random: &mut Random) -> &Stream {

@@ -22,6 +22,7 @@ use crate::timeline::Timeline;
 /// What buffers keep alive.
 #[derive(Debug)]
 pub(super) struct Core {
+    pub(super) name: String,
     pub(super) upstream: Box<dyn Upstream>,
     pub(super) records: Records,
     pub(super) lanes: Lanes,

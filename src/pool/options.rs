@@ -40,6 +40,7 @@ use crate::sync::atomic::{AtomicU32, AtomicU64};
 #[derive(Debug)]
 #[must_use = "a pool is made by `build`"]
 pub struct PoolBuilder {
+    name: String,
     slabs: PoolOptions,
     wait: Duration,
     hook: Option<Hook>,
@@ -59,6 +60,11 @@ pub struct Pressure {
 pub(super) struct Hook(pub(super) Box<dyn Fn(&Pressure) -> bool + Send + Sync>);
 
 impl PoolBuilder {
+    /// Names the pool, for reports: whose memory it is.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     /// Sets the options of the slabs.
     pub fn slabs(self, slabs: PoolOptions) -> Self {
         Self { slabs, ..self }
@@ -100,6 +106,7 @@ impl PoolBuilder {
     pub fn build<R: MemoryResource + fmt::Debug + 'static>(self, resource: R) -> Result<Pool, PoolError> {
         let upstream: Box<dyn Upstream> = Box::new(SlabPool::new(resource, self.slabs)?);
         Ok(Pool::with(Core {
+            name: self.name,
             lanes: Lanes::new(upstream.id()),
             upstream,
             records: Records::new(),
@@ -121,7 +128,14 @@ impl PoolBuilder {
 
 impl Default for PoolBuilder {
     fn default() -> Self {
-        Self { slabs: PoolOptions::default(), wait: WAIT, hook: None, track: false, max_buffers: None }
+        Self {
+            name: String::new(),
+            slabs: PoolOptions::default(),
+            wait: WAIT,
+            hook: None,
+            track: false,
+            max_buffers: None,
+        }
     }
 }
 

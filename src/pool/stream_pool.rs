@@ -14,7 +14,7 @@ use super::options::PoolBuilder;
 use super::raw::RawBuffer;
 use super::stats::ReclaimStats;
 use crate::memory::MemoryKind;
-use crate::slab::{AllocError, PoolStats, Trimmed};
+use crate::slab::{AllocError, PoolStats, SlabInfo, Trimmed};
 use crate::stream::Stream;
 
 /// A pool of memory of one kind, reused in the order of streams.
@@ -91,6 +91,21 @@ impl Pool {
     /// Where memory came from so far.
     pub fn stats(&self) -> ReclaimStats {
         self.core.counters.read()
+    }
+
+    /// All slabs and runs of large blocks.
+    pub fn slabs(&self) -> Vec<SlabInfo> {
+        self.core.upstream.slabs()
+    }
+
+    /// Where the memory lies: the start of the span, and its length in bytes.
+    pub fn span(&self) -> (u64, usize) {
+        self.core.upstream.span()
+    }
+
+    /// The name that the pool was given.
+    pub fn name(&self) -> &str {
+        &self.core.name
     }
 
     /// The kind of memory.

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::memory::{MemoryKind, MemoryResource};
-use crate::slab::{AllocError, Block, PoolStats, SizeClass, SlabPool, Trimmed};
+use crate::slab::{AllocError, Block, PoolStats, SizeClass, SlabInfo, SlabPool, Trimmed};
 
 /// A block as a record keeps it.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,9 @@ pub(super) trait Upstream: Debug + Send + Sync {
     fn flush_thread_cache(&self);
     fn trim(&self, idle: Duration, keep: usize) -> Trimmed;
     fn stats(&self) -> PoolStats;
+    fn slabs(&self) -> Vec<SlabInfo>;
+    /// Start and length of the span.
+    fn span(&self) -> (u64, usize);
 }
 
 impl<R: MemoryResource + Debug + 'static> Upstream for SlabPool<R> {
@@ -75,6 +78,14 @@ impl<R: MemoryResource + Debug + 'static> Upstream for SlabPool<R> {
 
     fn stats(&self) -> PoolStats {
         Self::stats(self)
+    }
+
+    fn slabs(&self) -> Vec<SlabInfo> {
+        Self::slabs(self)
+    }
+
+    fn span(&self) -> (u64, usize) {
+        (self.upstream().base(), self.upstream().size())
     }
 }
 

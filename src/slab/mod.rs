@@ -69,5 +69,5 @@ pub use self::pool::SlabPool;
 pub use self::raw::BlockInfo;
 pub use self::size_class::SizeClass;
 #[cfg(not(all(test, loom)))]
-pub use self::stats::{ClassStats, PoolStats};
+pub use self::stats::{ClassStats, PoolStats, SlabInfo};
 pub use self::trim::Trimmed;

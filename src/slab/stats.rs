@@ -4,6 +4,7 @@ use super::geometry::LARGE;
 use super::pool::SlabPool;
 use super::registry::REGISTRY;
 use super::size_class::SizeClass;
+use crate::lockfree::slab_state::SlabState;
 use crate::memory::MemoryResource;
 
 /// The state of a pool at one moment. All sizes are in bytes.
@@ -49,7 +50,36 @@ pub struct ClassStats {
     pub cached: usize,
 }
 
+/// A slab, or the run of one large block, at one moment. Sizes are in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlabInfo {
+    /// The address of its first byte.
+    pub address: u64,
+    /// Its length.
+    pub size: usize,
+    /// The size of its blocks.
+    pub block_size: usize,
+    /// How many blocks it has.
+    pub blocks: usize,
+    /// How many of them are free.
+    pub free: usize,
+}
+
 impl<R: MemoryResource + 'static> SlabPool<R> {
+    /// All slabs and runs of large blocks. Stops no other thread.
+    pub fn slabs(&self) -> Vec<SlabInfo> {
+        let store = &self.shared.store;
+        let info = |(head, state, block_size): (usize, SlabState, usize)| SlabInfo {
+            address: store.geometry.address(head) as u64,
+            size: store.geometry.offset(store.len(head)),
+            block_size,
+            blocks: state.capacity() as usize,
+            free: state.free() as usize,
+        };
+        store.open_runs().map(info).collect()
+    }
+
     /// Counts what the pool holds. Stops no other thread; takes time proportional to the span
     /// used so far. Blocks in a [`LocalCache`](super::LocalCache) count as live.
     pub fn stats(&self) -> PoolStats {

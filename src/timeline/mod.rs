@@ -126,7 +126,7 @@ impl Timeline {
             thread,
             process: process::id(),
             is_closed: AtomicBool::new(false),
-            seats: [const { AtomicU64::new(0) }; 4],
+            seats: std::array::from_fn(|_| AtomicU64::new(0)),
         })))
     }
 

@@ -22,6 +22,7 @@ mod memory_kinds;
 mod memory_managed;
 mod memory_shapes;
 mod pool;
+mod report;
 mod slab;
 mod slab_long;
 mod slab_model;

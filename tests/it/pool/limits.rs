@@ -1,6 +1,5 @@
 //! Limits: never exceeded, and nothing refused while something is free.
 
-#[expect(unreachable_pub, reason = "an example's module")]
 #[path = "../../../examples/pool_limits/run.rs"]
 mod run;
 

@@ -190,7 +190,8 @@ fn pytorch_95823_rounding_wastes_little(driver: &Driver) {
 fn pytorch_192722_a_class_fixes_the_block_size(driver: &Driver) {
     let context = context(driver);
     let [stream, other] = streams(&context);
-    let pool = device_pool(&context);
+    let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
+    let pool = builder().wait(LONG).build(resource).unwrap();
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     let mut held = Vec::<Buffer<u8>>::new();
     for _ in 0..2000 {

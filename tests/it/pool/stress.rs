@@ -1,6 +1,5 @@
 //! The stress program in a form short enough for every run.
 
-#[expect(unreachable_pub, reason = "an example's module")]
 #[path = "../../../examples/pool_stress/run.rs"]
 mod run;
 

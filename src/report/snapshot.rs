@@ -1,0 +1,176 @@
+//! A pool at one moment, in plain numbers.
+
+use crate::pool::{BufferInfo, BufferState, Pool};
+use crate::slab::SlabInfo;
+
+/// A pool at one moment. Sizes are in bytes.
+///
+/// While other threads use the pool, each number is right for some moment of the call. Taking it stops
+/// nobody, and allocates.
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let context = wharf::Context::retain(&driver.device(0)?)?;
+/// # let stream = wharf::Stream::new(&context)?;
+/// use wharf::memory::DeviceMemoryResource;
+/// use wharf::pool::{Buffer, Pool};
+/// use wharf::report::Snapshot;
+///
+/// let pool = Pool::builder().name("weights").build(DeviceMemoryResource::new(&context, 1 << 30)?)?;
+/// let weights: Buffer<f32> = pool.alloc(1000, &stream)?;
+/// let snapshot = Snapshot::of(&pool);
+/// assert_eq!((snapshot.live, snapshot.blocks.len()), (4096, 1));
+/// assert!(snapshot.to_string().contains("weights"));
+/// assert!(snapshot.to_svg().starts_with("<svg"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The pool's name.
+    pub name: String,
+    /// The kind of memory, in words.
+    pub kind: String,
+    /// The device, by its ordinal.
+    pub ordinal: Option<i32>,
+    /// The start of the span.
+    pub base: u64,
+    /// The length of the span.
+    pub span: usize,
+    /// What the pool may commit.
+    pub limit: usize,
+    /// What it has committed.
+    pub reserved: usize,
+    /// Blocks that somebody holds.
+    pub live: usize,
+    /// Blocks in caches of threads.
+    pub cached: usize,
+    /// Blocks that nobody holds, and that are free for one stream or wait for the device.
+    pub retired: usize,
+    /// What live blocks hold beyond what was asked for.
+    pub waste: usize,
+    /// What could not be given back.
+    pub lost: usize,
+    /// Slabs and runs of large blocks, by address.
+    pub slabs: Vec<SlabEntry>,
+    /// Blocks that are held or retired, by address.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// A slab, or the run of one large block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct SlabEntry {
+    /// The address of its first byte.
+    pub address: u64,
+    /// Its length.
+    pub size: usize,
+    /// The size of its blocks.
+    pub block_size: usize,
+    /// How many blocks it has.
+    pub blocks: usize,
+    /// How many of them are free.
+    pub free: usize,
+}
+
+/// A block that is held or retired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct BlockEntry {
+    /// The address of its first byte.
+    pub address: u64,
+    /// Its size.
+    pub size: usize,
+    /// What was asked for.
+    pub asked: usize,
+    /// Where it is in its life, in words.
+    pub state: String,
+    /// How many lives it has had.
+    pub generation: u32,
+    /// The streams that used it.
+    pub streams: Vec<StreamUse>,
+    /// How long ago it was allocated, in nanoseconds, where the pool keeps track.
+    pub age_nanoseconds: Option<u64>,
+    /// Where in the program it was allocated, where the pool keeps track.
+    pub site: Option<String>,
+}
+
+/// The last use of a block by a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StreamUse {
+    /// The stream's handle, as a number.
+    pub stream: usize,
+    /// The ticket.
+    pub ticket: u64,
+    /// Whether the device is past it.
+    pub complete: bool,
+}
+
+impl Snapshot {
+    /// The pool at this moment.
+    pub fn of(pool: &Pool) -> Self {
+        let (stats, (base, span)) = (pool.slab_stats(), pool.span());
+        let mut infos = pool.blocks();
+        infos.sort_by_key(|block| block.address);
+        let sum = |which: fn(&BufferInfo) -> usize, held: bool| {
+            infos.iter().filter(|info| (info.handles > 0) == held).map(which).sum::<usize>()
+        };
+        let live = sum(|info| info.size, true);
+        let mut slabs: Vec<_> = pool.slabs().iter().map(SlabEntry::from).collect();
+        slabs.sort_by_key(|slab| slab.address);
+        Self {
+            name: pool.name().to_owned(),
+            kind: format!("{:?}", pool.kind()),
+            ordinal: pool.ordinal(),
+            base,
+            span,
+            limit: stats.limit,
+            reserved: stats.reserved,
+            live,
+            cached: stats.cached,
+            retired: sum(|info| info.size, false),
+            waste: live.saturating_sub(sum(|info| info.asked, true)),
+            lost: stats.lost,
+            slabs,
+            blocks: infos.iter().map(BlockEntry::from).collect(),
+        }
+    }
+}
+
+impl From<&SlabInfo> for SlabEntry {
+    fn from(info: &SlabInfo) -> Self {
+        let SlabInfo { address, size, block_size, blocks, free, .. } = *info;
+        Self { address, size, block_size, blocks, free }
+    }
+}
+
+impl From<&BufferInfo> for BlockEntry {
+    fn from(info: &BufferInfo) -> Self {
+        let uses = info.uses.iter();
+        Self {
+            address: info.address,
+            size: info.size,
+            asked: info.asked,
+            state: match info.state {
+                BufferState::Retired => "retired".to_owned(),
+                BufferState::InUse => "in use".to_owned(),
+                BufferState::Allocated => "allocated".to_owned(),
+                _ => "free".to_owned(),
+            },
+            generation: info.generation,
+            streams: uses.map(|&(stream, ticket, complete)| StreamUse { stream, ticket, complete }).collect(),
+            age_nanoseconds: info.age.and_then(|age| u64::try_from(age.as_nanos()).ok()),
+            site: info.site.map(|(file, line, column)| format!("{file}:{line}:{column}")),
+        }
+    }
+}
