@@ -57,18 +57,27 @@ fn done(output: &Output) {
 #[test]
 fn every_byte_arrives_with_one_driver_call_a_step() {
     let folder = Folder::new("verify");
-    for (schedule, layout, depth) in [
-        ("async", "per-slot", "3"),
-        ("async", "packed", "1"),
-        ("eager", "packed", "2"),
-        ("late", "per-slot", "4"),
-        ("random:3", "packed", "3"),
+    for (preset, schedule, layout, depth) in [
+        ("vllm", "async", "per-slot", "3"),
+        ("minimal", "async", "packed", "1"),
+        ("sglang", "eager", "packed", "2"),
+        ("tensorrt-llm", "late", "per-slot", "4"),
+        ("vllm", "random:3", "packed", "3"),
     ] {
         let mut command = wharf();
-        command.args(["--verify", "--steps=250", "--schedule", schedule, "--layout", layout]);
+        command.args([
+            "--verify",
+            "--steps=250",
+            "--preset",
+            preset,
+            "--schedule",
+            schedule,
+            "--layout",
+            layout,
+        ]);
         done(&command.args(["--ring-depth", depth, "--json"]).arg(folder.file("r.json")).output().unwrap());
         let figures = folder.json("r.json");
-        let case = format!("{schedule} {layout} {depth}: {figures}");
+        let case = format!("{preset} {schedule} {layout} {depth}: {figures}");
         assert_eq!(figures["steps"], 250, "{case}");
         assert_eq!(figures["driver_calls_per_step"], 1.0, "{case}");
         assert_eq!(

@@ -23,7 +23,7 @@ pub(super) struct Typed<T> {
 }
 
 /// A type that inputs have.
-pub(super) trait Value: Element + Copy + PartialEq {
+pub(super) trait Value: Element + Copy + PartialEq + 'static {
     /// Some value for `word`.
     fn of(word: u64) -> Self;
     /// The value with these bytes.
@@ -51,7 +51,6 @@ macro_rules! value {
 
 value!(i32, 0, |word| i32::try_from(word & 0x7fff_ffff).unwrap_or(0));
 value!(i64, 0, u64::cast_signed);
-value!(f32, 0.0, |word| (word & 0xffff) as f32);
 
 impl<T: Value> Typed<T> {
     pub(super) fn new(buffers: &InputBuffers, name: &str, len: Len, pad: Pad<T>) -> Result<Self, SlotError> {

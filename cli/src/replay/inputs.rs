@@ -1,13 +1,27 @@
-//! The inputs of an engine with paged attention, named as vLLM names them.
+//! The inputs of today's engines, and what is in them.
 
 use std::time::Duration;
 
 use wharf::Context;
-use wharf::staging::{InputBuffers, Instantiation, Len, Pad, Staged, Step};
+use wharf::staging::{InputBuffers, Instantiation, Len, Pad, SlotError, Staged, Step};
 
-use super::field::{Field, Typed};
+use super::field::{Field, Typed, Value};
 use super::{ReplayError, Settings};
 use crate::schedule;
+
+/// Whose inputs are staged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Preset {
+    /// Token ids and positions.
+    Minimal,
+    /// Those of a vLLM-like engine.
+    #[default]
+    Vllm,
+    /// Those of an SGLang-like engine.
+    Sglang,
+    /// Those of a TensorRT-LLM-like engine.
+    TensorrtLlm,
+}
 
 /// Input buffers and what is in them.
 pub(super) struct Inputs {
@@ -17,16 +31,14 @@ pub(super) struct Inputs {
 
 impl Inputs {
     pub(super) fn new(context: &Context, settings: &Settings) -> Result<Self, ReplayError> {
-        let table = Len::Requests.times(BLOCKS);
-        let starts = Len::Requests.plus(1);
-        let buffers = InputBuffers::builder(context)
-            .slot::<i32>("input_ids", Len::Tokens)
-            .slot::<i64>("positions", Len::Tokens)
-            .slot_padded::<i64>("slot_mapping", Len::Tokens, Pad::Value(-1))
-            .slot::<i32>("block_table", table)
-            .slot::<i32>("seq_lens", Len::Requests)
-            .slot_padded::<i32>("query_start_loc", starts, Pad::RepeatLast)
-            .slot_padded::<f32>("temperature", Len::Requests, Pad::Value(1.0))
+        let builder = InputBuffers::builder(context);
+        let builder = match settings.preset {
+            Preset::Minimal => builder.minimal_slots(),
+            Preset::Vllm => builder.vllm_slots(BLOCKS),
+            Preset::Sglang => builder.sglang_slots(),
+            Preset::TensorrtLlm => builder.tensorrt_llm_slots(BLOCKS),
+        };
+        let buffers = builder
             .buckets(settings.buckets.iter().copied())
             .max_tokens(schedule::TOKENS as usize)
             .max_requests(schedule::REQUESTS)
@@ -35,15 +47,7 @@ impl Inputs {
             .instantiation(Instantiation::Eager)
             .deadline(DEADLINE)
             .build()?;
-        let fields: Vec<Box<dyn Field>> = vec![
-            Box::new(Typed::<i32>::new(&buffers, "input_ids", Len::Tokens, Pad::Zero)?),
-            Box::new(Typed::<i64>::new(&buffers, "positions", Len::Tokens, Pad::Zero)?),
-            Box::new(Typed::<i64>::new(&buffers, "slot_mapping", Len::Tokens, Pad::Value(-1))?),
-            Box::new(Typed::<i32>::new(&buffers, "block_table", table, Pad::Zero)?),
-            Box::new(Typed::<i32>::new(&buffers, "seq_lens", Len::Requests, Pad::Zero)?),
-            Box::new(Typed::<i32>::new(&buffers, "query_start_loc", starts, Pad::RepeatLast)?),
-            Box::new(Typed::<f32>::new(&buffers, "temperature", Len::Requests, Pad::Value(1.0))?),
-        ];
+        let fields = fields(settings.preset, &buffers)?;
         Ok(Self { buffers, fields })
     }
 
@@ -55,6 +59,54 @@ impl Inputs {
     /// Where the device has each input.
     pub(super) fn places<'a>(&'a self, staged: &'a Staged<'_>) -> impl Iterator<Item = (u64, usize)> + 'a {
         self.fields.iter().map(|field| field.place(staged))
+    }
+}
+
+/// The inputs of a preset, said a second time: what arrives is compared with this.
+fn fields(preset: Preset, buffers: &InputBuffers) -> Result<Vec<Box<dyn Field>>, SlotError> {
+    let (i32s, i64s) = (Of::<i32>(buffers, Pad::Zero), Of::<i64>(buffers, Pad::Zero));
+    let (tokens, requests) = (Len::Tokens, Len::Requests);
+    Ok(match preset {
+        Preset::Minimal => vec![i64s.field("input_ids", tokens)?, i64s.field("positions", tokens)?],
+        Preset::Vllm => vec![
+            i32s.field("input_ids", tokens)?,
+            i64s.field("positions", tokens)?,
+            i64s.padded(Pad::Value(-1)).field("slot_mapping", tokens)?,
+            i32s.field("block_table", requests.times(BLOCKS))?,
+            i32s.field("seq_lens", requests)?,
+            i32s.padded(Pad::RepeatLast).field("query_start_loc", requests.plus(1))?,
+            i32s.field("logits_indices", requests)?,
+        ],
+        Preset::Sglang => vec![
+            i64s.field("input_ids", tokens)?,
+            i64s.field("positions", tokens)?,
+            i64s.field("out_cache_loc", tokens)?,
+            i64s.field("req_pool_indices", requests)?,
+            i32s.padded(Pad::Value(1)).field("seq_lens", requests)?,
+        ],
+        Preset::TensorrtLlm => vec![
+            i32s.field("input_ids", tokens)?,
+            i32s.field("position_ids", tokens)?,
+            i32s.padded(Pad::RepeatLast).field("last_token_ids", requests)?,
+            i32s.field("kv_cache_block_offsets", requests.times(2 * BLOCKS))?,
+            i32s.padded(Pad::Value(1)).field("sequence_length", requests)?,
+            i32s.padded(Pad::Value(1)).field("context_lengths", requests)?,
+            i32s.field("request_types", requests)?,
+        ],
+    })
+}
+
+/// Makes fields of one type and padding.
+#[derive(Clone, Copy)]
+struct Of<'a, T>(&'a InputBuffers, Pad<T>);
+
+impl<T: Value> Of<'_, T> {
+    fn padded(self, pad: Pad<T>) -> Self {
+        Self(self.0, pad)
+    }
+
+    fn field(self, name: &str, len: Len) -> Result<Box<dyn Field>, SlotError> {
+        Ok(Box::new(Typed::new(self.0, name, len, self.1)?))
     }
 }
 

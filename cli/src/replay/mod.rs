@@ -23,6 +23,7 @@ use wharf::{Context, Error, Stream};
 use self::consumer::Consumer;
 pub use self::engine::{KindUse, MemoryUse};
 use self::inputs::Inputs;
+pub use self::inputs::Preset;
 use crate::schedule::{self, Step};
 use crate::target::Target;
 use crate::trace::TraceError;
@@ -30,6 +31,8 @@ use crate::trace::TraceError;
 /// How a replay runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whose inputs are staged.
+    pub preset: Preset,
     /// How slots lie in memory.
     pub layout: Layout,
     /// How many steps may be in flight.
@@ -46,7 +49,14 @@ impl Default for Settings {
     fn default() -> Self {
         let larger = [640, 768, 1024, 1280, 1536, 1792, schedule::TOKENS];
         let buckets = schedule::sizes().chain(larger).map(|size| size as usize).collect();
-        Self { layout: Layout::default(), ring_depth: 3, buckets, verify: false, realtime: false }
+        Self {
+            preset: Preset::default(),
+            layout: Layout::default(),
+            ring_depth: 3,
+            buckets,
+            verify: false,
+            realtime: false,
+        }
     }
 }
 

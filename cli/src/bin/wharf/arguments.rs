@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
+use wharf_cli::replay::Preset;
 use wharf_cli::target::Choice;
 
 /// Lock-free staging memory for CUDA engines: replay a serving trace, know the machine.
@@ -42,6 +43,9 @@ pub(crate) struct Replay {
     /// When softcuda runs what it is given: async, eager, late or random:SEED
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
+    /// Whose inputs are staged
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) preset: Preset,
     /// How inputs lie in memory: a copy for each, or one for all
     #[arg(long, value_enum, default_value_t = LayoutChoice::PerSlot)]
     pub(crate) layout: LayoutChoice,
@@ -142,5 +146,5 @@ A trace has the columns TIMESTAMP,ContextTokens,GeneratedTokens, one request a l
 the Azure Public Dataset (https://github.com/Azure/AzurePublicDataset). Continuous batching makes steps of it: at
 most 2048 tokens and 256 requests each, prompts in chunks after decoding.
 
-Each step takes a slot of the ring, writes seven inputs of an engine with paged attention, stages them and allocates its
+Each step takes a slot of the ring, writes the inputs of an engine, stages them and allocates its
 activations and results. Times on softcuda are the calling thread's; they say nothing about a GPU.";

@@ -85,6 +85,7 @@ fn dump(options: &Replay) -> Result<(), Failure> {
 fn settings(options: &Replay) -> Settings {
     let defaults = Settings::default();
     Settings {
+        preset: options.preset,
         layout: match options.layout {
             LayoutChoice::PerSlot => Layout::PerSlot,
             LayoutChoice::Packed => Layout::Packed,
