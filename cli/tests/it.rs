@@ -147,3 +147,15 @@ fn the_doctor_finds_what_a_machine_lacks() {
     assert_eq!(fact(&old, "memory operations")["verdict"], "slow");
     assert_eq!(fact(&old, "stream capture")["verdict"], "note");
 }
+
+#[test]
+fn the_bench_counts_driver_calls() {
+    let output = run(&mut wharf(&["bench", "--driver=softcuda", "--rounds=50"]));
+    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
+    let line = |way: &str| text(&output.stdout).lines().find(|line| line.contains(way)).unwrap();
+    for (way, expected) in
+        [("by hand", " 8.0 "), ("one graph, one copy", " 1.0 "), ("cuMemAlloc and cuMemFree", " 2.0 ")]
+    {
+        assert!(line(way).contains(expected), "{way}: {}", text(&output.stdout));
+    }
+}

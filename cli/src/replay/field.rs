@@ -8,6 +8,9 @@ pub(super) trait Field {
     /// Writes what the input has in the step `number`; how many bytes.
     fn write(&self, step: &mut Step<'_>, number: u64) -> usize;
 
+    /// Its bytes in a step of these counts.
+    fn size(&self, counts: Counts) -> usize;
+
     /// Where the device has it, and how many bytes with padding.
     fn place(&self, staged: &Staged<'_>) -> (u64, usize);
 
@@ -71,8 +74,12 @@ impl<T: Value> Field for Typed<T> {
         size_of_val(elements)
     }
 
+    fn size(&self, counts: Counts) -> usize {
+        self.len.of(counts).unwrap_or(0) * size_of::<T>()
+    }
+
     fn place(&self, staged: &Staged<'_>) -> (u64, usize) {
-        (staged.device_ptr(self.id), self.len.of(staged.padded()).unwrap_or(0) * size_of::<T>())
+        (staged.device_ptr(self.id), self.size(staged.padded()))
     }
 
     fn mismatches(&self, found: &[u8], number: u64, counts: Counts, padded: Counts) -> u64 {

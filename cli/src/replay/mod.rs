@@ -9,6 +9,7 @@
 //!
 //! As many steps are in flight as the ring has slots, as in an engine that samples behind the device.
 
+pub mod bench;
 mod consumer;
 mod engine;
 mod field;
@@ -119,6 +120,9 @@ pub enum ReplayError {
     /// A pool could not be made.
     #[error("making a pool: {0}")]
     Pool(#[from] wharf::slab::PoolError),
+    /// The host may not have a buffer.
+    #[error(transparent)]
+    Host(#[from] wharf::pool::HostError),
     /// A step's buffers could not be had.
     #[error("allocating a step's buffers: {0}")]
     Alloc(#[from] wharf::slab::AllocError),

@@ -19,6 +19,24 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
+    Bench(Bench),
+}
+
+/// Compares ways to stage a step, and to have memory for it, on this machine.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// The driver to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: Choice,
+    /// Whose inputs are staged
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) preset: Preset,
+    /// Tokens of a step, one for each of as many requests
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) tokens: u32,
+    /// How often each way is tried
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
 }
 
 /// Runs a serving engine's staging over a request trace and says what it cost.
@@ -139,6 +157,7 @@ Examples:
   wharf replay                                10,000 made-up steps, on softcuda where there is no device
   wharf replay --trace t.csv --verify         a trace, every byte compared
   wharf replay --schedule late --verify       the same when all work is done as late as allowed
+  wharf bench                                 ways to stage a step beside each other
   wharf replay --json r.json --svg charts     figures and charts as files";
 
 const TRACES: &str = "\

@@ -1,6 +1,7 @@
 //! The command `wharf`.
 
 mod arguments;
+mod bench;
 mod doctor;
 mod failure;
 mod replay;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Replay(options) => replay::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
