@@ -128,6 +128,9 @@ impl Core {
     pub(super) fn adopt(&self, raw: Raw, request: &Request<'_>) -> Result<u32, AllocError> {
         let room = self.admit().then(|| self.spare.pop(|index| self.records.link(index)));
         let Some(index) = room.and_then(|spare| spare.or_else(|| self.records.make())) else {
+            if room.is_some() {
+                self.census.dismiss();
+            }
             self.upstream.dealloc(raw.address);
             let max = self.census.max().unwrap_or(Records::MOST.into());
             return Err(AllocError::TooMany { max });

@@ -1,4 +1,6 @@
-//! A device that is lost: every wait ends with the driver's error, and nothing is used again.
+#![expect(unsafe_code, reason = "forks")]
+//! A device that is lost: every wait ends with the driver's error, and nothing is used again. A forked
+//! child is refused.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,14 +10,16 @@ use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, HostError, Pool};
 use wharf::slab::AllocError;
 use wharf::timeline::WaitError;
-use wharf::{CudaError, DeviceAttribute};
+use wharf::{CudaError, DeviceAttribute, Driver, Error};
 
 use super::{BLOCK, LONG, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
-use crate::backend::{Config, Simulator, binder, on_machine};
+use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
+
+on_each_driver!(a_child_is_refused);
 
 const LOST: CudaError = CudaError::ILLEGAL_ADDRESS;
 
-fn is_lost(error: wharf::Error) -> bool {
+fn is_lost(error: Error) -> bool {
     error.code() == Some(LOST)
 }
 
@@ -134,4 +138,31 @@ fn every_call_may_fail_once() {
             });
         }
     }
+}
+
+fn a_child_is_refused(driver: &Driver) {
+    let context = context(driver);
+    let [stream] = streams(&context);
+    let pool = device_pool(&context);
+    let buffer: Buffer<u8> = pool.alloc(5000, &stream).unwrap();
+    buffer.fill(1, &stream).unwrap();
+    let ticket = stream.ticket().unwrap();
+    ticket.wait(LONG).unwrap();
+    let later = stream.ticket().unwrap();
+    // SAFETY: the child calls nothing but what finds out that it is one, and ends.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        let refused = matches!(pool.alloc::<u8>(5000, &stream), Err(AllocError::Upstream(Error::Forked)))
+            && later.wait(LONG) == Err(WaitError::Driver(Error::Forked))
+            && later.poll() == Err(Error::Forked);
+        // SAFETY: ends the child without what the parent registered for its own end.
+        unsafe { libc::_exit(i32::from(!refused)) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is valid for writes, and the child is ours.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!((waited, status), (child, 0));
+    drop(buffer);
+    pool.close(LONG).unwrap();
 }
