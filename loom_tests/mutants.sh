@@ -10,11 +10,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CARGO_TARGET_DIR=${MUTANTS_TARGET_DIR:-$work/target}
 export RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow"
+# A mutant differs in one place: only what depends on it is compiled anew.
+export CARGO_PROFILE_RELEASE_INCREMENTAL=true
 export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
 
 # Everything but build outputs and history; softcuda and sys are workspace members.
 mkdir "$work/copy"
-(cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench .) | tar -xf - -C "$work/copy"
+(cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench --exclude=./fuzz .) | tar -xf - -C "$work/copy"
 cd "$work/copy"
 
 run() {

@@ -109,7 +109,7 @@ pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: usize) {
 
 /// Allocates and uses one block; its address.
 pub(super) fn alloc(store: &Store<Upstream>, class: SizeClass) -> Option<usize> {
-    let reserved = store.acquire(class, 1, usize::MAX).ok()?;
+    let reserved = store.acquire(class, 1).ok()?;
     let mut address = 0;
     store.collect(reserved, |at| address = at);
     own(store, reserved.class, address);

@@ -59,12 +59,13 @@ impl Bitmap<'_> {
     /// has any, going round. `None` if all are taken.
     pub(crate) fn take(&self, from: usize, want: u32) -> Option<Bits> {
         let spans = self.summary.len();
-        let first = (from / WORD) % spans;
-        for step in 0..=spans {
-            let span = (first + step) % spans;
-            // The first span is visited twice: from `from` on, and at the end before it.
-            let above = if step == 0 { !0 << (from % WORD) } else { !0 };
-            if let Some(bits) = self.take_in_span(span, above, want) {
+        let first = (from / WORD).min(spans - 1);
+        // The first span is visited twice: from `from` on, and at the end before it.
+        if let Some(bits) = self.take_in_span(first, !0 << (from % WORD), want) {
+            return Some(bits);
+        }
+        for span in (first + 1..spans).chain(0..=first) {
+            if let Some(bits) = self.take_in_span(span, !0, want) {
                 return Some(bits);
             }
         }

@@ -21,18 +21,15 @@ use crate::sync::thread;
 const SUBSTITUTES: usize = 2;
 
 impl<R: MemoryResource> Store<R> {
-    /// Reserves 1 to `want` blocks of `class`, growing if need be.
+    /// Reserves 1 to `want` blocks of `class`, of which no slab seemed to have room, growing if
+    /// need be.
     ///
     /// Another class than asked for may come back, larger and with one block, if the class can
     /// not grow or somebody else is growing it.
-    pub(crate) fn acquire(
-        &self,
-        class: SizeClass,
-        want: u32,
-        preferred: usize,
-    ) -> Result<Reserved, AllocError> {
+    #[cold]
+    pub(crate) fn acquire(&self, class: SizeClass, want: u32) -> Result<Reserved, AllocError> {
         loop {
-            if let Some(reserved) = self.reserve(class, want, preferred) {
+            if let Some(reserved) = self.reserve(class, want, usize::MAX) {
                 return Ok(reserved);
             }
             let Some(shape) = self.geometry.slab(class) else {

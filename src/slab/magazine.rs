@@ -144,7 +144,10 @@ impl Cache {
         let magazine = self.magazines.get(class.index());
         let want = magazine.map_or(1, |magazine| u32::try_from(magazine.batch()).unwrap_or(1));
         let preferred = &self.preferred[class.index()];
-        let reserved = store.acquire(class, want, preferred.load(Relaxed) as usize)?;
+        let reserved = match store.reserve(class, want, preferred.load(Relaxed) as usize) {
+            Some(reserved) => reserved,
+            None => store.acquire(class, want)?,
+        };
         let mut first = None;
         store.collect(reserved, |address| {
             let address = address as u64;
@@ -210,17 +213,15 @@ pub(super) const NO_SLAB: u32 = u32::MAX;
 
 /// How many blocks of a class a cache of at most `bytes` holds.
 ///
-/// It falls with the root of the size: for a given sum of bytes that makes the fewest misses.
+/// Every class may hold the same number of bytes, a 36th of all, so small classes reach the
+/// size of the magazine; blocks larger than that share are held singly, unless `bytes` is small.
 fn limit(class: SizeClass, bytes: usize) -> u32 {
     let size = class.block_size();
     if size > bytes / 16 {
         return 0;
     }
-    u32::try_from((bytes / (SHARE * size)).isqrt().clamp(1, ITEMS)).unwrap_or(1)
+    u32::try_from((bytes / 36 / size).clamp(1, ITEMS)).unwrap_or(1)
 }
-
-/// The bytes of a cache for one block of a class of their size.
-const SHARE: usize = 8;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
