@@ -110,7 +110,7 @@ impl Record {
         match self.work {
             Some(Work::Copy(copy)) => lines.push(format!("{} bytes", copy.size())),
             Some(Work::Fill(fill)) => lines.push(format!("{} x {:?}", fill.len, fill.value)),
-            Some(Work::MemOps(count)) => lines.push(format!("{count} operations")),
+            Some(Work::MemOps(count)) => lines.push(format!("words: {count}")),
             None => {}
         }
         lines

@@ -63,6 +63,6 @@ fn as_length(count: usize) -> f64 {
 
 /// The width of a letter and the height of a line in the picture's font, and the space round a
 /// label, in pixels.
-const LETTER: f64 = 8.0;
+const LETTER: f64 = 9.0;
 const LINE: f64 = 18.0;
 const MARGIN: f64 = 16.0;

@@ -44,6 +44,8 @@ impl DeviceRegion {
 /// Pinned memory for each ring slot, and what says when the device has read it.
 pub(super) struct HostRegion {
     resource: PinnedMemoryResource,
+    /// Where it starts, for the host.
+    base: usize,
     /// Bytes from one ring slot to the next.
     stride: usize,
     /// A word for each ring slot, if the device can write it: 1 when the copy is done.
@@ -75,7 +77,7 @@ impl HostRegion {
         let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
         let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
         let events = (0..depth).map(event).collect::<Result<_, _>>()?;
-        Ok(Self { resource, stride, page, events })
+        Ok(Self { base: first.addr(), resource, stride, page, events })
     }
 
     /// Whether the device has read what was submitted in a ring slot.
@@ -113,7 +115,7 @@ impl HostRegion {
     /// Where the host finds a span of a ring slot.
     #[inline]
     pub(super) fn pointer(&self, index: usize, span: Span) -> *mut u8 {
-        host_pointer(self.resource.base()).wrapping_add(index * self.stride + span.offset)
+        ptr::with_exposed_provenance_mut(self.base + index * self.stride + span.offset)
     }
 
     /// Where the device finds a span of a ring slot.

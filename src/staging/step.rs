@@ -81,15 +81,7 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     pub fn write<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
         match self.elements(slot) {
-            Ok((span, len)) => {
-                self.written |= 1 << slot.index;
-                if !self.claim.references.is_empty() {
-                    self.claim.references.retain(|reference| reference.slot != usize::from(slot.index));
-                }
-                // SAFETY: the span is of the ring slot that this step has claimed and holds at least so
-                // many; offsets are multiples of 256; `self` is borrowed as long as the slice.
-                unsafe { self.shared.host().elements(self.claim.index(), span, len) }
-            }
+            Ok((span, len)) => self.take(slot.index(), span, len),
             Err(fault) => {
                 self.fault.get_or_insert((slot.index(), fault));
                 &mut []
@@ -106,12 +98,12 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     #[doc(alias = "set_data")]
     pub fn write_from<T: Element>(&mut self, slot: SlotId<T, Tag>, from: &[T]) -> Result<(), StageError> {
-        let (_, wanted) = self.elements(slot).map_err(|fault| self.misuse(slot.index(), fault))?;
+        let (span, wanted) = self.elements(slot).map_err(|fault| self.misuse(slot.index(), fault))?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
             return Err(self.misuse(slot.index(), fault));
         }
-        stream_copy::copy(self.write(slot), from);
+        stream_copy::copy(self.take(slot.index(), span, wanted), from);
         Ok(())
     }
 
@@ -348,6 +340,18 @@ impl<'a, Tag> Step<'a, Tag> {
             Some(bucket) => self.shared.plan.buckets[bucket].spans[slot],
             None => self.claim.spans[slot],
         }
+    }
+
+    /// The first `len` elements of a slot's span, which is written from here on.
+    #[inline]
+    fn take<T: Element>(&mut self, slot: usize, span: Span, len: usize) -> &mut [T] {
+        self.written |= 1 << slot;
+        if !self.claim.references.is_empty() {
+            self.claim.references.retain(|reference| reference.slot != slot);
+        }
+        // SAFETY: the span is of the ring slot that this step has claimed and holds at least so many;
+        // offsets are multiples of 256; `self` is borrowed as long as the slice.
+        unsafe { self.shared.host().elements(self.claim.index(), span, len) }
     }
 
     /// A slot's span and how many elements the step has of it.

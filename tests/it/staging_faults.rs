@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use softcuda::Schedule;
 use wharf::staging::{BuildError, Forgotten, InputBuffers, Layout, Len, Pad, StageError};
 use wharf::{Context, CudaError, Error, Stream};
 
@@ -14,10 +15,13 @@ const LAYOUTS: [Layout; 2] = [Layout::PerSlot, Layout::Packed];
 
 /// A device that can write words, and one that cannot.
 fn machines() -> [fn() -> Arc<Simulator>; 2] {
-    [
-        || Arc::new(Simulator::new(Config::default())),
-        || Arc::new(Simulator::new(Config { version: 11_040, ..Config::default() })),
-    ]
+    [|| Arc::new(Simulator::new(eager())), || Arc::new(Simulator::new(Config { version: 11_040, ..eager() }))]
+}
+
+/// Copies are done when the call returns, so which ring slots are used, and what calls that takes, is
+/// the same in every run.
+fn eager() -> Config {
+    Config { schedule: Schedule::Eager, ..Config::default() }
 }
 
 /// The calls that `body` makes on a machine, each by name and which of that name.

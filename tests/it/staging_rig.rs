@@ -141,6 +141,7 @@ impl Noise {
     }
 
     /// A number from 0 to `end` - 1.
+    #[allow(dead_code, clippy::allow_attributes, reason = "for programs that share this file")]
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
@@ -181,5 +182,14 @@ impl Checker {
     /// What was wrong, once the streams are synchronised.
     pub(crate) fn wrong(&self) -> Vec<String> {
         self.wrong.lock().unwrap().clone()
+    }
+}
+
+/// Copies each slot by a call of its own, as engines do.
+#[allow(dead_code, clippy::allow_attributes, reason = "for programs that share this file")]
+pub(crate) fn copy_each(stream: &Stream, slots: &[(u64, Vec<u8>)]) {
+    for (address, bytes) in slots {
+        // SAFETY: pageable memory, which may go when the call returns, and the set's own memory.
+        unsafe { stream.copy_htod(*address, bytes.as_ptr().cast(), bytes.len()) }.unwrap();
     }
 }

@@ -1,0 +1,73 @@
+//! What a step costs the calling thread, and how fast slots are written.
+//!
+//! ```text
+//! cargo run --release --example staging_cost -- noop STEPS     for callgrind, see bench/staging.sh
+//! cargo run --release --example staging_cost -- ratio          CPU time beside a loop of copies
+//! cargo run --release --example staging_cost -- write          bandwidth into pinned slots
+//! ```
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a program that measures")]
+
+mod noop;
+mod ratio;
+mod write;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wharf::staging::{InputBuffers, Len, SlotId};
+use wharf::{Context, Driver};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some("noop") => noop::run(arguments.next().unwrap().parse().unwrap()),
+        Some("ratio") => ratio::run(),
+        Some("write") => write::run(),
+        _ => panic!("noop STEPS, ratio or write"),
+    }
+}
+
+/// A set of twelve slots and their ids.
+fn twelve(
+    context: &Context,
+    depth: usize,
+    layout: wharf::staging::Layout,
+) -> (InputBuffers, Vec<SlotId<i32>>) {
+    let names: Vec<_> = (0..12).map(|slot| format!("slot {slot}")).collect();
+    let set = InputBuffers::builder(context).buckets([64]).ring_depth(depth).layout(layout);
+    let set = names.iter().fold(set, |set, name| set.slot::<i32>(name, Len::Tokens));
+    let inputs = set.instantiation(wharf::staging::Instantiation::Eager).build().unwrap();
+    let ids = names.iter().map(|name| inputs.slot_id(name).unwrap()).collect();
+    (inputs, ids)
+}
+
+/// The software driver.
+#[expect(unsafe_code, reason = "takes the software driver's functions")]
+fn driver() -> Driver {
+    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
+    unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }.unwrap()
+}
+
+/// Counts allocations.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: the system's allocator, which is asked for the same.
+#[expect(unsafe_code, reason = "an allocator")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
