@@ -26,6 +26,7 @@ mod slot_state;
 mod staging_ring;
 mod store;
 mod tickets;
+mod tier_state;
 mod upstream;
 
 use loom::cell::UnsafeCell;
@@ -59,5 +60,10 @@ impl Guarded {
     /// not happen before or after.
     fn own(&self, index: usize) {
         self.0[index].with_mut(|_| ());
+    }
+
+    /// Uses an item beside others who do the same.
+    fn share(&self, index: usize) {
+        self.0[index].with(|_| ());
     }
 }

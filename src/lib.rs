@@ -47,6 +47,7 @@
 //! * [`slab`]: blocks of all sizes from one resource.
 //! * [`pool`]: buffers that are reused in the order of streams.
 //! * [`staging`]: a step's inputs at stable device addresses.
+//! * [`tier`]: objects that move between device, managed, pinned and file-mapped memory.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
 //! * [`report`]: who holds which bytes of a pool.
@@ -74,6 +75,9 @@ pub mod memory;
 pub mod slab;
 
 pub mod pool;
+
+#[cfg(not(all(test, loom)))]
+pub mod tier;
 
 pub mod graph;
 

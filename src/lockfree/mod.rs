@@ -13,6 +13,7 @@
 //!   SlotState     who owns a staging slot         free, filling, in flight
 //!   Turn          who does it now                   growth of a class, taking lists apart
 //!   Tickets       how far a queue of work is      places in a stream
+//!   TierWord      where an object is, who holds it objects that move between tiers
 //! ```
 //!
 //! Every operation is lock-free: a thread that stops anywhere stops nobody else.
@@ -25,4 +26,5 @@ pub(crate) mod run_map;
 pub(crate) mod slab_state;
 pub(crate) mod slot_state;
 pub(crate) mod tickets;
+pub(crate) mod tier_state;
 pub(crate) mod turn;

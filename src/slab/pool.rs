@@ -148,6 +148,11 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         self.seat.id
     }
 
+    /// Allocates a run of granules of its own for `size` bytes, also where there is a class for them.
+    pub(crate) fn alloc_run(&self, size: usize) -> Result<Block, AllocError> {
+        self.alloc_large(size, 1)
+    }
+
     /// Frees a block.
     ///
     /// Neither the host nor the device may use it any more.

@@ -11,6 +11,7 @@
 //! A stream keeps its context. Work of one stream runs in order; between streams only events order
 //! it, see [`Stream::record`] and [`Stream::wait_event`].
 
+mod batch;
 mod callback;
 #[cfg(feature = "cuda-driver-sys")]
 mod compat;
@@ -24,6 +25,7 @@ use std::sync::OnceLock;
 use wharf_sys::bindings::{CUevent_wait_flags, CUstream, CUstream_flags, CUstream_st, CUstreamCaptureStatus};
 use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
+pub use batch::Copy;
 pub(crate) use callback::run_host_function;
 
 use crate::driver::{Context, Event, ready};

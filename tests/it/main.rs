@@ -32,4 +32,7 @@ mod staging_faults;
 mod staging_guard;
 mod staging_rig;
 mod stream;
+mod tier;
+mod tier_faults;
+mod tier_workload;
 mod timeline;

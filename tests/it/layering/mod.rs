@@ -14,7 +14,7 @@ use source::{File, Token};
 
 /// The layers of `src/`, lowest first: a module names only modules before it.
 const LAYERS: &[&str] = &[
-    "sync", "error", "profile", "driver", "lockfree", "timeline", "stream", "memory", "slab", "pool",
+    "sync", "error", "profile", "driver", "lockfree", "timeline", "stream", "memory", "slab", "tier", "pool",
     "graph", "staging", "forecast", "report",
 ];
 

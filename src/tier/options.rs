@@ -1,0 +1,158 @@
+//! How a pool of tiers is made.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::pace::Pace;
+use super::pool::TieredPool;
+use super::record::Record;
+use super::shelf::{self, Shelf};
+use super::slots::Slots;
+use super::stats::Counters;
+use super::{Tier, TierError};
+use crate::driver::{Context, DeviceAttribute};
+use crate::lockfree::bitmap::Bitmaps;
+use crate::memory::{FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::stream::Stream;
+use crate::sync::atomic::{AtomicU64, AtomicUsize};
+use crate::timeline::Sentinel;
+
+/// What a [`TieredPool`] is to be. Nothing is allocated before [`build`](Self::build).
+#[derive(Debug)]
+#[must_use = "a pool is made by `build`"]
+pub struct TierBuilder {
+    context: Context,
+    limits: [Option<usize>; Tier::ALL.len()],
+    file: Option<File>,
+    max_in_flight: usize,
+    bytes_per_second: u64,
+    max_objects: usize,
+    max_pins: usize,
+    wait: Duration,
+}
+
+impl TierBuilder {
+    pub(super) fn new(context: &Context) -> Self {
+        Self {
+            context: context.clone(),
+            limits: [None; Tier::ALL.len()],
+            file: None,
+            max_in_flight: 32,
+            bytes_per_second: u64::MAX,
+            max_objects: 4096,
+            max_pins: 1024,
+            wait: Duration::from_secs(10),
+        }
+    }
+
+    /// Gives the pool a tier of at most `bytes` of the device's memory, a whole number of granules of
+    /// 2 MiB and at least one.
+    pub fn device(self, bytes: usize) -> Self {
+        self.limit(Tier::Device, bytes)
+    }
+
+    /// Gives the pool a tier of at most `bytes` of managed memory.
+    pub fn managed(self, bytes: usize) -> Self {
+        self.limit(Tier::Managed, bytes)
+    }
+
+    /// Gives the pool a tier of at most `bytes` of pinned memory.
+    pub fn pinned(self, bytes: usize) -> Self {
+        self.limit(Tier::Pinned, bytes)
+    }
+
+    /// Gives the pool a tier of at most `bytes` of a file, which is written to and made longer if need be.
+    ///
+    /// An object that was there once keeps its place in the file.
+    pub fn file(self, file: File, bytes: usize) -> Self {
+        Self { file: Some(file), ..self.limit(Tier::FileMapped, bytes) }
+    }
+
+    /// Limits the copies under way. By default 32.
+    pub fn max_in_flight(self, max_in_flight: usize) -> Self {
+        Self { max_in_flight: max_in_flight.max(1), ..self }
+    }
+
+    /// Limits what copies are begun of, in bytes a second. A copy larger than that is begun, and the next
+    /// one waits so much longer. By default there is no limit.
+    pub fn bytes_per_second(self, bytes_per_second: u64) -> Self {
+        Self { bytes_per_second, ..self }
+    }
+
+    /// Limits the number of objects. By default 4096; each costs about 150 bytes of ordinary memory.
+    pub fn max_objects(self, max_objects: usize) -> Self {
+        Self { max_objects: max_objects.max(1), ..self }
+    }
+
+    /// Limits the number of holds: guards, and what the device still does after their end. By default 1024.
+    pub fn max_pins(self, max_pins: usize) -> Self {
+        Self { max_pins: max_pins.max(1), ..self }
+    }
+
+    /// Limits how long a call waits for room, for a copy or for others' holds. By default 10 s.
+    pub fn wait(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    /// Makes the pool: a stream of its own, and the addresses of its tiers.
+    ///
+    /// # Errors
+    ///
+    /// * [`TierError::Driver`]: the driver or the system refused.
+    /// * [`TierError::Pool`]: a tier is larger than slabs can number.
+    pub fn build(self) -> Result<TieredPool, TierError> {
+        let stream = Stream::new(&self.context)?;
+        // Later tickets make no driver call.
+        stream.ticket()?;
+        let free = Bitmaps::new(1, self.max_objects);
+        free.get(0).fill(self.max_objects);
+        let core = Core {
+            records: (0..self.max_objects).map(|_| Record::new()).collect(),
+            free,
+            used: AtomicUsize::new(0),
+            shelves: self.shelves()?,
+            moves: Slots::new(self.max_in_flight),
+            leases: Slots::new(self.max_pins),
+            sentinel: Sentinel::new(&self.context),
+            stream,
+            pace: Pace::new(self.bytes_per_second),
+            wait: self.wait,
+            step: AtomicU64::new(0),
+            counters: Counters::default(),
+        };
+        Ok(TieredPool { core: Arc::new(core) })
+    }
+
+    fn limit(mut self, tier: Tier, bytes: usize) -> Self {
+        self.limits[tier.index()] = Some(bytes);
+        self
+    }
+
+    fn shelves(&self) -> Result<[Option<Shelf>; Tier::ALL.len()], TierError> {
+        let context = &self.context;
+        let [device, managed, pinned, file] = self.limits;
+        let can_map = context.device().supports(DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
+        let device = device.map(|limit| shelf::device(context, limit, can_map)).transpose()?;
+        let managed = match managed {
+            Some(limit) => Some(Shelf::new(ManagedMemoryResource::new(context, limit)?, limit)?),
+            None => None,
+        };
+        let pinned = match pinned {
+            Some(limit) => {
+                let resource = PinnedMemoryResource::new(context, limit, PinnedOptions::default())?;
+                Some(Shelf::new(resource, limit)?)
+            }
+            None => None,
+        };
+        let file = match (file, &self.file) {
+            (Some(limit), Some(file)) => {
+                let resource = FileMappedMemoryResource::scratch(context, file, limit)?;
+                Some(Shelf::new(resource, limit)?)
+            }
+            _ => None,
+        };
+        Ok([device, managed, pinned, file])
+    }
+}

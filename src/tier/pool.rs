@@ -1,0 +1,118 @@
+//! The pool.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::{Core, Stop};
+use super::file::MappedFile;
+use super::object::TieredObject;
+use super::options::TierBuilder;
+use super::stats::TierStats;
+use super::{Tier, TierError};
+use crate::driver::Context;
+
+/// Objects that move between device, managed, pinned and file-mapped memory.
+///
+/// It may be shared between threads. Objects keep its memory alive; the last of them, or the pool, waits for
+/// what the device still does with it when it is dropped, and leaks what the device does not finish within
+/// the pool's deadline.
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// use wharf::tier::{Tier, TieredPool};
+/// use wharf::{Context, Stream};
+///
+/// let context = Context::retain(&driver.device(0)?)?;
+/// let stream = Stream::new(&context)?;
+/// let pool = TieredPool::builder(&context).device(8 << 20).pinned(64 << 20).build()?;
+/// // More than the device's tier holds.
+/// let mut layers = Vec::new();
+/// for number in 0..4_u8 {
+///     let mut layer = pool.alloc(3 << 20, Tier::Pinned)?;
+///     layer.pin_mut(Tier::Pinned, &stream)?.copy_from_slice(&vec![number; 3 << 20])?;
+///     layers.push(layer);
+/// }
+/// for (number, layer) in layers.iter().enumerate() {
+///     let held = layer.pin(Tier::Device, &stream)?;
+///     // Work that reads `held.device_address()` is submitted to `stream` here.
+///     let mut bytes = vec![0; 3 << 20];
+///     held.copy_to_slice(&mut bytes)?;
+///     assert!(bytes.iter().all(|byte| usize::from(*byte) == number));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[doc(alias = "HierarchicalBufferPool")]
+pub struct TieredPool {
+    pub(super) core: Arc<Core>,
+}
+
+impl TieredPool {
+    /// Begins to describe a pool, which has no tiers yet.
+    pub fn builder(context: &Context) -> TierBuilder {
+        TierBuilder::new(context)
+    }
+
+    /// Allocates an object of `size` bytes in `tier`; 0 counts as 1. The bytes are not set.
+    ///
+    /// Waits for room if need be, while colder objects are copied to lower tiers.
+    ///
+    /// # Errors
+    ///
+    /// * [`TierError::Absent`], [`TierError::TooLarge`]: the pool has no such tier, or none so large.
+    /// * [`TierError::TooManyObjects`].
+    /// * [`TierError::Busy`]: there was no room before the deadline; says why.
+    /// * [`TierError::Driver`]: the driver refused memory or a copy.
+    pub fn alloc(&self, size: usize, tier: Tier) -> Result<TieredObject, TierError> {
+        let index = self.core.alloc(size.max(1), tier.index())?;
+        Ok(TieredObject::new(Arc::clone(&self.core), index))
+    }
+
+    /// Maps a file, for parts of it to be objects.
+    ///
+    /// The file must not be cut short as long as it is mapped: see
+    /// [`FileMappedMemoryResource`](crate::memory::FileMappedMemoryResource).
+    ///
+    /// # Errors
+    ///
+    /// * [`TierError::Driver`]: the file cannot be mapped, or the driver refused.
+    /// * [`TierError::Pool`]: the file is empty or too large.
+    pub fn map_file(&self, file: &File) -> Result<MappedFile, TierError> {
+        MappedFile::new(file, self.core.stream.context())
+    }
+
+    /// Makes an object of a part of a file, in [`Tier::FileMapped`]. The pool needs no tier of files.
+    ///
+    /// It leaves other tiers without a copy, as long as it is not written; in the file it cannot be.
+    ///
+    /// # Errors
+    ///
+    /// * [`TierError::OutOfFile`]: the range is empty or not within the file.
+    /// * [`TierError::TooManyObjects`].
+    pub fn object_of(&self, file: &MappedFile, range: Range<usize>) -> Result<TieredObject, TierError> {
+        let place = file.place(&range)?;
+        let index = self.core.adopt(file, place, range.len())?;
+        Ok(TieredObject::new(Arc::clone(&self.core), index))
+    }
+
+    /// Tells that a step of the engine's has gone by: complete copies count, and what is
+    /// [expected](TieredObject::expect_use_in) soon begins to move. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`TierError::Driver`]: the driver refused a copy that was expected; its object stays where it is.
+    pub fn step(&self) -> Result<(), TierError> {
+        self.core.advance().map_err(Stop::at_once)
+    }
+
+    /// What the pool holds and has done.
+    pub fn stats(&self) -> TierStats {
+        self.core.stats()
+    }
+}
