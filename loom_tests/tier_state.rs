@@ -21,7 +21,7 @@ impl Object {
     fn new() -> Arc<Self> {
         let bytes = [AtomicU32::new(1), AtomicU32::new(0)];
         let object = Self { word: TierWord::vacant(), bytes, guarded: Guarded::new(3) };
-        object.word.occupy(0, false);
+        object.word.occupy(0, true);
         Arc::new(object)
     }
 
@@ -111,6 +111,27 @@ fn tier_write_against_move() {
         let state = object.word.pin(None, false).unwrap();
         assert_eq!(landed, state.place() != before.place());
         assert_eq!(object.read(state), 2);
+    });
+}
+
+/// What was written before a move begins is what arrives.
+#[test]
+fn tier_moved_after_a_write() {
+    model("tier_moved_after_a_write", || {
+        let object = Object::new();
+        let other = object.clone();
+        let writer = thread::spawn(move || {
+            let held = other.word.pin(None, true).unwrap();
+            other.write(held.place(), 2);
+            other.word.unpin();
+        });
+        while object.word.load().is_clean() || object.word.load().pins() > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(object.shift(1), Some(Outcome::Landed));
+        let state = object.word.pin(Some(1), false).unwrap();
+        assert_eq!(object.read(state), 2);
+        writer.join().unwrap();
     });
 }
 

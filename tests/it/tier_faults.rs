@@ -128,7 +128,7 @@ fn each_copy_may_fail_in_turn() {
         assert_eq!((world.errors, world.pool.stats().failed), (0, 0));
     });
     // Both ways were used, by moves and not only by the reads of the test.
-    assert!(counts[0] > 100 && counts[1] > 0, "{counts:?}");
+    assert!(counts[0] > 80 && counts[1] > 0, "{counts:?}");
     let mut told = 0;
     for (call, count) in COPIES.into_iter().zip(counts) {
         for nth in 1..=count {
