@@ -44,7 +44,8 @@ impl Stream {
     #[doc(alias = "cuMemcpyAsync")]
     pub unsafe fn copy_batch(&self, copies: &[Copy]) -> Result<(), Error> {
         let api = self.context.driver().api();
-        let has_batches = api.memcpy_batch_async_v13000.is_available() || api.memcpy_batch_async.is_available();
+        let has_batches =
+            api.memcpy_batch_async_v13000.is_available() || api.memcpy_batch_async.is_available();
         if copies.len() > 1 && has_batches {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_at_once(copies) };

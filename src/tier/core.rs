@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Tier;
 use super::error::{Obstacle, TierError};
 use super::file::MappedFile;
 use super::moves::Move;
@@ -10,7 +11,6 @@ use super::record::Record;
 use super::shelf::{Place, Shelf};
 use super::slots::Slots;
 use super::stats::Counters;
-use super::Tier;
 use crate::error::Error;
 use crate::lockfree::bitmap::{Bitmaps, Bits};
 use crate::lockfree::tier_state::{FILE, Outcome, Refusal, TierState};

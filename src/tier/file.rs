@@ -27,16 +27,17 @@ struct Mapping {
 
 impl MappedFile {
     pub(super) fn new(file: &File, context: &Context) -> Result<Self, TierError> {
-        let failed = |error: std::io::Error| {
-            crate::error::Error::System { call: "fstat", errno: error.raw_os_error().unwrap_or(0) }
+        let failed = |error: std::io::Error| crate::error::Error::System {
+            call: "fstat",
+            errno: error.raw_os_error().unwrap_or(0),
         };
         let len = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
         let resource = FileMappedMemoryResource::read_only(context, file)?;
         let size = resource.size();
         let slabs = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(0))?;
-        let base = slabs.alloc_raw(size).map_err(|error| {
-            TierError::of_slab(error, super::Tier::FileMapped, size)
-        })?;
+        let base = slabs
+            .alloc_raw(size)
+            .map_err(|error| TierError::of_slab(error, super::Tier::FileMapped, size))?;
         // The lowest run of an unused span, and all of it.
         debug_assert_eq!(base, slabs.upstream().base());
         Ok(Self(Arc::new(Mapping { slabs, base, len })))

@@ -96,12 +96,9 @@ impl Core {
 
     /// Submits the copies of moves. After an error none of them lands.
     pub(super) fn submit(&self, batch: Vec<Planned>) -> Result<(), Stop> {
-        let _range = range!("wharf::tier::copy");
-        let copy = |it: &Planned| Copy {
-            destination: it.target.address,
-            source: it.source.address,
-            size: it.size,
-        };
+        let _range = range!("wharf::tier::copy", batch.iter().map(|it| it.size).sum());
+        let copy =
+            |it: &Planned| Copy { destination: it.target.address, source: it.source.address, size: it.size };
         let copies: Vec<_> = batch.iter().map(copy).collect();
         // SAFETY: source and target are blocks of the objects' sizes. A source is given back, and a
         // target used otherwise, only after the ticket below; a write to a source in between spoils

@@ -39,9 +39,14 @@ impl Pace {
     fn admit_at(&self, now: u64, bytes: usize) -> bool {
         let cost = bytes as u128 * 1_000_000_000 / u128::from(self.bytes_per_second);
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
-        let moved = try_update(&self.next, Relaxed, |next| {
-            if next > now { Err(()) } else { Ok(now.saturating_add(cost)) }
-        });
+        let moved =
+            try_update(
+                &self.next,
+                Relaxed,
+                |next| {
+                    if next > now { Err(()) } else { Ok(now.saturating_add(cost)) }
+                },
+            );
         moved.is_ok()
     }
 }

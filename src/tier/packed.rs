@@ -160,3 +160,81 @@ unsafe impl<R: MemoryResource> MemoryResource for Packed<R> {
 const BUSY: u32 = u32::MAX;
 /// The granule could not be decommitted.
 const LOST: u32 = u32::MAX - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::UnbackedResource;
+
+    const GRANULE: usize = 2 << 20;
+    const UNIT: usize = 64 << 10;
+
+    fn packed(limit: usize) -> Packed<UnbackedResource> {
+        Packed::new(UnbackedResource::new(8 * GRANULE).unwrap(), UNIT, limit)
+    }
+
+    fn commit(packed: &Packed<UnbackedResource>, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: the tests commit no unit twice.
+        unsafe { packed.commit(offset, len) }
+    }
+
+    fn decommit(packed: &Packed<UnbackedResource>, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: the tests decommit what they have committed.
+        unsafe { packed.decommit(offset, len) }
+    }
+
+    #[test]
+    fn a_granule_lasts_as_long_as_a_range_in_it() {
+        let packed = packed(3 * GRANULE);
+        commit(&packed, 0, UNIT).unwrap();
+        commit(&packed, UNIT, GRANULE).unwrap();
+        assert_eq!(packed.upstream.committed(), 2 * GRANULE);
+        decommit(&packed, 0, UNIT).unwrap();
+        assert_eq!(packed.upstream.committed(), 2 * GRANULE);
+        decommit(&packed, UNIT, GRANULE).unwrap();
+        assert_eq!(packed.upstream.committed(), 0);
+    }
+
+    #[test]
+    fn the_limit_holds_and_a_commit_that_fails_takes_nothing() {
+        let packed = packed(2 * GRANULE);
+        commit(&packed, 0, UNIT).unwrap();
+        let error = commit(&packed, UNIT, 2 * GRANULE).unwrap_err();
+        assert_eq!(error.code(), Some(CudaError::OUT_OF_MEMORY));
+        assert_eq!(packed.upstream.committed(), GRANULE);
+        packed.upstream.commits().fail_one_in(1);
+        assert!(commit(&packed, GRANULE, UNIT).is_err());
+        packed.upstream.commits().fail_one_in(0);
+        commit(&packed, GRANULE, UNIT).unwrap();
+        assert_eq!(packed.upstream.committed(), 2 * GRANULE);
+    }
+
+    #[test]
+    fn a_granule_that_is_lost_stays_out_of_use() {
+        let packed = packed(2 * GRANULE);
+        commit(&packed, 0, UNIT).unwrap();
+        packed.upstream.decommits().fail_one_in(1);
+        assert!(decommit(&packed, 0, UNIT).is_err());
+        packed.upstream.decommits().fail_one_in(0);
+        assert!(commit(&packed, UNIT, UNIT).is_err());
+        commit(&packed, GRANULE, UNIT).unwrap();
+    }
+
+    #[test]
+    fn threads_share_granules() {
+        let packed = packed(8 * GRANULE);
+        thread::scope(|scope| {
+            for lane in 0..4 {
+                let packed = &packed;
+                scope.spawn(move || {
+                    for round in 0..500 {
+                        let at = (round % 7 * GRANULE) + lane * UNIT;
+                        commit(packed, at, UNIT).unwrap();
+                        decommit(packed, at, UNIT).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(packed.upstream.committed(), 0);
+    }
+}

@@ -70,7 +70,8 @@ impl<'a> Pin<'a> {
     /// * [`TierError::Length`]: the slice has another length than the object.
     /// * [`TierError::Driver`]: the driver refused the copy, or earlier work of the stream failed.
     pub fn copy_to_slice(&self, bytes: &mut [u8]) -> Result<(), TierError> {
-        let copy = self.copy(bytes.as_mut_ptr().expose_provenance() as u64, self.place.address, bytes.len())?;
+        let copy =
+            self.copy(bytes.as_mut_ptr().expose_provenance() as u64, self.place.address, bytes.len())?;
         // SAFETY: the slice is borrowed until the stream is synchronised, below; the object stays where
         // it is as long as this guard.
         unsafe { self.stream.copy_batch(&[copy]) }?;

@@ -37,7 +37,7 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    pub(super) fn new<R: Reach + Debug + 'static>(resource: R, limit: usize) -> Result<Self, PoolError> {
+    pub(super) fn new<R: Shelved + Debug + 'static>(resource: R, limit: usize) -> Result<Self, PoolError> {
         let granularity = resource.granularity();
         // Threads keep nothing to themselves: what one frees, another waits for.
         let options = PoolOptions::default().thread_cache_bytes(0).granule(granularity);
@@ -131,7 +131,7 @@ trait Blocks: Debug + Send + Sync {
     fn attract(&self, address: u64, len: usize, to_device: bool, stream: &Stream) -> Result<(), Error>;
 }
 
-impl<R: Reach + Debug + 'static> Blocks for SlabPool<R> {
+impl<R: Shelved + Debug + 'static> Blocks for SlabPool<R> {
     fn take(&self, size: usize) -> Result<u64, AllocError> {
         let block = if size > self.upstream().slabs_up_to() {
             self.alloc_run(size)?
@@ -154,7 +154,7 @@ impl<R: Reach + Debug + 'static> Blocks for SlabPool<R> {
     }
 
     fn device_address(&self, address: u64, len: usize) -> Option<u64> {
-        self.upstream().reach(offset(self.upstream(), address), len)
+        MemoryResource::device_address(self.upstream(), offset(self.upstream(), address), len)
     }
 
     fn trim(&self) {
@@ -167,10 +167,7 @@ impl<R: Reach + Debug + 'static> Blocks for SlabPool<R> {
 }
 
 /// What tiers ask of a resource beyond memory.
-pub(super) trait Reach: MemoryResource {
-    /// Where the device sees a range.
-    fn reach(&self, offset: usize, len: usize) -> Option<u64>;
-
+pub(super) trait Shelved: MemoryResource {
     /// Up to which size blocks share slabs with others of their class, in bytes.
     fn slabs_up_to(&self) -> usize {
         usize::MAX
@@ -183,33 +180,17 @@ pub(super) trait Reach: MemoryResource {
     }
 }
 
-impl Reach for PinnedMemoryResource {
-    fn reach(&self, offset: usize, len: usize) -> Option<u64> {
-        self.device_address(offset, len)
-    }
-}
+impl Shelved for PinnedMemoryResource {}
 
-impl Reach for FileMappedMemoryResource {
-    fn reach(&self, offset: usize, len: usize) -> Option<u64> {
-        self.device_address(offset, len)
-    }
-}
+impl Shelved for FileMappedMemoryResource {}
 
-impl<R: MemoryResource> Reach for Packed<R> {
-    fn reach(&self, offset: usize, _: usize) -> Option<u64> {
-        Some(self.base() + offset as u64)
-    }
-
+impl<R: MemoryResource> Shelved for Packed<R> {
     fn slabs_up_to(&self) -> usize {
         self.granularity()
     }
 }
 
-impl Reach for ManagedMemoryResource {
-    fn reach(&self, offset: usize, len: usize) -> Option<u64> {
-        self.device_address(offset, len)
-    }
-
+impl Shelved for ManagedMemoryResource {
     fn attract(&self, offset: usize, len: usize, to_device: bool, stream: &Stream) -> Result<(), Error> {
         let device = Location::Device(self.context().device());
         let place = if to_device { device } else { Location::Host };

@@ -124,7 +124,8 @@ fn a_full_tier_sends_the_coldest_away(driver: &Driver) {
 fn what_is_held_stays(driver: &Driver) {
     let rig = Rig::new(driver);
     let objects: Vec<_> = (0..3).map(|seed| rig.object(seed, 3 * MIB / 2)).collect();
-    let held: Vec<_> = objects[..2].iter().map(|object| object.pin(Tier::Device, &rig.stream).unwrap()).collect();
+    let held: Vec<_> =
+        objects[..2].iter().map(|object| object.pin(Tier::Device, &rig.stream).unwrap()).collect();
     let refused = objects[2].try_pin(Tier::Device, &rig.stream).unwrap_err();
     assert_eq!(refused, busy(Obstacle::Full(Tier::Device)));
     assert_eq!(objects[0].try_pin(Tier::Pinned, &rig.stream).unwrap_err(), busy(Obstacle::Held));

@@ -1,7 +1,9 @@
 //! Tiers whose copies fail: nothing is lost, nothing stale is seen, and who asked is told.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use softcuda::Schedule;
 use wharf::tier::{Tier, TierError, TieredObject, TieredPool};
 use wharf::{CudaError, Driver, Error, Stream};
 
@@ -13,6 +15,10 @@ use crate::tier::MIB;
 const COPIES: [&str; 2] = ["cuMemcpyAsync", "cuMemcpyBatchAsync"];
 const CODE: CudaError = CudaError::NOT_PERMITTED;
 const COUNT: usize = 20;
+
+/// Pinned memory for all objects, and for some.
+const ALL: usize = 16 * MIB;
+const SOME: usize = 6 * MIB;
 
 /// The first object is so large that three others have to leave for it at once.
 fn size(index: usize) -> usize {
@@ -27,16 +33,19 @@ struct World<'a> {
     objects: Vec<TieredObject>,
     seeds: Vec<u8>,
     errors: u64,
+    /// Faults that met a read of the test's own.
+    refused: Cell<u64>,
 }
 
 impl<'a> World<'a> {
-    fn new(driver: &Driver, machine: &'a Simulator) -> Self {
+    fn new(driver: &Driver, machine: &'a Simulator, pinned: usize) -> Self {
         let context = context_of(driver);
         let stream = Stream::new(&context).unwrap();
-        let builder = TieredPool::builder(&context).device(2 * MIB).pinned(10 * MIB);
+        let builder = TieredPool::builder(&context).device(2 * MIB).pinned(pinned);
         let pool = builder.file(memory_file(), 64 * MIB).build().unwrap();
         let objects = (0..COUNT).map(|index| pool.alloc(size(index), Tier::Pinned).unwrap()).collect();
-        let mut world = Self { machine, stream, pool, objects, seeds: vec![0; COUNT], errors: 0 };
+        let mut world =
+            Self { machine, stream, pool, objects, seeds: vec![0; COUNT], errors: 0, refused: Cell::new(0) };
         (0..COUNT).for_each(|index| world.write(index, u8::try_from(index).unwrap()));
         world
     }
@@ -84,8 +93,10 @@ impl<'a> World<'a> {
         for (object, seed) in self.objects.iter().zip(&self.seeds) {
             let held = object.pin_here(&self.stream).unwrap();
             let mut bytes = vec![0; object.size()];
-            let read = (0..5).find_map(|_| held.copy_to_slice(&mut bytes).ok());
-            assert!(read.is_some());
+            while held.copy_to_slice(&mut bytes).is_err() {
+                self.refused.set(self.refused.get() + 1);
+                assert!(self.refused.get() < 1000);
+            }
             assert!(*seed == 0 || bytes == pattern(*seed, object.size()), "{object:?} is not {seed}");
         }
     }
@@ -111,16 +122,17 @@ impl<'a> World<'a> {
     }
 }
 
-fn on_world(body: impl FnOnce(World<'_>)) {
-    let machine = Arc::new(Simulator::new(Config::default()));
-    on_machine(&machine, |driver| body(World::new(driver, &machine)));
+/// A world in which work runs at once, so that it copies the same each time.
+fn on_world(pinned: usize, body: impl FnOnce(World<'_>)) {
+    let machine = Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
+    on_machine(&machine, |driver| body(World::new(driver, &machine, pinned)));
     assert_eq!(machine.leaks(), Vec::<String>::new());
 }
 
 #[test]
 fn each_copy_may_fail_in_turn() {
     let mut counts = [0; 2];
-    on_world(|mut world| {
+    on_world(ALL, |mut world| {
         let before = world.copies();
         world.work();
         let after = world.copies();
@@ -132,27 +144,26 @@ fn each_copy_may_fail_in_turn() {
     let mut told = 0;
     for (call, count) in COPIES.into_iter().zip(counts) {
         for nth in 1..=count {
-            on_world(|mut world| {
+            on_world(ALL, |mut world| {
                 world.machine.fail(call, nth, CODE);
                 world.work();
-                // How moves are batched may differ from run to run; what failed was told, at most once.
-                assert!(world.errors <= 1 && world.pool.stats().failed <= 8);
+                assert_eq!(world.errors + world.refused.get(), 1, "{call} {nth}");
                 told += world.errors;
             });
         }
     }
-    assert!(told + 10 >= counts.iter().sum::<u64>(), "{told} of {counts:?}");
+    assert!(told > 60, "{told} of {counts:?} met calls, the others the reads at the end");
 }
 
 #[test]
 fn copies_may_fail_at_random() {
-    on_world(|mut world| {
+    on_world(SOME, |mut world| {
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for _ in 0..3000 {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            if random % 100 == 0 {
+            if random.is_multiple_of(100) {
                 world.machine.fail(COPIES[usize::from(random >> 8 & 1 == 0)], 1, CODE);
             }
             let index = usize::try_from(random >> 16).unwrap() % COUNT;

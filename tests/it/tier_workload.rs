@@ -5,6 +5,7 @@
 //! writes. Three threads take them from one list, so that the order is that of the list but for the last
 //! few.
 #![expect(clippy::print_stdout, unsafe_code, reason = "prints figures; copies past the tiers")]
+#![expect(clippy::cast_possible_truncation, reason = "random numbers in small ranges")]
 
 use std::collections::VecDeque;
 use std::env;
