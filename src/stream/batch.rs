@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// A copy between two addresses that the driver knows, on the host or a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copy {
+pub struct Transfer {
     /// Where the bytes go.
     pub destination: CUdeviceptr,
     /// Where they come from.
@@ -42,7 +42,7 @@ impl Stream {
     /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
     #[doc(alias = "cuMemcpyBatchAsync")]
     #[doc(alias = "cuMemcpyAsync")]
-    pub unsafe fn copy_batch(&self, copies: &[Copy]) -> Result<(), Error> {
+    pub unsafe fn copy_batch(&self, copies: &[Transfer]) -> Result<(), Error> {
         let api = self.context.driver().api();
         let has_batches =
             api.memcpy_batch_async_v13000.is_available() || api.memcpy_batch_async.is_available();
@@ -51,7 +51,7 @@ impl Stream {
             return unsafe { self.copy_at_once(copies) };
         }
         let _scope = self.context.enter()?;
-        copies.iter().try_for_each(|&Copy { destination, source, size }| {
+        copies.iter().try_for_each(|&Transfer { destination, source, size }| {
             // SAFETY: the caller's promise; the stream is alive.
             unsafe { api.memcpy_async.call(destination, source, size, self.as_raw()) }
         })
@@ -62,7 +62,7 @@ impl Stream {
     /// # Safety
     ///
     /// As [`copy_batch`](Self::copy_batch).
-    unsafe fn copy_at_once(&self, copies: &[Copy]) -> Result<(), Error> {
+    unsafe fn copy_at_once(&self, copies: &[Transfer]) -> Result<(), Error> {
         let _scope = self.context.enter()?;
         let api = self.context.driver().api();
         let mut to: Vec<_> = copies.iter().map(|copy| copy.destination).collect();

@@ -25,7 +25,7 @@ use std::sync::OnceLock;
 use wharf_sys::bindings::{CUevent_wait_flags, CUstream, CUstream_flags, CUstream_st, CUstreamCaptureStatus};
 use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
-pub use batch::Copy;
+pub use batch::Transfer;
 pub(crate) use callback::run_host_function;
 
 use crate::driver::{Context, Event, ready};

@@ -13,7 +13,7 @@ use super::record::Record;
 use super::shelf::Place;
 use crate::lockfree::tier_state::{FILE, Outcome, TierState};
 use crate::profile::range;
-use crate::stream::Copy;
+use crate::stream::Transfer;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Ticket;
 
@@ -97,8 +97,11 @@ impl Core {
     /// Submits the copies of moves. After an error none of them lands.
     pub(super) fn submit(&self, batch: Vec<Planned>) -> Result<(), Stop> {
         let _range = range!("wharf::tier::copy", batch.iter().map(|it| it.size).sum());
-        let copy =
-            |it: &Planned| Copy { destination: it.target.address, source: it.source.address, size: it.size };
+        let copy = |it: &Planned| Transfer {
+            destination: it.target.address,
+            source: it.source.address,
+            size: it.size,
+        };
         let copies: Vec<_> = batch.iter().map(copy).collect();
         // SAFETY: source and target are blocks of the objects' sizes. A source is given back, and a
         // target used otherwise, only after the ticket below; a write to a source in between spoils

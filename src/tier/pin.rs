@@ -11,7 +11,7 @@ use super::shelf::Place;
 use super::{Tier, TierError};
 use crate::error::Error;
 use crate::lockfree::tier_state::TierState;
-use crate::stream::{Copy, Stream};
+use crate::stream::{Stream, Transfer};
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// An object held in a tier, for work on one stream that reads it.
@@ -79,10 +79,10 @@ impl<'a> Pin<'a> {
     }
 
     /// A copy of the whole object.
-    fn copy(&self, destination: u64, source: u64, size: usize) -> Result<Copy, TierError> {
+    fn copy(&self, destination: u64, source: u64, size: usize) -> Result<Transfer, TierError> {
         let object = self.size();
         if size == object {
-            Ok(Copy { destination, source, size })
+            Ok(Transfer { destination, source, size })
         } else {
             Err(TierError::Length { slice: size, object })
         }

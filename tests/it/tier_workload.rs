@@ -217,12 +217,12 @@ impl Bench {
                         let held = place.pin_mut(Tier::Device, &stream).unwrap();
                         let (to, from) = (held.address(), bytes.as_ptr().addr() as u64);
                         let size = bytes.len();
-                        let copies = [wharf::stream::Copy { destination: to, source: from, size }];
+                        let copies = [wharf::stream::Transfer { destination: to, source: from, size }];
                         // SAFETY: the place is as long as the longest object, and held; the bytes live
                         // longer than the synchronised stream.
                         unsafe { stream.copy_batch(&copies) }.unwrap();
                         let back = read.as_mut_ptr().addr() as u64;
-                        let copies = [wharf::stream::Copy { destination: back, source: to, size }];
+                        let copies = [wharf::stream::Transfer { destination: back, source: to, size }];
                         // SAFETY: as above, and `read` is as long.
                         unsafe { stream.copy_batch(&copies) }.unwrap();
                         stream.synchronize().unwrap();
