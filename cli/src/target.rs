@@ -1,10 +1,7 @@
 //! The driver that a command works on.
 #![expect(unsafe_code, reason = "takes the software driver's functions")]
 
-use core::ptr;
-
 use softcuda::{Binding, Config, Schedule, Simulator};
-use wharf::sys::Row;
 use wharf::{Driver, LoadError};
 
 /// Which driver a person asked for.
@@ -82,15 +79,10 @@ impl Target {
         config.schedule = software.schedule.unwrap_or(config.schedule);
         config.checks.source_stable |= software.check_sources;
         let checks_sources = config.checks.source_stable;
-        let version = config.version;
         let machine = Simulator::new(config);
         let bound = machine.bind();
-        let resolve = |row: &Row| match row.version {
-            newer if newer > version => ptr::null_mut(),
-            known => softcuda::entry_point(row.name, known),
-        };
         // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-        let driver = unsafe { Driver::from_fns(resolve) }?;
+        let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
         Ok(Self { driver, instead_of, software: Some((bound, machine)), checks_sources })
     }
 }

@@ -1,7 +1,7 @@
 //! Sequences of operations on a pool, against a list of what is live.
 //!
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none slab`; no sanitizer, since the pool runs on
-//! addresses with nothing behind them.
+//! `cargo +nightly fuzz run --sanitizer none slab`, or `.ci/run fuzz` without cargo-fuzz; no
+//! sanitizer, since the pool runs on addresses with nothing behind them.
 #![no_main]
 
 #[path = "../../tests/it/slab_model/model.rs"]

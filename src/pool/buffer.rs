@@ -154,10 +154,10 @@ impl<T: Element> Buffer<T> {
     ///
     /// As [`Ticket::wait`](crate::timeline::Ticket::wait).
     pub fn wait(&self, limit: Duration) -> Result<(), WaitError> {
-        let end = Instant::now() + limit;
+        let start = Instant::now();
         for of in self.record().uses() {
             let Some(timeline) = self.core.lanes.get(of.lane).timeline() else { continue };
-            timeline.wait(of.ticket, end.saturating_duration_since(Instant::now()))?;
+            timeline.wait(of.ticket, limit.saturating_sub(start.elapsed()))?;
         }
         Ok(())
     }

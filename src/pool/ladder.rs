@@ -168,9 +168,9 @@ impl Core {
 
     /// Lets the host wait for the device, as long as the options allow.
     fn wait_and_retry(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
-        let end = Instant::now() + self.wait;
+        let start = Instant::now();
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = self.wait.saturating_sub(start.elapsed());
             if left.is_zero() {
                 return Ok(None);
             }

@@ -141,8 +141,8 @@ impl Pool {
     ///
     /// [`LeakReport`]: the live buffers.
     pub fn close(self, limit: Duration) -> Result<(), LeakReport> {
-        let end = Instant::now() + limit;
-        while let Ok(true) = self.core.wait_for_one(end.saturating_duration_since(Instant::now())) {}
+        let start = Instant::now();
+        while let Ok(true) = self.core.wait_for_one(limit.saturating_sub(start.elapsed())) {}
         self.trim(Duration::ZERO, 0);
         let mut buffers = self.blocks();
         buffers.retain(|buffer| buffer.handles > 0);

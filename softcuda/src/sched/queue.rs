@@ -65,7 +65,8 @@ impl Queue {
         let seed = if let Schedule::Random(seed) = schedule { seed } else { 0 };
         Self {
             schedule,
-            grace,
+            // A deadline must be a time that the clock can tell.
+            grace: grace.min(LONGEST_GRACE),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d,
             next: 1,
             ops: BTreeMap::new(),
@@ -287,3 +288,5 @@ impl Queue {
         usize::try_from(high).unwrap_or(0) % limit.max(1)
     }
 }
+
+const LONGEST_GRACE: Duration = Duration::from_secs(1 << 32);

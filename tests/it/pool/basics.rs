@@ -24,6 +24,7 @@ on_each_driver!(
     pieces_keep_the_block,
     bare_handles_are_taken_back_once,
     the_host_waits_for_the_device,
+    a_wait_may_be_without_limit,
     sizes_are_checked,
     buffers_outlive_their_pool,
     a_closed_pool_names_what_is_alive,
@@ -49,6 +50,20 @@ fn bytes_arrive(driver: &Driver) {
         assert_eq!(back[..data.len()], data);
         assert!(format!("{second:?}").contains("10005 x i64"));
     }
+}
+
+fn a_wait_may_be_without_limit(driver: &Driver) {
+    let context = context(driver);
+    let [stream] = streams(&context);
+    let pool =
+        builder().wait(Duration::MAX).build(ManagedMemoryResource::new(&context, SPAN).unwrap()).unwrap();
+    let mut bytes: Buffer<u8> = pool.alloc(1000, &stream).unwrap();
+    bytes.fill(1, &stream).unwrap();
+    bytes.wait(Duration::MAX).unwrap();
+    assert_eq!(bytes.host_mut(Duration::MAX).unwrap(), [1; 1000]);
+    stream.ticket().unwrap().wait(Duration::MAX).unwrap();
+    drop(bytes);
+    pool.close(Duration::MAX).unwrap();
 }
 
 fn fills_repeat_every_size(driver: &Driver) {
