@@ -67,6 +67,9 @@ fn tickets_marker_beside_use() {
         rig.reuse_if_complete(0, ticket);
         marker.join().unwrap();
         device.join().unwrap();
+        rig.run();
+        let is_marked = rig.tickets.is_marked(ticket);
+        assert_eq!(is_marked, rig.reuse_if_complete(0, ticket), "who is marked needs no other marker");
         rig.mark();
         rig.run();
         assert!(rig.tickets.is_marked(ticket));
