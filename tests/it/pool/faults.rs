@@ -2,6 +2,9 @@
 //! A device that is lost: every wait ends with the driver's error, and nothing is used again. A forked
 //! child is refused.
 
+use std::cell::RefCell;
+use std::env;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +13,7 @@ use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, HostError, Pool};
 use wharf::slab::AllocError;
 use wharf::timeline::WaitError;
-use wharf::{CudaError, DeviceAttribute, Driver, Error};
+use wharf::{CudaError, DeviceAttribute, Driver, Error, Stream};
 
 use super::{BLOCK, LONG, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
@@ -90,6 +93,36 @@ fn every_wait_ends_with_the_drivers_error() {
 #[test]
 fn every_wait_ends_where_markers_are_events() {
     all_waits_end(vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)]);
+}
+
+/// In a process of its own, this test again: a thread that ends, and then the process, with a pool, a
+/// buffer in use and a stream of a lost device.
+#[test]
+fn a_process_ends_after_a_fault() {
+    const CHILD: &str = "WHARF_TEST_LOSES_DEVICE";
+    thread_local! {
+        static KEPT: RefCell<Option<(Pool, Buffer<u8>, Stream)>> = const { RefCell::new(None) };
+    }
+    if env::var_os(CHILD).is_none() {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "pool::faults::a_process_ends_after_a_fault"]).env(CHILD, "1");
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let machine = Arc::new(Simulator::new(Config::default()));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let [stream] = streams(&context);
+        let pool = device_pool(&context);
+        let held = gate(&stream);
+        let buffer: Buffer<u8> = pool.alloc(5000, &stream).unwrap();
+        buffer.fill(1, &stream).unwrap();
+        machine.fault_devices(LOST);
+        drop(held);
+        assert!(matches!(buffer.wait(LONG), Err(WaitError::Driver(error)) if is_lost(error)));
+        KEPT.set(Some((pool, buffer, stream)));
+    });
 }
 
 /// One call of a name after another fails: what is an error is one, and nothing is used too early.
