@@ -16,6 +16,6 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     println!("{threads} threads, {seconds} s: no overlap, no loss, the limit held");
     let run::Outcome { blocks, passed_on, exhausted, failed, commits } = outcome;
     println!("{blocks} blocks allocated and freed, {passed_on} by another thread");
-    println!("{exhausted} refused at the limit, {failed} by failed commits; {commits} commits and decommits");
+    println!("{exhausted} refused at the limit; {commits} commits and decommits, {failed} commits failed");
     Ok(())
 }
