@@ -96,6 +96,7 @@ impl Patience {
     pub fn wait_for_quiet(&mut self) {
         let start = Instant::now();
         while start.elapsed() < self.left && !quiet() {
+            // allow-sleep: what is waited for is that nothing computes, this included.
             thread::sleep(Duration::from_millis(20));
         }
         self.left = self.left.saturating_sub(start.elapsed());
@@ -105,6 +106,7 @@ impl Patience {
 /// Whether this task is the only runnable one, three times in a row.
 fn quiet() -> bool {
     (0..3).all(|_| {
+        // allow-sleep: three looks at different times.
         thread::sleep(Duration::from_millis(1));
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let runnable = load.split_whitespace().nth(3).and_then(|tasks| tasks.split('/').next());

@@ -189,6 +189,7 @@ fn pause(rounds: u32, left: Duration) {
     match rounds {
         0..SPINS => hint::spin_loop(),
         SPINS..YIELDS => thread::yield_now(),
+        // allow-sleep: the device writes a word and wakes nobody.
         _ => thread::sleep(NAP.min(left)),
     }
 }

@@ -74,6 +74,7 @@ impl<'a> Consumer<'a> {
                 return Ok(false);
             }
             tries += 1;
+            // allow-sleep: waiting in the driver would not hear a request to stop.
             if tries < EAGER { thread::yield_now() } else { thread::sleep(SLICE / 1000) }
         }
         self.retire(lane);

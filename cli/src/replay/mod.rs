@@ -227,6 +227,7 @@ fn sleep_until(moment: Instant, stop: &AtomicBool) {
         if stop.load(Ordering::Relaxed) {
             return;
         }
+        // allow-sleep: a replay in real time begins a step at its time, not before.
         std::thread::sleep(left.min(SLICE));
     }
 }

@@ -1,17 +1,14 @@
 //! One thread, and what a buffer promises.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use wharf::memory::{ManagedMemoryResource, MemoryKind};
-use wharf::pool::{
-    Buffer, BufferPool, BufferSpec, BufferState, DType, F16, HostError, Pool, RawBuffer, RawError, SimplePool,
-};
+use wharf::pool::{Buffer, BufferPool, BufferSpec, BufferState, DType, F16, HostError, RawBuffer, RawError};
 use wharf::slab::AllocError;
-use wharf::{CudaError, DeviceAttribute, Driver, Stream};
+use wharf::{CudaError, Driver, Stream};
 
 use super::{LONG, SHORT, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
-use crate::backend::{Config, Simulator, on_each_driver, on_machine};
+use crate::backend::on_each_driver;
 
 on_each_driver!(
     bytes_arrive,
@@ -30,8 +27,6 @@ on_each_driver!(
     a_closed_pool_names_what_is_alive,
     every_state_is_seen,
     specs_choose_their_pool,
-    a_simple_pool_holds_so_many,
-    a_simple_pool_gives_up_the_oldest_that_is_complete,
 );
 
 fn bytes_arrive(driver: &Driver) {
@@ -356,106 +351,4 @@ fn specs_choose_their_pool(driver: &Driver) {
     let buffer = other.release(buffer).unwrap_err().0;
     pool.release(buffer).unwrap();
     pool.clear();
-}
-
-fn simple(driver: &Driver, max_buffers: usize) -> (SimplePool, [Stream; 2]) {
-    let context = context(driver);
-    let resource = wharf::memory::DeviceMemoryResource::new(&context, SPAN).unwrap();
-    (SimplePool::new(resource, max_buffers).unwrap(), streams(&context))
-}
-
-fn bytes(len: usize) -> BufferSpec {
-    BufferSpec::new(&[len], DType::U8, MemoryKind::Device).unwrap()
-}
-
-fn a_simple_pool_holds_so_many(driver: &Driver) {
-    let (pool, [stream, _]) = simple(driver, 3);
-    let held: Vec<_> = (1..=3).map(|n| pool.allocate(&bytes(n * 1000), &stream).unwrap()).collect();
-    let error = pool.allocate(&bytes(1000), &stream).unwrap_err();
-    assert!(error.to_string().contains("3 blocks"), "{error}");
-    drop(held);
-    let first = pool.allocate(&bytes(1000), &stream).unwrap();
-    assert_eq!(first.info().generation, 2);
-    let held: Vec<_> = (0..2).map(|_| pool.allocate(&bytes(50_000), &stream).unwrap()).collect();
-    assert!(pool.allocate(&bytes(1), &stream).is_err());
-    drop((first, held));
-}
-
-fn a_simple_pool_gives_up_the_oldest_that_is_complete(driver: &Driver) {
-    let (pool, [stream, other]) = simple(driver, 3);
-    let held = gate(&stream);
-    let busy = pool.allocate(&bytes(1000), &stream).unwrap();
-    busy.fill(1, &stream).unwrap();
-    let (older, newer) =
-        (pool.allocate(&bytes(2000), &other).unwrap(), pool.allocate(&bytes(3000), &other).unwrap());
-    let addresses = [&busy, &older, &newer].map(|buffer| buffer.info().address);
-    pool.release(busy).unwrap();
-    pool.release(older).unwrap();
-    pool.release(newer).unwrap();
-    let large = pool.allocate(&bytes(100_000), &other).unwrap();
-    let left: Vec<u64> = pool.pool().blocks().iter().map(|block| block.address).collect();
-    assert!(left.contains(&addresses[0]) && !left.contains(&addresses[1]) && left.contains(&addresses[2]));
-    let larger = pool.allocate(&bytes(200_000), &other).unwrap();
-    assert!(pool.allocate(&bytes(300_000), &other).is_err(), "the device reads the last one");
-    drop((large, larger, held));
-}
-
-#[test]
-fn the_steady_state_asks_the_driver_nothing() {
-    let without = vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)];
-    for attributes in [Vec::new(), without] {
-        let machine = Arc::new(Simulator::new(Config { attributes, ..Config::default() }));
-        on_machine(&machine, |driver| {
-            let context = context(driver);
-            let _scope = context.enter().unwrap();
-            let [one, two] = streams(&context);
-            let pool = device_pool(&context);
-            let round = |size| {
-                for stream in [&one, &two] {
-                    let buffers: Vec<Buffer<u8>> =
-                        (0..4).map(|_| pool.alloc(size, stream).unwrap()).collect();
-                    buffers.iter().for_each(|buffer| buffer.record_use(stream).unwrap());
-                }
-            };
-            let sizes = [100, 5000, 70_000, 3 << 20];
-            sizes.into_iter().for_each(round);
-            let before = machine.all_calls();
-            (0..100).for_each(|_| sizes.into_iter().for_each(round));
-            assert_eq!(machine.all_calls(), before);
-        });
-    }
-}
-
-#[test]
-fn both_kinds_of_markers_give_the_same_memory() {
-    let addresses = |attributes: Vec<_>| {
-        let machine = Arc::new(Simulator::new(Config { attributes, ..Config::default() }));
-        on_machine(&machine, |driver| {
-            let context = context(driver);
-            let [one, two] = streams(&context);
-            let pool = device_pool(&context);
-            let base = pool.alloc::<u8>(1, &one).unwrap().info().address;
-            let mut seen = Vec::new();
-            for round in 0..50_usize {
-                let (user, other) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
-                let buffer: Buffer<u8> = pool.alloc(1000 * (1 + round % 7), user).unwrap();
-                buffer.fill(1, user).unwrap();
-                buffer.fill(2, other).unwrap();
-                seen.push(buffer.info().address - base);
-                drop(buffer);
-                one.synchronize().unwrap();
-                two.synchronize().unwrap();
-                // Marks, then asks.
-                pool.trim(Duration::MAX, usize::MAX);
-                one.synchronize().unwrap();
-                two.synchronize().unwrap();
-                pool.trim(Duration::MAX, usize::MAX);
-            }
-            let words = machine.calls("cuStreamWriteValue64") > 0;
-            (seen, words, Pool::stats(&pool).blocks_drained)
-        })
-    };
-    let words = addresses(Vec::new());
-    let events = addresses(vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)]);
-    assert_eq!((&words.0, words.2), (&events.0, events.2));
 }

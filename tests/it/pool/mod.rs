@@ -4,7 +4,9 @@ mod basics;
 mod capture;
 mod faults;
 mod limits;
+mod markers;
 mod peers;
+mod simple;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
