@@ -80,16 +80,34 @@ fn bitmap_last_index() {
 }
 
 /// A taker with a reservation needs no hint: a giver may have set the bit and not yet the hint.
+/// Not in the first word, where no hint is looked at.
 #[test]
 fn bitmap_reserved_needs_no_hint() {
     model("bitmap_reserved_needs_no_hint", || {
-        let maps = Arc::new(Bitmaps::new(1, 2));
+        let maps = Arc::new(Bitmaps::new(1, 66));
         let other = maps.clone();
         // The bit is there before the reservation is counted; the hint may come any time.
-        let giver = thread::spawn(move || other.get(0).give(Bits::one(0)).unwrap());
-        let bit_is_set = maps.get(0).is_free(0);
-        let taken = maps.get(0).take_reserved(0, 1);
+        let giver = thread::spawn(move || other.get(0).give(Bits::one(65)).unwrap());
+        let bit_is_set = maps.get(0).is_free(65);
+        let taken = maps.get(0).take_reserved(1);
         assert!(taken.is_some() || !bit_is_set);
         giver.join().unwrap();
+    });
+}
+
+/// Who looks through a set takes a hint out that nothing stands behind, while an index comes back there.
+#[test]
+fn bitmap_set_is_never_lost() {
+    model("bitmap_set_is_never_lost", || {
+        let maps = Arc::new(Bitmaps::new(1, 66));
+        // Leaves the hint of a word without an index.
+        maps.get(0).insert(65);
+        maps.get(0).remove(65);
+        let other = maps.clone();
+        let inserter = thread::spawn(move || other.get(0).insert(65));
+        let early = maps.get(0).next(0);
+        assert!(early.is_none_or(|index| index == 65));
+        inserter.join().unwrap();
+        assert_eq!(maps.get(0).next(0), Some(65));
     });
 }

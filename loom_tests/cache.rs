@@ -6,17 +6,20 @@ use crate::slab::magazine::Cache;
 use crate::slab::store::Store;
 use loom::thread;
 
-/// Four blocks a granule; cached in the models, two a magazine.
+/// Four blocks a granule, two a magazine, large in the models: of these a cache keeps the lowest.
 const QUARTER: usize = 1024;
+
+/// Eight blocks a granule, three a magazine, small: of these a cache keeps the newest.
+const EIGHTH: usize = 512;
 
 fn cache() -> Cache {
     let cache = Cache::new();
-    cache.configure(1 << 20);
+    cache.configure(6 << 10);
     cache
 }
 
-fn alloc(cache: &Cache, store: &Store<Upstream>) -> Option<u64> {
-    let class = class(QUARTER);
+fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<u64> {
+    let class = class(size);
     let address = match cache.magazines[class.index()].pop() {
         Some(address) => address,
         None => cache.refill(store, class).ok()?.0,
@@ -25,34 +28,41 @@ fn alloc(cache: &Cache, store: &Store<Upstream>) -> Option<u64> {
     Some(address)
 }
 
-fn free(cache: &Cache, store: &Store<Upstream>, address: u64) {
-    let class = class(QUARTER);
+fn free(cache: &Cache, store: &Store<Upstream>, size: usize, address: u64) {
+    let class = class(size);
     own(store, class, usize::try_from(address).unwrap());
     if !cache.magazines[class.index()].push(address) {
         cache.spill(store, class, address);
     }
 }
 
-/// One thread's magazine overflows while another's is filled.
+/// One thread's magazine overflows by two blocks while another's is filled.
+fn spill_against_refill(size: usize, blocks: usize) {
+    let store = store(1, 1);
+    let mine = cache();
+    let blocks: Vec<_> = (0..blocks).map(|_| alloc(&mine, &store, size).unwrap()).collect();
+    let other = store.clone();
+    let thread = thread::spawn(move || {
+        let theirs = cache();
+        if let Some(block) = alloc(&theirs, &other, size) {
+            free(&theirs, &other, size, block);
+        }
+        theirs.drain(&other);
+    });
+    blocks.into_iter().for_each(|block| free(&mine, &store, size, block));
+    mine.drain(&store);
+    thread.join().unwrap();
+    assert_clean(&store);
+}
+
 #[test]
 fn cache_spill_against_refill() {
-    model("cache_spill_against_refill", || {
-        let store = store(1, 1);
-        let mine = cache();
-        let blocks = [(); 4].map(|()| alloc(&mine, &store).unwrap());
-        let other = store.clone();
-        let thread = thread::spawn(move || {
-            let theirs = cache();
-            if let Some(block) = alloc(&theirs, &other) {
-                free(&theirs, &other, block);
-            }
-            theirs.drain(&other);
-        });
-        blocks.into_iter().for_each(|block| free(&mine, &store, block));
-        mine.drain(&store);
-        thread.join().unwrap();
-        assert_clean(&store);
-    });
+    model("cache_spill_against_refill", || spill_against_refill(QUARTER, 4));
+}
+
+#[test]
+fn cache_spill_of_small_blocks() {
+    model("cache_spill_of_small_blocks", || spill_against_refill(EIGHTH, 5));
 }
 
 /// A thread that ends gives its blocks back while another wants one.
@@ -63,13 +73,13 @@ fn cache_exit_against_alloc() {
         let other = store.clone();
         let thread = thread::spawn(move || {
             let theirs = cache();
-            let blocks = [(); 2].map(|()| alloc(&theirs, &other));
-            blocks.into_iter().flatten().for_each(|block| free(&theirs, &other, block));
+            let blocks = [(); 2].map(|()| alloc(&theirs, &other, QUARTER));
+            blocks.into_iter().flatten().for_each(|block| free(&theirs, &other, QUARTER, block));
             theirs.drain(&other);
         });
         let mine = cache();
-        let block = alloc(&mine, &store).unwrap();
-        free(&mine, &store, block);
+        let block = alloc(&mine, &store, QUARTER).unwrap();
+        free(&mine, &store, QUARTER, block);
         mine.drain(&store);
         thread.join().unwrap();
         assert_clean(&store);

@@ -36,7 +36,7 @@ impl Run {
         let count = self.state.reserve(class, 1).ok()?;
         assert_eq!(count, 1);
         loop {
-            if let Some(bits) = self.bits.get(0).take_reserved(0, 1) {
+            if let Some(bits) = self.bits.get(0).take_reserved(1) {
                 bits.indices().for_each(|index| self.data.own(index));
                 return Some(bits);
             }

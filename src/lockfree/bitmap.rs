@@ -89,6 +89,7 @@ impl Bitmap<'_> {
     }
 
     /// Takes the lowest `want` free bits of one word.
+    #[inline]
     pub(crate) fn take_in_word(&self, word: usize, want: u32) -> Option<u64> {
         let mut seen = self.words[word].load(Relaxed);
         while seen != 0 {
@@ -149,11 +150,17 @@ impl Bitmap<'_> {
     ///
     /// Nothing is published: the caller's Release on another word does that.
     pub(crate) fn fill(&self, len: usize) {
-        for (word, bits) in self.words.iter().enumerate() {
+        self.fill_again(len, self.words.len() * WORD);
+    }
+
+    /// As [`fill`](Self::fill), where no index from `before` on is free.
+    pub(crate) fn fill_again(&self, len: usize, before: usize) {
+        let touched = len.max(before).div_ceil(WORD);
+        for (word, bits) in self.words.iter().take(touched).enumerate() {
             bits.store(low_bits(len.saturating_sub(word * WORD)), Relaxed);
         }
         let used = len.div_ceil(WORD);
-        for (span, hints) in self.summary.iter().enumerate() {
+        for (span, hints) in self.summary.iter().take(touched.div_ceil(WORD)).enumerate() {
             hints.store(low_bits(used.saturating_sub(span * WORD)), Relaxed);
         }
     }
@@ -163,11 +170,11 @@ impl Bitmap<'_> {
     ///
     /// Unlike [`take`](Self::take) this finds a bit even while the `give` that freed another bit
     /// of the same word has not yet set the hint, so a thread that stops there stops nobody.
-    pub(crate) fn take_reserved(&self, from: usize, want: u32) -> Option<Bits> {
-        self.take(from, want).or_else(|| {
-            (0..self.words.len())
-                .find_map(|word| self.take_in_word(word, want).map(|mask| Bits { word, mask }))
-        })
+    #[inline]
+    pub(crate) fn take_reserved(&self, want: u32) -> Option<Bits> {
+        let take = |word| self.take_in_word(word, want).map(|mask| Bits { word, mask });
+        // Bitmaps of up to 64 indices have no other word.
+        take(0).or_else(|| self.take(0, want)).or_else(|| (0..self.words.len()).find_map(take))
     }
 
     /// Adds `index` to a set of hints. No error if it is there.
@@ -185,13 +192,26 @@ impl Bitmap<'_> {
     }
 
     /// The lowest index in the set at or after `from`. Never wraps.
+    #[inline]
     pub(crate) fn next(&self, from: usize) -> Option<usize> {
-        let mut above = !0 << (from % WORD);
-        for (word, bits) in self.words.iter().enumerate().skip(from / WORD) {
-            // Relaxed: a hint; the state it points at decides.
-            let bits = bits.load(Relaxed) & above;
-            if bits != 0 {
-                return Some(word * WORD + index_of_lowest(bits));
+        let first = from / WORD;
+        // Relaxed: a hint; the state it points at decides.
+        let bits = self.words.get(first)?.load(Relaxed) & (!0 << (from % WORD));
+        if bits != 0 {
+            return Some(first * WORD + index_of_lowest(bits));
+        }
+        let mut above = !0_u64 << (first % WORD) << 1;
+        for span in first / WORD..self.summary.len() {
+            // Relaxed: likewise; an index whose insertion is not over may be missed.
+            let mut hints = self.summary[span].load(Relaxed) & above;
+            while hints != 0 {
+                let word = span * WORD + index_of_lowest(hints);
+                let bits = self.words[word].load(Relaxed);
+                if bits != 0 {
+                    return Some(word * WORD + index_of_lowest(bits));
+                }
+                self.clear_hint(word);
+                hints &= hints - 1;
             }
             above = !0;
         }
@@ -281,7 +301,12 @@ fn index_of_lowest(bits: u64) -> usize {
 
 /// `bits` without its lowest `count` set bits.
 fn without_lowest(bits: u64, count: u32) -> u64 {
-    (0..count).fold(bits, |rest, _| rest & rest.wrapping_sub(1))
+    let (mut rest, mut count) = (bits, count);
+    while rest != 0 && count > 0 {
+        rest &= rest - 1;
+        count -= 1;
+    }
+    rest
 }
 
 /// The lowest `count` bits set, all 64 if `count` is larger.

@@ -133,7 +133,7 @@ impl SlabState {
         ((self.0 >> CLASS_SHIFT) & 0xff) as u8
     }
 
-    /// Blocks in the run, of an open one.
+    /// Blocks in the run; of one that is not open, how many it had when it last was.
     pub(crate) fn capacity(self) -> u32 {
         ((self.0 >> CAPACITY_SHIFT) & COUNT_MASK) as u32
     }
@@ -196,12 +196,12 @@ impl SlabState {
         if self.phase() != Phase::Claimed {
             return Err(Refused);
         }
-        Ok(Self::new(self.generation(), Phase::Vacant, 0, 0, 0))
+        Ok(Self::new(self.generation(), Phase::Vacant, 0, self.capacity(), 0))
     }
 
     /// The next generation, claimed.
     fn claimed(self) -> Self {
-        Self::new(self.generation().wrapping_add(1), Phase::Claimed, 0, 0, 0)
+        Self::new(self.generation().wrapping_add(1), Phase::Claimed, 0, self.capacity(), 0)
     }
 
     fn new(generation: u32, phase: Phase, class: u8, capacity: u32, free: u32) -> Self {

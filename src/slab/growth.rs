@@ -28,13 +28,10 @@ impl<R: MemoryResource> Store<R> {
     /// not grow or somebody else is growing it.
     #[cold]
     pub(crate) fn acquire(&self, class: SizeClass, want: u32) -> Result<Reserved, AllocError> {
+        let Some(shape) = self.geometry.slab(class) else {
+            return Err(self.too_large(class.block_size()));
+        };
         loop {
-            if let Some(reserved) = self.reserve(class, want, usize::MAX) {
-                return Ok(reserved);
-            }
-            let Some(shape) = self.geometry.slab(class) else {
-                return Err(self.too_large(class.block_size()));
-            };
             if let Some(_turn) = self.growing[class.index()].take() {
                 return self.grow(class, shape, want);
             }
@@ -42,6 +39,9 @@ impl<R: MemoryResource> Store<R> {
                 return Ok(reserved);
             }
             thread::yield_now();
+            if let Some(reserved) = self.reserve(class, want, usize::MAX) {
+                return Ok(reserved);
+            }
         }
     }
 

@@ -15,7 +15,7 @@
 //! | all else | the cache's one owner | owner | Relaxed; a cache changes owner through a bitmap, which orders it |
 
 use super::error::AllocError;
-use super::size_class::SizeClass;
+use super::size_class::{SizeClass, block_size};
 use super::store::Store;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -26,8 +26,8 @@ pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { 4
 /// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
 const ITEMS: usize = if cfg!(all(test, loom)) { 4 } else { 30 };
 
-/// Blocks that move at once between a magazine and the store.
-const BATCH: usize = ITEMS / 2;
+/// Blocks that move at once between a magazine and the store, at most.
+const BATCH: usize = ITEMS / 2 + 1;
 
 /// The blocks of one class in a cache.
 #[derive(Debug)]
@@ -82,9 +82,9 @@ impl Magazine {
         true
     }
 
-    /// How many blocks move at once: half of what fits.
+    /// How many blocks move at once, the caller's own among them: the magazine is half full then.
     fn batch(&self) -> usize {
-        (self.limit.load(Relaxed) as usize / 2).clamp(1, BATCH)
+        (self.limit.load(Relaxed) as usize / 2 + 1).min(BATCH)
     }
 
     /// Takes the `count` blocks that were put first, at most a batch.
@@ -104,6 +104,25 @@ impl Magazine {
         self.len.store(u32::try_from(len - count).unwrap_or(0), Relaxed);
         (taken, count)
     }
+
+    /// Takes one address more than fits, and gives a batch of the highest, in order; the lowest are
+    /// on top then.
+    fn trade_highest(&self, address: u64) -> ([usize; ITEMS + 1], usize) {
+        let len = (self.len.load(Relaxed) as usize).min(ITEMS);
+        let mut all = [0; ITEMS + 1];
+        for (slot, item) in all.iter_mut().zip(&self.items[..len]) {
+            *slot = usize::try_from(item.load(Relaxed)).unwrap_or(usize::MAX);
+        }
+        all[len] = usize::try_from(address).unwrap_or(usize::MAX);
+        all[..=len].sort_unstable();
+        let kept = len + 1 - self.batch().min(len + 1);
+        for (item, address) in self.items.iter().zip(all[..kept].iter().rev()) {
+            item.store(*address as u64, Relaxed);
+        }
+        self.len.store(u32::try_from(kept).unwrap_or(0), Relaxed);
+        all.copy_within(kept..=len, 0);
+        (all, len + 1 - kept)
+    }
 }
 
 impl Cache {
@@ -117,8 +136,8 @@ impl Cache {
 
     /// Sets the limits for caches of at most `bytes`.
     pub(crate) fn configure(&self, bytes: usize) {
-        for (class, magazine) in SizeClass::all().zip(&self.magazines) {
-            magazine.limit.store(limit(class, bytes), Relaxed);
+        for (limit, magazine) in limits(bytes).into_iter().zip(&self.magazines) {
+            magazine.limit.store(limit, Relaxed);
         }
         for preferred in &self.preferred {
             preferred.store(NO_SLAB, Relaxed);
@@ -148,39 +167,47 @@ impl Cache {
             Some(reserved) => reserved,
             None => store.acquire(class, want)?,
         };
-        let mut first = None;
+        // The lowest address goes to the caller, the others into the magazine, which is empty.
+        let (mut first, mut taken) = (0, 0_usize);
         store.collect(reserved, |address| {
-            let address = address as u64;
-            // The lowest address goes to the caller; a batch fits into half a magazine.
-            if first.is_none() {
-                first = Some(address);
-            } else if let Some(magazine) = magazine {
-                let pushed = magazine.push(address);
-                debug_assert!(pushed, "a batch is at most half a magazine, and this one was empty");
+            match taken.checked_sub(1).and_then(|at| magazine?.items.get(at)) {
+                Some(item) => item.store(address as u64, Relaxed),
+                None => first = address as u64,
             }
+            taken += 1;
         });
+        if taken > 1
+            && let Some(magazine) = magazine
+        {
+            magazine.len.store(u32::try_from(taken - 1).unwrap_or(0), Relaxed);
+        }
         // Large blocks always go to the lowest slab with room, so that the highest become empty;
         // for small ones it matters more that threads stay out of each other's words.
         if reserved.class == class && class.block_size() <= PREFERRING {
             preferred.store(u32::try_from(reserved.head).unwrap_or(NO_SLAB), Relaxed);
         }
-        Ok((first.unwrap_or_default(), reserved.class))
+        Ok((first, reserved.class))
     }
 
-    /// Takes a block for which its magazine has no room: the older half goes to the store, or
-    /// where that is one block, this one does.
+    /// Takes a block for which its magazine has no room. Half a magazine goes to the store: of small
+    /// blocks the oldest, of large ones the highest, so that high slabs become empty.
     pub(crate) fn spill<R: MemoryResource>(&self, store: &Store<R>, class: SizeClass, address: u64) {
-        if let Some(magazine) = self.magazines.get(class.index())
-            && magazine.batch() > 1
-        {
-            let (mut oldest, count) = magazine.take_oldest(magazine.batch());
-            store.give(class, &mut oldest[..count]);
-            if magazine.push(address) {
-                return;
+        match self.magazines.get(class.index()).filter(|magazine| magazine.limit.load(Relaxed) > 0) {
+            Some(magazine) if class.block_size() <= PREFERRING => {
+                let (mut oldest, count) = magazine.take_oldest(magazine.batch());
+                store.give(class, &mut oldest[..count]);
+                let pushed = magazine.push(address);
+                debug_assert!(pushed, "the magazine has just lost its older half");
+            }
+            Some(magazine) => {
+                let (highest, count) = magazine.trade_highest(address);
+                store.give_sorted(class, &highest[..count]);
+            }
+            None => {
+                let (head, index) = store.block_of(class, usize::try_from(address).unwrap_or(usize::MAX));
+                store.give_one(head, index);
             }
         }
-        let (head, index) = store.block_of(class, usize::try_from(address).unwrap_or(usize::MAX));
-        store.give_one(head, index);
     }
 
     /// Gives everything back to the store.
@@ -205,23 +232,56 @@ impl Cache {
     }
 }
 
-/// The largest blocks for which a thread stays with the slab it used last.
-const PREFERRING: usize = 4 << 10;
+/// The largest blocks for which a thread stays with the slab it used last, and with the blocks.
+const PREFERRING: usize = if cfg!(all(test, loom)) { 512 } else { 16 << 10 };
 
 /// No slab is preferred.
 pub(super) const NO_SLAB: u32 = u32::MAX;
 
-/// How many blocks of a class a cache of at most `bytes` holds.
+/// How many blocks of each class a cache of at most `bytes` holds.
 ///
-/// Every class may hold the same number of bytes, a 36th of all, so small classes reach the
-/// size of the magazine; blocks larger than that share are held singly, unless `bytes` is small.
-fn limit(class: SizeClass, bytes: usize) -> u32 {
-    let size = class.block_size();
-    if size > bytes / 16 {
-        return 0;
+/// A magazine that is refilled and spilled to its half misses about every `(limit / 2 + 1)^2`
+/// operations, the time a random walk takes to leave it. For a given sum of bytes, all magazines
+/// together miss least if `limit + 2` goes with the cube root of 1 / size.
+fn limits(bytes: usize) -> [u32; CACHED_CLASSES] {
+    let limits = |scale: u32| -> [u32; CACHED_CLASSES] {
+        std::array::from_fn(|class| (scale * WEIGHTS[class] / (UNIT * UNIT)).saturating_sub(2).min(MOST))
+    };
+    let fits = |scale: u32| {
+        let sizes = SizeClass::all().map(SizeClass::block_size);
+        sizes.zip(limits(scale)).map(|(size, limit)| size * limit as usize).sum::<usize>() <= bytes
+    };
+    // The largest scale that fits: all below it do.
+    let (mut fitting, mut above) = (0, UNIT * (MOST + 2) + 1);
+    while fitting + 1 < above {
+        let middle = fitting.midpoint(above);
+        if fits(middle) { fitting = middle } else { above = middle }
     }
-    u32::try_from((bytes / 36 / size).clamp(1, ITEMS)).unwrap_or(1)
+    limits(fitting)
 }
+
+/// [`ITEMS`] as the type of a limit.
+const MOST: u32 = if cfg!(all(test, loom)) { 4 } else { 30 };
+
+/// The weight of the largest class with magazines.
+const UNIT: u32 = 64;
+
+/// How the limits of classes are to each other: cube roots of 1 / size.
+static WEIGHTS: [u32; CACHED_CLASSES] = {
+    let mut weights = [0; CACHED_CLASSES];
+    let mut class = 0;
+    while class < weights.len() {
+        let (largest, size) = (block_size(CACHED_CLASSES - 1), block_size(class));
+        let cube = (UNIT as u64).pow(3) * largest as u64 / size as u64;
+        let mut root = UNIT;
+        while (root as u64 + 1).pow(3) <= cube {
+            root += 1;
+        }
+        weights[class] = root;
+        class += 1;
+    }
+    weights
+};
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -232,11 +292,31 @@ mod tests {
         for bytes in [0, 1 << 20, 3 << 20, 8 << 20, 16 << 20] {
             let cached: usize = SizeClass::all()
                 .take(CACHED_CLASSES)
-                .map(|class| class.block_size() * limit(class, bytes) as usize)
+                .zip(limits(bytes))
+                .map(|(class, limit)| class.block_size() * limit as usize)
                 .sum();
             assert!(cached <= bytes, "{cached} of {bytes}");
         }
         assert_eq!(SizeClass::of(1 << 20).map(SizeClass::index), Some(CACHED_CLASSES - 1));
+        // As much of the bytes as goes: one block more of the largest class would be too many.
+        let limits = limits(14 << 20);
+        assert!(limits.is_sorted_by(|smaller, larger| smaller >= larger), "{limits:?}");
+        assert!(limits[0] == MOST && limits[CACHED_CLASSES - 1] > 0, "{limits:?}");
+    }
+
+    #[test]
+    fn a_magazine_of_large_blocks_loses_its_highest() {
+        let magazine = Magazine::new();
+        magazine.limit.store(4, Relaxed);
+        assert!([5, 3, 9, 1].into_iter().all(|address| magazine.push(address)));
+        let (highest, count) = magazine.trade_highest(7);
+        assert_eq!(highest[..count], [5, 7, 9]);
+        assert_eq!((magazine.pop(), magazine.pop(), magazine.pop()), (Some(1), Some(3), None));
+        // Where one fits, the higher of two goes.
+        magazine.limit.store(1, Relaxed);
+        assert!(magazine.push(6));
+        let (highest, count) = magazine.trade_highest(8);
+        assert_eq!((&highest[..count], magazine.pop()), (&[8][..], Some(6)));
     }
 
     #[test]
@@ -247,7 +327,7 @@ mod tests {
         assert!((1..=4).all(|address| magazine.push(address)));
         assert!(!magazine.push(5));
         let (oldest, count) = magazine.take_oldest(magazine.batch());
-        assert_eq!(oldest[..count], [1, 2]);
-        assert_eq!((magazine.pop(), magazine.pop(), magazine.pop()), (Some(4), Some(3), None));
+        assert_eq!(oldest[..count], [1, 2, 3]);
+        assert_eq!((magazine.pop(), magazine.pop()), (Some(4), None));
     }
 }

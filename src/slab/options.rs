@@ -37,7 +37,7 @@ impl PoolOptions {
     }
 
     /// Limits the blocks that each thread keeps for itself, in bytes. 0: threads keep none.
-    /// By default 12 MiB.
+    /// By default 14 MiB.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
         Self { thread_cache_bytes, ..self }
@@ -70,4 +70,4 @@ impl Default for PoolOptions {
 /// As large as the pages of devices and the huge pages of hosts.
 const DEFAULT_GRANULE: usize = 2 << 20;
 
-const DEFAULT_CACHE: usize = 12 << 20;
+const DEFAULT_CACHE: usize = 14 << 20;

@@ -212,6 +212,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     }
 
     /// Allocates a block of `class` for `size` bytes for which `cache` has none.
+    #[inline]
     pub(super) fn alloc_through(
         &self,
         cache: &Cache,
@@ -240,6 +241,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     }
 
     /// Frees a block for which `cache` has no room.
+    #[inline]
     pub(super) fn dealloc_through(&self, cache: &Cache, block: Block) -> Result<(), WrongPool> {
         if !block.is_of(self.tag) {
             return Err(WrongPool(block));

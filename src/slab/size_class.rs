@@ -56,6 +56,17 @@ impl SizeClass {
         SIZES[usize::from(self.0) % Self::COUNT]
     }
 
+    /// The number of the block that starts `offset` bytes into a slab, or that the byte there lies in.
+    ///
+    /// `offset / block_size` without the division: exact for offsets below 2^33, more than a slab has.
+    #[inline]
+    pub(super) fn block_at(self, offset: usize) -> usize {
+        let steps = (offset / STEP) as u64;
+        // Less than a 2^40th too large for each step, so never a whole block's worth.
+        usize::try_from((steps * RECIPROCALS[usize::from(self.0) % Self::COUNT]) >> RECIPROCAL_BITS)
+            .unwrap_or(usize::MAX)
+    }
+
     /// The class's number, from 0, smallest blocks first.
     #[inline]
     pub fn index(self) -> usize {
@@ -132,8 +143,21 @@ static SIZES: [usize; SizeClass::COUNT] = {
     sizes
 };
 
+/// 2^40 over the steps in a block, rounded up.
+static RECIPROCALS: [u64; SizeClass::COUNT] = {
+    let mut reciprocals = [0; SizeClass::COUNT];
+    let mut class = 0;
+    while class < reciprocals.len() {
+        reciprocals[class] = (1_u64 << RECIPROCAL_BITS).div_ceil((block_size(class) / STEP) as u64);
+        class += 1;
+    }
+    reciprocals
+};
+
+const RECIPROCAL_BITS: u32 = 40;
+
 /// Above 3 steps: a mantissa of 4 to 7 and an exponent.
-const fn block_size(class: usize) -> usize {
+pub(super) const fn block_size(class: usize) -> usize {
     if class < 3 {
         return (class + 1) * STEP;
     }
@@ -169,6 +193,19 @@ mod tests {
         assert_eq!(SizeClass::of(0), SizeClass::of(1));
         assert_eq!(SizeClass::of((32 << 20) + 1), None);
         assert_eq!(SizeClass::of(usize::MAX), None);
+    }
+
+    #[test]
+    fn a_block_is_found_by_its_offset() {
+        for class in SizeClass::all() {
+            let size = class.block_size();
+            for block in (0..(32 << 20) / size).step_by(1 + (1 << 20) / size) {
+                let start = block * size;
+                for offset in [start, start + 1, start + size / 2, start + size - 1] {
+                    assert_eq!(class.block_at(offset), block, "{class:?} at {offset}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -114,7 +114,9 @@ impl<R: MemoryResource> Store<R> {
             let count = self.runs.get(head)?.state.reserve(class.number(), want).ok()?;
             Some(Reserved { head, class, count })
         };
-        if let Some(reserved) = reserve(preferred) {
+        if preferred < self.runs.len()
+            && let Some(reserved) = reserve(preferred)
+        {
             return Some(reserved);
         }
         let room = self.room.get(class.index());
@@ -134,11 +136,12 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Takes the blocks of a reservation; `put` gets their addresses.
+    #[inline]
     pub(crate) fn collect(&self, reserved: Reserved, mut put: impl FnMut(usize)) {
         let Reserved { head, class, mut count } = reserved;
         let start = self.geometry.address(head);
         while count > 0 {
-            let Some(bits) = self.blocks.get(head).take_reserved(0, count) else {
+            let Some(bits) = self.blocks.get(head).take_reserved(count) else {
                 // The blocks are there, and move while others take and free: look again.
                 hint::spin_loop();
                 continue;
@@ -150,29 +153,38 @@ impl<R: MemoryResource> Store<R> {
 
     /// Takes the one block of a run that was just set up for it.
     pub(super) fn collect_large(&self, head: usize) {
-        let bits = self.blocks.get(head).take_reserved(0, 1);
+        let bits = self.blocks.get(head).take_reserved(1);
         debug_assert_eq!(bits, Some(Bits::one(0)), "run {head} has one block, reserved by its set-up");
     }
 
     /// Gives blocks of one class back; the addresses are sorted on the way.
     pub(crate) fn give(&self, class: SizeClass, addresses: &mut [usize]) {
-        // Neighbours in one word go back with one instruction.
         addresses.sort_unstable();
-        let mut blocks = addresses.iter().map(|&address| self.block_of(class, address)).peekable();
-        while let Some((head, index)) = blocks.next() {
-            let mut bits = Bits::one(index);
-            let mut freed = 0;
-            while let Some((_, index)) = blocks.next_if(|&(other, _)| other == head) {
-                let bit = Bits::one(index);
+        self.give_sorted(class, addresses);
+    }
+
+    /// Gives blocks of one class back, lowest address first: neighbours in one word go with one
+    /// instruction.
+    pub(crate) fn give_sorted(&self, class: SizeClass, addresses: &[usize]) {
+        let mut rest = addresses;
+        while let Some(&first) = rest.first() {
+            let (head, index) = self.block_of(class, first);
+            let start = self.geometry.address(head);
+            let end = start + self.geometry.offset(self.len(head));
+            let (mut bits, mut freed, mut next) = (Bits::one(index), 0, 1);
+            while let Some(&address) = rest.get(next).filter(|&&address| address < end) {
+                let bit = Bits::one(class.block_at(address - start));
                 if bit.word == bits.word {
                     bits.mask |= bit.mask;
                 } else {
                     freed += self.give_bits(head, bits);
                     bits = bit;
                 }
+                next += 1;
             }
             freed += self.give_bits(head, bits);
             self.put_back(head, freed);
+            rest = &rest[next..];
         }
     }
 
@@ -190,6 +202,7 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Sets the bits of blocks; how many of them were not free.
+    #[inline]
     fn give_bits(&self, head: usize, bits: Bits) -> u32 {
         let given = self.blocks.get(head).give(bits);
         debug_assert!(given.is_ok(), "block freed twice: {given:?} of run {head}");
@@ -198,6 +211,7 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Counts blocks whose bits are set as free, and leaves the hints that follow from it.
+    #[inline]
     fn put_back(&self, head: usize, count: u32) {
         let run = &self.runs[head];
         let returned = run.state.put_back(count);
@@ -228,7 +242,9 @@ impl<R: MemoryResource> Store<R> {
     /// Makes a claimed run of `len` granules a slab with `capacity` blocks, `reserved` of which
     /// are the caller's. `class` may be [`LARGE`].
     pub(super) fn set_up(&self, head: usize, class: u8, capacity: u32, reserved: u32) {
-        self.blocks.get(head).fill(capacity as usize);
+        // Where the run had more blocks before, their bits are still set.
+        let before = self.runs[head].state.load().capacity();
+        self.blocks.get(head).fill_again(capacity as usize, before as usize);
         // Before the run is open: afterwards the hint may be somebody else's, and true.
         self.empties(self.len(head)).remove(head);
         let opened = self.runs[head].state.open(class, capacity, capacity - reserved);
@@ -261,8 +277,7 @@ impl<R: MemoryResource> Store<R> {
     pub(super) fn block_of(&self, class: SizeClass, address: usize) -> (usize, usize) {
         let granule = self.geometry.granule_at(address).unwrap_or(0);
         let head = self.runs[granule].head.load(Relaxed) as usize;
-        let offset = address - self.geometry.address(head);
-        (head, offset / class.block_size())
+        (head, class.block_at(address - self.geometry.address(head)))
     }
 
     /// The block that any address lies in, if there is a slab or a large block at it now.
