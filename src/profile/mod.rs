@@ -8,6 +8,9 @@
 //!          └── registered once for its call site, when a tool is attached
 //! ```
 //!
+//! A memory checker is told, besides, which memory the pools have committed and which blocks of it are somebody's, so
+//! that it finds accesses to the rest: see `memory.rs`.
+//!
 //! A tool attaches when the process makes its first NVTX call, or never; whether one did is asked once. Without the
 //! feature `nvtx` every function here is empty and the guard is a zero-sized value; the call sites have
 //! no conditions of their own. No range goes round a single allocation or free.
@@ -19,6 +22,14 @@
 #[cfg_attr(all(feature = "nvtx", not(loom)), path = "nvtx.rs")]
 #[cfg_attr(not(all(feature = "nvtx", not(loom))), path = "none.rs")]
 mod tool;
+
+#[cfg(all(feature = "nvtx", not(loom)))]
+mod memory;
+
+#[cfg(all(feature = "nvtx", not(loom)))]
+pub(crate) use self::memory::Heaps;
+#[cfg(not(all(feature = "nvtx", not(loom))))]
+pub(crate) use self::tool::Heaps;
 
 use core::ffi::CStr;
 use core::marker::PhantomData;
