@@ -105,7 +105,9 @@ fn the_same_seed_gives_the_same_map() {
 #[test]
 fn each_pool_is_drawn() {
     let folder = Folder::new("drawn");
-    done(&wharf(&["--kind=pinned,device", "--steps=50", "--svg"]).arg(folder.file("maps")).output().unwrap());
+    let mut command = wharf(&["--kind=pinned,device", "--steps=50", "--svg"]);
+    command.arg(folder.file("maps")).arg("--json").arg(folder.file("maps/m.json"));
+    done(&command.output().unwrap());
     for kind in ["pinned", "device"] {
         let svg = fs::read_to_string(folder.file("maps").join(format!("{kind}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
@@ -115,7 +117,7 @@ fn each_pool_is_drawn() {
             assert!(svg.contains(content), "{content}");
         }
     }
-    assert_eq!(fs::read_dir(folder.file("maps")).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(folder.file("maps")).unwrap().count(), 3);
 }
 
 #[test]

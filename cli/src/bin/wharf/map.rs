@@ -51,7 +51,6 @@ struct Files {
 
 impl Files {
     fn create(options: &Map, kinds: &[Kind]) -> io::Result<Self> {
-        let json = options.json.as_deref().map(Output::create).transpose()?;
         let mut pictures = Vec::new();
         if let Some(folder) = &options.svg {
             fs::create_dir_all(folder)
@@ -60,6 +59,8 @@ impl Files {
                 pictures.push(Output::create(&folder.join(format!("{}.svg", kind.name())))?);
             }
         }
+        // After the folder, since it may lie in it.
+        let json = options.json.as_deref().map(Output::create).transpose()?;
         Ok(Self { json, pictures })
     }
 
