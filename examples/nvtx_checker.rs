@@ -39,23 +39,23 @@ impl Words {
 
     fn u16(self, offset: usize) -> u16 {
         // SAFETY: the caller of NVTX passed a description that is longer than that.
-        unsafe { self.0.add(offset).cast::<u16>().read_unaligned() }
+        unsafe { self.0.wrapping_add(offset).cast::<u16>().read_unaligned() }
     }
 
     fn u32(self, offset: usize) -> u32 {
         // SAFETY: as above.
-        unsafe { self.0.add(offset).cast::<u32>().read_unaligned() }
+        unsafe { self.0.wrapping_add(offset).cast::<u32>().read_unaligned() }
     }
 
     fn word(self, offset: usize) -> usize {
         // SAFETY: as above.
-        unsafe { self.0.add(offset).cast::<usize>().read_unaligned() }
+        unsafe { self.0.wrapping_add(offset).cast::<usize>().read_unaligned() }
     }
 
     /// What the pointer at an offset points to.
     fn at(self, offset: usize) -> Self {
         // SAFETY: as above.
-        Self(unsafe { self.0.add(offset).cast::<*const u8>().read_unaligned() })
+        Self(unsafe { self.0.wrapping_add(offset).cast::<*const u8>().read_unaligned() })
     }
 
     fn text(self, offset: usize) -> String {
@@ -108,7 +108,7 @@ pub extern "C" fn InitializeInjectionNvtxExtension(module: *const c_void) -> c_i
     ];
     for (number, function) in functions {
         // SAFETY: the table has 63 slots, which the client lets the tool write.
-        unsafe { slots.add(number).write(function.addr()) };
+        unsafe { slots.wrapping_add(number).write(function.addr()) };
     }
     1
 }
@@ -155,8 +155,7 @@ extern "C" fn name_regions(_domain: *const c_void, names: *const c_void) {
     expect("size of a name", names.word(16) as u64, 32);
     let elements = names.at(24);
     for number in 0..names.word(8) {
-        // SAFETY: the client says that there are so many, 32 bytes each.
-        let name = Words(unsafe { elements.0.add(32 * number) });
+        let name = Words(elements.0.wrapping_add(32 * number));
         expect("reference to a named region", name.u32(0), 1);
         expect("type of a region's name", name.u32(4), 1);
         tell(&format!("name {} {}", name.word(8), name.text(16)));

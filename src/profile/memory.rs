@@ -23,7 +23,7 @@
 //! [NVTX](https://github.com/NVIDIA/NVTX), as of its first release with the extension and of the crate nvtx 2; what a checker makes of them is in the
 //! [guide of compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html).
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::c_void;
 use core::ptr;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -33,6 +33,11 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use ::nvtx::sys::ffi::nvtxDomainHandle_t;
 
 use super::Category;
+use super::extension::{
+    ASCII, BY_POINTER, COMPAT, DISABLED, HeapDesc, Initialize, MEMORY, Module, NameBatch, NameDesc,
+    NameRegions, RegisterBatch, RegisterHeap, RegisterRegions, SLOTS, SUB_ALLOCATOR, Segment,
+    UnregisterBatch, UnregisterHeap, UnregisterRegions, VERSION, VIRTUAL_ADDRESS, VirtualRange,
+};
 use super::tool::domain;
 
 /// The checker, where there is one.
@@ -289,121 +294,3 @@ const fn size_of_u16<T>() -> u16 {
     let size = size_of::<T>() as u16;
     size
 }
-
-type Initialize = unsafe extern "C" fn(*mut Module) -> c_int;
-type RegisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *const HeapDesc) -> *mut c_void;
-type UnregisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *mut c_void);
-type RegisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const RegisterBatch);
-type UnregisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const UnregisterBatch);
-type NameRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const NameBatch);
-
-/// `nvtxExtModuleSegment_t`.
-#[repr(C)]
-struct Segment {
-    id: usize,
-    count: usize,
-    slots: *mut isize,
-}
-
-/// `nvtxExtModuleInfo_t`.
-#[repr(C)]
-struct Module {
-    version: u16,
-    size: u16,
-    id: u16,
-    compat: u16,
-    segments: usize,
-    segment: *mut Segment,
-    export: *const c_void,
-    info: *const c_void,
-}
-
-/// `nvtxMemVirtualRangeDesc_v1`.
-#[repr(C)]
-struct VirtualRange {
-    size: usize,
-    start: *const c_void,
-}
-
-/// `nvtxMemHeapDesc_v1`.
-#[repr(C)]
-struct HeapDesc {
-    compat: u16,
-    size: u16,
-    reserved: u32,
-    usage: u32,
-    memory: u32,
-    range_size: usize,
-    range: *const VirtualRange,
-    category: u32,
-    message_type: u32,
-    message: *const c_char,
-}
-
-/// `nvtxMemRegionsRegisterBatch_v1`.
-#[repr(C)]
-struct RegisterBatch {
-    compat: u16,
-    size: u16,
-    memory: u32,
-    heap: *mut c_void,
-    count: usize,
-    element: usize,
-    elements: *const VirtualRange,
-    handles: *mut *mut c_void,
-}
-
-/// `nvtxMemRegionsUnregisterBatch_v1`.
-#[repr(C)]
-struct UnregisterBatch {
-    compat: u16,
-    size: u16,
-    reference: u32,
-    count: usize,
-    element: usize,
-    elements: *const *const c_void,
-}
-
-/// `nvtxMemRegionNameDesc_v1`.
-#[repr(C)]
-struct NameDesc {
-    reference: u32,
-    name_type: u32,
-    region: *const c_void,
-    name: *const c_char,
-    category: u32,
-    reserved: u32,
-}
-
-/// `nvtxMemRegionsNameBatch_v1`.
-#[repr(C)]
-struct NameBatch {
-    compat: u16,
-    size: u16,
-    reserved: u32,
-    count: usize,
-    element: usize,
-    elements: *const NameDesc,
-    more: usize,
-}
-
-const _: () = {
-    assert!(size_of::<Segment>() == 24 && size_of::<Module>() == 40);
-    assert!(size_of::<VirtualRange>() == 16 && size_of::<HeapDesc>() == 48);
-    assert!(size_of::<RegisterBatch>() == 48 && size_of::<UnregisterBatch>() == 32);
-    assert!(size_of::<NameDesc>() == 32 && size_of::<NameBatch>() == 40);
-};
-
-/// Of NVTX, of the extension for memory, and its compatibility id.
-const VERSION: u16 = ::nvtx::sys::NVTX_VERSION.unsigned_abs();
-const MEMORY: u16 = 1;
-const COMPAT: u16 = 0x0102;
-/// Functions in the extension's table, most of them for later.
-const SLOTS: usize = 63;
-/// What a slot holds that has no function: this, or 0.
-const DISABLED: isize = 1;
-/// A heap that is cut into regions, of plain addresses, with names in ASCII.
-const SUB_ALLOCATOR: u32 = 1;
-const VIRTUAL_ADDRESS: u32 = 1;
-const BY_POINTER: u32 = 1;
-const ASCII: u32 = 1;

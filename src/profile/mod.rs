@@ -24,6 +24,8 @@
 mod tool;
 
 #[cfg(all(feature = "nvtx", not(loom)))]
+mod extension;
+#[cfg(all(feature = "nvtx", not(loom)))]
 mod memory;
 
 #[cfg(all(feature = "nvtx", not(loom)))]
