@@ -112,6 +112,22 @@ fn a_trace_is_replayed_whole() {
     }
 }
 
+#[test]
+fn wrong_arguments_are_told_before_anything_runs() {
+    for (argument, part) in [
+        ("--buckets=8,0", "from 1 to 2048"),
+        ("--buckets=4096", "from 1 to 2048"),
+        ("--ring-depth=0", "from 1 to 64"),
+        ("--schedule=soon", "random:SEED"),
+    ] {
+        let output = wharf().arg(argument).output().unwrap();
+        assert!(text(&output.stderr).contains(part), "{argument}: {}", text(&output.stderr));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{argument}");
+    }
+    // In any order, and twice: one bucket each.
+    done(&wharf().args(["--steps=20", "--buckets=2048,8,8,64"]).output().unwrap());
+}
+
 /// Programs read these.
 #[test]
 fn the_figures_have_their_names() {

@@ -60,7 +60,7 @@ pub(crate) struct Replay {
     /// The driver to run on
     #[arg(long, value_enum, default_value_t)]
     pub(crate) driver: Choice,
-    /// When softcuda runs what it is given: async, eager, late or random:SEED
+    /// When softcuda runs what it is given: async, eager, late or random:SEED; other drivers decide themselves
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
     /// Whose inputs are staged
@@ -73,7 +73,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "STEPS", default_value_t = 3, value_parser = ring_depth)]
     pub(crate) ring_depth: usize,
     /// The sizes that steps are padded to, in tokens, as in 8,64,512; larger steps run without a graph
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = bucket)]
     pub(crate) buckets: Option<Vec<usize>>,
     /// Whether steps follow each other at once, or at the times of the trace
     #[arg(long, value_enum, default_value_t = Speed::Max)]
@@ -134,6 +134,12 @@ fn schedule(text: &str) -> Result<Schedule, String> {
     }
 }
 
+fn bucket(text: &str) -> Result<usize, String> {
+    let most = wharf_cli::schedule::TOKENS as usize;
+    let tokens = text.parse().ok().filter(|tokens| (1..=most).contains(tokens));
+    tokens.ok_or_else(|| format!("a number of tokens from 1 to {most}"))
+}
+
 fn ring_depth(text: &str) -> Result<usize, String> {
     let depth = text.parse().ok().filter(|depth| (1..=64).contains(depth));
     depth.ok_or_else(|| "a number from 1 to 64".to_owned())
@@ -155,7 +161,7 @@ pub(crate) struct Map {
     /// The driver to run on
     #[arg(long, value_enum, default_value_t)]
     pub(crate) driver: Choice,
-    /// When softcuda runs what it is given: async, eager, late or random:SEED
+    /// When softcuda runs what it is given: async, eager, late or random:SEED; other drivers decide themselves
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
     /// The kinds of memory, a pool each

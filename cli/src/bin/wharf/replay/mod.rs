@@ -82,7 +82,9 @@ fn dump(options: &Replay) -> Result<(), Failure> {
 }
 
 fn settings(options: &Replay) -> Settings {
-    let defaults = Settings::default();
+    let mut buckets = options.buckets.clone().unwrap_or_else(|| Settings::default().buckets);
+    buckets.sort_unstable();
+    buckets.dedup();
     Settings {
         preset: options.preset,
         layout: match options.layout {
@@ -90,7 +92,7 @@ fn settings(options: &Replay) -> Settings {
             LayoutChoice::Packed => Layout::Packed,
         },
         ring_depth: options.ring_depth,
-        buckets: options.buckets.clone().unwrap_or(defaults.buckets),
+        buckets,
         verify: options.verify,
         realtime: options.speed == Speed::Realtime,
     }
