@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use wharf_cli::doctor::size;
-use wharf_cli::summary::{Kind, Summary};
+use wharf_cli::summary::{Kind, Summary, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -15,7 +15,11 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
     row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
     row("requests, tokens", format!("{requests}, {tokens}"))?;
     let calls = summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"));
-    row("driver calls a step", calls.unwrap_or_else(|| "counted on softcuda only".to_owned()))?;
+    let uncounted = || match summary.driver {
+        "softcuda" => format!("counted after the first {WARM_UP}"),
+        _ => "counted on softcuda only".to_owned(),
+    };
+    row("driver calls a step", calls.unwrap_or_else(uncounted))?;
     row("staged", format!("{}, {graphs} graphs", size(summary.bytes_staged)))?;
     row("begin and submit", format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50))?;
     row("", format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max))?;
