@@ -1,15 +1,6 @@
 //! The layouts and numbers of NVTX's extension for memory, as in its headers.
 
-use core::ffi::{c_char, c_int, c_void};
-
-use ::nvtx::sys::ffi::nvtxDomainHandle_t;
-
-pub(super) type Initialize = unsafe extern "C" fn(*mut Module) -> c_int;
-pub(super) type RegisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *const HeapDesc) -> *mut c_void;
-pub(super) type UnregisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *mut c_void);
-pub(super) type RegisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const RegisterBatch);
-pub(super) type UnregisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const UnregisterBatch);
-pub(super) type NameRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const NameBatch);
+use core::ffi::{c_char, c_void};
 
 /// `nvtxExtModuleSegment_t`.
 #[repr(C)]

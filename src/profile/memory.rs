@@ -23,7 +23,7 @@
 //! [NVTX](https://github.com/NVIDIA/NVTX), as of its first release with the extension and of the crate nvtx 2; what a checker makes of them is in the
 //! [guide of compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html).
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::ptr;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -34,9 +34,8 @@ use ::nvtx::sys::ffi::nvtxDomainHandle_t;
 
 use super::Category;
 use super::extension::{
-    ASCII, BY_POINTER, COMPAT, DISABLED, HeapDesc, Initialize, MEMORY, Module, NameBatch, NameDesc,
-    NameRegions, RegisterBatch, RegisterHeap, RegisterRegions, SLOTS, SUB_ALLOCATOR, Segment,
-    UnregisterBatch, UnregisterHeap, UnregisterRegions, VERSION, VIRTUAL_ADDRESS, VirtualRange,
+    ASCII, BY_POINTER, COMPAT, DISABLED, HeapDesc, MEMORY, Module, NameBatch, NameDesc, RegisterBatch, SLOTS,
+    SUB_ALLOCATOR, Segment, UnregisterBatch, VERSION, VIRTUAL_ADDRESS, VirtualRange,
 };
 use super::tool::domain;
 
@@ -294,3 +293,10 @@ const fn size_of_u16<T>() -> u16 {
     let size = size_of::<T>() as u16;
     size
 }
+
+type Initialize = unsafe extern "C" fn(*mut Module) -> c_int;
+type RegisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *const HeapDesc) -> *mut c_void;
+type UnregisterHeap = unsafe extern "C" fn(nvtxDomainHandle_t, *mut c_void);
+type RegisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const RegisterBatch);
+type UnregisterRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const UnregisterBatch);
+type NameRegions = unsafe extern "C" fn(nvtxDomainHandle_t, *const NameBatch);
