@@ -12,10 +12,7 @@
 //! when the first pool of a device's memory is made, so a context exists: compute-sanitizer takes no
 //! calls before.
 //!
-//! A pool is told of from its beginning or never. One that is keeps no blocks in caches of threads, so each
-//! allocation and each free is heard; what a [`Pool`](crate::pool::Pool) has retired stays a region, since the
-//! device may be using it. Regions have the size of the block: what a class adds to the size asked for counts as
-//! in bounds.
+//! What users are told of it is in [`profile`](super).
 //!
 //! # References
 //!
