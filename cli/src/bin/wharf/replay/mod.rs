@@ -82,9 +82,7 @@ fn dump(options: &Replay) -> Result<(), Failure> {
 }
 
 fn settings(options: &Replay) -> Settings {
-    let mut buckets = options.buckets.clone().unwrap_or_else(|| Settings::default().buckets);
-    buckets.sort_unstable();
-    buckets.dedup();
+    let defaults = Settings::default();
     Settings {
         preset: options.preset,
         layout: match options.layout {
@@ -92,7 +90,7 @@ fn settings(options: &Replay) -> Settings {
             LayoutChoice::Packed => Layout::Packed,
         },
         ring_depth: options.ring_depth,
-        buckets,
+        buckets: options.buckets.clone().unwrap_or(defaults.buckets),
         verify: options.verify,
         realtime: options.speed == Speed::Realtime,
     }
