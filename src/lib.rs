@@ -34,8 +34,8 @@
 //!   crate demands.
 //! * `serde`: [`report`]s can be serialised.
 //! * `svg`: graphs drawn as SVG (`GraphDefinition::to_svg`).
-//! * `nvtx`: ranges, marks and names for NVIDIA's profilers, see [`profile`]. Building it needs
-//!   libclang.
+//! * `nvtx`: ranges, marks and names for NVIDIA's profilers, blocks for its memory checker, see
+//!   [`profile`]. Building it needs libclang.
 //!
 //! # Map
 //!

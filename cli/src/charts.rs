@@ -20,9 +20,9 @@ use crate::summary::Sample;
 pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
     let series: [Series; 4] = [
         ("device, obtained", PALE_BLUE, |sample| sample.memory.device.reserved),
-        ("device, live", BLUE, |sample| sample.memory.device.live),
+        ("device, in use", BLUE, |sample| sample.memory.device.live),
         ("pinned, obtained", PALE_ORANGE, |sample| sample.memory.pinned.reserved),
-        ("pinned, live", ORANGE, |sample| sample.memory.pinned.live),
+        ("pinned, in use", ORANGE, |sample| sample.memory.pinned.live),
     ];
     let end = samples.last().map_or(1.0, |sample| sample.time.as_secs_f64()).max(1e-3);
     let of = |get: fn(&Sample) -> u64| samples.iter().map(move |s| (s.time.as_secs_f64(), mebibytes(get(s))));
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_replay_of_nothing_can_be_drawn() {
-        assert!(drawn(|path| memory(path, &[])).contains("device, live"));
+        assert!(drawn(|path| memory(path, &[])).contains("device, in use"));
         drawn(|path| step_times(path, &Histogram::new(3).unwrap()));
         drawn(|path| driver_calls(path, &[]));
     }

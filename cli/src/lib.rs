@@ -14,6 +14,7 @@ pub mod chrome;
 pub mod doctor;
 pub mod generate;
 pub mod judge;
+pub mod map;
 pub mod output;
 pub mod replay;
 pub mod schedule;

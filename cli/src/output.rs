@@ -5,10 +5,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves nothing.
+///
+/// Pipes and devices, which cannot be replaced, are written to as they are.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    part: PathBuf,
+    /// What becomes the file; nothing for what is written to as it is.
+    part: Option<PathBuf>,
     file: Option<BufWriter<File>>,
 }
 
@@ -19,11 +22,20 @@ impl Output {
     ///
     /// It cannot be made in that folder; the error names the path.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(name);
-        let file = File::create(&part).map_err(|error| named(path, &error))?;
-        Ok(Self { path: path.to_owned(), part, file: Some(BufWriter::new(file)) })
+        // A link stays one: what it leads to is replaced.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let kept_as_it_is = fs::metadata(&path).is_ok_and(|there| !there.is_file());
+        let part = (!kept_as_it_is).then(|| {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{}.part", std::process::id()));
+            path.with_file_name(name)
+        });
+        let file = match &part {
+            Some(part) => File::create(part),
+            None => File::options().write(true).open(&path),
+        };
+        let file = file.map_err(|error| named(&path, &error))?;
+        Ok(Self { path, part, file: Some(BufWriter::new(file)) })
     }
 
     /// Gives the file its name.
@@ -32,7 +44,9 @@ impl Output {
     ///
     /// What was written does not fit, or the name cannot be given; the error names the path.
     pub fn keep(mut self) -> io::Result<()> {
-        let renamed = self.flush().and_then(|()| fs::rename(&self.part, &self.path));
+        let rename = |part: &PathBuf| fs::rename(part, &self.path);
+        let flushed = self.file.as_mut().map_or(Ok(()), Write::flush);
+        let renamed = flushed.and_then(|()| self.part.as_ref().map_or(Ok(()), rename));
         renamed.map_err(|error| named(&self.path, &error))?;
         self.file = None;
         Ok(())
@@ -51,9 +65,11 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.file.take().is_some() {
+        if self.file.take().is_some()
+            && let Some(part) = &self.part
+        {
             // It has another name than what anybody asked for; there is nobody to tell.
-            let _ = fs::remove_file(&self.part);
+            let _ = fs::remove_file(part);
         }
     }
 }
@@ -82,5 +98,30 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();
         assert!(Output::create(&path).unwrap_err().to_string().contains("a.json"));
+    }
+
+    #[test]
+    fn links_and_devices_stay_what_they_are() {
+        let folder = std::env::temp_dir().join(format!("wharf-output-links-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let (file, link, device) = (folder.join("file"), folder.join("link"), folder.join("device"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+        for path in [&link, &device] {
+            let mut output = Output::create(path).unwrap();
+            output.write_all(b"new").unwrap();
+            output.keep().unwrap();
+            assert!(path.is_symlink());
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(!fs::metadata(&device).unwrap().is_file());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        fs::remove_dir_all(&folder).unwrap();
+        // A folder is not written to, and what does not fit is told.
+        assert!(Output::create(&std::env::temp_dir()).is_err());
+        let mut full = Output::create(Path::new("/dev/full")).unwrap();
+        full.write_all(b"1").unwrap();
+        assert!(full.keep().unwrap_err().to_string().contains("/dev/full"));
     }
 }

@@ -42,10 +42,12 @@ pub struct Summary {
     pub step_ns: Times,
     /// The most that was asked for and in use, of all kinds; each kind at its own peak.
     pub peak_live: u64,
-    /// The most that the pools had obtained.
+    /// The most that the pools had obtained, to keep and to give out again.
     pub peak_reserved: u64,
-    /// The share of that which nobody had asked for.
+    /// The share of the blocks in use at the peak that is beyond what was asked for.
     pub waste: f64,
+    /// The share of what had been obtained that was not in use at the peak.
+    pub idle: f64,
     /// The same by kind.
     pub memory: Kinds,
     /// How well the sizes of steps were foreseen.
@@ -85,8 +87,10 @@ pub struct Kind {
     pub peak_live: u64,
     /// The most that was obtained.
     pub peak_reserved: u64,
-    /// The share of that which nobody had asked for.
+    /// The share of the blocks in use at the peak that is beyond what was asked for.
     pub waste: f64,
+    /// The share of what had been obtained that was not in use at the peak.
+    pub idle: f64,
     /// Allocations.
     pub allocations: u64,
     /// How many of them the pool may have grown for.
@@ -188,7 +192,7 @@ impl Collector {
         self.waits += u64::from(record.waited);
         self.end = record.start + record.begin + record.write + record.submit;
         for (peak, now) in [(&mut self.peak.device, memory.device), (&mut self.peak.pinned, memory.pinned)] {
-            peak.live = peak.live.max(now.peak);
+            (peak.live, peak.peak_blocks) = (now.peak, now.peak_blocks);
             peak.reserved = peak.reserved.max(now.reserved);
         }
         self.latest = memory;
@@ -202,6 +206,7 @@ impl Collector {
             device: Kind::of(self.peak.device, self.latest.device),
             pinned: Kind::of(self.peak.pinned, self.latest.pinned),
         };
+        let blocks = self.peak.device.peak_blocks + self.peak.pinned.peak_blocks;
         let peak_live = memory.device.peak_live + memory.pinned.peak_live;
         let peak_reserved = memory.device.peak_reserved + memory.pinned.peak_reserved;
         Summary {
@@ -220,7 +225,8 @@ impl Collector {
             step_ns: self.step_times(),
             peak_live,
             peak_reserved,
-            waste: waste(peak_live, peak_reserved),
+            waste: rest(peak_live, blocks),
+            idle: rest(blocks, peak_reserved),
             memory,
             forecast: Foreseen { source: self.source, hit1: hits.first, hit3: hits.third },
             stopped: outcome.stopped,
@@ -262,16 +268,17 @@ impl Kind {
         Self {
             peak_live: peak.live,
             peak_reserved: peak.reserved,
-            waste: waste(peak.live, peak.reserved),
+            waste: rest(peak.live, peak.peak_blocks),
+            idle: rest(peak.peak_blocks, peak.reserved),
             allocations: latest.allocations,
             grown: latest.grown,
         }
     }
 }
 
-/// The share of `reserved` that is not `live`.
-fn waste(live: u64, reserved: u64) -> f64 {
-    if reserved == 0 { 0.0 } else { 1.0 - live as f64 / reserved as f64 }
+/// The share of `whole` that is not `part`.
+fn rest(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 1.0 - part as f64 / whole as f64 }
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -150,12 +150,19 @@ fn the_doctor_finds_what_a_machine_lacks() {
 
 #[test]
 fn the_bench_counts_driver_calls() {
-    let output = run(&mut wharf(&["bench", "--driver=softcuda", "--rounds=50"]));
+    let output = run(&mut wharf(&["bench", "--driver=softcuda", "--rounds=1500"]));
     assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
     let line = |way: &str| text(&output.stdout).lines().find(|line| line.contains(way)).unwrap();
-    for (way, expected) in
-        [("by hand", " 8.0 "), ("one graph, one copy", " 1.0 "), ("cuMemAlloc and cuMemFree", " 2.0 ")]
-    {
+    for (way, expected) in [
+        ("by hand", " 8.00 "),
+        ("one graph, one copy", " 1.00 "),
+        ("cuMemAlloc, cuMemFree", " 2.00 "),
+        ("cuMemAllocAsync, cuMemFreeAsync", " 2.00 "),
+        ("std's allocator", " 0.00 "),
+    ] {
         assert!(line(way).contains(expected), "{way}: {}", text(&output.stdout));
     }
+    // Each table's first row is what the others are compared with.
+    assert_eq!(text(&output.stdout).lines().filter(|line| line.ends_with(" 1.000")).count(), 2);
+    assert!(text(&output.stdout).contains("no GPU's time"));
 }

@@ -113,6 +113,58 @@ fn a_trace_is_replayed_whole() {
 }
 
 #[test]
+fn wrong_arguments_are_told_before_anything_runs() {
+    for (argument, part) in [
+        ("--buckets=8,0", "from 1 to 2048"),
+        ("--buckets=4096", "from 1 to 2048"),
+        ("--ring-depth=0", "from 1 to 64"),
+        ("--schedule=soon", "random:SEED"),
+    ] {
+        let output = wharf().arg(argument).output().unwrap();
+        assert!(text(&output.stderr).contains(part), "{argument}: {}", text(&output.stderr));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{argument}");
+    }
+    // In any order, and twice: one bucket each.
+    done(&wharf().args(["--steps=20", "--buckets=2048,8,8,64"]).output().unwrap());
+}
+
+/// Programs read these.
+#[test]
+fn the_figures_have_their_names() {
+    let folder = Folder::new("figures");
+    done(&wharf().args(["--steps=300", "--json"]).arg(folder.file("r.json")).output().unwrap());
+    let figures = folder.json("r.json");
+    for path in [
+        "/steps",
+        "/tokens",
+        "/requests",
+        "/driver_calls_per_step",
+        "/bytes_staged",
+        "/ring_waits",
+        "/step_ns/p50",
+        "/step_ns/p99",
+        "/step_ns/p999",
+        "/peak_live",
+        "/peak_reserved",
+        "/waste",
+        "/idle",
+        "/forecast/hit1",
+        "/forecast/hit3",
+    ] {
+        assert!(figures.pointer(path).is_some_and(Value::is_number), "{path} in {figures}");
+    }
+    assert_eq!(figures["driver"], "softcuda");
+    // Nothing was compared.
+    assert_eq!((&figures["verify_mismatches"], &figures["ring_violations"]), (&Value::Null, &Value::Null));
+    // Rounding up to blocks wastes a fifth at most; of results of any number of requests, something.
+    for kind in ["device", "pinned"] {
+        let of = |key| figures["memory"][kind][key].as_f64().unwrap();
+        assert!((0.0..0.2).contains(&of("waste")) && (0.0..1.0).contains(&of("idle")), "{figures}");
+    }
+    assert!(figures["memory"]["pinned"]["waste"].as_f64() > Some(0.0), "{figures}");
+}
+
+#[test]
 fn a_broken_trace_runs_nothing() {
     let folder = Folder::new("broken");
     let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";

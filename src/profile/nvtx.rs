@@ -137,6 +137,11 @@ fn push(domain: Domain, name: &Registered, bytes: Option<usize>) {
     unsafe { ffi::nvtxDomainRangePushEx(domain.0, &raw const attributes) };
 }
 
+/// The tool's handle of the domain, null where no tool listens.
+pub(super) fn domain() -> ffi::nvtxDomainHandle_t {
+    Domain::get().map_or(core::ptr::null_mut(), |domain| domain.0)
+}
+
 pub(super) fn is_attached() -> bool {
     Domain::get().is_some()
 }

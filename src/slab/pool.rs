@@ -69,12 +69,15 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let geometry = options.geometry(&resource)?;
         let seat = REGISTRY.open(resource.base(), resource.size());
         let limit = options.max_bytes.min(resource.size());
+        let store = Store::new(resource, geometry, limit);
+        // A memory checker hears of a block when it leaves its slab.
+        let cache_bytes = if store.span.heaps.are_told() { 0 } else { options.thread_cache_bytes };
         Ok(Self {
-            shared: Arc::new(Shared { store: Store::new(resource, geometry, limit) }),
+            shared: Arc::new(Shared { store }),
             seat,
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
-            cache_bytes: options.thread_cache_bytes,
+            cache_bytes,
             start: Instant::now(),
         })
     }

@@ -3,17 +3,27 @@
 #![expect(unsafe_code, reason = "vouches for the ranges given to the resource")]
 
 use crate::error::Error;
-use crate::memory::MemoryResource;
+use crate::memory::{MemoryKind, MemoryResource};
+use crate::profile::Heaps;
 
 /// A pool's resource, whose ranges only the pool uses.
 #[derive(Debug)]
 pub(crate) struct Span<R> {
     resource: R,
+    /// What a memory checker is told.
+    pub(super) heaps: Heaps,
 }
 
 impl<R: MemoryResource> Span<R> {
     pub(crate) fn new(resource: R) -> Self {
-        Self { resource }
+        // Checkers watch what the driver has allocated for kernels. A device's memory comes with a context.
+        let kind = match resource.kind() {
+            MemoryKind::Device => Some("device"),
+            MemoryKind::Managed => Some("managed"),
+            _ => None,
+        };
+        let heaps = Heaps::new(kind.filter(|_| resource.ordinal().is_some()));
+        Self { resource, heaps }
     }
 
     pub(crate) fn resource(&self) -> &R {
@@ -25,11 +35,14 @@ impl<R: MemoryResource> Span<R> {
         // SAFETY: the run map holds the granules of the span, which are multiples of the
         // granularity, and hands each to one run at a time. A run goes back to it only after
         // its decommit succeeded, so nothing of this one is committed.
-        unsafe { self.resource.commit(offset, len) }
+        unsafe { self.resource.commit(offset, len) }?;
+        self.heaps.commit(self.resource.base() + offset as u64, len);
+        Ok(())
     }
 
     /// Decommits a run of which the caller has claimed the state while all blocks were free.
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
+        self.heaps.decommit(self.resource.base() + offset as u64);
         // SAFETY: a run keeps the length of its commit until it is given back to the run map.
         // It is claimed with every block free, and who frees a block promises that its use is
         // over.

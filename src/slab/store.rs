@@ -147,7 +147,11 @@ impl<R: MemoryResource> Store<R> {
                 continue;
             };
             count -= bits.count();
-            bits.indices().for_each(|index| put(start + index * class.block_size()));
+            for index in bits.indices() {
+                let address = start + index * class.block_size();
+                self.span.heaps.take(address as u64, class.block_size());
+                put(address);
+            }
         }
     }
 
@@ -155,9 +159,12 @@ impl<R: MemoryResource> Store<R> {
     pub(super) fn collect_large(&self, head: usize) {
         let bits = self.blocks.get(head).take_reserved(1);
         debug_assert_eq!(bits, Some(Bits::one(0)), "run {head} has one block, reserved by its set-up");
+        self.span.heaps.take(self.geometry.address(head) as u64, self.geometry.offset(self.len(head)));
     }
 
     /// Gives blocks of one class back; the addresses are sorted on the way.
+    ///
+    /// They are from caches, of which a pool that a memory checker hears of has none.
     pub(crate) fn give(&self, class: SizeClass, addresses: &mut [usize]) {
         addresses.sort_unstable();
         self.give_sorted(class, addresses);
@@ -197,6 +204,10 @@ impl<R: MemoryResource> Store<R> {
 
     /// Gives one block back.
     pub(crate) fn give_one(&self, head: usize, index: usize) {
+        if self.span.heaps.are_told() {
+            let size = self.block_size(self.runs[head].state.load(), self.len(head)).unwrap_or(0);
+            self.span.heaps.give((self.geometry.address(head) + index * size) as u64);
+        }
         let freed = self.give_bits(head, Bits::one(index));
         self.put_back(head, freed);
     }

@@ -109,8 +109,9 @@ fn tool() -> Fact {
             Fact::bad(Verdict::Note, TOPIC, format!("{path} waits"), remedy)
         }
         Ok(path) => {
-            let remedy = "see that the library is for this machine and exports InitializeInjectionNvtx2";
-            Fact::bad(Verdict::Note, TOPIC, format!("{path} did not attach"), remedy)
+            let remedy = "see that the library is for this machine and exports InitializeInjectionNvtx2; one that checks \
+                          memory only need not";
+            Fact::bad(Verdict::Note, TOPIC, format!("{path} does not hear of ranges"), remedy)
         }
         Err(_) => Fact::good(TOPIC, "none attached"),
     }

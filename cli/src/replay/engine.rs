@@ -23,6 +23,8 @@ pub struct KindUse {
     pub live: u64,
     /// The most that was in use at once so far.
     pub peak: u64,
+    /// The blocks that were in use then: what was asked for, rounded up to blocks.
+    pub peak_blocks: u64,
     /// What the pool had obtained for it.
     pub reserved: u64,
     /// Allocations so far.
@@ -86,18 +88,23 @@ struct Counted {
     pool: Pool,
     /// The pool's own counters when `seen` was brought up to date.
     counters: Option<ReclaimStats>,
+    /// The blocks in use.
+    blocks: u64,
     seen: KindUse,
 }
 
 impl Counted {
     fn new(pool: Pool) -> Self {
-        Self { pool, counters: None, seen: KindUse::default() }
+        Self { pool, counters: None, blocks: 0, seen: KindUse::default() }
     }
 
     fn alloc(&mut self, size: usize, stream: &Stream) -> Result<Buffer<u8>, AllocError> {
         let buffer = self.pool.alloc(size, stream)?;
         self.seen.live += size as u64;
-        self.seen.peak = self.seen.peak.max(self.seen.live);
+        self.blocks += buffer.info().size as u64;
+        if self.seen.live > self.seen.peak {
+            (self.seen.peak, self.seen.peak_blocks) = (self.seen.live, self.blocks);
+        }
         self.seen.allocations += 1;
         let counters = self.pool.stats();
         if self.counters != Some(counters) {
@@ -110,6 +117,7 @@ impl Counted {
 
     fn drop(&mut self, buffer: Buffer<u8>) {
         self.seen.live -= buffer.len() as u64;
+        self.blocks -= buffer.info().size as u64;
     }
 }
 

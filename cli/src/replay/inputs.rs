@@ -1,5 +1,6 @@
 //! The inputs of today's engines, and what is in them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wharf::Context;
@@ -38,8 +39,9 @@ impl Inputs {
             Preset::Sglang => builder.sglang_slots(),
             Preset::TensorrtLlm => builder.tensorrt_llm_slots(BLOCKS),
         };
+        let buckets: BTreeSet<_> = settings.buckets.iter().copied().collect();
         let buffers = builder
-            .buckets(settings.buckets.iter().copied())
+            .buckets(buckets)
             .max_tokens(schedule::TOKENS as usize)
             .max_requests(schedule::REQUESTS)
             .ring_depth(settings.ring_depth)

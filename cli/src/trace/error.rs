@@ -36,7 +36,7 @@ impl std::error::Error for TraceError {
 #[non_exhaustive]
 pub enum Problem {
     /// The file cannot be opened.
-    #[error("it cannot be opened: {0}")]
+    #[error("it cannot be opened: {0}; check the path, and that this user may read the file")]
     Open(#[source] io::Error),
     /// The file cannot be read on.
     #[error("it cannot be read: {0}")]

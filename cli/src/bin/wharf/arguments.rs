@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
+use wharf_cli::map::Kind;
 use wharf_cli::replay::Preset;
 use wharf_cli::target::Choice;
 
@@ -20,6 +21,7 @@ pub(crate) enum Command {
     Replay(Replay),
     Doctor(Doctor),
     Bench(Bench),
+    Map(Map),
 }
 
 /// Compares ways to stage a step, and to have memory for it, on this machine.
@@ -58,7 +60,7 @@ pub(crate) struct Replay {
     /// The driver to run on
     #[arg(long, value_enum, default_value_t)]
     pub(crate) driver: Choice,
-    /// When softcuda runs what it is given: async, eager, late or random:SEED
+    /// When softcuda runs what it is given: async, eager, late or random:SEED; other drivers decide themselves
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
     /// Whose inputs are staged
@@ -71,7 +73,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "STEPS", default_value_t = 3, value_parser = ring_depth)]
     pub(crate) ring_depth: usize,
     /// The sizes that steps are padded to, in tokens, as in 8,64,512; larger steps run without a graph
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = bucket)]
     pub(crate) buckets: Option<Vec<usize>>,
     /// Whether steps follow each other at once, or at the times of the trace
     #[arg(long, value_enum, default_value_t = Speed::Max)]
@@ -132,9 +134,64 @@ fn schedule(text: &str) -> Result<Schedule, String> {
     }
 }
 
+fn bucket(text: &str) -> Result<usize, String> {
+    let most = wharf_cli::schedule::TOKENS as usize;
+    let tokens = text.parse().ok().filter(|tokens| (1..=most).contains(tokens));
+    tokens.ok_or_else(|| format!("a number of tokens from 1 to {most}"))
+}
+
 fn ring_depth(text: &str) -> Result<usize, String> {
     let depth = text.parse().ok().filter(|depth| (1..=64).contains(depth));
     depth.ok_or_else(|| "a number from 1 to 64".to_owned())
+}
+
+/// Runs a workload in pools and shows what they hold in the end: who has which bytes.
+#[derive(Debug, Args)]
+#[command(after_help = MAPS)]
+pub(crate) struct Map {
+    /// The request trace, a CSV file as of `wharf replay`; without one, requests are made up
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Makes up other requests
+    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
+    pub(crate) seed: u64,
+    /// Looks at the pools after so many steps
+    #[arg(long, value_name = "COUNT", default_value_t = 2000)]
+    pub(crate) steps: usize,
+    /// The driver to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: Choice,
+    /// When softcuda runs what it is given: async, eager, late or random:SEED; other drivers decide themselves
+    #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
+    pub(crate) schedule: Option<Schedule>,
+    /// The kinds of memory, a pool each
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "device,pinned")]
+    pub(crate) kind: Vec<Kind>,
+    /// What each pool may commit, as in 64MiB or 2GiB
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    pub(crate) max_bytes: usize,
+    /// Writes the pools as JSON, with every slab and block
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Draws each pool as a file of its own, named after the kind of memory
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// A size in bytes, with a unit or without.
+fn size(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kib" => Some(10),
+        "m" | "mib" => Some(20),
+        "g" | "gib" => Some(30),
+        _ => None,
+    };
+    let bytes =
+        digits.parse().ok().zip(unit).and_then(|(number, unit): (usize, u32)| number.checked_mul(1 << unit));
+    let bytes = bytes.filter(|bytes| (1..=MOST_BYTES).contains(bytes));
+    bytes.ok_or_else(|| "a size from 1 byte to 1024GiB, as in 64MiB".to_owned())
 }
 
 /// Says what decides here whether wharf works and how fast, and what to do about each lack.
@@ -148,6 +205,9 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
+/// The most that a pool may be told to commit.
+const MOST_BYTES: usize = 1 << 40;
+
 const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 the driver, a comparison or the output failed; 2 wrong arguments or a broken trace;
 130 and 143 stopped by SIGINT and SIGTERM, with the figures so far.
@@ -158,7 +218,8 @@ Examples:
   wharf replay --trace t.csv --verify         a trace, every byte compared
   wharf replay --schedule late --verify       the same when all work is done as late as allowed
   wharf bench                                 ways to stage a step beside each other
-  wharf replay --json r.json --svg charts     figures and charts as files";
+  wharf replay --json r.json --svg charts     figures and charts as files
+  wharf map --svg maps                        who holds which bytes of two pools, drawn";
 
 const TRACES: &str = "\
 A trace has the columns TIMESTAMP,ContextTokens,GeneratedTokens, one request a line in the order of arrival, as in
@@ -167,3 +228,12 @@ most 2048 tokens and 256 requests each, prompts in chunks after decoding.
 
 Each step takes a slot of the ring, writes the inputs of an engine, stages them and allocates its
 activations and results. Times on softcuda are the calling thread's; they say nothing about a GPU.";
+
+const MAPS: &str = "\
+In each step every pool gives memory to the step, which the next step takes over, and to each request, which holds it
+from its first step to its last. So the picture has what allocators are judged by: blocks that are held, blocks that
+wait for the device or for their stream, slabs that are half empty, and what no slab uses.
+
+In the table, all in bytes: live is held by somebody, of which waste is beyond what was asked for; retired is nobody's
+but not free for all streams yet; cached is in a thread's cache; reserved is what the pool has obtained for all that.
+With --max-bytes below the need, allocations are refused and counted: the steps go on without them.";

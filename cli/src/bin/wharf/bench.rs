@@ -16,23 +16,29 @@ pub(crate) fn run(options: &Bench) -> Result<(), Failure> {
     let step = Step { start: 0, tokens, requests: tokens, prefill: 0 };
     let mut output = io::stdout().lock();
     let ways = staging(&target, options.preset, step, rounds)?;
-    print(&mut output, &format!("a step of {tokens} tokens, {tokens} requests"), &ways)?;
-    let ways = allocation(&target, ALLOCATION, rounds)?;
-    print(&mut output, "1 MiB of device memory, and back", &ways)?;
-    let note = "The calling thread's time, the median; the first way is 1.";
-    let soft = if target.software().is_some() { " On softcuda it says nothing about a GPU." } else { "" };
-    writeln!(output, "{note}{soft}")?;
+    print(&mut output, &format!("staging a step of {tokens} tokens, {tokens} requests"), &ways)?;
+    let ways = allocation(&target, rounds)?;
+    print(&mut output, "device memory: a block freed, a block allocated", &ways)?;
+    let soft = target.software().is_some();
+    writeln!(output, "{}", if soft { format!("{NOTE}\n{SOFTCUDA}") } else { NOTE.to_owned() })?;
     Ok(())
 }
 
 fn print(output: &mut impl Write, title: &str, ways: &[Way]) -> io::Result<()> {
-    writeln!(output, "{title:<44} driver calls        ns  ratio")?;
-    let first = ways.first().map_or(1, |way| way.ns.max(1));
+    writeln!(output, "{title:<48} driver calls         ns    ratio")?;
+    let first = ways.first().map_or(1.0, |way| way.ns.max(0.01));
     for Way { name, driver_calls, ns } in ways {
-        let calls = driver_calls.map_or_else(|| "unknown".to_owned(), |calls| format!("{calls:.1}"));
-        writeln!(output, "  {name:<42} {calls:>12} {ns:>9}  {:>5.2}", *ns as f64 / first as f64)?;
+        let calls = driver_calls.map_or_else(|| "unknown".to_owned(), |calls| format!("{calls:.2}"));
+        writeln!(output, "  {name:<46} {calls:>12} {ns:>10.1}  {:>7.3}", ns / first)?;
     }
     writeln!(output)
 }
 
-const ALLOCATION: usize = 1 << 20;
+const NOTE: &str = "\
+Each row: the calling thread's time, the median, and its ratio to the first row's. The rows of a table take turns in one
+thread. Staging is begin and submit, without the writing of the inputs. Of memory, 64 blocks of 256 bytes to 896 KiB are
+held; one after the other is freed and another size allocated for it.";
+
+const SOFTCUDA: &str = "\
+On softcuda a driver call costs what the software driver takes on this processor. That is no GPU's time, and not that
+of a real driver: compare the counts of driver calls, and the rows without any.";

@@ -4,7 +4,9 @@ mod arguments;
 mod bench;
 mod doctor;
 mod failure;
+mod map;
 mod replay;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
         Command::Replay(options) => replay::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Map(options) => map::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

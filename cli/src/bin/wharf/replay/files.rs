@@ -22,13 +22,14 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn create(options: &Replay) -> io::Result<Self> {
-        let json = options.json.as_deref().map(Output::create).transpose()?;
-        let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
         let charts = options.svg.clone();
         if let Some(folder) = &charts {
             fs::create_dir_all(folder)
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
         }
+        // After the folder, since they may lie in it.
+        let json = options.json.as_deref().map(Output::create).transpose()?;
+        let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
         Ok(Self { json, chrome: chrome.map(ChromeTrace::new).transpose()?, charts })
     }
 

@@ -1,8 +1,7 @@
 //! `wharf replay`.
 
 mod files;
-mod signals;
-mod source;
+pub(crate) mod source;
 mod table;
 
 use std::io::{self, BufWriter, Write};
@@ -18,10 +17,10 @@ use wharf_cli::summary::{Collector, Setting};
 use wharf_cli::target::{Software, Target};
 
 use self::files::Files;
-use self::signals::Signals;
 use self::source::{Extent, Requests};
 use crate::arguments::{LayoutChoice, Replay, Source, Speed};
 use crate::failure::Failure;
+use crate::signals::Signals;
 
 /// Runs the steps and prints what they cost, or prints the steps.
 pub(crate) fn run(options: &Replay) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 
 use wharf::forecast::{Plan, PlanRecorder};
@@ -15,7 +16,7 @@ use crate::arguments::Replay;
 
 /// Counts the requests that were taken.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Requests(Rc<Cell<u64>>);
+pub(crate) struct Requests(Rc<Cell<u64>>);
 
 impl Requests {
     pub(super) fn count(&self) -> u64 {
@@ -53,14 +54,24 @@ pub(super) fn steps(
     options: &Replay,
     requests: &Requests,
 ) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
-    let source: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match &options.trace {
-        Some(path) => Box::new(Trace::open(path)?),
-        None => Box::new(Generator::new(options.seed).map(Ok)),
-    };
     let limit = match (options.steps, &options.trace) {
         (Some(steps), _) => steps,
         (None, Some(_)) => usize::MAX,
         (None, None) => MADE_UP_STEPS,
+    };
+    steps_of(options.trace.as_deref(), options.seed, limit, requests)
+}
+
+/// At most `limit` steps of a trace, or of the requests that a seed stands for.
+pub(crate) fn steps_of(
+    trace: Option<&Path>,
+    seed: u64,
+    limit: usize,
+    requests: &Requests,
+) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
+    let source: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match trace {
+        Some(path) => Box::new(Trace::open(path)?),
+        None => Box::new(Generator::new(seed).map(Ok)),
     };
     let requests = requests.clone();
     let counted = source.inspect(move |_| requests.0.set(requests.0.get() + 1));

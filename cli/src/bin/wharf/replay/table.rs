@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use wharf_cli::doctor::size;
-use wharf_cli::summary::{Kind, Summary};
+use wharf_cli::summary::{Kind, Summary, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -14,19 +14,28 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
     row("driver", format!("{}, device 0: {}", summary.driver, summary.device))?;
     row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
     row("requests, tokens", format!("{requests}, {tokens}"))?;
-    row("driver calls a step", known(summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"))))?;
+    let calls = summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"));
+    let uncounted = || match summary.driver {
+        "softcuda" => format!("counted after the first {WARM_UP}"),
+        _ => "counted on softcuda only".to_owned(),
+    };
+    row("driver calls a step", calls.unwrap_or_else(uncounted))?;
     row("staged", format!("{}, {graphs} graphs", size(summary.bytes_staged)))?;
     row("begin and submit", format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50))?;
     row("", format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max))?;
-    row("ring", format!("{} waits, {} violations", summary.ring_waits, known(summary.ring_violations)))?;
+    row("ring", format!("{} waits, {}", summary.ring_waits, violations(summary)))?;
     row(
         "bytes that differ",
-        summary.verify_mismatches.map_or("not compared".to_owned(), |count| count.to_string()),
+        summary
+            .verify_mismatches
+            .map_or("not compared, --verify does that".to_owned(), |count| count.to_string()),
     )?;
     for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
-        let Kind { peak_live, peak_reserved, waste, allocations, grown } = *kind;
-        let (live, reserved, waste) = (size(peak_live), size(peak_reserved), waste * 100.0);
-        row(name, format!("peak {live} of {reserved}, {waste:.0} % waste"))?;
+        let Kind { peak_live, peak_reserved, waste, idle, allocations, grown } = *kind;
+        let (live, reserved, waste, idle) =
+            (size(peak_live), size(peak_reserved), waste * 100.0, idle * 100.0);
+        row(name, format!("peak {live} in use, {waste:.0} % of its blocks beyond what was asked for"))?;
+        row("", format!("{reserved} obtained, {idle:.0} % of it idle at the peak: kept for other sizes"))?;
         row(
             "",
             format!(
@@ -39,6 +48,11 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
     row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))
 }
 
-fn known(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
+/// What is known of sources that changed too early.
+fn violations(summary: &Summary) -> String {
+    match (summary.ring_violations, summary.verify_mismatches) {
+        (Some(count), _) => format!("{count} violations"),
+        (None, None) => "violations not looked for, --verify does that".to_owned(),
+        (None, Some(_)) => "violations seen on softcuda only".to_owned(),
+    }
 }

@@ -9,15 +9,15 @@ use signal_hook::flag;
 
 /// What was asked.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// Whether to stop.
-    pub(super) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     /// The signal that asked; 0 for none.
-    pub(super) which: Arc<AtomicUsize>,
+    pub(crate) which: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    pub(super) fn install() -> io::Result<Self> {
+    pub(crate) fn install() -> io::Result<Self> {
         let this = Self { stop: Arc::default(), which: Arc::default() };
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_default(signal, Arc::clone(&this.stop))?;

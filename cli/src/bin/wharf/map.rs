@@ -1,0 +1,104 @@
+//! `wharf map`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::sync::atomic::Ordering;
+
+use wharf_cli::doctor::size;
+use wharf_cli::map::{self, Kind, Mapped};
+use wharf_cli::output::Output;
+use wharf_cli::target::{Software, Target};
+
+use crate::arguments::Map;
+use crate::failure::Failure;
+use crate::replay::source::{Requests, steps_of};
+use crate::signals::Signals;
+
+/// Runs the workload, prints what the pools hold, and draws it.
+pub(crate) fn run(options: &Map) -> Result<(), Failure> {
+    let software = Software { schedule: options.schedule, check_sources: false };
+    let target = Target::new(options.driver, software)?;
+    if let Some(reason) = &target.instead_of {
+        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
+    }
+    let signals = Signals::install()?;
+    let mut kinds = options.kind.clone();
+    let mut seen = Vec::new();
+    kinds.retain(|kind| {
+        !seen.contains(kind) && {
+            seen.push(*kind);
+            true
+        }
+    });
+    let files = Files::create(options, &kinds)?;
+    let steps = steps_of(options.trace.as_deref(), options.seed, options.steps, &Requests::default())?;
+    let map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
+    files.keep(&map)?;
+    print(&mut io::stdout().lock(), &map, options)?;
+    match signals.which.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
+    }
+}
+
+/// The files that were asked for, begun before anything runs so that one that cannot be written is told
+/// at once.
+struct Files {
+    json: Option<Output>,
+    /// One for each pool.
+    pictures: Vec<Output>,
+}
+
+impl Files {
+    fn create(options: &Map, kinds: &[Kind]) -> io::Result<Self> {
+        let mut pictures = Vec::new();
+        if let Some(folder) = &options.svg {
+            fs::create_dir_all(folder)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+            for kind in kinds {
+                pictures.push(Output::create(&folder.join(format!("{}.svg", kind.name())))?);
+            }
+        }
+        // After the folder, since it may lie in it.
+        let json = options.json.as_deref().map(Output::create).transpose()?;
+        Ok(Self { json, pictures })
+    }
+
+    fn keep(self, map: &map::Map) -> io::Result<()> {
+        if let Some(mut json) = self.json {
+            serde_json::to_writer_pretty(&mut json, map).map_err(io::Error::from)?;
+            writeln!(json)?;
+            json.keep()?;
+        }
+        for (mut picture, pool) in self.pictures.into_iter().zip(&map.pools) {
+            picture.write_all(pool.snapshot.to_svg().as_bytes())?;
+            picture.keep()?;
+        }
+        Ok(())
+    }
+}
+
+fn print(output: &mut impl Write, map: &map::Map, options: &Map) -> io::Result<()> {
+    let stopped = if map.stopped { ", stopped early" } else { "" };
+    writeln!(output, "driver    {}, device 0: {}", map.driver, map.device)?;
+    writeln!(output, "steps     {}{stopped}", map.steps)?;
+    writeln!(
+        output,
+        "\npool        reserved       live      waste    retired     cached  slabs  blocks  allocations  refused"
+    )?;
+    for Mapped { allocations, refused, snapshot: pool } in &map.pools {
+        let [reserved, live, waste, retired, cached] =
+            [pool.reserved, pool.live, pool.waste, pool.retired, pool.cached].map(|bytes| size(bytes as u64));
+        let (slabs, blocks) = (pool.slabs.len(), pool.blocks.len());
+        writeln!(
+            output,
+            "{:<8} {reserved:>11} {live:>10} {waste:>10} {retired:>10} {cached:>10} {slabs:>6} {blocks:>7} \
+             {allocations:>12} {refused:>8}",
+            pool.name
+        )?;
+    }
+    if options.svg.is_none() && options.json.is_none() {
+        writeln!(output, "\n--svg FOLDER draws each pool, --json FILE lists every slab and block")?;
+    }
+    Ok(())
+}
