@@ -1,10 +1,11 @@
-#![expect(unsafe_code, reason = "forks")]
-//! A device that is lost: every wait ends with the driver's error, and nothing is used again. A forked
-//! child is refused.
+#![expect(unsafe_code, reason = "forks, makes and destroys contexts")]
+//! A device that is lost, or a context that its owner destroys: every wait ends with the driver's error, and
+//! nothing is used again. A forked child is refused.
 
 use std::cell::RefCell;
 use std::env;
 use std::process::Command;
+use std::ptr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, HostError, Pool};
 use wharf::slab::AllocError;
 use wharf::timeline::WaitError;
-use wharf::{CudaError, DeviceAttribute, Driver, Error, Stream};
+use wharf::{Context, CudaError, DeviceAttribute, Driver, Error, Stream};
 
 use super::{BLOCK, LONG, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
@@ -171,6 +172,46 @@ fn every_call_may_fail_once() {
             });
         }
     }
+}
+
+/// An engine destroys the context that it lent, under a pool with blocks out, retired and free.
+#[test]
+fn a_context_destroyed_under_a_pool_is_an_error() {
+    let machine = Arc::new(Simulator::new(Config::default()));
+    on_machine(&machine, |driver| {
+        let (api, device) = (driver.api(), driver.device(0).unwrap());
+        let mut raw = ptr::null_mut();
+        // SAFETY: `raw` is valid for writes.
+        unsafe { api.ctx_create.call(&raw mut raw, 0, device.as_raw()) }.unwrap();
+        // SAFETY: the context is this test's. It is destroyed too early on purpose: the software driver knows
+        // its handles.
+        let context = unsafe { Context::borrow_raw(raw, driver) }.unwrap();
+        let [stream, other] = streams(&context);
+        let pool = device_pool(&context);
+        let [kept, dropped]: [Buffer<u8>; 2] = std::array::from_fn(|_| pool.alloc(5000, &stream).unwrap());
+        dropped.fill(1, &stream).unwrap();
+        kept.fill(1, &stream).unwrap();
+        drop(dropped);
+        let unmaps = machine.calls("cuMemUnmap");
+        // SAFETY: made above, destroyed once.
+        unsafe { api.ctx_destroy.call(raw) }.unwrap();
+
+        let of_wait = kept.wait(LONG);
+        assert!(of_wait.is_ok() || matches!(of_wait, Err(WaitError::Driver(_))), "{of_wait:?}");
+        let refused = kept.fill(2, &stream).unwrap_err();
+        assert!(matches!(refused, Error::Driver { .. }), "{refused}");
+        // Whatever is handed out is refused at its first use, and the pool cannot grow.
+        for stream in [&stream, &other] {
+            let error = pool.alloc::<u8>(5000, stream).map(|buffer| buffer.fill(3, stream));
+            assert!(!matches!(error, Ok(Ok(()))), "{error:?}");
+        }
+        let grown = pool.alloc::<u8>(SPAN / 2, &stream).unwrap_err();
+        assert!(matches!(grown, AllocError::Upstream(_)), "{grown}");
+        drop(kept);
+        pool.trim(Duration::ZERO, 0);
+        drop((pool, stream, other, context));
+        assert_eq!(machine.calls("cuMemUnmap"), unmaps, "leaked");
+    });
 }
 
 fn a_child_is_refused(driver: &Driver) {
