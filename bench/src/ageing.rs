@@ -31,8 +31,9 @@ pub struct Outcome {
     peak_requested: usize,
     peak_live: usize,
     peak_reserved: usize,
-    /// The peak after the first tenth of the replacements.
+    /// The peaks after the first tenth of the replacements.
     early_reserved: usize,
+    early_live: usize,
 }
 
 /// Runs on a fresh pool.
@@ -48,6 +49,7 @@ pub fn run(options: &Ageing) -> Result<Outcome, AllocError> {
         live: Gauge::default(),
         barrier: Barrier::new(options.threads),
         early_reserved: AtomicUsize::new(0),
+        early_live: AtomicUsize::new(0),
     };
     let blocks = (options.live << 20) / MEAN_SIZE / options.threads;
     let replacements = options.millions * 1_000_000 / options.threads;
@@ -63,6 +65,7 @@ pub fn run(options: &Ageing) -> Result<Outcome, AllocError> {
         peak_live: state.live.peak.load(Relaxed),
         peak_reserved: pool.stats().peak_reserved,
         early_reserved: state.early_reserved.load(Relaxed),
+        early_live: state.early_live.load(Relaxed),
     })
 }
 
@@ -76,6 +79,7 @@ struct State<'a> {
     live: Gauge,
     barrier: Barrier,
     early_reserved: AtomicUsize,
+    early_live: AtomicUsize,
 }
 
 /// A sum and the largest value it had.
@@ -99,6 +103,7 @@ impl State<'_> {
         });
         if self.barrier.wait().is_leader() {
             self.early_reserved.store(self.pool.stats().peak_reserved, Relaxed);
+            self.early_live.store(self.live.peak.load(Relaxed), Relaxed);
         }
         self.barrier.wait();
         let mut blocks = aged?;
@@ -162,7 +167,12 @@ impl fmt::Display for Outcome {
             f,
             "reserved / live   {over_live:7.3}     of requested bytes {over_requested:.3}; goal 1.25"
         )?;
-        let growth = 100.0 * (ratio(self.peak_reserved, self.early_reserved) - 1.0);
-        write!(f, "growth            {growth:7.2} %   after the first tenth; goal 2 %")
+        let growth = |peak, early| 100.0 * (ratio(peak, early) - 1.0);
+        let (reserved, live) =
+            (growth(self.peak_reserved, self.early_reserved), growth(self.peak_live, self.early_live));
+        write!(
+            f,
+            "growth            {reserved:7.2} %   after the first tenth, of live blocks {live:.2} %; goal 2 %"
+        )
     }
 }
