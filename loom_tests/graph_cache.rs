@@ -15,16 +15,16 @@ struct Scene {
 
 impl Scene {
     fn new(depth: usize, max_count: usize) -> Self {
-        let ring = Ring::new((0..depth).map(|_| Cache::new(2)));
+        let ring = Ring::new((0..depth).map(|_| Cache::new(2)), |_| ());
         Self { ring, account: Account::new(max_count, 100), graphs: Guarded::new(4) }
     }
 
-    /// Begins a step in a slot that is free, makes or finds its graph, uses it, and gives the slot back;
-    /// whether there was room.
+    /// Begins a step in a slot that nobody fills, makes or finds its graph, uses it, and submits; whether
+    /// there was room. The device is always done.
     fn step(&self, slot: usize, bucket: usize) -> Option<bool> {
-        let mut claim = self.ring.claim_free(slot)?;
+        let mut claim = self.ring.claim_at(slot, |_| Ok::<_, ()>(true)).unwrap()?;
         if !claim.has(bucket) {
-            if !make_room(&self.account, 10, &mut claim, &self.ring, |cache| cache) {
+            if !make_room(&self.account, 10, &mut claim, &self.ring, |_| true, |cache| cache) {
                 return Some(false);
             }
             claim.put(bucket, 2 * slot + bucket, 10);
@@ -34,6 +34,7 @@ impl Scene {
         if let Some(graph) = claim.get(bucket) {
             self.graphs.own(*graph);
         }
+        claim.submit();
         Some(true)
     }
 }

@@ -1,53 +1,76 @@
 #!/usr/bin/env bash
-# Checks the models: each patch in mutants/ is one mistake in the real code, and the model that
-# its first line names must fail on it. Works on a copy of the checkout that holds this script,
-# from any directory. MUTANTS_TARGET_DIR may name a build directory to keep between runs.
+# Checks the models and the tests: each patch in mutants/ is one mistake in the real code, and what its
+# first line names must fail on it: `model: NAME` under loom, `test: NAME` of tests/it on the software
+# driver. Works on a copy of the checkout that holds this script, from any directory.
+# MUTANTS_TARGET_DIR and MUTANTS_TEST_TARGET_DIR may name build directories to keep between runs; nothing
+# else may be built in the latter, since cargo does not tell the copy's packages from the checkout's.
+# Arguments, if any, are the mutants to check, by name.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export CARGO_TARGET_DIR=${MUTANTS_TARGET_DIR:-$work/target}
-export RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow"
-# A mutant differs in one place: only what depends on it is compiled anew.
-export CARGO_PROFILE_RELEASE_INCREMENTAL=true
+models=${MUTANTS_TARGET_DIR:-$work/target}
+tests=${MUTANTS_TEST_TARGET_DIR:-$work/target/tests}
 export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
 
-# Everything but build outputs and history; softcuda and sys are workspace members.
+# Everything but build outputs and history; softcuda and sys are workspace members. Files are as new as the
+# copy: in a build directory that was kept, what was built last is the last mutant.
 mkdir "$work/copy"
-(cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench --exclude=./fuzz .) | tar -xf - -C "$work/copy"
+(cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench --exclude=./fuzz .) | tar -xmf - -C "$work/copy"
 cd "$work/copy"
 
-run() {
-    cargo test --quiet --release --lib -p wharf -- "$@"
+# A mutant differs in one place: only what depends on it is compiled anew, so models are built
+# incrementally, which release builds are not by themselves.
+run() { # KIND SECONDS ARGUMENT...
+    local kind=$1 limit=$2
+    shift 2
+    case $kind in
+        model)
+            CARGO_TARGET_DIR=$models RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow" \
+                CARGO_PROFILE_RELEASE_INCREMENTAL=true \
+                timeout "$limit" cargo test --quiet --release --lib -p wharf "$@"
+            ;;
+        test) CARGO_TARGET_DIR=$tests timeout "$limit" cargo test --quiet --test it -p wharf "$@" ;;
+    esac
 }
 
-# Unmutated, every model passes; what they are called in full is the same for all mutants.
-run --list >"$work/names" 2>"$work/log" || { cat "$work/log"; exit 1; }
-run loom_tests >"$work/log" 2>&1 || { echo "a model fails on the unmutated code"; cat "$work/log"; exit 1; }
+patches=()
+for patch in "$here"/mutants/*.patch; do
+    if [ $# -eq 0 ] || [[ " $* " == *" $(basename "$patch" .patch) "* ]]; then patches+=("$patch"); fi
+done
+kinds=$(sed -n '1s/: .*//p' -s "${patches[@]}" | sort -u)
+
+# Unmutated, everything named passes; what models are called in full is the same for all mutants.
+for kind in $kinds; do
+    run "$kind" 0 -- --list >"$work/names.$kind" 2>"$work/log" || { cat "$work/log"; exit 1; }
+    named=()
+    while read -r short; do
+        full=$(sed -n "s/^\(\(.*::\)\?$short\): test\$/\1/p" "$work/names.$kind")
+        [ -n "$full" ] || { echo "FAULT   no $kind '$short'"; exit 1; }
+        named+=("$full")
+    done < <(sed -n "1s/^$kind: //p" -s "${patches[@]}" | sort -u)
+    run "$kind" 0 -- --exact "${named[@]}" >"$work/log" 2>&1 || { echo "a $kind fails on the unmutated code"; cat "$work/log"; exit 1; }
+done
 
 total=0 caught=0
-for patch in "$here"/mutants/*.patch; do
+for patch in "${patches[@]}"; do
     total=$((total + 1))
     mutant=$(basename "$patch" .patch)
-    short=$(sed -n '1s/^model: //p' "$patch")
-    full=$(sed -n "s/^\(.*::$short\): test\$/\1/p" "$work/names")
-    if [ -z "$full" ]; then
-        echo "FAULT   $mutant: no model '$short'"
-        continue
-    fi
+    IFS=': ' read -r kind short <"$patch"
+    full=$(sed -n "s/^\(\(.*::\)\?$short\): test\$/\1/p" "$work/names.$kind")
     if ! patch --quiet --strip 1 --fuzz 0 --no-backup-if-mismatch <"$patch" >"$work/log" 2>&1; then
         echo "FAULT   $mutant: the patch does not apply"
         cat "$work/log"
         exit 1
     fi
-    if ! cargo test --quiet --release --lib -p wharf --no-run >"$work/log" 2>&1; then
+    if ! run "$kind" 0 --no-run >"$work/log" 2>&1; then
         echo "FAULT   $mutant: does not compile"
         tail -5 "$work/log"
-    # A mutant may also hang: what loom explores is finite, so a run without end is a finding too.
-    elif timeout "${MUTANT_TIMEOUT:-120}" cargo test --quiet --release --lib -p wharf -- --exact "$full" \
-        >"$work/log" 2>&1; then
+    # A mutant may also hang: what loom explores and what tests do is finite, so a run without end is a
+    # finding too.
+    elif run "$kind" "${MUTANT_TIMEOUT:-120}" -- --exact "$full" >"$work/log" 2>&1; then
         echo "MISSED  $mutant by $short"
     else
         echo "caught  $mutant by $short"

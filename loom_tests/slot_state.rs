@@ -5,7 +5,7 @@ use crate::lockfree::slot_state::SlotWord;
 use loom::sync::Arc;
 use loom::thread;
 
-/// Two threads fill, submit and complete one slot.
+/// Two threads fill one slot; one gives up, one submits and fills it again.
 #[test]
 fn slot_generic() {
     model("slot_generic", || {
@@ -17,7 +17,9 @@ fn slot_generic() {
                 shared.0.cancel(this).unwrap();
             } else {
                 shared.0.submit(this).unwrap();
-                shared.0.complete(this).unwrap();
+                let again = shared.0.refill(this).unwrap();
+                shared.1.own(0);
+                shared.0.cancel(again).unwrap();
             }
         };
         let other = shared.clone();
@@ -29,45 +31,45 @@ fn slot_generic() {
     });
 }
 
-/// The completion of a slot is seen by another thread, which uses what was filled.
+/// Who fills a slot again sees what was submitted in it.
 #[test]
-fn slot_completed_elsewhere() {
-    model("slot_completed_elsewhere", || {
+fn slot_refilled_elsewhere() {
+    model("slot_refilled_elsewhere", || {
         let shared = Arc::new((SlotWord::free(), Guarded::new(1)));
         let this = shared.0.begin().unwrap();
         let other = shared.clone();
-        let completer = thread::spawn(move || {
-            if other.0.complete(this).is_ok() {
+        let filler = thread::spawn(move || {
+            if other.0.refill(this).is_ok() {
                 other.1.own(0);
             }
         });
         shared.1.own(0);
         shared.0.submit(this).unwrap();
-        completer.join().unwrap();
+        filler.join().unwrap();
     });
 }
 
-/// Who completes a slot has read it before; the next filler writes it after.
+/// Who takes a slot that was given up writes after the one who gave it up.
 #[test]
-fn slot_refilled_after_the_copy() {
-    model("slot_refilled_after_the_copy", || {
+fn slot_given_up() {
+    model("slot_given_up", || {
         let shared = Arc::new((SlotWord::free(), Guarded::new(1)));
         let this = shared.0.begin().unwrap();
-        shared.0.submit(this).unwrap();
         let other = shared.clone();
-        let completer = thread::spawn(move || {
+        let filler = thread::spawn(move || {
             other.1.own(0);
-            other.0.complete(this).unwrap();
+            other.0.cancel(this).unwrap();
         });
         while shared.0.begin().is_err() {
             thread::yield_now();
         }
         shared.1.own(0);
-        completer.join().unwrap();
+        filler.join().unwrap();
     });
 }
 
-/// A completion that comes twice does not end the next use.
+/// Two who have seen one use complete: one fills the slot again, and the other does not take that use's
+/// completion for the next one's.
 #[test]
 fn slot_late_completion() {
     model("slot_late_completion", || {
@@ -75,15 +77,14 @@ fn slot_late_completion() {
         let first = slot.begin().unwrap();
         slot.submit(first).unwrap();
         let other = slot.clone();
-        let late = thread::spawn(move || other.complete(first).is_ok());
-        let on_time = slot.complete(first).is_ok();
-        let second = if on_time { slot.begin().ok() } else { None };
+        let late = thread::spawn(move || other.refill(first).is_ok());
+        let second = slot.refill(first).ok();
         if let Some(second) = second {
             slot.submit(second).unwrap();
         }
-        assert!(late.join().unwrap() ^ on_time);
+        assert!(late.join().unwrap() ^ second.is_some());
         if let Some(second) = second {
-            slot.complete(second).unwrap();
+            slot.refill(second).unwrap();
         }
     });
 }

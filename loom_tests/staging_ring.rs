@@ -16,7 +16,7 @@ struct Scene {
 impl Scene {
     fn new(depth: usize) -> Self {
         let words = (0..depth).map(|_| AtomicU64::new(0)).collect();
-        Self { ring: Ring::new(0..depth), memory: Guarded::new(depth), words }
+        Self { ring: Ring::new(0..depth, |_| ()), memory: Guarded::new(depth), words }
     }
 
     /// Fills a slot and hands it to the device; which. `None` if there is none.
@@ -110,7 +110,7 @@ fn ring_cancelled() {
         let other = {
             let scene = Arc::clone(&scene);
             thread::spawn(move || {
-                let claim = scene.ring.claim_free(0);
+                let claim = scene.ring.claim_at(0, |_| Ok::<_, ()>(false)).unwrap();
                 if claim.is_some() {
                     scene.memory.own(0);
                 }

@@ -63,6 +63,7 @@ pub use scope::ContextScope;
 
 use crate::error::{CudaError, Error, LoadError};
 use crate::profile::range;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A loaded and initialised CUDA driver.
 ///
@@ -85,6 +86,8 @@ struct Inner {
     hook: OnceLock<DropErrorHook>,
     /// What graphs kept alive and the driver has given up.
     deferred: Arc<Deferred>,
+    /// Captures that were begun here and have not ended.
+    captures: AtomicUsize,
 }
 
 impl Driver {
@@ -239,11 +242,29 @@ impl Driver {
         // SAFETY: the reference asks only that the flags are 0.
         unsafe { api.init.call(0) }.map_err(refused)?;
         let deferred = Arc::new(Deferred::new());
-        let driver = Self(Arc::new(Inner { api, hook: OnceLock::new(), deferred }));
+        let driver =
+            Self(Arc::new(Inner { api, hook: OnceLock::new(), deferred, captures: AtomicUsize::new(0) }));
         match driver.device_count().map_err(refused)? {
             0 => Err(LoadError::NoDevice),
             _ => Ok(driver),
         }
+    }
+
+    /// Counts a capture, before it begins.
+    pub(crate) fn begin_capture(&self) {
+        self.0.captures.fetch_add(1, Relaxed);
+    }
+
+    /// Counts one less, when it has ended or did not begin.
+    pub(crate) fn end_capture(&self) {
+        self.0.captures.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether a capture is open that was begun here, by any thread. Whoever may use the capturing stream
+    /// knows of its beginning, and so sees it counted.
+    #[inline]
+    pub(crate) fn may_be_capturing(&self) -> bool {
+        self.0.captures.load(Relaxed) != 0
     }
 
     pub(crate) fn deferred(&self) -> &Arc<Deferred> {

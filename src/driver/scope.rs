@@ -56,6 +56,7 @@ impl<'a> ContextScope<'a> {
 
 impl Context {
     /// Whether a scope of this context is the innermost of the calling thread.
+    #[inline]
     pub fn is_entered(&self) -> bool {
         MARK.get().context == self.as_raw()
     }

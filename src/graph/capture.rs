@@ -91,9 +91,12 @@ impl<'a> CaptureScope<'a> {
     pub fn begin(stream: &'a Stream, mode: CaptureMode) -> Result<Self, GraphError> {
         let _scope = stream.context().enter()?;
         let begin = &stream.context().driver().api().stream_begin_capture;
+        stream.context().driver().begin_capture();
         // SAFETY: the stream is alive.
-        unsafe { begin.call(stream.as_raw(), mode.raw()) }
-            .map_err(|error| GraphError::Capture { fault: CaptureFault::Begin, error })?;
+        unsafe { begin.call(stream.as_raw(), mode.raw()) }.map_err(|error| {
+            stream.context().driver().end_capture();
+            GraphError::Capture { fault: CaptureFault::Begin, error }
+        })?;
         Ok(Self { stream, ended: false, thread_bound: PhantomData })
     }
 
@@ -153,8 +156,9 @@ impl<'a> CaptureScope<'a> {
         let mut raw: CUgraph = ptr::null_mut();
         let end = &self.stream.context().driver().api().stream_end_capture;
         // SAFETY: the stream is alive and `raw` is valid for writes.
-        unsafe { end.call(self.stream.as_raw(), &raw mut raw) }?;
-        Ok(raw)
+        let ended = unsafe { end.call(self.stream.as_raw(), &raw mut raw) };
+        self.stream.context().driver().end_capture();
+        ended.map(|()| raw)
     }
 }
 

@@ -86,12 +86,22 @@ impl GraphExec {
     /// # References
     ///
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
+    #[inline]
     #[doc(alias = "cuGraphLaunch")]
     pub fn launch(&mut self, stream: &Stream) -> Result<(), GraphError> {
-        let _scope = self.context().enter()?;
+        if !self.context().is_entered() {
+            return self.launch_from_elsewhere(stream);
+        }
         let api = self.context().driver().api();
         // SAFETY: both are alive. What nodes use was promised when they were added.
         Ok(unsafe { api.graph_launch.call(self.as_raw(), stream.as_raw()) }?)
+    }
+
+    #[cold]
+    fn launch_from_elsewhere(&mut self, stream: &Stream) -> Result<(), GraphError> {
+        let context = self.context().clone();
+        let _scope = context.enter()?;
+        self.launch(stream)
     }
 
     /// Sends to the device what a launch would have to send first.
@@ -123,11 +133,13 @@ impl GraphExec {
     }
 
     /// The context that nodes run in.
+    #[inline]
     pub fn context(&self) -> &Context {
         self.definition.context()
     }
 
     /// The driver's handle. It stays usable as long as this is held.
+    #[inline]
     pub fn as_raw(&self) -> CUgraphExec {
         self.raw.0
     }

@@ -2,25 +2,23 @@
 //!
 //! The three states are those of the belts of
 //! [wgpu](https://github.com/gfx-rs/wgpu/blob/trunk/wgpu/src/util/belt.rs), with a generation, so
-//! that a completion that comes late, for an earlier use of the slot, changes nothing.
+//! that a completion that comes late, for an earlier use of the slot, changes nothing. Who has seen
+//! that the device is done takes the slot itself, in one step, so there is nobody to tell.
 //!
 //! ```text
-//!   63                    2 1   0
-//!  +-----------------------+-----+        begin           submit
-//!  |      generation       |phase|  Free ------> Filling ------> InFlight
-//!  +-----------------------+-----+   ^ \___________/                |
-//!                                    |    cancel                    |
-//!                                    +------------------------------+
-//!                                               complete
+//!   63                    2 1   0                          submit
+//!  +-----------------------+-----+        begin           -------->
+//!  |      generation       |phase|  Free ------> Filling            InFlight
+//!  +-----------------------+-----+       <------          <--------
+//!                                        cancel             refill
 //! ```
 //!
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
-//! | state | `complete`, `cancel` | `begin` | their `Release` pairs with the `Acquire` of `begin`: the next filler writes after the copy out of the slot was seen to be over |
-//! | state | `submit` | `complete`, `in_flight` | its `Release` pairs with their `Acquire`: who retires the slot sees what was submitted, and looks at a completion that was reset |
+//! | state | `cancel` | `begin` | its `Release` pairs with the `Acquire` of `begin`: the next filler writes after the one who gave up |
+//! | state | `submit` | `refill`, `in_flight` | its `Release` pairs with their `Acquire`: the next filler sees what was submitted, and looks at a completion that was reset |
 
-use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use crate::sync::try_update;
+use crate::sync::atomic::{AtomicU64, Ordering, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// The state word of one slot.
 #[derive(Debug)]
@@ -57,36 +55,43 @@ impl SlotWord {
     }
 
     /// Takes a free slot to fill it.
+    #[inline]
     pub(crate) fn begin(&self) -> Result<SlotUse, NotNow> {
-        // Acquire: pairs with the Release of `complete` and `cancel`.
-        let old = try_update(&self.0, Acquire, |word| step(word, None, SlotPhase::Free))?;
-        Ok(SlotUse { generation: (old >> PHASE_BITS) + 1 })
+        let word = self.0.load(Relaxed);
+        if phase(word) != SlotPhase::Free {
+            return Err(NotNow { found: phase(word) });
+        }
+        let this = SlotUse::after(word);
+        // Acquire: pairs with the Release of `cancel`.
+        self.change(word, this.word(FILLING), Acquire).map(|()| this)
     }
 
     /// Hands a filled slot to the device.
+    #[inline]
     pub(crate) fn submit(&self, this: SlotUse) -> Result<(), NotNow> {
-        // Release: pairs with the Acquire of `complete`.
-        try_update(&self.0, Release, |word| step(word, Some(this), SlotPhase::Filling))?;
-        Ok(())
+        // Release: pairs with the Acquire of `refill`.
+        self.change(this.word(FILLING), this.word(IN_FLIGHT), Release)
     }
 
-    /// Takes the slot back from the device, whose last read of it is over.
-    pub(crate) fn complete(&self, this: SlotUse) -> Result<(), NotNow> {
-        // AcqRel: Acquire pairs with the Release of `submit`, Release with the Acquire of `begin`.
-        try_update(&self.0, AcqRel, |word| step(word, Some(this), SlotPhase::InFlight))?;
-        Ok(())
+    /// Takes a slot to fill it again, from the device, which the caller knows to have read it in the use
+    /// `this`.
+    #[inline]
+    pub(crate) fn refill(&self, this: SlotUse) -> Result<SlotUse, NotNow> {
+        let word = this.word(IN_FLIGHT);
+        let next = SlotUse::after(word);
+        // Acquire: pairs with the Release of `submit`.
+        self.change(word, next.word(FILLING), Acquire).map(|()| next)
     }
 
     /// Gives up a slot that was being filled.
+    #[inline]
     pub(crate) fn cancel(&self, this: SlotUse) -> Result<(), NotNow> {
         // Release: pairs with the Acquire of `begin`.
-        try_update(&self.0, Release, |word| {
-            step(word, Some(this), SlotPhase::Filling).map(|next| next & !PHASE_MASK)
-        })?;
-        Ok(())
+        self.change(this.word(FILLING), this.word(FREE), Release)
     }
 
     /// The use that the device may be reading in, at this moment.
+    #[inline]
     pub(crate) fn in_flight(&self) -> Option<SlotUse> {
         // Acquire: pairs with the Release of `submit`: what says that this use is complete was reset
         // before.
@@ -96,35 +101,48 @@ impl SlotWord {
 
     /// The state at this moment.
     pub(crate) fn phase(&self) -> SlotPhase {
-        // Acquire: pairs with the Release of `complete`, for those who wait for it.
+        // Acquire: pairs with the Release of `cancel` and `submit`, for those who wait for them.
         phase(self.0.load(Acquire))
     }
-}
 
-/// The word after `from`, if it is in `from` and, where `this` is given, in that use.
-fn step(word: u64, this: Option<SlotUse>, from: SlotPhase) -> Result<u64, NotNow> {
-    let found = phase(word);
-    let same_use = this.is_none_or(|this| this.generation == word >> PHASE_BITS);
-    if found != from || !same_use {
-        return Err(NotNow { found });
+    /// Every transition: from one word, which says the state and the use, to the next.
+    #[inline]
+    fn change(&self, from: u64, to: u64, store: Ordering) -> Result<(), NotNow> {
+        match self.0.compare_exchange(from, to, store, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(word) => Err(NotNow { found: phase(word) }),
+        }
     }
-    Ok(match from {
-        SlotPhase::Free => (((word >> PHASE_BITS) + 1) << PHASE_BITS) | 1,
-        SlotPhase::Filling => word + 1,
-        SlotPhase::InFlight => word & !PHASE_MASK,
-    })
 }
 
+impl SlotUse {
+    /// The use that follows on a word.
+    #[inline]
+    fn after(word: u64) -> Self {
+        Self { generation: (word >> PHASE_BITS) + 1 }
+    }
+
+    /// The word of this use in a state.
+    #[inline]
+    fn word(self, phase: u64) -> u64 {
+        self.generation << PHASE_BITS | phase
+    }
+}
+
+#[inline]
 fn phase(word: u64) -> SlotPhase {
     match word & PHASE_MASK {
-        0 => SlotPhase::Free,
-        1 => SlotPhase::Filling,
+        FREE => SlotPhase::Free,
+        FILLING => SlotPhase::Filling,
         _ => SlotPhase::InFlight,
     }
 }
 
 const PHASE_BITS: u32 = 2;
 const PHASE_MASK: u64 = 3;
+const FREE: u64 = 0;
+const FILLING: u64 = 1;
+const IN_FLIGHT: u64 = 2;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -136,12 +154,12 @@ mod tests {
         let first = slot.begin().unwrap();
         assert_eq!(slot.begin(), Err(NotNow { found: SlotPhase::Filling }));
         slot.submit(first).unwrap();
-        slot.complete(first).unwrap();
-        let second = slot.begin().unwrap();
+        let second = slot.refill(first).unwrap();
         slot.submit(second).unwrap();
-        assert_eq!(slot.complete(first), Err(NotNow { found: SlotPhase::InFlight }));
+        assert_eq!(slot.refill(first), Err(NotNow { found: SlotPhase::InFlight }));
         assert_eq!(slot.phase(), SlotPhase::InFlight);
-        slot.complete(second).unwrap();
+        let third = slot.refill(second).unwrap();
+        slot.cancel(third).unwrap();
         assert_eq!(slot.phase(), SlotPhase::Free);
     }
 

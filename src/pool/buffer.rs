@@ -244,11 +244,11 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The host's address of the first element, where there is one.
-    pub(super) fn host_address(&self) -> u64 {
+    pub(crate) fn host_address(&self) -> u64 {
         self.record().address.load(Relaxed) + self.offset as u64
     }
 
-    pub(super) fn device_address(&self) -> Result<u64, Error> {
+    pub(crate) fn device_address(&self) -> Result<u64, Error> {
         let address = self.host_address();
         if self.kind() == MemoryKind::Device {
             return Ok(address);

@@ -132,7 +132,8 @@ impl<Tag> InputBuffers<Tag> {
         let Some(bucket) = self.shared.plan.bucket_of(counts) else { return Ok(0) };
         let mut ready = 0;
         for index in 0..self.shared.ring.len() {
-            if let Some(mut claim) = self.shared.ring.claim_free(index) {
+            let claim = self.shared.ring.claim_at(index, |index| self.shared.is_done(index))?;
+            if let Some(mut claim) = claim {
                 ready += usize::from(self.shared.prepare(&mut claim, bucket)?);
             }
         }

@@ -162,6 +162,9 @@ impl<Tag> InputBuffersBuilder<Tag> {
     pub fn build(self) -> Result<InputBuffers<Tag>, BuildError> {
         let _range = range!("wharf::staging::build");
         self.check()?;
+        let context = self.context.clone();
+        // Others' captures are not to be disturbed by the waiting that is to be done.
+        let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
         let buckets = ladder(self.buckets)?;
         let largest = buckets.last().copied().unwrap_or(0);
         let max = limits(largest, self.max_tokens, self.max_requests)?;
@@ -178,7 +181,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
     }
 
     fn with(mut self, name: &str, dtype: crate::pool::DType, len: Len, pad: Padding, place: Place) -> Self {
-        self.slots.push(SlotSpec { name: name.into(), dtype, len, pad, forgotten: None, place });
+        self.slots.push(SlotSpec { name: name.into(), dtype, len: len.rule(), pad, forgotten: None, place });
         self
     }
 

@@ -15,6 +15,8 @@
 //! |---|---|---|---|
 //! | account | `take`, `give` | `take` | all `Relaxed`: it guards no data, only a sum |
 
+use std::convert::Infallible;
+
 use super::ring::{Claim, Ring};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::try_update;
@@ -115,19 +117,21 @@ impl<E> Cache<E> {
 }
 
 /// Whether there is room for `bytes` more, made by evictions if need be: from the claimed slot, then from
-/// slots that nobody uses.
+/// slots that nobody uses, among them those of which `is_done` says that the device has read them.
 pub(crate) fn make_room<T, E>(
     account: &Account,
     bytes: u64,
     own: &mut Claim<'_, T>,
     ring: &Ring<T>,
+    is_done: impl Fn(usize) -> bool,
     cache: impl Fn(&mut T) -> &mut Cache<E>,
 ) -> bool {
     while !account.take(bytes) {
         if cache(own).evict(account).is_some() {
             continue;
         }
-        let mut others = (0..ring.len()).filter_map(|index| ring.claim_free(index));
+        let is_done = |index| Ok::<_, Infallible>(is_done(index));
+        let mut others = (0..ring.len()).filter_map(|index| ring.claim_at(index, is_done).ok().flatten());
         if !others.any(|mut other| cache(&mut other).evict(account).is_some()) {
             return false;
         }
@@ -145,22 +149,23 @@ mod tests {
     #[test]
     fn what_was_used_longest_ago_goes() {
         let account = Account::new(2, 100);
-        let ring = Ring::new([Cache::new(4), Cache::new(4)]);
-        let mut first = ring.claim_free(0).unwrap();
+        let ring = Ring::new([Cache::new(4), Cache::new(4)], |_| ());
+        let claim = |index| ring.claim_at(index, |_| Ok::<_, ()>(false)).unwrap().unwrap();
+        let mut first = claim(0);
         for bucket in [0, 1] {
-            assert!(make_room(&account, 10, &mut first, &ring, |cache| cache));
+            assert!(make_room(&account, 10, &mut first, &ring, |_| false, |cache| cache));
             first.put(bucket, bucket, 10);
         }
         assert_eq!(first.get(0), Some(&mut 0));
-        assert!(make_room(&account, 10, &mut first, &ring, |cache| cache));
+        assert!(make_room(&account, 10, &mut first, &ring, |_| false, |cache| cache));
         first.put(2, 2, 10);
         assert_eq!((first.has(0), first.has(1), first.has(2)), (true, false, true));
         drop(first);
-        let mut second = ring.claim_free(1).unwrap();
-        assert!(make_room(&account, 10, &mut second, &ring, |cache| cache));
+        let mut second = claim(1);
+        assert!(make_room(&account, 10, &mut second, &ring, |_| false, |cache| cache));
         second.put(0, 9, 10);
         assert_eq!(account.used(), (2, 20));
-        assert!(!make_room(&account, 101, &mut second, &ring, |cache| cache));
+        assert!(!make_room(&account, 101, &mut second, &ring, |_| false, |cache| cache));
         assert_eq!(account.used(), (0, 0));
     }
 }

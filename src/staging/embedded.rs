@@ -64,13 +64,13 @@ impl<Tag> InputBuffers<Tag> {
         let own = &*self.shared;
         let largest = own.plan.buckets.last().map_or(Counts::default(), |bucket| bucket.counts);
         let counts = Counts { tokens, requests: 0 };
-        let Some(bucket) = own.plan.bucket_of(counts) else {
+        let Some(bucket) = own.plan.bucket_of(counts).map(|bucket| bucket.index) else {
             return Err(StageError::too_large(counts, largest));
         };
         let options = Options { depth: 1, ..own.options };
         let shared = Shared::new(Arc::clone(&own.plan), Arc::clone(&own.device), &options, &own.context)?;
         let shared = Arc::new(shared);
-        let (mut graph, _) = shared.graph(0, bucket)?;
+        let (mut graph, _) = shared.graph(0, &shared.plan.buckets[bucket])?;
         graph.keep_alive(Arc::clone(&shared))?;
         Ok(Embedded { shared, graph, bucket, tag: PhantomData })
     }
@@ -113,10 +113,10 @@ impl<Tag> Embedded<Tag> {
     ///
     /// As [`InputBuffers::begin`]; the bucket is the limit.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let (counts, max) = (Counts { tokens, requests }, self.shared.plan.buckets[self.bucket].counts);
-        if tokens > max.tokens || requests > max.requests {
-            return Err(StageError::too_large(counts, max));
+        let (counts, bucket) = (Counts { tokens, requests }, &self.shared.plan.buckets[self.bucket]);
+        if tokens > bucket.counts.tokens || requests > bucket.counts.requests {
+            return Err(StageError::too_large(counts, bucket.counts));
         }
-        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(self.bucket)))
+        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::len::Counts;
 use crate::error::Error;
 use crate::graph::GraphError;
+use crate::memory::MemoryKind;
 use crate::pool::DType;
 
 /// A set of input buffers cannot be made so.
@@ -124,6 +125,15 @@ pub enum SlotFault {
     NotDynamic,
     /// The layout cannot take the bytes from elsewhere: only [`Layout::PerSlot`](super::Layout) can.
     NeedsPerSlot,
+    /// The bytes are elsewhere in memory that is not pinned.
+    NotPinned {
+        /// What it is.
+        kind: MemoryKind,
+    },
+    /// The buffer with the bytes has as many handles as can be.
+    TooManyHandles,
+    /// The step is one of an [`Embedded`](super::Embedded) graph, whose copies read the ring slot alone.
+    Embedded,
 }
 
 /// A ring slot that did not become free.
@@ -246,6 +256,19 @@ impl fmt::Display for StageError {
                 SlotFault::Foreign => write!(f, "slot {slot} belongs to other buffers"),
                 SlotFault::IsDynamic => write!(f, "slot {slot:?} is dynamic: pass an address"),
                 SlotFault::NotDynamic => write!(f, "slot {slot:?} has a fixed address: write it"),
+                SlotFault::NotPinned { kind } => write!(
+                    f,
+                    "slot {slot:?} can be read elsewhere in pinned memory only, not in {kind:?}: copy it with `write_from`"
+                ),
+                SlotFault::TooManyHandles => {
+                    write!(
+                        f,
+                        "slot {slot:?}: the buffer has too many handles; drop some, or copy it with `write_from`"
+                    )
+                }
+                SlotFault::Embedded => {
+                    write!(f, "slot {slot:?} of an embedded graph cannot be read elsewhere: write it")
+                }
                 SlotFault::NeedsPerSlot => write!(
                     f,
                     "slot {slot:?} cannot be copied from elsewhere in a packed layout: use the layout per slot"

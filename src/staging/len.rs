@@ -67,16 +67,15 @@ impl Len {
     }
 
     /// The number for a step; `None` if it overflows.
-    #[inline]
     pub fn of(self, counts: Counts) -> Option<usize> {
-        match self {
-            Self::Tokens => Some(counts.tokens),
-            Self::Requests => Some(counts.requests),
-            Self::Fixed(len) => Some(len),
-            Self::Linear { per_request, times, plus } => {
-                let count = if per_request { counts.requests } else { counts.tokens };
-                count.checked_mul(times)?.checked_add(plus)
-            }
+        self.rule().checked(counts)
+    }
+
+    /// The rule that all are cases of.
+    pub(super) const fn rule(self) -> Rule {
+        match self.linear() {
+            Some((per_request, times, plus)) => Rule { per_request, times, plus },
+            None => Rule { per_request: false, times: 0, plus: self.fixed() },
         }
     }
 
@@ -94,6 +93,32 @@ impl Len {
             Self::Fixed(len) => len,
             _ => 0,
         }
+    }
+}
+
+/// `times` a token or a request, and `plus` more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    per_request: bool,
+    times: usize,
+    plus: usize,
+}
+
+impl Rule {
+    /// The number for a step; `None` if it overflows.
+    pub(super) fn checked(self, counts: Counts) -> Option<usize> {
+        self.count(counts).checked_mul(self.times)?.checked_add(self.plus)
+    }
+
+    /// The number for a step of no more than what was [`checked`](Self::checked).
+    #[inline]
+    pub(super) fn of(self, counts: Counts) -> usize {
+        self.count(counts) * self.times + self.plus
+    }
+
+    #[inline]
+    fn count(self, counts: Counts) -> usize {
+        if self.per_request { counts.requests } else { counts.tokens }
     }
 }
 

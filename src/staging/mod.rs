@@ -19,9 +19,14 @@
 //! call a step**: sizes within a bucket need no change of the graph, since the tail is padded on the
 //! host and copied along.
 //!
-//! Where the device cannot write words, the slot's event is asked instead, which is one call more
-//! when a step begins.
+//! Where the device cannot write words, the slot's event is asked instead, which is three calls more
+//! when a step begins: the thread must be freed of others' captures for it.
+//!
+//! **Captures.** Nothing here puts anything into a stream that is being captured, or disturbs a capture,
+//! except what is asked for: [`Embedded`] graphs, and shares in [`StaticBuffers`].
 
+#[cfg(not(all(test, loom)))]
+mod buffer_source;
 mod buffers;
 mod builder;
 pub(crate) mod cache;
@@ -32,15 +37,18 @@ mod node;
 mod pad;
 mod plan;
 mod preset;
+mod reference;
 mod region;
 pub(crate) mod ring;
 mod shared;
 mod slot_id;
 mod spec;
 mod staged;
+mod state;
 mod static_buffers;
 mod step;
 mod stream_copy;
+mod ticks;
 
 pub use self::buffers::InputBuffers;
 pub use self::builder::{InputBuffersBuilder, Instantiation};

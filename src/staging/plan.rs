@@ -11,8 +11,9 @@
 //! Offsets are the same in a ring slot of host memory and in device memory.
 
 use super::error::{BuildError, Count};
-use super::len::Counts;
+use super::len::{Counts, Rule};
 use super::spec::{Forgotten, Place, SlotSpec};
+use crate::pool::DType;
 
 /// How slots lie in memory, and how many copies bring them to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,8 +51,10 @@ pub(super) struct Plan {
 /// The largest steps that share a graph, and where their slots lie.
 #[derive(Debug)]
 pub(super) struct Bucket {
+    /// Which one it is, in ascending order.
+    pub(super) index: usize,
     pub(super) counts: Counts,
-    pub(super) spans: Box<[Span]>,
+    pub(super) fields: Box<[Field]>,
     /// Bytes from the first slot's start to the end of the last one that is copied.
     pub(super) size: usize,
 }
@@ -61,6 +64,17 @@ pub(super) struct Bucket {
 pub(super) struct Span {
     pub(super) offset: usize,
     pub(super) size: usize,
+}
+
+/// What there is to know of a slot when it is written, in a cache line: every step looks at all slots.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(super) struct Field {
+    pub(super) span: Span,
+    pub(super) len: Rule,
+    /// `None` if it has no memory here.
+    pub(super) dtype: Option<DType>,
+    pub(super) is_copied: bool,
 }
 
 impl Plan {
@@ -96,46 +110,56 @@ impl Plan {
             has_zero_copy,
             size: 0,
         };
-        let mut spans = vec![Span::default(); plan.slots.len()];
-        plan.size = plan.spread(max, &mut spans).ok_or(BuildError::TooLarge)?.end;
-        let bucket = |tokens: &usize| {
+        let mut fields = plan.fields();
+        plan.size = plan.spread(max, &mut fields).ok_or(BuildError::TooLarge)?.end;
+        let bucket = |(index, tokens): (usize, &usize)| {
             let counts = Counts { tokens: *tokens, requests: max.requests.min(*tokens) };
-            let mut own = spans.clone();
+            let mut own = fields.clone();
             let size = match layout {
                 Layout::PerSlot => plan.shorten(counts, &mut own)?,
                 Layout::Packed => plan.spread(counts, &mut own)?.copied,
             };
-            Some(Bucket { counts, spans: own.into(), size })
+            Some(Bucket { index, counts, fields: own, size })
         };
-        let buckets: Option<Box<[_]>> = sizes.iter().map(bucket).collect();
+        let buckets: Option<Box<[_]>> = sizes.iter().enumerate().map(bucket).collect();
         plan.buckets = buckets.ok_or(BuildError::TooLarge)?;
         Ok(plan)
     }
 
     /// The smallest bucket that holds a step.
     #[inline]
-    pub(super) fn bucket_of(&self, counts: Counts) -> Option<usize> {
+    pub(super) fn bucket_of(&self, counts: Counts) -> Option<&Bucket> {
         let tokens = counts.tokens.max(counts.requests);
-        let index = self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens);
-        (index < self.buckets.len()).then_some(index)
+        self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
     }
 
-    /// The spans of a step of its own size; the bytes from the first start to the last end.
-    pub(super) fn exact(&self, counts: Counts, spans: &mut [Span]) -> Option<usize> {
+    /// A table that does not say yet where slots lie.
+    pub(super) fn fields(&self) -> Box<[Field]> {
+        let field = |slot: &SlotSpec| Field {
+            span: Span::default(),
+            len: slot.len,
+            dtype: (slot.place != Place::Dynamic).then_some(slot.dtype),
+            is_copied: slot.place == Place::Copied,
+        };
+        self.slots.iter().map(field).collect()
+    }
+
+    /// Places the slots of a step of its own size; the bytes from the first start to the last end.
+    pub(super) fn exact(&self, counts: Counts, fields: &mut [Field]) -> Option<usize> {
         match self.layout {
-            Layout::Packed => Some(self.spread(counts, spans)?.copied),
+            Layout::Packed => Some(self.spread(counts, fields)?.copied),
             Layout::PerSlot => {
-                self.spread(self.max, spans)?;
-                self.shorten(counts, spans)
+                self.spread(self.max, fields)?;
+                self.shorten(counts, fields)
             }
         }
     }
 
     /// Where a slot lies in a step of its own size; found anew each time, for who has no table.
     pub(super) fn exact_span(&self, counts: Counts, slot: usize) -> Span {
-        let mut spans = vec![Span::default(); self.slots.len()];
-        let _extent = self.exact(counts, &mut spans);
-        spans[slot]
+        let mut fields = self.fields();
+        let _extent = self.exact(counts, &mut fields);
+        fields[slot].span
     }
 
     /// The number of a dynamic slot among these.
@@ -144,14 +168,14 @@ impl Plan {
     }
 
     /// Lays the slots end to end, those that are copied first.
-    fn spread(&self, counts: Counts, spans: &mut [Span]) -> Option<Extent> {
+    fn spread(&self, counts: Counts, fields: &mut [Field]) -> Option<Extent> {
         let mut end = 0_usize;
         let mut copied = 0;
         for place in [Place::Copied, Place::ZeroCopy] {
-            for (slot, span) in self.slots.iter().zip(spans.iter_mut()) {
+            for (slot, field) in self.slots.iter().zip(fields.iter_mut()) {
                 if slot.place == place {
-                    let size = slot.len.of(counts)?.checked_mul(slot.dtype.size())?;
-                    *span = Span { offset: end, size };
+                    let size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
+                    field.span = Span { offset: end, size };
                     end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
                 }
             }
@@ -163,11 +187,11 @@ impl Plan {
     }
 
     /// Leaves the slots where they are, for a shorter step.
-    fn shorten(&self, counts: Counts, spans: &mut [Span]) -> Option<usize> {
+    fn shorten(&self, counts: Counts, fields: &mut [Field]) -> Option<usize> {
         let mut end = 0;
-        for (slot, span) in self.slots.iter().zip(spans.iter_mut()) {
+        for (slot, Field { span, .. }) in self.slots.iter().zip(fields.iter_mut()) {
             if slot.place != Place::Dynamic {
-                span.size = slot.len.of(counts)?.checked_mul(slot.dtype.size())?;
+                span.size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
                 end = end.max(span.offset + span.size);
             }
         }

@@ -18,7 +18,8 @@ use super::plan::Span;
 /// Device memory at addresses that never change.
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
-    resource: DeviceMemoryResource,
+    _resource: DeviceMemoryResource,
+    base: u64,
 }
 
 impl DeviceRegion {
@@ -32,18 +33,19 @@ impl DeviceRegion {
         // SAFETY: committed above, and nobody knows of it.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
-        Ok(Self { resource })
+        Ok(Self { base: resource.base(), _resource: resource })
     }
 
     #[inline]
     pub(super) fn address(&self) -> u64 {
-        self.resource.base()
+        self.base
     }
 }
 
 /// Pinned memory for each ring slot, and what says when the device has read it.
 pub(super) struct HostRegion {
-    resource: PinnedMemoryResource,
+    /// Absent when it was leaked.
+    resource: Option<PinnedMemoryResource>,
     /// Where it starts, for the host.
     base: usize,
     /// Bytes from one ring slot to the next.
@@ -77,7 +79,7 @@ impl HostRegion {
         let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
         let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
         let events = (0..depth).map(event).collect::<Result<_, _>>()?;
-        Ok(Self { base: first.addr(), resource, stride, page, events })
+        Ok(Self { base: first.addr(), resource: Some(resource), stride, page, events })
     }
 
     /// Whether the device has read what was submitted in a ring slot.
@@ -85,7 +87,7 @@ impl HostRegion {
     pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
         match &self.page {
             Some(page) => Ok(page.load(index) != 0),
-            None => self.events[index].query(),
+            None => self.events[index].query_beside_captures(),
         }
     }
 
@@ -112,43 +114,54 @@ impl HostRegion {
         stream.record(&self.events[index])
     }
 
-    /// Where the host finds a span of a ring slot.
+    /// The memory of a ring slot.
     #[inline]
-    pub(super) fn pointer(&self, index: usize, span: Span) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.base + index * self.stride + span.offset)
+    pub(super) fn slot(&self, index: usize) -> SlotMemory {
+        SlotMemory { start: self.base + index * self.stride }
     }
 
     /// Where the device finds a span of a ring slot.
     pub(super) fn device_address(&self, index: usize, span: Span) -> Option<u64> {
-        self.resource.device_address(index * self.stride + span.offset, span.size.max(1))
+        let resource = self.resource.as_ref()?;
+        resource.device_address(index * self.stride + span.offset, span.size.max(1))
+    }
+
+    /// Gives the memory up while the device may still use it.
+    pub(super) fn leak(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.leak();
+        }
+        #[expect(clippy::mem_forget, reason = "the device may use it: leak rather than dangle")]
+        std::mem::forget((self.resource.take(), std::mem::take(&mut self.events)));
+    }
+}
+
+/// Where the host finds a ring slot; good as long as its region.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SlotMemory {
+    start: usize,
+}
+
+impl SlotMemory {
+    /// Where a span starts.
+    #[inline]
+    pub(super) fn pointer(self, span: Span) -> *mut u8 {
+        ptr::with_exposed_provenance_mut(self.start + span.offset)
     }
 
     /// The first `len` elements of a span.
     ///
     /// # Safety
     ///
+    /// * The region lives as long as `'a`.
     /// * They lie in the span, whose offset is a multiple of 8.
     /// * The ring slot is claimed, and the claim borrowed alone for `'a`.
     #[inline]
-    pub(super) unsafe fn elements<'a, T: Element>(
-        &self,
-        index: usize,
-        span: Span,
-        len: usize,
-    ) -> &'a mut [T] {
+    pub(super) unsafe fn elements<'a, T: Element>(self, span: Span, len: usize) -> &'a mut [T] {
         debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
         // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
         // elements; alone, by the caller's promise.
-        unsafe { slice::from_raw_parts_mut(self.pointer(index, span).cast(), len) }
-    }
-
-    /// Gives the memory up while the device may still use it.
-    pub(super) fn leak(mut self) {
-        if let Some(page) = self.page.take() {
-            page.leak();
-        }
-        #[expect(clippy::mem_forget, reason = "the device may use it: leak rather than dangle")]
-        std::mem::forget(self);
+        unsafe { slice::from_raw_parts_mut(self.pointer(span).cast(), len) }
     }
 }
 

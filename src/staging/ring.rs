@@ -28,6 +28,8 @@ pub(crate) struct Ring<T> {
 struct Slot<T> {
     word: SlotWord,
     state: UnsafeCell<T>,
+    /// What a holder that gives up leaves to be done.
+    let_go: fn(&mut T),
 }
 
 // SAFETY: the state of a slot is used through a `Claim`, of which there is one at a time, and may
@@ -42,8 +44,10 @@ pub(crate) struct Claim<'a, T> {
 }
 
 impl<T> Ring<T> {
-    pub(crate) fn new(states: impl IntoIterator<Item = T>) -> Self {
-        let slot = |state| Slot { word: SlotWord::free(), state: UnsafeCell::new(state) };
+    /// `let_go` is called with the state of a slot that was taken and is given back without having been
+    /// submitted.
+    pub(crate) fn new(states: impl IntoIterator<Item = T>, let_go: fn(&mut T)) -> Self {
+        let slot = |state| Slot { word: SlotWord::free(), state: UnsafeCell::new(state), let_go };
         Self { slots: states.into_iter().map(slot).collect() }
     }
 
@@ -56,30 +60,26 @@ impl<T> Ring<T> {
     /// # Errors
     ///
     /// What `is_done` returns.
+    #[inline]
     pub(crate) fn claim<E>(
         &self,
         mut is_done: impl FnMut(usize) -> Result<bool, E>,
     ) -> Result<Option<Claim<'_, T>>, E> {
         for (index, slot) in self.slots.iter().enumerate() {
-            if let Some(this) = slot.word.in_flight() {
-                if !is_done(index)? {
-                    continue;
-                }
-                // If somebody else was faster, it may be free, taken, or in flight again.
-                let _retired = slot.word.complete(this);
-            }
-            if let Ok(this) = slot.word.begin() {
-                return Ok(Some(Claim { slot, index, this }));
+            if let Some(claim) = slot.claim(index, &mut is_done)? {
+                return Ok(Some(claim));
             }
         }
         Ok(None)
     }
 
-    /// Takes a slot if it is free.
-    pub(crate) fn claim_free(&self, index: usize) -> Option<Claim<'_, T>> {
-        let slot = self.slots.get(index)?;
-        let this = slot.word.begin().ok()?;
-        Some(Claim { slot, index, this })
+    /// Takes this slot, if it can be had now.
+    pub(crate) fn claim_at<E>(
+        &self,
+        index: usize,
+        mut is_done: impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<Option<Claim<'_, T>>, E> {
+        self.slots.get(index).map_or(Ok(None), |slot| slot.claim(index, &mut is_done))
     }
 
     /// The slots that are in flight at this moment.
@@ -93,19 +93,43 @@ impl<T> Ring<T> {
     }
 }
 
+impl<T> Slot<T> {
+    /// Takes the slot if it is free, or if `is_done` says that the device has read it.
+    #[inline]
+    fn claim<E>(
+        &self,
+        index: usize,
+        is_done: &mut impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<Option<Claim<'_, T>>, E> {
+        let taken = match self.word.in_flight() {
+            None => self.word.begin(),
+            // For this use alone: if somebody else was faster, it may be in flight again.
+            Some(this) if is_done(index)? => self.word.refill(this),
+            Some(_) => return Ok(None),
+        };
+        Ok(taken.ok().map(|this| Claim { slot: self, index, this }))
+    }
+}
+
 impl<T> Claim<'_, T> {
+    #[inline]
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
+    /// Which use of the slot it is.
+    #[inline]
+    pub(crate) fn this(&self) -> SlotUse {
+        self.this
+    }
+
     /// Hands the slot to the device.
-    pub(crate) fn submit(self) -> SlotUse {
-        let this = self.this;
-        let submitted = self.slot.word.submit(this);
+    #[inline]
+    pub(crate) fn submit(self) {
+        let submitted = self.slot.word.submit(self.this);
         debug_assert!(submitted.is_ok(), "{submitted:?}");
         #[expect(clippy::mem_forget, reason = "the drop would cancel; a claim owns nothing")]
         std::mem::forget(self);
-        this
     }
 }
 
@@ -113,7 +137,7 @@ impl<T> Deref for Claim<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: `begin` gave the slot to this claim alone, until it is submitted or dropped.
+        // SAFETY: `begin` or `refill` gave the slot to this claim alone, until it is submitted or dropped.
         unsafe { &*self.slot.state.get() }
     }
 }
@@ -127,6 +151,7 @@ impl<T> DerefMut for Claim<'_, T> {
 
 impl<T> Drop for Claim<'_, T> {
     fn drop(&mut self) {
+        (self.slot.let_go)(self);
         let cancelled = self.slot.word.cancel(self.this);
         debug_assert!(cancelled.is_ok(), "{cancelled:?}");
     }

@@ -12,22 +12,25 @@
 //! |---|---|---|---|
 //! | `last`, a launch's `stream`, `consumer`, `since` | `submit`, `consumed_by` | `submit`, a stall's diagnosis | `Release` of `last` pairs with its `Acquire`: who orders itself behind a step sees where that went. Steps that are submitted at once by two threads are ordered by neither |
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use wharf_sys::Api;
 
 use super::cache::{Account, Cache, make_room};
 use super::error::{StageError, Stall};
-use super::node::{add_copy, add_done, add_record, redirect};
-use super::plan::{Layout, Plan, Span};
+use super::node::{add_copy, add_done, add_record};
+use super::plan::{Bucket, Layout, Plan, Span};
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
 use super::spec::Place;
+use super::state::{Copies, Extras, SlotState, StagingGraph};
+use super::ticks::Ticks;
 use crate::driver::{Context, Event, EventKind};
 use crate::error::{CudaError, Error};
-use crate::graph::{Copy1d, GraphDefinition, GraphError, GraphExec, MemcpyNode, NodeId};
+use crate::graph::{Copy1d, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
-use crate::stream::Stream;
+use crate::stream::{CaptureStatus, Stream};
 use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::timeline::{GaveUp, Sentinel};
 
@@ -42,49 +45,17 @@ pub(super) struct Shared {
     last: AtomicU64,
     pub(super) options: Options,
     sentinel: Sentinel,
-    start: Instant,
-    /// Present until the drop.
-    host: Option<HostRegion>,
+    ticks: Ticks,
+    pub(super) host: HostRegion,
     pub(super) device: Arc<DeviceRegion>,
     pub(super) context: Context,
 }
-
-/// What belongs to whoever has claimed a ring slot.
-#[derive(Debug)]
-pub(super) struct SlotState {
-    pub(super) graphs: Cache<StagingGraph>,
-    /// Where slots lie in a step that has no bucket.
-    pub(super) spans: Box<[Span]>,
-    /// What the device reads elsewhere in the step that was submitted last.
-    pub(super) references: Vec<Reference>,
-}
-
-/// An executable graph, and which node copies which slot.
-#[derive(Debug)]
-pub(super) struct StagingGraph {
-    pub(super) exec: GraphExec,
-    copies: Copies,
-    /// A bit for each slot whose copy is disabled.
-    pub(super) skipped: u64,
-    /// A bit for each slot whose copy reads elsewhere.
-    pub(super) referred: u64,
-}
-
-/// A slot whose elements are not in the ring slot, and what keeps them where they are.
-pub(super) struct Reference {
-    pub(super) slot: usize,
-    pub(super) copy: Copy1d,
-    pub(super) _owner: Box<dyn Send>,
-}
-
-/// The node that copies each slot, if it has one of its own.
-type Copies = Box<[Option<MemcpyNode>]>;
 
 /// What is known of a ring slot's last launch.
 #[derive(Debug)]
 struct Launch {
     stream: AtomicU64,
-    /// In nanoseconds since the set was made.
+    /// When it was, by the set's [`Ticks`].
     since: AtomicU64,
     /// The stream that reads what was staged; 0 if nobody said so.
     consumer: AtomicU64,
@@ -109,33 +80,30 @@ impl Shared {
             })
         };
         let launches = (0..depth).map(launch).collect::<Result<_, Error>>()?;
-        let state = |_| SlotState {
+        let state = |index| SlotState {
             graphs: Cache::new(plan.buckets.len()),
-            spans: vec![Span::default(); plan.slots.len()].into(),
-            references: Vec::new(),
+            fields: plan.fields(),
+            memory: host.slot(index),
+            has_extras: false,
+            extras: Extras::default(),
         };
         Ok(Self {
-            ring: Ring::new((0..depth).map(state)),
+            ring: Ring::new((0..depth).map(state), SlotState::forget),
             plan,
             account: Account::new(options.max_graphs, options.max_graph_bytes),
             launches,
             last: AtomicU64::new(0),
             options: *options,
             sentinel: Sentinel::new(context),
-            start: Instant::now(),
-            host: Some(host),
+            ticks: Ticks::start(),
+            host,
             device,
             context: context.clone(),
         })
     }
 
-    #[inline]
-    pub(super) fn host(&self) -> &HostRegion {
-        let Some(host) = &self.host else { unreachable!("it is there until the drop") };
-        host
-    }
-
     /// What slot ids of the set carry.
+    #[inline]
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.plan).addr()
     }
@@ -149,7 +117,7 @@ impl Shared {
     /// Whether the device has read a ring slot that is in flight.
     #[inline]
     pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
-        if !self.host().is_done(index)? {
+        if !self.host.is_done(index)? {
             return Ok(false);
         }
         if !self.plan.has_zero_copy {
@@ -157,10 +125,11 @@ impl Shared {
         }
         // What is read in place is read by who was named.
         let launch = &self.launches[index];
-        Ok(launch.consumer.load(Relaxed) != 0 && launch.consumed.query()?)
+        Ok(launch.consumer.load(Relaxed) != 0 && launch.consumed.query_beside_captures()?)
     }
 
     /// Takes a ring slot; waits for one until the deadline.
+    #[inline]
     pub(super) fn claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
         match self.try_claim()? {
             Some(claim) => Ok(claim),
@@ -207,8 +176,20 @@ impl Shared {
             return Stall { ring_slot: 0, stream: 0, age: Duration::ZERO, probes };
         };
         let stream = self.launches[ring_slot].stream.load(Relaxed);
-        let age = self.start.elapsed().saturating_sub(Duration::from_nanos(since(&ring_slot)));
+        let age = self.ticks.age(since(&ring_slot));
         Stall { ring_slot, stream: usize::try_from(stream).unwrap_or(0), age, probes }
+    }
+
+    /// Refuses a stream that is being captured: what is captured here would run again, when the ring slot
+    /// is another step's or gone, and never where the ring waits for it. No driver call while nothing
+    /// is captured.
+    #[inline]
+    pub(super) fn refuse_capture(stream: &Stream, call: fn(&Api) -> &'static str) -> Result<(), Error> {
+        let driver = stream.context().driver();
+        if !driver.may_be_capturing() || stream.capture_status()? == CaptureStatus::Inactive {
+            return Ok(());
+        }
+        Err(Error::Driver { call: call(driver.api()), code: CudaError::STREAM_CAPTURE_UNSUPPORTED })
     }
 
     /// Makes what `stream` is given from here on wait for the last step's copy, or for its reader.
@@ -220,7 +201,7 @@ impl Shared {
         let launch = &self.launches[last];
         let own = number(stream);
         match launch.consumer.load(Relaxed) {
-            0 if launch.stream.load(Relaxed) != own => stream.wait_event(&self.host().events[last]),
+            0 if launch.stream.load(Relaxed) != own => stream.wait_event(&self.host.events[last]),
             consumer if consumer != 0 && consumer != own => stream.wait_event(&launch.consumed),
             _ => Ok(()),
         }
@@ -232,14 +213,14 @@ impl Shared {
         let launch = &self.launches[index];
         launch.stream.store(number(stream), Relaxed);
         launch.consumer.store(0, Relaxed);
-        let since = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        launch.since.store(since, Relaxed);
+        launch.since.store(self.ticks.now(), Relaxed);
         // Release: pairs with the Acquire of `order_behind_last`.
         self.last.store(index as u64 + 1, Release);
     }
 
     /// Takes note of the stream that reads what was staged.
     pub(super) fn consumed(&self, index: usize, stream: &Stream) -> Result<(), Error> {
+        Self::refuse_capture(stream, |api| api.event_record.name())?;
         let launch = &self.launches[index];
         let before = launch.consumer.load(Relaxed);
         if before != 0 && before != number(stream) {
@@ -255,9 +236,9 @@ impl Shared {
     pub(super) fn prepare(
         &self,
         claim: &mut Claim<'_, SlotState>,
-        bucket: usize,
+        bucket: &Bucket,
     ) -> Result<bool, GraphError> {
-        if claim.graphs.has(bucket) {
+        if claim.graphs.has(bucket.index) {
             return Ok(true);
         }
         let _range = range!("wharf::staging::instantiate");
@@ -266,7 +247,8 @@ impl Shared {
             Layout::Packed => 1,
         };
         let bytes = NODE_BYTES * (copies + 2);
-        if !make_room(&self.account, bytes, claim, &self.ring, |state| &mut state.graphs) {
+        let is_done = |index| self.is_done(index).unwrap_or(false);
+        if !make_room(&self.account, bytes, claim, &self.ring, is_done, |state| &mut state.graphs) {
             return Ok(false);
         }
         let made = self.graph(claim.index(), bucket).and_then(|(definition, copies)| {
@@ -274,17 +256,20 @@ impl Shared {
             Ok(StagingGraph { exec, copies, skipped: 0, referred: 0 })
         });
         let graph = made.inspect_err(|_| self.account.give(bytes))?;
-        claim.graphs.put(bucket, graph, bytes);
+        claim.graphs.put(bucket.index, graph, bytes);
         Ok(true)
     }
 
     /// The graph that copies a ring slot of a bucket, and which node copies which slot.
-    pub(super) fn graph(&self, index: usize, bucket: usize) -> Result<(GraphDefinition, Copies), GraphError> {
-        let (plan, host) = (&self.plan, self.host());
+    pub(super) fn graph(
+        &self,
+        index: usize,
+        bucket: &Bucket,
+    ) -> Result<(GraphDefinition, Copies), GraphError> {
+        let (plan, host) = (&self.plan, &self.host);
         let mut graph = GraphDefinition::new(&self.context)?;
         let mut copies = vec![None; plan.slots.len()];
         let mut nodes: Vec<NodeId> = Vec::new();
-        let Some(bucket) = plan.buckets.get(bucket) else { return Ok((graph, copies.into())) };
         let mut add = |graph: &mut GraphDefinition, span: Span, label: &str| {
             let copy = self.copy(index, span);
             let node = add_copy(graph, copy)?;
@@ -298,9 +283,9 @@ impl Shared {
             }
             Layout::Packed => {}
             Layout::PerSlot => {
-                for (slot, (spec, span)) in plan.slots.iter().zip(&bucket.spans).enumerate() {
-                    if spec.place == Place::Copied && span.size > 0 {
-                        copies[slot] = Some(add(&mut graph, *span, &spec.name)?);
+                for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
+                    if spec.place == Place::Copied && field.span.size > 0 {
+                        copies[slot] = Some(add(&mut graph, field.span, &spec.name)?);
                     }
                 }
             }
@@ -317,7 +302,7 @@ impl Shared {
 
     /// The copy of a span of a ring slot.
     pub(super) fn copy(&self, index: usize, span: Span) -> Copy1d {
-        let source = self.host().pointer(index, span).cast_const().cast();
+        let source = self.host.slot(index).pointer(span).cast_const().cast();
         Copy1d::htod(self.device.address() + span.offset as u64, source, span.size)
     }
 }
@@ -333,73 +318,21 @@ impl Launch {
     }
 }
 
-impl StagingGraph {
-    /// Lets later launches leave out the copies of these slots, and no others.
-    #[cold]
-    pub(super) fn skip(&mut self, slots: u64) -> Result<(), GraphError> {
-        let mut changed = self.skipped ^ slots;
-        while changed != 0 {
-            let slot = changed.trailing_zeros() as usize;
-            changed &= changed - 1;
-            if let Some(copy) = self.copies[slot] {
-                self.exec.set_enabled(copy, slots & 1 << slot == 0)?;
-            }
-            self.skipped ^= 1 << slot;
-        }
-        Ok(())
-    }
-
-    /// Lets later launches copy these slots from elsewhere, and all others from the ring slot, where
-    /// `own` says they are.
-    #[cold]
-    pub(super) fn refer(
-        &mut self,
-        references: &[Reference],
-        own: impl Fn(usize) -> Copy1d,
-    ) -> Result<(), GraphError> {
-        let mut back = self.referred;
-        for Reference { slot, copy, .. } in references {
-            if let Some(node) = self.copies[*slot] {
-                redirect(&mut self.exec, node, *copy)?;
-                self.referred |= 1 << slot;
-            }
-            back &= !(1 << slot);
-        }
-        while back != 0 {
-            let slot = back.trailing_zeros() as usize;
-            back &= back - 1;
-            if let Some(node) = self.copies[slot] {
-                redirect(&mut self.exec, node, own(slot))?;
-            }
-            self.referred &= !(1 << slot);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Reference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reference")
-            .field("slot", &self.slot)
-            .field("copy", &self.copy)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Drop for Shared {
     fn drop(&mut self) {
-        let Some(host) = self.host.take() else { return };
+        // Others' captures are not to be disturbed; an error is that of a driver that is no more.
+        let _relaxed = self.context.driver().relax_capture();
         // The driver takes the memory back only when the device is done with it, and cannot be
         // trusted to know: copies of graphs are no pending work of the memory.
         let settled = self.ring.in_flight().try_for_each(|index| {
             if self.plan.has_zero_copy {
                 self.launches[index].settle()?;
             }
-            if host.is_done(index)? { Ok(()) } else { host.events[index].synchronize() }
+            if self.host.is_done(index)? { Ok(()) } else { self.host.events[index].synchronize() }
         });
         if settled.is_err() {
             self.context.release().note(self.context.driver(), settled);
-            host.leak();
+            self.host.leak();
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::pool::{DType, Element};
 
-use super::len::Len;
+use super::len::Rule;
 
 /// What is behind a step's elements, up to the length of its bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) enum Place {
 pub(super) struct SlotSpec {
     pub(super) name: Box<str>,
     pub(super) dtype: DType,
-    pub(super) len: Len,
+    pub(super) len: Rule,
     pub(super) pad: Padding,
     pub(super) forgotten: Option<Forgotten>,
     pub(super) place: Place,

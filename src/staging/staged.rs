@@ -5,13 +5,14 @@ use std::marker::PhantomData;
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::builder::MAX_DYNAMIC;
 use super::error::StageError;
 use super::len::Counts;
-use super::plan::Span;
+use super::plan::{Bucket, Span};
+use super::ring::Claim;
 use super::shared::Shared;
 use super::slot_id::{SlotId, Untagged};
 use super::spec::Place;
+use super::state::{Addresses, SlotState};
 use crate::lockfree::slot_state::SlotUse;
 use crate::pool::Element;
 use crate::stream::Stream;
@@ -24,22 +25,28 @@ pub struct Staged<'a, Tag = Untagged> {
     index: usize,
     this: SlotUse,
     counts: Counts,
-    bucket: Option<usize>,
-    dynamic: [u64; MAX_DYNAMIC],
+    bucket: Option<&'a Bucket>,
+    dynamic: Addresses,
     tag: PhantomData<fn() -> Tag>,
 }
 
 impl<'a, Tag> Staged<'a, Tag> {
+    /// Hands the ring slot to the device.
     #[inline]
     pub(super) fn new(
         shared: &'a Shared,
-        index: usize,
-        this: SlotUse,
+        claim: Claim<'a, SlotState>,
         counts: Counts,
-        bucket: Option<usize>,
-        dynamic: [u64; MAX_DYNAMIC],
+        bucket: Option<&'a Bucket>,
     ) -> Self {
-        Self { shared, index, this, counts, bucket, dynamic, tag: PhantomData }
+        let (index, this) = (claim.index(), claim.this());
+        let dynamic = Addresses::default();
+        let mut staged = Self { shared, index, this, counts, bucket, dynamic, tag: PhantomData };
+        if claim.has_extras {
+            staged.dynamic = claim.extras.dynamic;
+        }
+        claim.submit();
+        staged
     }
 
     /// Where the device finds a slot's elements: the same address in every step, in a
@@ -47,16 +54,14 @@ impl<'a, Tag> Staged<'a, Tag> {
     /// passed through. 0 for a slot of another set.
     #[inline]
     pub fn device_ptr<T: Element>(&self, slot: SlotId<T, Tag>) -> CUdeviceptr {
-        let (plan, index) = (&self.shared.plan, slot.index());
-        match plan.slots.get(index).map(|spec| spec.place) {
-            _ if slot.set != self.shared.id() => 0,
-            Some(Place::Copied) => self.shared.device.address() + self.span(index).offset as u64,
-            Some(Place::ZeroCopy) => {
-                self.shared.host().device_address(self.index, self.span(index)).unwrap_or(0)
-            }
-            Some(Place::Dynamic) => self.dynamic[plan.dynamic_index(index)],
-            None => 0,
+        if slot.set == self.shared.id()
+            && let Some(bucket) = self.bucket
+            && let Some(field) = bucket.fields.get(slot.index())
+            && field.is_copied
+        {
+            return self.shared.device.address() + field.span.offset as u64;
         }
+        self.find(slot.index(), slot.set)
     }
 
     /// What the step is made of.
@@ -66,7 +71,7 @@ impl<'a, Tag> Staged<'a, Tag> {
 
     /// What it is padded to: its bucket, or itself above the largest.
     pub fn padded(&self) -> Counts {
-        self.bucket.map_or(self.counts, |bucket| self.shared.plan.buckets[bucket].counts)
+        self.bucket.map_or(self.counts, |bucket| bucket.counts)
     }
 
     /// Whether the device has read the step's ring slot, so that the copy is done.
@@ -88,7 +93,8 @@ impl<'a, Tag> Staged<'a, Tag> {
     /// [`StageError::Driver`]: the driver refused.
     #[doc(alias = "cuStreamWaitEvent")]
     pub fn wait_on(&self, consumer: &Stream) -> Result<(), StageError> {
-        Ok(consumer.wait_event(&self.shared.host().events[self.index])?)
+        Shared::refuse_capture(consumer, |api| api.stream_wait_event.name())?;
+        Ok(consumer.wait_event(&self.shared.host.events[self.index])?)
     }
 
     /// Says that what `consumer` was given so far reads the step's inputs: the next step waits for it, on
@@ -103,11 +109,24 @@ impl<'a, Tag> Staged<'a, Tag> {
         Ok(self.shared.consumed(self.index, consumer)?)
     }
 
-    fn span(&self, slot: usize) -> Span {
+    /// The address of a slot that is of a rarer kind, or in a step of its own size.
+    fn find(&self, slot: usize, set: usize) -> CUdeviceptr {
         let plan = &self.shared.plan;
+        match plan.slots.get(slot).map(|spec| spec.place) {
+            _ if set != self.shared.id() => 0,
+            Some(Place::Copied) => self.shared.device.address() + self.span(slot).offset as u64,
+            Some(Place::ZeroCopy) => {
+                self.shared.host.device_address(self.index, self.span(slot)).unwrap_or(0)
+            }
+            Some(Place::Dynamic) => self.dynamic[plan.dynamic_index(slot)],
+            None => 0,
+        }
+    }
+
+    fn span(&self, slot: usize) -> Span {
         match self.bucket {
-            Some(bucket) => plan.buckets[bucket].spans[slot],
-            None => plan.exact_span(self.counts, slot),
+            Some(bucket) => bucket.fields[slot].span,
+            None => self.shared.plan.exact_span(self.counts, slot),
         }
     }
 }

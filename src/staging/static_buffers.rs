@@ -68,16 +68,16 @@ impl<Tag> StaticBuffers<Tag> {
     pub fn device_ptr<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<CUdeviceptr> {
         let index = slot.index();
         let spec = self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
-        let bucket = &self.plan.buckets[self.plan.bucket_of(Counts { tokens, requests: 0 })?];
-        let offset = bucket.spans[index].offset as u64;
+        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+        let offset = bucket.fields[index].span.offset as u64;
         (spec.place == Place::Copied).then(|| self.device.address() + offset)
     }
 
     /// How many elements a slot has in the bucket that holds `tokens`.
     pub fn len<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<usize> {
         self.device_ptr(slot, tokens)?;
-        let bucket = &self.plan.buckets[self.plan.bucket_of(Counts { tokens, requests: 0 })?];
-        Some(bucket.spans[slot.index()].size / size_of::<T>())
+        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+        Some(bucket.fields[slot.index()].span.size / size_of::<T>())
     }
 
     /// Gives a graph that reads the buffers a share of them.

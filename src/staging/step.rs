@@ -3,19 +3,20 @@
 
 use std::marker::PhantomData;
 
-use super::builder::MAX_DYNAMIC;
 use super::error::{SlotFault, StageError};
 use super::len::Counts;
 use super::node::enqueue_copy;
 use super::pad;
-use super::plan::{Layout, Span};
+use super::plan::{Bucket, Field, Layout, Span};
+use super::region::SlotMemory;
 use super::ring::Claim;
-use super::shared::{Reference, Shared, SlotState};
+use super::shared::Shared;
 use super::slot_id::{SlotId, Untagged};
 use super::spec::{Forgotten, Place};
 use super::staged::Staged;
+use super::state::{SlotState, StagingGraph};
 use super::stream_copy;
-use crate::graph::Copy1d;
+use crate::graph::GraphError;
 use crate::pool::Element;
 use crate::profile::range;
 use crate::stream::Stream;
@@ -30,15 +31,17 @@ use crate::stream::Stream;
 #[must_use = "a step that is dropped has not happened"]
 #[derive(Debug)]
 pub struct Step<'a, Tag = Untagged> {
-    shared: &'a Shared,
-    claim: Claim<'a, SlotState>,
+    pub(super) shared: &'a Shared,
+    pub(super) claim: Claim<'a, SlotState>,
     counts: Counts,
-    bucket: Option<usize>,
+    bucket: Option<&'a Bucket>,
+    memory: SlotMemory,
+    /// What ids of its slots carry.
+    set: usize,
     /// A bit for each slot that was written, or passed through.
-    written: u64,
-    /// The first misuse that could not be told at once.
-    fault: Option<(usize, SlotFault)>,
-    dynamic: [u64; MAX_DYNAMIC],
+    pub(super) written: u64,
+    /// A bit for each slot that is read elsewhere.
+    pub(super) referred: u64,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -54,21 +57,22 @@ impl<'a, Tag> Step<'a, Tag> {
         shared: &'a Shared,
         mut claim: Claim<'a, SlotState>,
         counts: Counts,
-        bucket: Option<usize>,
+        bucket: Option<&'a Bucket>,
     ) -> Self {
-        claim.references.clear();
+        claim.forget();
         if bucket.is_none() {
             // It fits: the memory was made for steps of at least these counts.
-            let _extent = shared.plan.exact(counts, &mut claim.spans);
+            let _extent = shared.plan.exact(counts, &mut claim.fields);
         }
         Self {
             shared,
-            claim,
             counts,
             bucket,
+            memory: claim.memory,
+            claim,
+            set: shared.id(),
             written: 0,
-            fault: None,
-            dynamic: [0; MAX_DYNAMIC],
+            referred: 0,
             tag: PhantomData,
         }
     }
@@ -80,10 +84,10 @@ impl<'a, Tag> Step<'a, Tag> {
     /// [`submit`](Self::submit) says so.
     #[inline]
     pub fn write<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
-        match self.elements(slot) {
-            Ok((span, len)) => self.take(slot.index(), span, len),
-            Err(fault) => {
-                self.fault.get_or_insert((slot.index(), fault));
+        match self.find(slot) {
+            Some((span, len)) => self.take(slot.index(), span, len),
+            None => {
+                self.claim.extras().refused.get_or_insert((slot.index(), slot.set));
                 &mut []
             }
         }
@@ -98,7 +102,7 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     #[doc(alias = "set_data")]
     pub fn write_from<T: Element>(&mut self, slot: SlotId<T, Tag>, from: &[T]) -> Result<(), StageError> {
-        let (span, wanted) = self.elements(slot).map_err(|fault| self.misuse(slot.index(), fault))?;
+        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
             return Err(self.misuse(slot.index(), fault));
@@ -116,52 +120,15 @@ impl<'a, Tag> Step<'a, Tag> {
         let index = slot.index();
         let plan = &self.shared.plan;
         let fault = match plan.slots.get(index) {
-            _ if slot.set != self.shared.id() => SlotFault::Foreign,
+            _ if slot.set != self.set => SlotFault::Foreign,
             Some(spec) if spec.place == Place::Dynamic => {
-                self.dynamic[plan.dynamic_index(index)] = address;
+                self.claim.extras().dynamic[plan.dynamic_index(index)] = address;
                 self.written |= 1 << index;
                 return Ok(());
             }
             _ => SlotFault::NotDynamic,
         };
         Err(self.misuse(slot.index(), fault))
-    }
-
-    /// Lets the device read a slot's elements where they are, so that the host copies nothing: as many as
-    /// the step is [padded](Self::padded) to. `owner` is kept until the ring slot is used again.
-    ///
-    /// Costs a driver call, and another when a later step writes the slot again.
-    ///
-    /// # Errors
-    ///
-    /// [`StageError::Slot`]: the slot is not copied by itself, of another set, or of another length.
-    ///
-    /// # Safety
-    ///
-    /// * `from` is pinned memory of the set's context, as long as `owner` lives.
-    /// * Nobody writes the elements before the step [is complete](Staged::is_complete).
-    pub unsafe fn refer<T: Element>(
-        &mut self,
-        slot: SlotId<T, Tag>,
-        from: *const [T],
-        owner: impl Send + 'static,
-    ) -> Result<(), StageError> {
-        let (span, _) = self.elements(slot).map_err(|fault| self.misuse(slot.index(), fault))?;
-        let (plan, index) = (&self.shared.plan, slot.index());
-        if plan.layout != Layout::PerSlot || plan.slots[index].place != Place::Copied {
-            return Err(self.misuse(index, SlotFault::NeedsPerSlot));
-        }
-        let wanted = span.size / size_of::<T>();
-        if from.len() != wanted {
-            return Err(self.misuse(index, SlotFault::Length { wanted, given: from.len() }));
-        }
-        let (destination, _) = self.shared.copy(self.claim.index(), span).htod_addresses();
-        let copy = Copy1d::htod(destination, from.cast(), span.size);
-        let reference = Reference { slot: index, copy, _owner: Box::new(owner) };
-        self.claim.references.retain(|reference| reference.slot != index);
-        self.claim.references.push(reference);
-        self.written |= 1 << index;
-        Ok(())
     }
 
     /// What the step is made of.
@@ -171,13 +138,16 @@ impl<'a, Tag> Step<'a, Tag> {
 
     /// What it is padded to: its bucket, or itself above the largest.
     pub fn padded(&self) -> Counts {
-        self.bucket.map_or(self.counts, |bucket| self.shared.plan.buckets[bucket].counts)
+        self.bucket.map_or(self.counts, |bucket| bucket.counts)
     }
 
     /// Pads the slots and sends them to the device: one driver call, where the context is entered, the
     /// stream is that of the last step and the graph is made.
     ///
-    /// The stream must not be capturing: a captured launch would never complete in the ring.
+    /// A stream that is being captured is refused: for a step in a graph there are
+    /// [embedded](super::Embedded) sets. A capture that was begun without [`CaptureScope`](crate::graph::CaptureScope)
+    /// is not seen, since asking costs a driver call; its launch would never complete in the ring, and the
+    /// captured graph must not be launched.
     ///
     /// # Errors
     ///
@@ -192,12 +162,17 @@ impl<'a, Tag> Step<'a, Tag> {
         let _range = range!("wharf::staging::submit", self.size());
         let skipped = self.finish()?;
         let (shared, index) = (self.shared, self.claim.index());
+        Shared::refuse_capture(stream, |api| api.graph_launch.name())?;
+        if self.referred != 0 {
+            self.order_behind_sources(stream)?;
+        }
         shared.order_behind_last(stream)?;
-        shared.host().reset(index);
+        shared.host.reset(index);
         self.launch(stream, skipped)?;
-        shared.note(index, stream);
-        let Self { claim, counts, bucket, dynamic, .. } = self;
-        Ok(Staged::new(shared, index, claim.submit(), counts, bucket, dynamic))
+        if self.referred != 0 {
+            self.note_reads(stream);
+        }
+        Ok(self.hand_over(stream))
     }
 
     /// As [`submit`](Self::submit), for a step of an [embedded](super::Embedded) graph: `launch` launches the
@@ -215,20 +190,31 @@ impl<'a, Tag> Step<'a, Tag> {
             let kept = self.shared.plan.all & !self.written;
             return Err(self.misuse(kept.trailing_zeros() as usize, SlotFault::Forgotten).into());
         }
+        if self.referred != 0 {
+            return Err(self.misuse(self.referred.trailing_zeros() as usize, SlotFault::Embedded).into());
+        }
         let (shared, index) = (self.shared, self.claim.index());
         shared.order_behind_last(stream).map_err(StageError::from)?;
-        shared.host().reset(index);
+        shared.host.reset(index);
         launch()?;
-        shared.note(index, stream);
-        let Self { claim, counts, bucket, dynamic, .. } = self;
-        Ok(Staged::new(shared, index, claim.submit(), counts, bucket, dynamic))
+        Ok(self.hand_over(stream))
+    }
+
+    /// What is left to do when the device has the step.
+    #[inline]
+    fn hand_over(self, stream: &Stream) -> Staged<'a, Tag> {
+        let Self { shared, claim, counts, bucket, .. } = self;
+        shared.note(claim.index(), stream);
+        Staged::new(shared, claim, counts, bucket)
     }
 
     /// Checks that nothing is missing and fills the tails; which slots the device keeps.
     #[inline]
     pub(super) fn finish(&mut self) -> Result<u64, StageError> {
-        if let Some((slot, fault)) = self.fault {
-            return Err(self.misuse(slot, fault));
+        if self.claim.has_extras
+            && let Some((slot, set)) = self.claim.extras.refused
+        {
+            return Err(self.refuse(slot, set));
         }
         let plan = &self.shared.plan;
         let missing = plan.required & !self.written;
@@ -239,8 +225,8 @@ impl<'a, Tag> Step<'a, Tag> {
         if forgotten != 0 {
             return Ok(self.finish_forgotten(forgotten));
         }
-        if self.bucket.is_some_and(|bucket| plan.buckets[bucket].counts != self.counts) {
-            self.pad(plan.staged);
+        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) {
+            self.pad(plan.staged & !self.referred);
         }
         Ok(0)
     }
@@ -254,7 +240,7 @@ impl<'a, Tag> Step<'a, Tag> {
             (0..plan.slots.len()).filter(is).fold(0, |bits, slot| bits | 1 << slot)
         };
         let kept = policy(Forgotten::Keep);
-        self.pad(plan.staged & !kept);
+        self.pad(plan.staged & !kept & !self.referred);
         kept & plan.staged
     }
 
@@ -267,12 +253,10 @@ impl<'a, Tag> Step<'a, Tag> {
             left &= left - 1;
             let (spec, span) = (&plan.slots[slot], self.span(slot));
             let width = spec.dtype.size();
-            // Lengths were checked when the plan was made.
-            let len = spec.len.of(self.counts).unwrap_or(0);
-            let written = if self.written & 1 << slot == 0 { 0 } else { len };
+            let written = if self.written & 1 << slot == 0 { 0 } else { spec.len.of(self.counts) };
             if written * width < span.size {
                 // SAFETY: as in `write`; nobody else has a slice of this step.
-                let bytes = unsafe { self.shared.host().elements::<u8>(self.claim.index(), span, span.size) };
+                let bytes = unsafe { self.memory.elements::<u8>(span, span.size) };
                 pad::fill(bytes, width, written, spec.pad);
             }
         }
@@ -281,20 +265,30 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     fn launch(&mut self, stream: &Stream, skipped: u64) -> Result<(), StageError> {
         let Some(bucket) = self.bucket else { return self.copy(stream, skipped) };
-        if !self.shared.prepare(&mut self.claim, bucket)? {
-            return self.copy(stream, skipped);
-        }
-        let index = self.claim.index();
-        let SlotState { graphs, references, .. } = &mut *self.claim;
-        let Some(graph) = graphs.get(bucket) else { return self.copy(stream, skipped) };
-        if graph.skipped != skipped {
-            graph.skip(skipped)?;
-        }
-        if graph.referred != 0 || !references.is_empty() {
-            let shared = self.shared;
-            graph.refer(references, |slot| shared.copy(index, shared.plan.buckets[bucket].spans[slot]))?;
-        }
+        let graph = match self.claim.graphs.get(bucket.index) {
+            Some(graph) if graph.skipped == skipped && graph.referred | self.referred == 0 => graph,
+            _ => match self.adapt(bucket, skipped)? {
+                Some(graph) => graph,
+                None => return self.copy(stream, skipped),
+            },
+        };
         Ok(graph.exec.launch(stream)?)
+    }
+
+    /// A graph for the step: made if there is none, and told which slots it leaves out and which it reads
+    /// elsewhere. `None` if there is no room for it.
+    #[cold]
+    fn adapt(&mut self, bucket: &Bucket, skipped: u64) -> Result<Option<&mut StagingGraph>, GraphError> {
+        let (shared, index) = (self.shared, self.claim.index());
+        if !shared.prepare(&mut self.claim, bucket)? {
+            return Ok(None);
+        }
+        let SlotState { graphs, extras, .. } = &mut *self.claim;
+        let Some(graph) = graphs.get(bucket.index) else { return Ok(None) };
+        graph.skip(skipped)?;
+        graph
+            .refer(self.referred, &extras.references, |slot| shared.copy(index, bucket.fields[slot].span))?;
+        Ok(Some(graph))
     }
 
     /// Copies without a graph.
@@ -311,15 +305,18 @@ impl<'a, Tag> Step<'a, Tag> {
             }
             Layout::PerSlot => {
                 spans.filter(|slot| shared.plan.slots[*slot].place == Place::Copied).try_for_each(|slot| {
-                    let reference = self.claim.references.iter().find(|reference| reference.slot == slot);
+                    let mut references = self.claim.extras.references.iter();
+                    let referred = self.referred & 1 << slot != 0;
+                    let reference = references.find(|reference| referred && reference.slot == slot);
                     let own = || shared.copy(index, self.span(slot));
                     enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
                 })
             }
         };
-        outcome.and_then(|()| shared.host().mark(index, stream)).map_err(|error| {
+        outcome.and_then(|()| shared.host.mark(index, stream)).map_err(|error| {
             // Some copies may be under way: the ring slot must not be written before they are done. If
             // the stream cannot be waited for either, nothing will ever run in it again.
+            let _relaxed = shared.context.driver().relax_capture();
             let waited = stream.synchronize();
             shared.context.release().note(shared.context.driver(), waited);
             StageError::Driver(error)
@@ -329,47 +326,51 @@ impl<'a, Tag> Step<'a, Tag> {
     /// What the step copies, padding included, in bytes.
     #[inline]
     fn size(&self) -> usize {
-        let bucket = self.bucket.and_then(|bucket| self.shared.plan.buckets.get(bucket));
-        bucket.map_or_else(|| self.claim.spans.iter().map(|span| span.size).sum(), |bucket| bucket.size)
+        self.bucket
+            .map_or_else(|| self.claim.fields.iter().map(|field| field.span.size).sum(), |bucket| bucket.size)
     }
 
-    /// Where a slot lies in this step, padding included.
+    /// Where slots lie in this step, padding included, and what they are.
+    #[inline]
+    fn fields(&self) -> &[Field] {
+        self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields)
+    }
+
     #[inline]
     fn span(&self, slot: usize) -> Span {
-        match self.bucket {
-            Some(bucket) => self.shared.plan.buckets[bucket].spans[slot],
-            None => self.claim.spans[slot],
-        }
+        self.fields()[slot].span
     }
 
     /// The first `len` elements of a slot's span, which is written from here on.
     #[inline]
     fn take<T: Element>(&mut self, slot: usize, span: Span, len: usize) -> &mut [T] {
         self.written |= 1 << slot;
-        if !self.claim.references.is_empty() {
-            self.claim.references.retain(|reference| reference.slot != slot);
-        }
+        self.referred &= !(1 << slot);
         // SAFETY: the span is of the ring slot that this step has claimed and holds at least so many;
         // offsets are multiples of 256; `self` is borrowed as long as the slice.
-        unsafe { self.shared.host().elements(self.claim.index(), span, len) }
+        unsafe { self.memory.elements(span, len) }
     }
 
-    /// A slot's span and how many elements the step has of it.
+    /// A slot's span and how many elements the step has of it. `None` if it is of another set, or has
+    /// no memory here.
     #[inline]
-    fn elements<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<(Span, usize), SlotFault> {
-        let index = slot.index();
-        let spec = self.shared.plan.slots.get(index);
+    pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(Span, usize)> {
+        let field = self.fields().get(slot.index())?;
         // The type is looked at again: the address that stands for a set may be another's later.
-        let spec = spec.filter(|spec| slot.set == self.shared.id() && spec.dtype == T::DTYPE);
-        let Some(spec) = spec else { return Err(SlotFault::Foreign) };
-        if spec.place == Place::Dynamic {
-            return Err(SlotFault::IsDynamic);
-        }
-        Ok((self.span(index), spec.len.of(self.counts).unwrap_or(0)))
+        let is_here = slot.set == self.set && field.dtype == Some(T::DTYPE);
+        is_here.then(|| (field.span, field.len.of(self.counts)))
+    }
+
+    /// Why a slot was not found.
+    #[cold]
+    pub(super) fn refuse(&self, slot: usize, set: usize) -> StageError {
+        let is_dynamic = self.shared.plan.slots.get(slot).is_some_and(|spec| spec.place == Place::Dynamic);
+        let fault = if set == self.set && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
+        self.misuse(slot, fault)
     }
 
     #[cold]
-    fn misuse(&self, slot: usize, fault: SlotFault) -> StageError {
+    pub(super) fn misuse(&self, slot: usize, fault: SlotFault) -> StageError {
         let name = match self.shared.plan.slots.get(slot) {
             Some(spec) if fault != SlotFault::Foreign => spec.name.clone(),
             _ => slot.to_string().into(),

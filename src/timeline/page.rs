@@ -70,6 +70,7 @@ impl CompletionPage {
     }
 
     /// Sets a word that no device work is to write.
+    #[inline]
     pub(crate) fn reset(&self, index: usize, value: u64) {
         // Release: pairs with the Acquire of `load`.
         self.word(index).store(value, Release);
@@ -105,6 +106,7 @@ impl CompletionPage {
         self.mapping.leaked = true;
     }
 
+    #[inline]
     fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.len, "word {index} of {}", self.len);
         let word = self.mapping.base.as_ptr().wrapping_add(index * STRIDE).cast::<AtomicU64>();

@@ -30,6 +30,8 @@ mod slab_resources;
 mod staging;
 mod staging_faults;
 mod staging_guard;
+mod staging_peers;
+mod staging_reference;
 mod staging_rig;
 mod stream;
 mod tier;

@@ -63,7 +63,7 @@ fn a_set_that_cannot_be_built_leaves_nothing() {
 }
 
 /// Calls whose failure in a drop leaks what they would have given back, or changes nothing.
-const RESTORING: &[&str] = &[
+pub(crate) const RESTORING: &[&str] = &[
     "cuCtxSetCurrent",
     "cuThreadExchangeStreamCaptureMode",
     "cuStreamDestroy",

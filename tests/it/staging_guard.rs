@@ -12,7 +12,7 @@ use wharf::{Driver, Stream};
 
 use crate::backend::{binder, on_each_driver, on_softcuda};
 use crate::graph_rig::{Cells, Gate, Inventory, Owner};
-use crate::staging_rig::{Checker, Ids, Noise, builder, context};
+use crate::staging_rig::{Checker, Ids, Noise, builder, context, words};
 
 on_each_driver!(
     a_forgotten_slot_follows_its_policy,
@@ -111,16 +111,6 @@ fn small(context: &wharf::Context) -> wharf::staging::InputBuffersBuilder {
     InputBuffers::builder(context).slot::<u32>("ids", Len::Tokens).buckets([4, 8]).max_tokens(16)
 }
 
-/// The first words of device memory, behind all work.
-fn words<const N: usize>(stream: &Stream, address: u64) -> [u32; N] {
-    let mut found = [0; N];
-    stream.synchronize().unwrap();
-    // SAFETY: the array is valid for the copy, which is over when the stream is synchronised.
-    unsafe { stream.copy_dtoh(found.as_mut_ptr().cast(), address, size_of_val(&found)) }.unwrap();
-    stream.synchronize().unwrap();
-    found
-}
-
 fn a_forgotten_slot_follows_its_policy(driver: &Driver) {
     let context = context(driver);
     let stream = Stream::new(&context).unwrap();
@@ -183,6 +173,18 @@ fn graphs_are_bounded(driver: &Driver) {
     let inputs = builder(&context).ring_depth(2).build().unwrap();
     assert_eq!((inputs.prewarm(100).unwrap(), inputs.prewarm(2048).unwrap()), (2, 0));
     assert_eq!(inputs.graphs().0, 2);
+    // Ring slots that steps have used are as good when the device has read them.
+    let (ids, streams) = (Ids::of(&inputs), [(); 2].map(|()| Stream::new(&context).unwrap()));
+    let steps = [100, 100].map(|tokens| {
+        let mut step = inputs.begin(tokens, 1).unwrap();
+        ids.fill(&mut step, 1);
+        step
+    });
+    for (step, stream) in steps.into_iter().zip(&streams) {
+        step.submit(stream).unwrap();
+    }
+    inputs.wait().unwrap();
+    assert_eq!((inputs.prewarm(200).unwrap(), inputs.graphs().0), (2, 4));
 }
 
 fn references_are_kept_until_the_slot_is_used_again(driver: &Driver) {

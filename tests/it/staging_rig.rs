@@ -185,6 +185,17 @@ impl Checker {
     }
 }
 
+/// The first words of device memory, behind a stream's work.
+#[allow(dead_code, clippy::allow_attributes, reason = "for programs that share this file")]
+pub(crate) fn words<const N: usize>(stream: &Stream, address: u64) -> [u32; N] {
+    let mut found = [0; N];
+    stream.synchronize().unwrap();
+    // SAFETY: the array is valid for the copy, which is over when the stream is synchronised.
+    unsafe { stream.copy_dtoh(found.as_mut_ptr().cast(), address, size_of_val(&found)) }.unwrap();
+    stream.synchronize().unwrap();
+    found
+}
+
 /// Copies each slot by a call of its own, as engines do.
 #[allow(dead_code, clippy::allow_attributes, reason = "for programs that share this file")]
 pub(crate) fn copy_each(stream: &Stream, slots: &[(u64, Vec<u8>)]) {
