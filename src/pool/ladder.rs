@@ -195,7 +195,7 @@ impl Core {
         self.take_first(&self.turn()?, list, |index| self.fits(index, size))
     }
 
-    fn check_fault(&self) -> Result<(), Error> {
+    pub(super) fn check_fault(&self) -> Result<(), Error> {
         self.fault.get().map_or(Ok(()), |error| Err(*error))
     }
 }

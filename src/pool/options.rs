@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::lane::Lanes;
+use super::plan::Peaks;
 use super::record::Records;
 use super::simple::Census;
 use super::stats::Counters;
@@ -117,6 +118,7 @@ impl PoolBuilder {
             start: Instant::now(),
             last_pass: AtomicU64::new(0),
             census: Census::new(self.max_buffers),
+            peaks: Peaks::new(),
             counters: Counters::default(),
             fault: OnceLock::new(),
             wait: self.wait,

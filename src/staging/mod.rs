@@ -32,6 +32,8 @@ mod node;
 mod pad;
 mod plan;
 mod preset;
+#[cfg(not(all(test, loom)))]
+mod prewarm;
 mod region;
 pub(crate) mod ring;
 mod shared;
@@ -48,6 +50,7 @@ pub use self::embedded::Embedded;
 pub use self::error::{BuildError, Count, SlotError, SlotFault, StageError, Stall};
 pub use self::len::{Counts, Len};
 pub use self::plan::Layout;
+pub use self::prewarm::{GraphsMade, Prewarm};
 pub use self::slot_id::{SlotId, Untagged};
 pub use self::spec::{Forgotten, Pad};
 pub use self::staged::Staged;

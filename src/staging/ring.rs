@@ -75,6 +75,26 @@ impl<T> Ring<T> {
         Ok(None)
     }
 
+    /// Takes one slot if it is free, or if `is_done` says that the device has read it. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// What `is_done` returns.
+    pub(crate) fn claim_at<E>(
+        &self,
+        index: usize,
+        is_done: impl FnOnce(usize) -> Result<bool, E>,
+    ) -> Result<Option<Claim<'_, T>>, E> {
+        if let Some(this) = self.slots.get(index).and_then(|slot| slot.word.in_flight()) {
+            if !is_done(index)? {
+                return Ok(None);
+            }
+            // If somebody else was faster, it may be free, taken, or in flight again.
+            let _retired = self.slots[index].word.complete(this);
+        }
+        Ok(self.claim_free(index))
+    }
+
     /// Takes a slot if it is free.
     pub(crate) fn claim_free(&self, index: usize) -> Option<Claim<'_, T>> {
         let slot = self.slots.get(index)?;
