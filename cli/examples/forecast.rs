@@ -49,6 +49,11 @@ fn show(name: &str, steps: &[Option<u32>], mut forecast: impl Forecast + Clone +
     );
     for ahead in 0..8 {
         let warm = judge::warm(steps, WarmSet::new(last.clone(), judge::WARM).ahead(ahead));
-        println!("   {ahead} {:.4} {} {}", warm.missed as f64 / warm.uses.max(1) as f64, warm.made, warm.wasted);
+        println!(
+            "   {ahead} {:.4} {} {}",
+            warm.missed as f64 / warm.uses.max(1) as f64,
+            warm.made,
+            warm.wasted
+        );
     }
 }

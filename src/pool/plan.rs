@@ -152,7 +152,10 @@ mod tests {
         peaks.take(LARGE_LIST, 1 << 30);
         let plan = peaks.plan();
         assert_eq!(plan.blocks().collect::<Vec<_>>(), [(1 << 31, 1), (1 << 30, 1), (class.block_size(), 4)]);
-        assert_eq!((plan.size(), &plan.blocks().collect::<MemoryPlan>()), (3 << 30 | 4 * class.block_size(), &plan));
+        assert_eq!(
+            (plan.size(), &plan.blocks().collect::<MemoryPlan>()),
+            (3 << 30 | 4 * class.block_size(), &plan)
+        );
     }
 
     #[test]

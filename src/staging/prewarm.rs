@@ -191,7 +191,11 @@ impl Shared {
 
 /// The size that stands for a bucket.
 fn size(shared: &Shared, bucket: usize) -> u32 {
-    shared.plan.buckets.get(bucket).map_or(0, |bucket| u32::try_from(bucket.counts.tokens).unwrap_or(u32::MAX - 1))
+    shared
+        .plan
+        .buckets
+        .get(bucket)
+        .map_or(0, |bucket| u32::try_from(bucket.counts.tokens).unwrap_or(u32::MAX - 1))
 }
 
 /// A bit for each of so many ring slots.

@@ -15,7 +15,8 @@ use super::slot_id::{SlotId, Untagged};
 use super::spec::{Forgotten, Place};
 use super::staged::Staged;
 use super::stream_copy;
-use crate::graph::Copy1d;
+use crate::error::Error;
+use crate::graph::{Copy1d, GraphError};
 use crate::pool::Element;
 use crate::profile::range;
 use crate::stream::Stream;
@@ -288,7 +289,11 @@ impl<'a, Tag> Step<'a, Tag> {
         let SlotState { graphs, references, .. } = &mut *self.claim;
         let Some(graph) = graphs.get(bucket) else { return self.copy(stream, skipped) };
         if graph.skipped != skipped {
-            graph.skip(skipped)?;
+            match graph.skip(skipped) {
+                // Before CUDA 11.6 a graph leaves nothing out.
+                Err(GraphError::Driver(Error::Unsupported { .. })) => return self.copy(stream, skipped),
+                outcome => outcome?,
+            }
         }
         if graph.referred != 0 || !references.is_empty() {
             let shared = self.shared;
