@@ -16,7 +16,7 @@ use super::Forecast;
 ///
 /// let mut warm = WarmSet::new(ContextModel::new(), 2);
 /// let mut ready = Vec::new();
-/// for size in [8, 16, 32].repeat(20) {
+/// for size in [8, 16, 32].repeat(100) {
 ///     // A size that is not ready is made by who needs it.
 ///     if !warm.record_usage(size) {
 ///         ready.push(size);
@@ -33,7 +33,7 @@ use super::Forecast;
 /// }
 /// // The next one is there before it is used.
 /// assert!(ready.contains(&8));
-/// assert!(warm.stats().missed < 20);
+/// assert!(warm.stats().missed < 50);
 /// ```
 #[derive(Debug)]
 #[doc(alias = "prewarm")]
@@ -83,6 +83,9 @@ pub struct WarmStats {
 }
 
 impl WarmSet {
+    /// The size that stands in the forecast for [uses without one](Self::record_other).
+    pub const OTHER: u32 = u32::MAX;
+
     /// Has at most `room` sizes ready, at least 1, and as many of those that `forecast` names first.
     pub fn new(forecast: impl Forecast + 'static, room: usize) -> Self {
         let room = room.clamp(1, MOST);
@@ -117,7 +120,7 @@ impl WarmSet {
 
     /// Takes note of a use for which nothing is ever ready, but which others follow.
     pub fn record_other(&mut self) {
-        self.forecast.record_usage(OTHER);
+        self.forecast.record_usage(Self::OTHER);
     }
 
     /// Lets `apply` give back what has no room any more, and make what is forecast; each time what is given
@@ -131,7 +134,7 @@ impl WarmSet {
         let mut wanted = [0; MOST];
         let known = self.forecast.predict(&mut wanted[..self.ahead]);
         let mut wanted = &mut wanted[..known];
-        if let Some(other) = wanted.iter().position(|size| *size == OTHER) {
+        if let Some(other) = wanted.iter().position(|size| *size == Self::OTHER) {
             wanted[other..].rotate_left(1);
             wanted = &mut wanted[..known - 1];
         }
@@ -204,13 +207,11 @@ impl WarmSet {
 
 /// The most sizes that a set has room for.
 const MOST: usize = 256;
-/// Stands for uses without a size.
-const OTHER: u32 = u32::MAX;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::super::{ContextModel, Frequency, PlanRecorder};
     use super::*;
+    use crate::forecast::{ContextModel, Frequency, PlanRecorder};
 
     /// What is ready, kept beside the set, which must agree.
     fn run(warm: &mut WarmSet, sizes: impl IntoIterator<Item = u32>) {
