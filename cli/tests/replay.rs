@@ -159,13 +159,13 @@ fn tiers_and_forecasts_have_their_figures() {
     let folder = Folder::new("tiers");
     for forecast in ["plan", "frequency", "context"] {
         let mut command = wharf();
-        command.args(["--steps=1500", "--tiered", "--verify", "--forecast", forecast, "--json"]);
+        command.args(["--steps=400", "--tiered", "--verify", "--forecast", forecast, "--json"]);
         let output = command.arg(folder.file("r.json")).output().unwrap();
         done(&output);
         let figures = folder.json("r.json");
         let tiers = &figures["tiers"];
         let [hits, misses] = ["hits", "misses"].map(|name| tiers[name].as_u64().unwrap());
-        assert_eq!(hits + misses, 1500, "{tiers}");
+        assert_eq!(hits + misses, 400, "{tiers}");
         assert!(tiers["hit_rate"].as_f64() > Some(0.5) && misses > 0, "{tiers}");
         assert!(tiers["moved"][0].as_u64() > Some(0), "{tiers}");
         assert_eq!(figures["verify_mismatches"], 0);
@@ -173,7 +173,7 @@ fn tiers_and_forecasts_have_their_figures() {
         let [made, used, wasted] =
             ["prewarmed", "prewarmed_used", "prewarmed_wasted"].map(|name| warm[name].as_u64().unwrap());
         assert!(used + wasted <= made && made - used - wasted <= 8, "{warm}");
-        assert!(forecast == "frequency" || made > 0, "{warm}");
+        assert!(forecast != "plan" || made > 0, "{warm}");
         assert!(figures["graphs"].as_u64() <= Some(27), "eight sizes, three ring slots: {figures}");
         for row in [format!("{forecast}: "), "adapters".to_owned(), "given back unused".to_owned()] {
             assert!(text(&output.stdout).contains(&row), "{row}");

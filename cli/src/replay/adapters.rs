@@ -84,8 +84,11 @@ impl Adapters {
             let mut found = vec![0; held.size()];
             held.copy_to_slice(&mut found)?;
             let wanted = content(index, found.len());
-            self.mismatches +=
-                found.iter().zip(&wanted).filter(|(found, wanted)| found != wanted).count() as u64;
+            // At once first: bytes one by one take their time.
+            if found != wanted {
+                let wrong = found.iter().zip(&wanted).filter(|(found, wanted)| found != wanted);
+                self.mismatches += wrong.count() as u64;
+            }
         }
         drop(held);
         Ok(self.pool.step()?)
@@ -113,11 +116,11 @@ impl Adapters {
     }
 }
 
-/// What an adapter holds.
+/// What an adapter holds: of each other bytes at every place.
 fn content(number: usize, size: usize) -> Vec<u8> {
-    let mut random = ChaCha8Rng::seed_from_u64(number as u64);
-    let mut bytes = vec![0; size];
-    random.fill_bytes(&mut bytes);
+    let cycle: Vec<u8> = (0..251_u8).map(|at| at.wrapping_mul(3) ^ number.to_le_bytes()[0]).collect();
+    let mut bytes = cycle.repeat(size.div_ceil(cycle.len()));
+    bytes.truncate(size);
     bytes
 }
 
