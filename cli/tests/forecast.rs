@@ -2,6 +2,7 @@
 //!
 //! A made-up trace is judged always; the one that `WHARF_TRACE` names where that is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+#![allow(clippy::print_stdout, reason = "prints figures")]
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};

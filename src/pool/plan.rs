@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(plan.blocks().collect::<Vec<_>>(), [(1 << 31, 1), (1 << 30, 1), (class.block_size(), 4)]);
         assert_eq!(
             (plan.size(), &plan.blocks().collect::<MemoryPlan>()),
-            (3 << 30 | 4 * class.block_size(), &plan)
+            ((3 << 30) + 4 * class.block_size(), &plan)
         );
     }
 
