@@ -55,7 +55,6 @@ pub trait BufferPool: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// See [`AllocateError`].
-    #[doc(alias = "allocate_buffer")]
     fn allocate(&self, spec: &BufferSpec, stream: &Stream) -> Result<Self::Buffer, AllocateError>;
 
     /// Takes memory back, to be allocated again.

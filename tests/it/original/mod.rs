@@ -39,6 +39,56 @@ fn bytes(len: usize) -> BufferSpec {
     BufferSpec::new(&[len], DType::U8, MemoryKind::Device).unwrap()
 }
 
+/// A search of the documentation for any of the original's names finds something.
+#[test]
+fn every_name_of_the_original_is_found() {
+    let mut sources = String::new();
+    collect(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut sources);
+    for name in [
+        "BufferState",
+        "BufferSpec",
+        "BufferEntry",
+        "mark_in_use",
+        "BufferPool",
+        "SimpleBufferPool",
+        "InputSlot",
+        "set_data",
+        "InputBufferManager",
+        "register_slot",
+        "get_slot",
+        "stage_inputs",
+        "get_static_tensors",
+        "release_all",
+        "HierarchicalBufferPool",
+        "PredictiveBufferManager",
+        "record_usage",
+        "predict_next_sizes",
+        "prewarm",
+        "create_input_buffer_manager",
+    ] {
+        let ways = [
+            format!("#[doc(alias = \"{name}\")]"),
+            format!("pub struct {name} "),
+            format!("pub enum {name} "),
+            format!("pub trait {name}:"),
+            format!("fn {name}("),
+            format!("fn {name}<"),
+        ];
+        assert!(ways.iter().any(|way| sources.contains(way)), "{name}");
+    }
+}
+
+fn collect(folder: &std::path::Path, sources: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, sources);
+        } else {
+            sources.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
 #[path = "../../../examples/original_api/run.rs"]
 mod example;
 
