@@ -136,8 +136,8 @@ fn a_second_run_by_a_plan_asks_for_no_memory() {
     let second = planned(&folder, &["--steps=2000"]);
     let warm = &second["forecast"]["warm"];
     assert!(warm["prewarmed_used"].as_u64() > Some(10), "{warm}");
-    // All that could not be made while its ring slot was in flight.
-    assert!(warm["instantiated_share"].as_f64() < Some(0.05), "{warm}");
+    // What could not be made while its ring slot was in flight.
+    assert!(warm["instantiated_share"].as_f64() < Some(0.25), "{warm}");
     fs::write(folder.file("plan.json"), "no plan").unwrap();
     let output = wharf().arg("--plan").arg(folder.file("plan.json")).output().unwrap();
     assert!(text(&output.stderr).contains("plan.json: "), "{}", text(&output.stderr));

@@ -114,6 +114,17 @@ impl InputManager {
         Ok(StagedInputs { staged, inputs: outputs, ahead })
     }
 
+    /// Makes graphs that are forecast and could not be made while their ring slot was in flight: for a moment at which
+    /// the device has caught up. Nothing without a forecast.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::Stage`]: the driver refused; the next call tries again.
+    pub fn prewarm(&mut self) -> Result<(), ManagerError> {
+        let Some(graphs) = &mut self.graphs else { return Ok(()) };
+        Ok(graphs.settle(&self.inputs)?)
+    }
+
     /// Memory for an input without a static slot, to be used on `stream` first: of the pool, or of the tiers.
     ///
     /// With a forecast, blocks of the pool that are likely needed next are made ready; where the driver refuses one,

@@ -30,7 +30,7 @@
 //! | `get_static_tensors` | [`InputManager::static_tensors`], [`InputBuffers::static_buffers`] | kept alive by the graphs that use them |
 //! | `release_all` | [`InputManager::release_all`] | waits for the device |
 //! | `HierarchicalBufferPool` | [`tier::TieredPool`](crate::tier::TieredPool) | objects move by themselves, down when room is needed and up when they are used |
-//! | `PredictiveBufferManager`: `record_usage`, `predict_next_sizes`, `prewarm` | [`Forecast`](crate::forecast::Forecast), [`WarmSet`], [`staging::Prewarm`], [`pool::Prewarm`] | what is ready is free to use, bounded, and given back |
+//! | `PredictiveBufferManager`: `record_usage`, `predict_next_sizes`, `prewarm` | [`Forecast`](crate::forecast::Forecast), [`WarmSet`], [`InputManager::prewarm`], [`staging::Prewarm`], [`pool::Prewarm`] | what is ready is free to use, bounded, and given back |
 //! | `create_input_buffer_manager` | [`create_input_buffers`], [`InputManagerBuilder`] | errors instead of exceptions |
 //!
 //! [`Buffer`]: crate::pool::Buffer

@@ -99,6 +99,16 @@ impl Prewarm {
         self.arrange(shared)
     }
 
+    /// Makes and gives back what could not be while its ring slot was in flight: for a moment at which the device has
+    /// caught up and the next step is not known yet. No driver call if nothing is left to do.
+    ///
+    /// # Errors
+    ///
+    /// As [`record_usage`](Self::record_usage).
+    pub fn settle<Tag>(&mut self, inputs: &InputBuffers<Tag>) -> Result<(), StageError> {
+        self.arrange(&inputs.shared)
+    }
+
     /// Gives back all graphs of ring slots that are free, whoever made them.
     ///
     /// # Errors

@@ -201,6 +201,9 @@ pub fn run(
             stopped = true;
             break;
         }
+        if let Some(prewarm) = &mut prewarm {
+            prewarm.settle(&inputs.buffers)?;
+        }
         if let Some(adapters) = &mut adapters {
             adapters.step(&stream)?;
         }

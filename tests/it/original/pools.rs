@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf::forecast::{Forecast, Frequency, WarmSet};
+use wharf::forecast::{Forecast, Frequency, Plan, WarmSet};
 use wharf::memory::{DeviceMemoryResource, MemoryKind};
 use wharf::pool::{AllocateError, Buffer, BufferPool, BufferSpec, DType, Prewarm, SimplePool};
 use wharf::slab::{Block, PoolOptions, SlabPool};
@@ -258,28 +258,29 @@ fn predictive_buffer_manager_has_what_is_forecast_free_for_use(driver: &Driver) 
 fn predictive_buffer_manager_gives_back_what_is_not_forecast_any_more(driver: &Driver) {
     let (context, stream) = context_and_stream(driver);
     let pool = device_pool(&context);
-    let mut prewarm = Prewarm::new(&pool, WarmSet::new(Frequency::new(1), 2)).blocks(3);
-    let sizes = |prewarm: &Prewarm| {
-        let mut sizes: Vec<_> = prewarm.warm().ready().map(|size| size as usize * 256).collect();
-        sizes.sort_unstable();
+    // 8 KiB ten times, then 1 MiB, then 32 KiB, in units of 256 bytes.
+    let plan: Plan = [(32, 10), (4096, 10), (128, 10)].into_iter().collect();
+    let mut prewarm = Prewarm::new(&pool, WarmSet::new(plan, 1)).blocks(3);
+    // Which blocks there are, and that they are nobody's.
+    let blocks = || {
+        let mut sizes: Vec<_> = pool.blocks().iter().map(|block| (block.size, block.handles)).collect();
+        sizes.dedup();
         sizes
     };
-    let mut record = |size: usize, count: usize| {
-        for _ in 0..count {
+    for size in [8 * KIB, 1024 * KIB, 32 * KIB] {
+        for _ in 0..9 {
+            drop(pool.alloc::<u8>(size, &stream).unwrap());
             prewarm.record_usage(size, &stream).unwrap();
         }
-        sizes(&prewarm)
-    };
-    assert_eq!(record(1024 * KIB, 10), [1024 * KIB]);
-    assert_eq!(record(64 * KIB, 10), [64 * KIB, 1024 * KIB]);
-    // Two others become the common ones.
-    assert_eq!(record(8 * KIB, 60), [8 * KIB, 1024 * KIB]);
-    assert_eq!(record(32 * KIB, 60), [8 * KIB, 32 * KIB]);
-    stream.synchronize().unwrap();
-    let left: Vec<_> = pool.blocks().iter().map(|block| block.size).collect();
-    assert!(left.iter().all(|size| *size <= 32 * KIB), "{left:?}");
+        assert_eq!(blocks(), [(size, 0)]);
+        drop(pool.alloc::<u8>(size, &stream).unwrap());
+        // The last one of its run: the forecast changes.
+        prewarm.record_usage(size, &stream).unwrap();
+    }
+    assert_eq!(blocks(), [(32 * KIB, 0)], "past the plan nothing else is forecast");
+    assert_eq!(prewarm.warm().stats().made, 2);
     prewarm.clear(&stream).unwrap();
     assert_eq!((pool.blocks().len(), prewarm.warm().ready().len()), (0, 0));
-    let trimmed = pool.trim(Duration::ZERO, 0);
-    assert_eq!(pool.slab_stats().reserved, 0, "{trimmed:?}");
+    pool.trim(Duration::ZERO, 0);
+    assert_eq!(pool.slab_stats().reserved, 0);
 }
