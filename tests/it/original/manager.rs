@@ -108,7 +108,13 @@ fn stage_inputs_copies_the_first_tokens_and_passes_the_rest(driver: &Driver) {
         addresses.push((view.address, wide.address));
     }
     assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
-    // What is not given stays as it was.
+    // What is not given stays as it was, whatever an earlier step left in the ring slot that is taken.
+    let gate = Gate::close(&stream);
+    for ids in [[9_i64; 3], [1, 2, 3]] {
+        manager.stage_inputs(&[("input_ids", Input::from(&ids))], 3, &stream).unwrap();
+    }
+    gate.open();
+    stream.synchronize().unwrap();
     let step = manager.stage_inputs(&[("positions", Input::from(&[7_i64]))], 1, &stream).unwrap();
     assert_eq!(step.iter().len(), 1);
     drop(step);
