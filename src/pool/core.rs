@@ -43,6 +43,8 @@ pub(super) struct Core {
     /// What the driver said when it lost the context.
     pub(super) fault: OnceLock<Error>,
     pub(super) wait: Duration,
+    /// How long a block must have been of no use to its stream to be given back before growth, in milliseconds.
+    pub(super) pass_interval: u64,
     pub(super) hook: Option<Hook>,
     pub(super) track: Option<Track>,
 }

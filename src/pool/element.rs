@@ -19,6 +19,7 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
 }
 
 /// The bytes of elements.
+#[cfg(not(all(test, loom)))]
 pub(crate) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
     // SAFETY: the elements' own bytes, of which none is padding; borrowed as long.
     unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) }

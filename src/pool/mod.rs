@@ -92,8 +92,10 @@ pub use self::buffer::Buffer;
 #[cfg(not(all(test, loom)))]
 pub use self::buffer_pool::{AllocateError, BufferPool, NotOurs};
 pub use self::dtype::DType;
+#[cfg(not(all(test, loom)))]
+pub(crate) use self::element::bytes_of;
+pub(crate) use self::element::bytes_of_mut;
 pub use self::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
-pub(crate) use self::element::{bytes_of, bytes_of_mut};
 #[cfg(not(all(test, loom)))]
 pub use self::error::{HostError, LeakReport, RawError};
 #[cfg(not(all(test, loom)))]

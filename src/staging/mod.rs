@@ -32,7 +32,6 @@ mod node;
 mod pad;
 mod plan;
 mod preset;
-#[cfg(not(all(test, loom)))]
 mod prewarm;
 mod region;
 pub(crate) mod ring;

@@ -54,7 +54,7 @@ impl<'a> Consumer<'a> {
         Ok(Self {
             inputs,
             stream,
-            engine: Engine::new(context, stream, settings.reserve.as_ref())?,
+            engine: Engine::new(context, stream, settings.reserve.as_ref(), settings.keep_idle)?,
             lanes,
             mirror,
             mismatches: 0,

@@ -1,5 +1,7 @@
 //! The memory of an engine's steps: activations on the device, results in pinned memory.
 
+use std::time::Duration;
+
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, MemoryPlan, Pool, ReclaimStats};
 use wharf::slab::AllocError;
@@ -48,10 +50,12 @@ impl Engine {
         context: &Context,
         stream: &Stream,
         reserve: Option<&[MemoryPlan; 2]>,
+        keep_idle: Duration,
     ) -> Result<Self, ReplayError> {
         let device = DeviceMemoryResource::new(context, SPAN)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
-        let pools = (Pool::builder().build(device)?, Pool::builder().build(pinned)?);
+        let pool = || Pool::builder().keep_idle(keep_idle);
+        let pools = (pool().build(device)?, pool().build(pinned)?);
         if let Some([device, pinned]) = reserve {
             pools.0.reserve(device, stream)?;
             pools.1.reserve(pinned, stream)?;

@@ -57,6 +57,8 @@ pub struct Settings {
     pub warm: usize,
     /// Blocks of device and of pinned memory that are reserved at the start.
     pub reserve: Option<[MemoryPlan; 2]>,
+    /// How long blocks may be of no use before they are given back rather than the pools grow.
+    pub keep_idle: Duration,
     /// Whether each step also uses one of many adapters that move between tiers.
     pub tiered: bool,
 }
@@ -74,6 +76,7 @@ impl Default for Settings {
             foresight: Foresight::default(),
             warm: 0,
             reserve: None,
+            keep_idle: Duration::from_millis(100),
             tiered: false,
         }
     }

@@ -107,6 +107,8 @@ fn settings(options: &Replay, extent: Option<&Extent>, plan: Option<&RunPlan>) -
         },
         warm,
         reserve: plan.map(RunPlan::memory),
+        // A run that is planned by keeps what it has, so that the next one needs no more.
+        keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
         tiered: options.tiered,
     })
 }
