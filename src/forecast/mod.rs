@@ -22,7 +22,7 @@
 //! use wharf::forecast::{ContextModel, Forecast};
 //!
 //! let mut sizes = ContextModel::new();
-//! for size in [8, 16, 256].repeat(10) {
+//! for size in [8, 16, 256].repeat(40) {
 //!     sizes.record_usage(size);
 //! }
 //! assert_eq!(sizes.predict_next_sizes(1), [8]);
