@@ -50,6 +50,7 @@
 //! * [`tier`]: objects that move between device, managed, pinned and file-mapped memory.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
 //! * [`forecast`]: what sizes come next.
+//! * [`manager`]: a step's inputs by name; what the original module's names are called here.
 //! * [`report`]: who holds which bytes of a pool.
 //! * [`profile`]: what a profiler sees.
 //! * [`sys`]: the raw bindings and the function table.
@@ -64,6 +65,8 @@ pub mod driver;
 
 #[expect(dead_code, reason = "the slab layer takes it up")]
 mod lockfree;
+
+pub mod forecast;
 
 pub mod timeline;
 
@@ -83,7 +86,8 @@ pub mod graph;
 
 pub mod staging;
 
-pub mod forecast;
+#[cfg(not(all(test, loom)))]
+pub mod manager;
 
 #[cfg(not(all(test, loom)))]
 pub mod report;

@@ -2,18 +2,23 @@
 
 #![expect(unsafe_code, reason = "reads the time stamp counter and the thread's clock")]
 
-use std::sync::Barrier;
+use std::sync::{Barrier, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{fs, hint, thread};
 
+use core_affinity::CoreId;
+
 /// Cores that the workloads run on.
 pub const CORES: usize = 2;
 
+/// Cores that the process may use, asked for before the first thread is pinned: afterwards that thread, and
+/// those that it starts, are told of the one core only.
+static MAY_USE: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+
 /// Pins the calling thread to a core, counted round the first two that the process may use.
 pub fn pin(thread: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    if let Some(core) = cores.get(thread % CORES.min(cores.len().max(1))) {
+    if let Some(core) = MAY_USE.get(thread % CORES.min(MAY_USE.len().max(1))) {
         core_affinity::set_for_current(*core);
     }
 }

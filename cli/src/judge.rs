@@ -1,6 +1,8 @@
 //! How good a forecast of step sizes is.
 
-use wharf::forecast::Forecast;
+use std::convert::Infallible;
+
+use wharf::forecast::{Forecast, WarmSet, WarmStats};
 
 /// The share of graph-sized steps that a forecast had foreseen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +28,18 @@ pub fn hits(sizes: &[Option<u32>], forecast: &mut dyn Forecast) -> Hits {
     let mut judge = Judge::default();
     sizes.iter().for_each(|size| judge.next(forecast, *size));
     judge.hits()
+}
+
+/// Lets a set go through padded sizes, as the graphs of an engine would: what became of it.
+pub fn warm(sizes: &[Option<u32>], mut warm: WarmSet) -> WarmStats {
+    for size in sizes {
+        match size {
+            Some(size) => drop(warm.record_usage(*size)),
+            None => warm.record_other(),
+        }
+        let Ok(()) = warm.rearrange(|_| Ok::<_, Infallible>(()));
+    }
+    warm.stats()
 }
 
 /// Counts what a forecast foresees, step by step.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use wharf::forecast::Forecast;
+use wharf::forecast::{Forecast, WarmStats};
 
 use crate::judge::Judge;
-use crate::replay::{KindUse, MemoryUse, Outcome, Record};
+use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse};
 use crate::schedule::padded;
 
 /// The figures of a replay, as `--json` writes them. Sizes are in bytes.
@@ -52,6 +52,10 @@ pub struct Summary {
     pub memory: Kinds,
     /// How well the sizes of steps were foreseen.
     pub forecast: Foreseen,
+    /// What became of objects in tiers, where steps use some.
+    pub tiers: Option<TierUse>,
+    /// How far the run went by the plan of an earlier one, where there was one.
+    pub plan: Option<Planned>,
     /// Whether somebody stopped it.
     pub stopped: bool,
 }
@@ -106,6 +110,38 @@ pub struct Foreseen {
     pub hit1: f64,
     /// It was among the first three.
     pub hit3: f64,
+    /// What came of it, where graphs were made by it.
+    pub warm: Option<Warmth>,
+}
+
+/// What came of graphs that were made by a forecast.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Warmth {
+    /// The share of steps small enough for a graph that had to make it.
+    pub instantiated_share: f64,
+    /// Graphs that steps had to make.
+    pub instantiated: u64,
+    /// Graphs that were made ahead: one for each ring slot and size.
+    pub instantiated_ahead: u64,
+    /// Sizes that were made ready ahead.
+    pub prewarmed: u64,
+    /// How many of those were used before they were given back.
+    pub prewarmed_used: u64,
+    /// How many of those were given back unused.
+    pub prewarmed_wasted: u64,
+}
+
+/// A run by the plan of an earlier one.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Planned {
+    /// The most memory that the earlier run had obtained, in bytes.
+    pub first_peak_reserved: u64,
+    /// What this one had obtained at its start, in bytes.
+    pub reserved_at_start: u64,
+    /// The most that it had obtained, against that of the earlier run.
+    pub reserved_ratio: f64,
+    /// How often its pools may have grown after the start.
+    pub grown_after_start: u64,
 }
 
 /// Memory and time of one moment, for a chart.
@@ -130,6 +166,8 @@ pub struct Collector {
     times: Histogram<u64>,
     peak: MemoryUse,
     latest: MemoryUse,
+    /// What the pools had obtained after the first step.
+    first_reserved: Option<u64>,
     samples: Vec<Sample>,
     /// One of so many steps is sampled.
     stride: u64,
@@ -149,6 +187,8 @@ pub struct Setting {
     pub requests: u64,
     /// Whether bytes were compared.
     pub verified: bool,
+    /// The most memory that the earlier run had obtained whose plan this one goes by, in bytes.
+    pub planned: Option<u64>,
 }
 
 impl Collector {
@@ -165,6 +205,7 @@ impl Collector {
             times: Histogram::new_with_max(LONGEST, 3).expect("bounds"),
             peak: MemoryUse::default(),
             latest: MemoryUse::default(),
+            first_reserved: None,
             samples: Vec::with_capacity(SAMPLES),
             stride: 1,
             source,
@@ -196,6 +237,7 @@ impl Collector {
             peak.reserved = peak.reserved.max(now.reserved);
         }
         self.latest = memory;
+        self.first_reserved.get_or_insert(memory.device.reserved + memory.pinned.reserved);
         self.judge.next(&mut *self.forecast, padded(step.tokens));
     }
 
@@ -228,7 +270,19 @@ impl Collector {
             waste: rest(peak_live, blocks),
             idle: rest(blocks, peak_reserved),
             memory,
-            forecast: Foreseen { source: self.source, hit1: hits.first, hit3: hits.third },
+            forecast: Foreseen {
+                source: self.source,
+                hit1: hits.first,
+                hit3: hits.third,
+                warm: outcome.warm.map(|warm| Warmth::of(warm, outcome)),
+            },
+            tiers: outcome.tiers,
+            plan: setting.planned.map(|first| Planned {
+                first_peak_reserved: first,
+                reserved_at_start: self.first_reserved.unwrap_or(0),
+                reserved_ratio: peak_reserved as f64 / first.max(1) as f64,
+                grown_after_start: memory.device.grown + memory.pinned.grown,
+            }),
             stopped: outcome.stopped,
         }
     }
@@ -260,6 +314,19 @@ impl Collector {
             self.stride *= 2;
         }
         self.samples.push(sample);
+    }
+}
+
+impl Warmth {
+    fn of(warm: WarmStats, outcome: &Outcome) -> Self {
+        Self {
+            instantiated_share: outcome.made.by_steps as f64 / warm.uses.max(1) as f64,
+            instantiated: outcome.made.by_steps,
+            instantiated_ahead: outcome.made.ahead,
+            prewarmed: warm.made,
+            prewarmed_used: warm.used,
+            prewarmed_wasted: warm.wasted,
+        }
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! A made-up trace is judged always; the one that `WHARF_TRACE` names where that is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+#![allow(clippy::print_stdout, reason = "prints figures")]
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use wharf::forecast::{ContextModel, Frequency, PlanRecorder};
+use wharf::forecast::{ContextModel, Frequency, PlanRecorder, WarmSet};
 use wharf_cli::generate::Generator;
-use wharf_cli::judge::{Hits, LastFirst, hits, recorded};
+use wharf_cli::judge::{Hits, LastFirst, WARM, hits, recorded, warm};
 use wharf_cli::schedule::{Scheduler, padded};
 use wharf_cli::trace::Trace;
 
@@ -33,6 +34,72 @@ fn phases() -> Vec<Option<u32>> {
         _ => 1 + index.wrapping_mul(2_654_435_769) % 40,
     };
     (0..).take(LENGTH).map(|index| Some(phase(index))).collect()
+}
+
+/// A number below `end`.
+fn below(random: &mut ChaCha8Rng, end: u32) -> usize {
+    (random.next_u32() % end) as usize
+}
+
+/// Sequences with a rule in them, or none, as traffic that nobody has seen may have.
+fn unseen(seed: u64) -> Vec<(&'static str, Vec<Option<u32>>)> {
+    let sizes: Vec<u32> = wharf_cli::schedule::sizes().collect();
+    let all = u32::try_from(sizes.len()).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let patterns: Vec<Vec<usize>> = (2..7)
+        .map(|len| (0..len + below(&mut random, 5)).map(|_| below(&mut random, all)).collect())
+        .collect();
+    let mut places = [0; 2];
+    let mut at = 25;
+    let mut sequence = |name, next: &mut dyn FnMut(usize, &mut ChaCha8Rng) -> usize| {
+        let indices = (0..LENGTH).map(|step| next(step, &mut random));
+        (name, indices.map(|index| Some(sizes[index.min(sizes.len() - 1)])).collect::<Vec<_>>())
+    };
+    vec![
+        sequence("periods", &mut |step, _| patterns[step / 300 % 5][step % patterns[step / 300 % 5].len()]),
+        sequence("sawtooth", &mut |step, _| 3 + 2 * (step % 17)),
+        sequence("bursts", &mut |step, random| {
+            if step % 47 < 40 { patterns[step / 47 % 5][0] } else { below(random, all) }
+        }),
+        sequence("Zipf", &mut |_, random| {
+            // 1 / (1 - u) has the density of Zipf's law with exponent 2.
+            (1_u32 << 16).div_euclid(1 + random.next_u32() % (1 << 16)) as usize
+        }),
+        sequence("walk", &mut |_, random| {
+            at = (at + below(random, 3)).saturating_sub(1).min(50);
+            at
+        }),
+        sequence("lazy walk", &mut |_, random| {
+            let moves = below(random, 5) == 0;
+            at = if moves { (at + below(random, 3)).saturating_sub(1).min(50) } else { at };
+            at
+        }),
+        sequence("two interleaved", &mut |_, random| {
+            let which = below(random, 2);
+            places[which] += 1;
+            patterns[which][places[which] % patterns[which].len()]
+        }),
+        sequence("a rule, then noise", &mut |step, random| {
+            if step % 140 < 40 { patterns[step / 140 % 5][step % 2] } else { below(random, all) }
+        }),
+        sequence("one of eight", &mut |_, random| patterns[4][below(random, 6)]),
+    ]
+}
+
+#[test]
+fn the_context_model_is_never_worse_where_traffic_is_unseen() {
+    for seed in 0..6 {
+        for (name, sizes) in unseen(seed) {
+            let last = hits(&sizes, &mut LastFirst::default());
+            let ours = hits(&sizes, &mut ContextModel::new().limit(512));
+            // As many hits as the model may cost before it is not asked any more.
+            let slack = 10.0 / LENGTH as f64;
+            assert!(
+                ours.first >= last.first - slack && ours.third >= last.third - slack,
+                "{name}, seed {seed}: {ours:?}, last sizes {last:?}"
+            );
+        }
+    }
 }
 
 fn sequences() -> Vec<(String, Vec<Option<u32>>)> {
@@ -91,6 +158,19 @@ fn the_context_model_saves_graphs_on_a_made_up_trace() {
     let (last, frequency) = (hits(&sizes, &mut LastFirst::default()), hits(&sizes, &mut Frequency::new(512)));
     let ours = hits(&sizes, &mut ContextModel::new().limit(512));
     assert!(ours.warm >= last.warm && ours.warm >= frequency.warm, "{ours:?} {last:?} {frequency:?}");
+    instantiated(&sizes);
+}
+
+/// With room for graphs of eight sizes, fewer steps have to make one by the model's forecast than where the size
+/// used longest ago goes.
+fn instantiated(sizes: &[Option<u32>]) {
+    let least_recently = warm(sizes, WarmSet::new(LastFirst::default(), WARM).ahead(0));
+    let frequency = warm(sizes, WarmSet::new(Frequency::new(512), WARM));
+    for ahead in [2, WARM] {
+        let ours = warm(sizes, WarmSet::new(ContextModel::new().limit(512), WARM).ahead(ahead));
+        println!("{ahead} ahead: {ours:?}, least recently used {least_recently:?}, frequency {frequency:?}");
+        assert!(ours.missed <= least_recently.missed && ours.missed <= frequency.missed);
+    }
 }
 
 /// The figures that the forecasts are known to reach on the Azure trace of code completion.
@@ -116,4 +196,5 @@ fn the_figures_on_a_real_trace() {
             "{ours:?}, {last:?}"
         );
     }
+    instantiated(&steps);
 }

@@ -112,6 +112,75 @@ fn a_trace_is_replayed_whole() {
     }
 }
 
+/// The second of two runs by one plan has all its memory at the start.
+fn planned(folder: &Folder, trace: &[&str]) -> Value {
+    for run in ["first", "second"] {
+        let mut command = wharf();
+        command.args(trace).args(["--forecast=plan", "--plan"]).arg(folder.file("plan.json"));
+        done(&command.arg("--json").arg(folder.file(run)).output().unwrap());
+    }
+    let (first, second) = (folder.json("first"), folder.json("second"));
+    assert_eq!((&first["plan"], &first["steps"]), (&Value::Null, &second["steps"]));
+    assert!(first["memory"]["device"]["grown"].as_u64() > Some(0), "{first}");
+    let plan = &second["plan"];
+    assert_eq!(plan["grown_after_start"], 0, "{plan}");
+    assert!(plan["reserved_ratio"].as_f64() <= Some(1.05), "{plan}");
+    assert_eq!(plan["first_peak_reserved"], first["peak_reserved"]);
+    assert_eq!(second["forecast"]["hit1"], 1.0);
+    second
+}
+
+#[test]
+fn a_second_run_by_a_plan_asks_for_no_memory() {
+    let folder = Folder::new("plan");
+    let second = planned(&folder, &["--steps=2000"]);
+    let warm = &second["forecast"]["warm"];
+    assert!(warm["prewarmed_used"].as_u64() > Some(10), "{warm}");
+    // What could not be made while its ring slot was in flight.
+    assert!(warm["instantiated_share"].as_f64() < Some(0.25), "{warm}");
+    fs::write(folder.file("plan.json"), "no plan").unwrap();
+    let output = wharf().arg("--plan").arg(folder.file("plan.json")).output().unwrap();
+    assert!(text(&output.stderr).contains("plan.json: "), "{}", text(&output.stderr));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+}
+
+#[test]
+fn a_second_run_of_a_real_trace_asks_for_no_memory() {
+    let Some(path) = std::env::var_os("WHARF_TRACE") else {
+        return eprintln!("skipped: WHARF_TRACE names no trace");
+    };
+    let folder = Folder::new("planned-trace");
+    let second = planned(&folder, &["--trace", path.to_str().unwrap()]);
+    println!("{}", second["plan"]);
+}
+
+#[test]
+fn tiers_and_forecasts_have_their_figures() {
+    let folder = Folder::new("tiers");
+    for forecast in ["plan", "frequency", "context"] {
+        let mut command = wharf();
+        command.args(["--steps=400", "--tiered", "--verify", "--forecast", forecast, "--json"]);
+        let output = command.arg(folder.file("r.json")).output().unwrap();
+        done(&output);
+        let figures = folder.json("r.json");
+        let tiers = &figures["tiers"];
+        let [hits, misses] = ["hits", "misses"].map(|name| tiers[name].as_u64().unwrap());
+        assert_eq!(hits + misses, 400, "{tiers}");
+        assert!(tiers["hit_rate"].as_f64() > Some(0.5) && misses > 0, "{tiers}");
+        assert!(tiers["moved"][0].as_u64() > Some(0), "{tiers}");
+        assert_eq!(figures["verify_mismatches"], 0);
+        let warm = &figures["forecast"]["warm"];
+        let [made, used, wasted] =
+            ["prewarmed", "prewarmed_used", "prewarmed_wasted"].map(|name| warm[name].as_u64().unwrap());
+        assert!(used + wasted <= made && made - used - wasted <= 8, "{warm}");
+        assert!(forecast != "plan" || made > 0, "{warm}");
+        assert!(figures["graphs"].as_u64() <= Some(27), "eight sizes, three ring slots: {figures}");
+        for row in [format!("{forecast}: "), "adapters".to_owned(), "given back unused".to_owned()] {
+            assert!(text(&output.stdout).contains(&row), "{row}");
+        }
+    }
+}
+
 #[test]
 fn wrong_arguments_are_told_before_anything_runs() {
     for (argument, part) in [

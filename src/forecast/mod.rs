@@ -12,13 +12,17 @@
 //!
 //! All take bounded memory, allocate only when they are made, and belong to one thread.
 //!
+//! A [`WarmSet`] decides by a forecast for which sizes something is to be ready: with
+//! [`pool::Prewarm`](crate::pool::Prewarm) blocks of a pool, with [`staging::Prewarm`](crate::staging::Prewarm) graphs
+//! of input buffers. What is ready is free to use, bounded, and given back when the forecast changes.
+//!
 //! # Examples
 //!
 //! ```
 //! use wharf::forecast::{ContextModel, Forecast};
 //!
 //! let mut sizes = ContextModel::new();
-//! for size in [8, 16, 256].repeat(10) {
+//! for size in [8, 16, 256].repeat(40) {
 //!     sizes.record_usage(size);
 //! }
 //! assert_eq!(sizes.predict_next_sizes(1), [8]);
@@ -31,12 +35,14 @@ mod lead;
 mod plan;
 mod recent;
 mod scores;
+mod warm;
 
 use core::fmt;
 
 pub use self::context::ContextModel;
 pub use self::frequency::Frequency;
 pub use self::plan::{Plan, PlanRecorder};
+pub use self::warm::{Change, WarmSet, WarmStats};
 
 /// A source of forecasts.
 #[doc(alias = "PredictiveBufferManager")]
@@ -55,6 +61,16 @@ pub trait Forecast: fmt::Debug + Send {
         let known = self.predict(&mut sizes);
         sizes.truncate(known);
         sizes
+    }
+}
+
+impl<F: Forecast + ?Sized> Forecast for Box<F> {
+    fn record_usage(&mut self, size: u32) {
+        (**self).record_usage(size);
+    }
+
+    fn predict(&self, sizes: &mut [u32]) -> usize {
+        (**self).predict(sizes)
     }
 }
 

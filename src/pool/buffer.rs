@@ -125,6 +125,7 @@ impl<T: Element> Buffer<T> {
     ///
     /// [`Error::Driver`]: the use could not be noted; the memory is leaked when the buffer is dropped.
     #[inline]
+    #[doc(alias = "mark_in_use")]
     pub fn record_use(&self, stream: &Stream) -> Result<(), Error> {
         let noted = self.lane(stream).and_then(|(lane, timeline)| self.note(lane, timeline, stream));
         noted.inspect_err(|_| self.core.lose(self.record()))

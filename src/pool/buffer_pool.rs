@@ -1,16 +1,26 @@
 //! The interface of pools, whatever they do behind it.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::buffer::Buffer;
 use super::spec::{BufferSpec, SpecError};
 use super::stream_pool::Pool;
-use crate::slab::AllocError;
+use crate::memory::{MemoryKind, MemoryResource};
+use crate::slab::{AllocError, Block, SlabPool, WrongPool};
 use crate::stream::Stream;
+use crate::tier::{Tier, TierError, TieredObject, TieredPool};
 
-/// Something that hands out buffers by their spec. Object-safe.
+/// Something that hands out memory by its spec. Every pool does; object-safe for each kind of handle.
 ///
-/// Dropping a buffer is as good as releasing it; `release` is there for pools that keep buffers.
+/// | pool | hands out | where |
+/// |---|---|---|
+/// | [`Pool`] | [`Buffer`], reused in the order of streams | the pool's kind of memory |
+/// | [`SimplePool`](super::SimplePool) | the same, of which there are at most so many | the same |
+/// | [`TieredPool`] | [`TieredObject`], which has an address while it is pinned | the tier of the spec's kind of memory, at first |
+/// | [`SlabPool`] | [`Block`], reused at once: who releases it sees to it that the device is done with it | the pool's kind of memory |
+///
+/// Dropping a buffer or an object is as good as releasing it; a block has to be released.
 ///
 /// # Examples
 ///
@@ -22,11 +32,11 @@ use crate::stream::Stream;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// # let stream = wharf::Stream::new(&context)?;
 /// use wharf::memory::{DeviceMemoryResource, MemoryKind};
-/// use wharf::pool::{BufferPool, BufferSpec, DType, Pool, SimplePool};
+/// use wharf::pool::{Buffer, BufferPool, BufferSpec, DType, Pool, SimplePool};
 ///
 /// let pool = Pool::builder().build(DeviceMemoryResource::new(&context, 1 << 30)?)?;
 /// let simple = SimplePool::new(DeviceMemoryResource::new(&context, 1 << 30)?, 10)?;
-/// let pools: Vec<Box<dyn BufferPool>> = vec![Box::new(pool), Box::new(simple)];
+/// let pools: Vec<Box<dyn BufferPool<Buffer = Buffer<u8>>>> = vec![Box::new(pool), Box::new(simple)];
 /// for pool in pools {
 ///     let spec = BufferSpec::new(&[8, 128], DType::F16, MemoryKind::Device)?;
 ///     let buffer = pool.allocate(&spec, &stream)?;
@@ -37,19 +47,22 @@ use crate::stream::Stream;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait BufferPool: fmt::Debug + Send + Sync {
+    /// What stands for the memory.
+    type Buffer;
+
     /// Allocates the bytes of a tensor, for use on `stream` first.
     ///
     /// # Errors
     ///
     /// See [`AllocateError`].
-    fn allocate(&self, spec: &BufferSpec, stream: &Stream) -> Result<Buffer<u8>, AllocateError>;
+    fn allocate(&self, spec: &BufferSpec, stream: &Stream) -> Result<Self::Buffer, AllocateError>;
 
-    /// Takes a buffer back, to be allocated again.
+    /// Takes memory back, to be allocated again.
     ///
     /// # Errors
     ///
     /// [`NotOurs`] with the buffer if it is another pool's.
-    fn release(&self, buffer: Buffer<u8>) -> Result<(), NotOurs>;
+    fn release(&self, buffer: Self::Buffer) -> Result<(), NotOurs<Self::Buffer>>;
 
     /// Gives back what nobody holds and the device is done with.
     fn clear(&self);
@@ -65,27 +78,36 @@ pub enum AllocateError {
     Place(BufferSpec),
     /// There is no memory, or no room for one more buffer.
     Memory(AllocError),
+    /// There is no object, or no room in its tier.
+    Tier(TierError),
 }
 
 /// A buffer that was given to another pool than its own; nothing was changed.
 #[derive(Debug)]
-pub struct NotOurs(
+pub struct NotOurs<B = Buffer<u8>>(
     /// The buffer.
-    pub Buffer<u8>,
+    pub B,
 );
 
 impl Pool {
     /// The size of a tensor that this pool can hold.
     pub(super) fn size_of(&self, spec: &BufferSpec) -> Result<usize, AllocateError> {
-        let is_here = spec.device.is_none_or(|ordinal| self.ordinal() == Some(ordinal));
-        if spec.kind != self.kind() || !is_here {
-            return Err(AllocateError::Place(*spec));
-        }
-        spec.size_bytes().map_err(AllocateError::Spec)
+        size_here(spec, self.kind(), self.ordinal())
     }
 }
 
+/// The size of a tensor, if it is to be in this kind of memory of this device.
+fn size_here(spec: &BufferSpec, kind: MemoryKind, ordinal: Option<i32>) -> Result<usize, AllocateError> {
+    let is_here = spec.device.is_none_or(|wanted| ordinal == Some(wanted));
+    if spec.kind != kind || !is_here {
+        return Err(AllocateError::Place(*spec));
+    }
+    spec.size_bytes().map_err(AllocateError::Spec)
+}
+
 impl BufferPool for Pool {
+    type Buffer = Buffer<u8>;
+
     #[track_caller]
     fn allocate(&self, spec: &BufferSpec, stream: &Stream) -> Result<Buffer<u8>, AllocateError> {
         self.alloc(self.size_of(spec)?, stream).map_err(AllocateError::Memory)
@@ -96,7 +118,51 @@ impl BufferPool for Pool {
     }
 
     fn clear(&self) {
-        self.trim(std::time::Duration::ZERO, 0);
+        self.trim(Duration::ZERO, 0);
+    }
+}
+
+/// Slabs know no streams: `stream` is of no consequence.
+impl<R: MemoryResource + fmt::Debug + 'static> BufferPool for SlabPool<R> {
+    type Buffer = Block;
+
+    fn allocate(&self, spec: &BufferSpec, _stream: &Stream) -> Result<Block, AllocateError> {
+        let size = size_here(spec, self.upstream().kind(), self.upstream().ordinal())?;
+        self.alloc(size).map_err(AllocateError::Memory)
+    }
+
+    fn release(&self, block: Block) -> Result<(), NotOurs<Block>> {
+        self.dealloc(block).map_err(|WrongPool(block)| NotOurs(block))
+    }
+
+    fn clear(&self) {
+        self.trim(Duration::ZERO, 0);
+    }
+}
+
+/// The stream is of no consequence: an object is pinned for one later.
+impl BufferPool for TieredPool {
+    type Buffer = TieredObject;
+
+    fn allocate(&self, spec: &BufferSpec, _stream: &Stream) -> Result<TieredObject, AllocateError> {
+        let tier = match spec.kind {
+            MemoryKind::Device => Tier::Device,
+            MemoryKind::Managed => Tier::Managed,
+            MemoryKind::Pinned => Tier::Pinned,
+            MemoryKind::FileMapped => Tier::FileMapped,
+            _ => return Err(AllocateError::Place(*spec)),
+        };
+        let size = size_here(spec, spec.kind, Some(self.context().device().ordinal()))?;
+        self.alloc(size, tier).map_err(AllocateError::Tier)
+    }
+
+    fn release(&self, object: TieredObject) -> Result<(), NotOurs<TieredObject>> {
+        if self.owns(&object) { Ok(()) } else { Err(NotOurs(object)) }
+    }
+
+    /// What the driver refuses stays, and the next call that asks it is told.
+    fn clear(&self) {
+        let _settled = self.trim();
     }
 }
 
@@ -106,11 +172,12 @@ impl fmt::Display for AllocateError {
             Self::Spec(error) => error.fmt(f),
             Self::Place(spec) => write!(f, "{spec} asked of a pool of another place"),
             Self::Memory(error) => error.fmt(f),
+            Self::Tier(error) => error.fmt(f),
         }
     }
 }
 
-impl fmt::Display for NotOurs {
+impl<B: fmt::Debug> fmt::Display for NotOurs<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} is another pool's", self.0)
     }
@@ -121,9 +188,10 @@ impl std::error::Error for AllocateError {
         match self {
             Self::Spec(error) => Some(error),
             Self::Memory(error) => Some(error),
+            Self::Tier(error) => Some(error),
             Self::Place(_) => None,
         }
     }
 }
 
-impl std::error::Error for NotOurs {}
+impl<B: fmt::Debug> std::error::Error for NotOurs<B> {}

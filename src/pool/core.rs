@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lane::Lanes;
 use super::options::Hook;
+use super::plan::Peaks;
 use super::record::{LARGE_LIST, Record, Records, Use};
 use super::simple::Census;
 use super::stats::Counters;
@@ -37,10 +38,13 @@ pub(super) struct Core {
     /// When there was a pass for blocks that nobody wants, in milliseconds from the start.
     pub(super) last_pass: AtomicU64,
     pub(super) census: Census,
+    pub(super) peaks: Peaks,
     pub(super) counters: Counters,
     /// What the driver said when it lost the context.
     pub(super) fault: OnceLock<Error>,
     pub(super) wait: Duration,
+    /// How long a block must have been of no use to its stream to be given back before growth, in milliseconds.
+    pub(super) pass_interval: u64,
     pub(super) hook: Option<Hook>,
     pub(super) track: Option<Track>,
 }
@@ -120,6 +124,7 @@ impl Core {
         record.home.store(u32::try_from(lane).unwrap_or(0), Relaxed);
         record.asked.store(asked, Relaxed);
         record.seen.store(0, Relaxed);
+        record.used.store(0, Relaxed);
         let begun = record.state.begin();
         debug_assert!(begun.is_ok(), "{begun:?}");
     }
@@ -141,6 +146,7 @@ impl Core {
         record.list.store(u32::try_from(list).unwrap_or(0), Relaxed);
         record.address.store(raw.address, Relaxed);
         record.size.store(raw.size, Relaxed);
+        self.peaks.take(list, raw.size);
         self.begin(record, request.lane, request.asked, 0);
         Ok(index)
     }
@@ -157,6 +163,7 @@ impl Core {
         let record = self.records.get(index);
         let new = Use { lane, ticket }.pack();
         record.state.mark_used();
+        record.used.fetch_add(1, Relaxed);
         for word in &record.uses {
             let mut seen = word.load(Relaxed);
             while Use::unpack(seen).is_some_and(|of| of.lane == lane) {

@@ -131,6 +131,7 @@ impl Core {
     pub(super) fn give_back(&self, index: u32, record: &Record) {
         self.clear_uses(record);
         record.state.reclaim();
+        self.peaks.give(record.list(), record.size());
         record.size.store(0, Relaxed);
         self.upstream.dealloc(record.address.load(Relaxed));
         self.spare.push(index, |index| self.records.link(index));

@@ -18,6 +18,20 @@ pub unsafe trait Element: Copy + Send + Sync + 'static {
     const DTYPE: DType;
 }
 
+/// The bytes of elements.
+#[cfg(not(all(test, loom)))]
+pub(crate) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
+    // SAFETY: the elements' own bytes, of which none is padding; borrowed as long.
+    unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) }
+}
+
+/// The bytes of elements, to be written.
+pub(crate) fn bytes_of_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+    let size = size_of_val(elements);
+    // SAFETY: as above, borrowed alone; whatever is written is a value of each element.
+    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), size) }
+}
+
 macro_rules! primitives {
     ($($name:ty: $dtype:ident;)+) => {
         $(

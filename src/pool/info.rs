@@ -22,7 +22,6 @@ pub enum BufferState {
     #[doc(alias = "IN_USE")]
     InUse,
     /// Nobody's; free for the stream that used it last, and for others when the device is past that.
-    #[doc(alias = "STAGED")]
     Retired,
 }
 
@@ -43,6 +42,8 @@ pub struct BufferInfo {
     pub generation: u32,
     /// How many buffers hold pieces of it.
     pub handles: u32,
+    /// How often work was noted to use it in this life.
+    pub use_count: u32,
     /// The streams that used it, with the ticket of each last use and whether that is over.
     pub uses: Vec<(usize, u64, bool)>,
     /// How long ago it was allocated, where the pool keeps track.
@@ -73,6 +74,7 @@ impl BufferInfo {
             },
             generation: state.generation(),
             handles: state.handles(),
+            use_count: record.used.load(Relaxed),
             uses: uses.collect(),
             age: origin.map(|origin| origin.age()),
             site: origin.map(|origin| (origin.site.file(), origin.site.line(), origin.site.column())),

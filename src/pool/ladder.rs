@@ -131,7 +131,7 @@ impl Core {
     fn is_pass_due(&self) -> bool {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let last = self.last_pass.load(Relaxed);
-        now.saturating_sub(last) >= PASS_INTERVAL
+        now.saturating_sub(last) >= self.pass_interval
             && self.last_pass.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
@@ -195,11 +195,7 @@ impl Core {
         self.take_first(&self.turn()?, list, |index| self.fits(index, size))
     }
 
-    fn check_fault(&self) -> Result<(), Error> {
+    pub(super) fn check_fault(&self) -> Result<(), Error> {
         self.fault.get().map_or(Ok(()), |error| Err(*error))
     }
 }
-
-/// How long a block must have been of no use to its stream to be given back before growth, in
-/// milliseconds.
-const PASS_INTERVAL: u64 = 100;

@@ -28,6 +28,7 @@
 //! |---|---|---|
 //! | `alloc` of what the stream has dropped, `record_use`, drop | lock-free | none |
 //! | `alloc` of what other streams have dropped and completed, or of free slabs | lock-free | none |
+//! | `prewarm`, `reserve`, [`Prewarm`] | as `alloc`, up to growth; never at the limit | as `alloc` |
 //! | `alloc` that grows | blocking in the driver | the resource's, and a marker in streams that have retired blocks |
 //! | `alloc` at the limit | waits for a thread that has the lists in hand; for the device only if the options allow | an event and a wait, for a block that another stream still uses |
 //! | `trim`, `close`, drop of the pool | blocking in the driver | the resource's |
@@ -67,6 +68,10 @@ mod lane;
 #[cfg(not(all(test, loom)))]
 mod options;
 #[cfg(not(all(test, loom)))]
+mod plan;
+#[cfg(not(all(test, loom)))]
+mod prewarm;
+#[cfg(not(all(test, loom)))]
 mod raw;
 #[cfg(not(all(test, loom)))]
 mod record;
@@ -87,6 +92,9 @@ pub use self::buffer::Buffer;
 #[cfg(not(all(test, loom)))]
 pub use self::buffer_pool::{AllocateError, BufferPool, NotOurs};
 pub use self::dtype::DType;
+#[cfg(not(all(test, loom)))]
+pub(crate) use self::element::bytes_of;
+pub(crate) use self::element::bytes_of_mut;
 pub use self::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
 #[cfg(not(all(test, loom)))]
 pub use self::error::{HostError, LeakReport, RawError};
@@ -94,6 +102,10 @@ pub use self::error::{HostError, LeakReport, RawError};
 pub use self::info::{BufferInfo, BufferState};
 #[cfg(not(all(test, loom)))]
 pub use self::options::{PoolBuilder, Pressure};
+#[cfg(not(all(test, loom)))]
+pub use self::plan::MemoryPlan;
+#[cfg(not(all(test, loom)))]
+pub use self::prewarm::Prewarm;
 #[cfg(not(all(test, loom)))]
 pub use self::raw::RawBuffer;
 #[cfg(not(all(test, loom)))]

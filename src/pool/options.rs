@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::lane::Lanes;
+use super::plan::Peaks;
 use super::record::Records;
 use super::simple::Census;
 use super::stats::Counters;
@@ -43,6 +44,7 @@ pub struct PoolBuilder {
     name: String,
     slabs: PoolOptions,
     wait: Duration,
+    keep_idle: Duration,
     hook: Option<Hook>,
     track: bool,
     max_buffers: Option<usize>,
@@ -81,6 +83,13 @@ impl PoolBuilder {
         Self { wait, ..self }
     }
 
+    /// Sets how long a block has to be of no use to its stream before the pool gives it back to the slabs rather than
+    /// grow. By default 100 milliseconds. [`Duration::MAX`] keeps all: for a run whose [plan](Pool::plan) another goes
+    /// by, which then needs no more.
+    pub fn keep_idle(self, keep_idle: Duration) -> Self {
+        Self { keep_idle, ..self }
+    }
+
     /// Sets a function that is asked to free something before an allocation fails; it says whether it
     /// did. It may drop buffers, and must not allocate from the pool.
     pub fn on_pressure(self, hook: impl Fn(&Pressure) -> bool + Send + Sync + 'static) -> Self {
@@ -117,9 +126,11 @@ impl PoolBuilder {
             start: Instant::now(),
             last_pass: AtomicU64::new(0),
             census: Census::new(self.max_buffers),
+            peaks: Peaks::new(),
             counters: Counters::default(),
             fault: OnceLock::new(),
             wait: self.wait,
+            pass_interval: u64::try_from(self.keep_idle.as_millis()).unwrap_or(u64::MAX),
             hook: self.hook,
             track: self.track.then(Track::default),
         }))
@@ -132,6 +143,7 @@ impl Default for PoolBuilder {
             name: String::new(),
             slabs: PoolOptions::default(),
             wait: WAIT,
+            keep_idle: KEEP_IDLE,
             hook: None,
             track: false,
             max_buffers: None,
@@ -145,5 +157,6 @@ impl fmt::Debug for Hook {
     }
 }
 
+const KEEP_IDLE: Duration = Duration::from_millis(100);
 /// Long enough for a marker to come back from an idle device.
 const WAIT: Duration = Duration::from_millis(2);

@@ -7,6 +7,7 @@ use super::buffer::Buffer;
 use super::core::Shared;
 use super::element::Element;
 use super::error::RawError;
+use super::info::BufferInfo;
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// A buffer as numbers, which keeps it allocated until a pool [takes](super::Pool::take_raw) it back.
@@ -43,6 +44,19 @@ impl RawBuffer {
         let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         Self { pool, address, size, index: half(life), generation: half(life >> 32) }
+    }
+
+    /// The block, if this is a handle of the pool's and the block in the same life.
+    pub(super) fn inspect(self, core: &Shared) -> Result<BufferInfo, RawError> {
+        let address = self.address;
+        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.upstream.id()) else {
+            return Err(RawError::WrongPool { address });
+        };
+        let (info, current) = (BufferInfo::of(core, self.index), record.state.load().generation());
+        if current == self.generation && info.generation == current {
+            return Ok(info);
+        }
+        Err(RawError::Stale { address, generation: self.generation, current })
     }
 
     /// The buffer, if this is a handle of the pool's that was not taken back.

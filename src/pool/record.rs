@@ -12,6 +12,7 @@
 //! |---|---|---|---|
 //! | `state` | see `lockfree::buffer_state` | | |
 //! | `next` | see `lockfree::index_stack` | | |
+//! | `used` | holders of the buffer, the record's owner | statistics | Relaxed: a count |
 //! | `uses` | holders of the buffer (CAS), the record's owner | the same | Relaxed: the end of the last handle orders them before the owner |
 //! | all else | the record's owner | holders, statistics | Relaxed: handed over by stacks and by handles |
 
@@ -52,6 +53,8 @@ pub(super) struct Record {
     /// When it was retired, where that is of interest.
     pub(super) stamp: AtomicU64,
     pub(super) uses: [AtomicU64; USES],
+    /// How often a use was noted in this life.
+    pub(super) used: AtomicU32,
 }
 
 /// A use: a lane, and a ticket of its stream.
@@ -91,6 +94,7 @@ impl Record {
             seen: AtomicU32::new(0),
             stamp: AtomicU64::new(0),
             uses: [const { AtomicU64::new(0) }; USES],
+            used: AtomicU32::new(0),
         }
     }
 

@@ -67,6 +67,8 @@ impl SimplePool {
 }
 
 impl BufferPool for SimplePool {
+    type Buffer = Buffer<u8>;
+
     #[track_caller]
     fn allocate(&self, spec: &BufferSpec, stream: &Stream) -> Result<Buffer<u8>, AllocateError> {
         self.0.allocate(spec, stream)

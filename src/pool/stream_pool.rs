@@ -124,6 +124,16 @@ impl Pool {
         records.map(|(index, _)| BufferInfo::of(&self.core, index)).collect()
     }
 
+    /// What became of the block of a bare handle, whether or not that was taken back.
+    ///
+    /// # Errors
+    ///
+    /// * [`RawError::WrongPool`]: it is another pool's.
+    /// * [`RawError::Stale`]: the block's record is in a later life.
+    pub fn inspect(&self, raw: RawBuffer) -> Result<BufferInfo, RawError> {
+        raw.inspect(&self.core)
+    }
+
     /// Takes a handle back that [`Buffer::into_raw`] made.
     ///
     /// # Errors

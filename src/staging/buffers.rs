@@ -121,25 +121,6 @@ impl<Tag> InputBuffers<Tag> {
         Ok(Step::new(&self.shared, claim, counts))
     }
 
-    /// Makes the graphs of the bucket that holds `tokens`, for every ring slot that is free at this
-    /// moment. How many steps will then need none.
-    ///
-    /// # Errors
-    ///
-    /// [`StageError`]: the driver refused; what was made stays.
-    pub fn prewarm(&self, tokens: usize) -> Result<usize, StageError> {
-        let counts = self.checked(tokens, 0)?;
-        let Some(bucket) = self.shared.plan.bucket_of(counts) else { return Ok(0) };
-        let mut ready = 0;
-        for index in 0..self.shared.ring.len() {
-            let claim = self.shared.ring.claim_at(index, |index| self.shared.is_done(index))?;
-            if let Some(mut claim) = claim {
-                ready += usize::from(self.shared.prepare(&mut claim, bucket)?);
-            }
-        }
-        Ok(ready)
-    }
-
     /// Waits until the device has read every step that was submitted.
     ///
     /// # Errors
@@ -188,7 +169,7 @@ impl<Tag> InputBuffers<Tag> {
     }
 
     #[inline]
-    fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
+    pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
         let (counts, max) = (Counts { tokens, requests }, self.shared.plan.max);
         if tokens > max.tokens || requests > max.requests {
             return Err(StageError::too_large(counts, max));

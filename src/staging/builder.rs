@@ -13,7 +13,7 @@ use super::shared::{Options, Shared};
 use super::slot_id::Untagged;
 use super::spec::{Forgotten, Pad, Padding, Place, SlotSpec};
 use crate::driver::Context;
-use crate::pool::Element;
+use crate::pool::{DType, Element};
 use crate::profile::range;
 
 /// When the graphs of ring slots and buckets are made.
@@ -67,6 +67,12 @@ impl<Tag> InputBuffersBuilder<Tag> {
     #[doc(alias = "register_slot")]
     pub fn slot<T: Element>(self, name: &str, len: Len) -> Self {
         self.slot_padded::<T>(name, len, Pad::Zero)
+    }
+
+    /// Adds a slot of `len` elements of a type that is known only when the program runs; zeros are behind
+    /// them.
+    pub fn slot_of(self, name: &str, dtype: DType, len: Len) -> Self {
+        self.with(name, dtype, len, Padding::Bits(0), Place::Copied)
     }
 
     /// Adds a slot; `pad` is behind its elements.
@@ -180,7 +186,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
         Ok(set)
     }
 
-    fn with(mut self, name: &str, dtype: crate::pool::DType, len: Len, pad: Padding, place: Place) -> Self {
+    fn with(mut self, name: &str, dtype: DType, len: Len, pad: Padding, place: Place) -> Self {
         self.slots.push(SlotSpec { name: name.into(), dtype, len: len.rule(), pad, forgotten: None, place });
         self
     }

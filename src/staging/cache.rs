@@ -106,6 +106,13 @@ impl<E> Cache<E> {
         self.entries[bucket] = Some(Entry { exec, bytes, used: self.clock });
     }
 
+    /// Takes out the graph of a bucket, if there is one.
+    pub(crate) fn remove(&mut self, bucket: usize, account: &Account) -> Option<E> {
+        let Entry { exec, bytes, .. } = self.entries.get_mut(bucket)?.take()?;
+        account.give(bytes);
+        Some(exec)
+    }
+
     /// Takes out the graph that was used longest ago.
     pub(crate) fn evict(&mut self, account: &Account) -> Option<E> {
         let used = |index: &usize| self.entries[*index].as_ref().map(|entry| entry.used);

@@ -105,6 +105,16 @@ pub(super) struct Rule {
 }
 
 impl Rule {
+    /// The rule in the words of the builder.
+    pub(super) const fn named(self) -> Len {
+        match self {
+            Self { times: 0, plus, .. } => Len::Fixed(plus),
+            Self { per_request: false, times: 1, plus: 0 } => Len::Tokens,
+            Self { per_request: true, times: 1, plus: 0 } => Len::Requests,
+            Self { per_request, times, plus } => Len::Linear { per_request, times, plus },
+        }
+    }
+
     /// The number for a step; `None` if it overflows.
     pub(super) fn checked(self, counts: Counts) -> Option<usize> {
         self.count(counts).checked_mul(self.times)?.checked_add(self.plus)

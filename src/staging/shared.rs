@@ -40,6 +40,9 @@ pub(super) struct Shared {
     pub(super) ring: Ring<SlotState>,
     pub(super) plan: Arc<Plan>,
     pub(super) account: Account,
+    /// Graphs that were made, and how many of them before a step needed them.
+    pub(super) made: AtomicU64,
+    pub(super) made_ahead: AtomicU64,
     launches: Box<[Launch]>,
     /// One more than the ring slot submitted last; 0 before the first.
     last: AtomicU64,
@@ -91,6 +94,8 @@ impl Shared {
             ring: Ring::new((0..depth).map(state), SlotState::forget),
             plan,
             account: Account::new(options.max_graphs, options.max_graph_bytes),
+            made: AtomicU64::new(0),
+            made_ahead: AtomicU64::new(0),
             launches,
             last: AtomicU64::new(0),
             options: *options,
@@ -257,6 +262,7 @@ impl Shared {
         });
         let graph = made.inspect_err(|_| self.account.give(bytes))?;
         claim.graphs.put(bucket.index, graph, bytes);
+        self.made.fetch_add(1, Relaxed);
         Ok(true)
     }
 

@@ -27,7 +27,8 @@ pub enum Forgotten {
     #[default]
     Error,
     /// The device keeps what an earlier step put there. Costs a driver call to skip the copy and one
-    /// to take it up again; needs [`Layout::PerSlot`](super::Layout).
+    /// to take it up again, or before CUDA 11.6 the graph: such steps are copied without. Needs
+    /// [`Layout::PerSlot`](super::Layout).
     Keep,
     /// It is all padding.
     Pad,

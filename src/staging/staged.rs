@@ -20,6 +20,7 @@ use crate::stream::Stream;
 /// A step that was submitted: where its inputs are, behind the submission on its stream.
 ///
 /// Nothing happens when it is dropped.
+#[doc(alias = "STAGED")]
 pub struct Staged<'a, Tag = Untagged> {
     shared: &'a Shared,
     index: usize,

@@ -16,6 +16,7 @@ use super::spec::{Forgotten, Place};
 use super::staged::Staged;
 use super::state::{SlotState, StagingGraph};
 use super::stream_copy;
+use crate::error::Error;
 use crate::graph::GraphError;
 use crate::pool::Element;
 use crate::profile::range;
@@ -285,7 +286,11 @@ impl<'a, Tag> Step<'a, Tag> {
         }
         let SlotState { graphs, extras, .. } = &mut *self.claim;
         let Some(graph) = graphs.get(bucket.index) else { return Ok(None) };
-        graph.skip(skipped)?;
+        match graph.skip(skipped) {
+            // Before CUDA 11.6 a graph leaves nothing out.
+            Err(GraphError::Driver(Error::Unsupported { .. })) => return Ok(None),
+            outcome => outcome?,
+        }
         graph
             .refer(self.referred, &extras.references, |slot| shared.copy(index, bucket.fields[slot].span))?;
         Ok(Some(graph))

@@ -8,6 +8,7 @@ use super::core::{Core, Stop};
 use super::file::MappedFile;
 use super::object::TieredObject;
 use super::options::TierBuilder;
+use super::shelf::Shelf;
 use super::stats::TierStats;
 use super::{Tier, TierError};
 use crate::driver::Context;
@@ -109,6 +110,27 @@ impl TieredPool {
     /// [`TierError::Driver`]: the driver refused a copy that was expected; its object stays where it is.
     pub fn step(&self) -> Result<(), TierError> {
         self.core.advance().map_err(Stop::at_once)
+    }
+
+    /// Frees what the device is past, and gives memory that no object has back to the driver. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`TierError::Driver`]: a stream could not be asked how far it is.
+    pub fn trim(&self) -> Result<(), TierError> {
+        self.core.settle()?;
+        self.core.shelves.iter().flatten().for_each(Shelf::trim);
+        Ok(())
+    }
+
+    /// Whether an object is of this pool.
+    pub fn owns(&self, object: &TieredObject) -> bool {
+        Arc::ptr_eq(&self.core, &object.core)
+    }
+
+    /// The context of its memory and its copies.
+    pub fn context(&self) -> &Context {
+        self.core.stream.context()
     }
 
     /// What the pool holds and has done.

@@ -77,6 +77,11 @@ impl Shelf {
         self.blocks.give(address);
     }
 
+    /// Gives memory that no block has back to the driver.
+    pub(super) fn trim(&self) {
+        self.blocks.trim();
+    }
+
     pub(super) fn used(&self) -> usize {
         self.used.load(Relaxed)
     }

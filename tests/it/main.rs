@@ -21,6 +21,7 @@ mod memory_host;
 mod memory_kinds;
 mod memory_managed;
 mod memory_shapes;
+mod original;
 mod pool;
 mod report;
 mod slab;

@@ -7,6 +7,7 @@ use std::{ptr, slice, thread};
 
 use wharf::driver::EventKind;
 use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::pool::MemoryPlan;
 use wharf::staging::{Counts, Staged};
 use wharf::{Error, Event, Stream};
 
@@ -50,7 +51,14 @@ impl<'a> Consumer<'a> {
         let lane = || Ok::<_, Error>(Lane { done: Event::new(context, EventKind::Ordering)?, flight: None });
         let lanes = (0..settings.ring_depth).map(|_| lane()).collect::<Result<Vec<_>, _>>()?;
         let mirror = settings.verify.then(|| Mirror::new(stream, lanes.len())).transpose()?;
-        Ok(Self { inputs, stream, engine: Engine::new(context)?, lanes, mirror, mismatches: 0 })
+        Ok(Self {
+            inputs,
+            stream,
+            engine: Engine::new(context, stream, settings.reserve.as_ref(), settings.keep_idle)?,
+            lanes,
+            mirror,
+            mismatches: 0,
+        })
     }
 
     pub(super) fn stream(&self) -> &'a Stream {
@@ -59,6 +67,11 @@ impl<'a> Consumer<'a> {
 
     pub(super) fn memory(&self) -> MemoryUse {
         self.engine.memory()
+    }
+
+    /// What the pools needed so far: blocks of device and of pinned memory.
+    pub(super) fn needed(&self) -> [MemoryPlan; 2] {
+        self.engine.needed()
     }
 
     /// Waits for the step that has the lane of step `number`; false if told to stop before that was

@@ -1,11 +1,13 @@
 //! The memory of an engine's steps: activations on the device, results in pinned memory.
 
+use std::time::Duration;
+
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
-use wharf::pool::{Buffer, Pool, ReclaimStats};
+use wharf::pool::{Buffer, MemoryPlan, Pool, ReclaimStats};
 use wharf::slab::AllocError;
 use wharf::{Context, Stream};
 
-use super::ReplayError;
+use super::{ReplayError, all_sizes};
 
 /// Memory of a replay at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,10 +47,21 @@ pub(super) struct Engine {
 pub(super) struct Results(Buffer<u8>);
 
 impl Engine {
-    pub(super) fn new(context: &Context) -> Result<Self, ReplayError> {
+    /// Pools that have the blocks of `reserve` from the start.
+    pub(super) fn new(
+        context: &Context,
+        stream: &Stream,
+        reserve: Option<&[MemoryPlan; 2]>,
+        keep_idle: Duration,
+    ) -> Result<Self, ReplayError> {
         let device = DeviceMemoryResource::new(context, SPAN)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
-        let pools = (Pool::builder().build(device)?, Pool::builder().build(pinned)?);
+        let pool = || Pool::builder().keep_idle(keep_idle);
+        let pools = (pool().build(device)?, pool().build(pinned)?);
+        if let Some([device, pinned]) = reserve {
+            pools.0.reserve(device, stream)?;
+            pools.1.reserve(pinned, stream)?;
+        }
         Ok(Self { device: Counted::new(pools.0), pinned: Counted::new(pools.1), activations: None })
     }
 
@@ -63,6 +76,8 @@ impl Engine {
         if let Some(last) = self.activations.take() {
             self.device.drop(last);
         }
+        // Steps without a graph have no padding, but memory of few sizes all the same.
+        let tokens = all_sizes().find(|size| tokens <= *size).unwrap_or(tokens);
         let activations = self.device.alloc(tokens.max(1) * ACTIVATION, stream)?;
         let results = self.pinned.alloc(requests.max(1) * RESULT, stream)?;
         // A model would run here; a little work stands for it.
@@ -76,6 +91,11 @@ impl Engine {
     /// Drops the results of a step.
     pub(super) fn read(&mut self, results: Results) {
         self.pinned.drop(results.0);
+    }
+
+    /// What the pools needed so far.
+    pub(super) fn needed(&self) -> [MemoryPlan; 2] {
+        [self.device.pool.plan(), self.pinned.pool.plan()]
     }
 
     pub(super) fn memory(&self) -> MemoryUse {

@@ -46,7 +46,7 @@ impl Inputs {
             .max_requests(schedule::REQUESTS)
             .ring_depth(settings.ring_depth)
             .layout(settings.layout)
-            .instantiation(Instantiation::Eager)
+            .instantiation(if settings.warm == 0 { Instantiation::Eager } else { Instantiation::Lazy })
             .deadline(DEADLINE)
             .build()?;
         let fields = fields(settings.preset, &buffers)?;

@@ -9,20 +9,27 @@
 //!
 //! As many steps are in flight as the ring has slots, as in an engine that samples behind the device.
 
+mod adapters;
 pub mod bench;
 mod consumer;
 mod engine;
 mod field;
+mod foresight;
 mod inputs;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use wharf::staging::{BuildError, Layout, SlotError, StageError};
+use wharf::forecast::{WarmSet, WarmStats};
+use wharf::pool::MemoryPlan;
+use wharf::staging::{BuildError, Counts, GraphsMade, Layout, Prewarm, SlotError, StageError};
 use wharf::{Context, Error, Stream};
 
+use self::adapters::Adapters;
+pub use self::adapters::TierUse;
 use self::consumer::Consumer;
 pub use self::engine::{KindUse, MemoryUse};
+pub use self::foresight::{Foresight, RunPlan, SizeRecorder};
 use self::inputs::Inputs;
 pub use self::inputs::Preset;
 use crate::schedule::{self, Step};
@@ -44,12 +51,21 @@ pub struct Settings {
     pub verify: bool,
     /// Whether a step waits for its virtual time.
     pub realtime: bool,
+    /// What foresees the sizes of steps.
+    pub foresight: Foresight,
+    /// For how many sizes graphs are kept, made ahead as foreseen; 0: for all, made at the start.
+    pub warm: usize,
+    /// Blocks of device and of pinned memory that are reserved at the start.
+    pub reserve: Option<[MemoryPlan; 2]>,
+    /// How long blocks may be of no use before they are given back rather than the pools grow.
+    pub keep_idle: Duration,
+    /// Whether each step also uses one of many adapters that move between tiers.
+    pub tiered: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let larger = [640, 768, 1024, 1280, 1536, 1792, schedule::TOKENS];
-        let buckets = schedule::sizes().chain(larger).map(|size| size as usize).collect();
+        let buckets = all_sizes().collect();
         Self {
             preset: Preset::default(),
             layout: Layout::default(),
@@ -57,8 +73,19 @@ impl Default for Settings {
             buckets,
             verify: false,
             realtime: false,
+            foresight: Foresight::default(),
+            warm: 0,
+            reserve: None,
+            keep_idle: Duration::from_millis(100),
+            tiered: false,
         }
     }
+}
+
+/// The sizes that steps are padded to by default, in tokens.
+fn all_sizes() -> impl Iterator<Item = usize> {
+    let larger = [640, 768, 1024, 1280, 1536, 1792, schedule::TOKENS];
+    schedule::sizes().chain(larger).map(|size| size as usize)
 }
 
 /// What one step did.
@@ -85,15 +112,23 @@ pub struct Record {
 }
 
 /// What came of a replay.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Bytes that were not on the device as they had been written.
     pub mismatches: u64,
     /// Times that a source changed while the device still had to read it; known on softcuda, where
     /// bytes are compared.
     pub violations: Option<u64>,
-    /// Graphs that were made.
+    /// Graphs that are kept at the end.
     pub graphs: usize,
+    /// Graphs that were made.
+    pub made: GraphsMade,
+    /// What became of the sizes that were kept ready, where that was asked for.
+    pub warm: Option<WarmStats>,
+    /// What became of the adapters, where there are some.
+    pub tiers: Option<TierUse>,
+    /// What the pools needed: blocks of device and of pinned memory.
+    pub needed: [MemoryPlan; 2],
     /// Whether somebody asked to stop.
     pub stopped: bool,
 }
@@ -126,6 +161,9 @@ pub enum ReplayError {
     /// A step's buffers could not be had.
     #[error("allocating a step's buffers: {0}")]
     Alloc(#[from] wharf::slab::AllocError),
+    /// An adapter could not be had.
+    #[error("moving an adapter: {0}")]
+    Tier(#[from] wharf::tier::TierError),
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Output(#[from] std::io::Error),
@@ -151,6 +189,10 @@ pub fn run(
     wharf::profile::name_thread("replay");
     let inputs = Inputs::new(&context, settings)?;
     let mut consumer = Consumer::new(&inputs, &stream, settings)?;
+    let adapters = settings.tiered.then(|| Adapters::new(&context, &stream, settings.verify));
+    let mut adapters = adapters.transpose()?;
+    let mut prewarm = (settings.warm > 0)
+        .then(|| Prewarm::new(WarmSet::new(settings.foresight.forecast(), settings.warm).ahead(AHEAD)));
     let start = Instant::now();
     let mut stopped = false;
     for (number, step) in steps.into_iter().enumerate() {
@@ -162,17 +204,38 @@ pub fn run(
             stopped = true;
             break;
         }
+        if let Some(prewarm) = &mut prewarm {
+            prewarm.settle(&inputs.buffers)?;
+        }
+        if let Some(adapters) = &mut adapters {
+            adapters.step(&stream)?;
+        }
         let Some(mut record) = one(target, &inputs, &mut consumer, number, step, start, stop)? else {
             stopped = true;
             break;
         };
+        if let Some(prewarm) = &mut prewarm {
+            let counts = Counts { tokens: step.tokens as usize, requests: step.requests as usize };
+            prewarm.record_usage(&inputs.buffers, counts)?;
+        }
         record.memory = consumer.memory();
         watch(&record)?;
     }
-    let mismatches = consumer.finish(stop)?;
+    let needed = consumer.needed();
+    let mut mismatches = consumer.finish(stop)?;
+    mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
     let checked = settings.verify && target.checks_sources();
     let violations = target.software().filter(|_| checked).map(|machine| machine.violations().len() as u64);
-    Ok(Outcome { mismatches, violations, graphs: inputs.buffers.graphs().0, stopped })
+    Ok(Outcome {
+        mismatches,
+        violations,
+        graphs: inputs.buffers.graphs().0,
+        made: inputs.buffers.graphs_made(),
+        warm: prewarm.map(|prewarm| prewarm.warm().stats()),
+        tiers: adapters.map(|adapters| adapters.usage()),
+        needed,
+        stopped,
+    })
 }
 
 /// Stages a step and consumes it; `None` if it was told to stop meanwhile.
@@ -232,6 +295,9 @@ fn sleep_until(moment: Instant, stop: &AtomicBool) {
     }
 }
 
+/// How many of the foreseen sizes have their graphs made ahead; the others are too seldom used before the forecast
+/// changes.
+const AHEAD: usize = 2;
 /// How long a step may wait for a ring slot.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a request to stop may go unheard.

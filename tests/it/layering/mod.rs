@@ -14,8 +14,8 @@ use source::{File, Token};
 
 /// The layers of `src/`, lowest first: a module names only modules before it.
 const LAYERS: &[&str] = &[
-    "sync", "error", "profile", "driver", "lockfree", "timeline", "stream", "memory", "slab", "tier", "pool",
-    "graph", "staging", "forecast", "report",
+    "sync", "error", "profile", "driver", "lockfree", "forecast", "timeline", "stream", "memory", "slab",
+    "tier", "pool", "graph", "staging", "manager", "report",
 ];
 
 /// The files that may spell an entry point: the list, the types, and the door to the first.

@@ -341,7 +341,7 @@ fn every_state_is_seen(driver: &Driver) {
 fn specs_choose_their_pool(driver: &Driver) {
     let context = context(driver);
     let [stream] = streams(&context);
-    let pool: Box<dyn BufferPool> = Box::new(device_pool(&context));
+    let pool: Box<dyn BufferPool<Buffer = Buffer<u8>>> = Box::new(device_pool(&context));
     let spec = |kind| BufferSpec::new(&[16, 100], DType::BF16, kind).unwrap();
     let buffer = pool.allocate(&spec(MemoryKind::Device).on(0), &stream).unwrap();
     assert_eq!(buffer.len(), 3200);

@@ -81,9 +81,21 @@ pub(crate) struct Replay {
     /// Compares every byte, padding included, on the device's side
     #[arg(long)]
     pub(crate) verify: bool,
-    /// What foresees the sizes of steps
-    #[arg(long, value_enum, default_value_t = Source::Context)]
-    pub(crate) forecast: Source,
+    /// What foresees the sizes of steps, and keeps graphs ready by it; without, sizes are foreseen from the last ones
+    /// and all graphs are made at the start
+    #[arg(long, value_enum)]
+    pub(crate) forecast: Option<Source>,
+    /// For how many sizes graphs are kept ready; with --forecast 8 by default; 0 for all, made at the start
+    #[arg(long, value_name = "SIZES", value_parser = clap::value_parser!(u16).range(0..=256))]
+    pub(crate) warm: Option<u16>,
+    /// Keeps what the run needs in a file; where that is there, reserves by it at the start, and --forecast plan goes
+    /// by its sizes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+    /// Lets each step use one of 64 adapters, of which a quarter fits on the device: they move between device, managed
+    /// and pinned memory
+    #[arg(long)]
+    pub(crate) tiered: bool,
     /// Writes the figures as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -217,6 +229,7 @@ Examples:
   wharf replay                                10,000 made-up steps, on softcuda where there is no device
   wharf replay --trace t.csv --verify         a trace, every byte compared
   wharf replay --schedule late --verify       the same when all work is done as late as allowed
+  wharf replay --tiered --forecast context    objects that move between tiers, graphs made as foreseen
   wharf bench                                 ways to stage a step beside each other
   wharf replay --json r.json --svg charts     figures and charts as files
   wharf map --svg maps                        who holds which bytes of two pools, drawn";

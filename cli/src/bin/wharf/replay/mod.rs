@@ -9,9 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf::forecast::{ContextModel, Forecast, Frequency};
 use wharf::staging::Layout;
-use wharf_cli::replay::{Settings, run as replay};
+use wharf_cli::replay::{Foresight, RunPlan, Settings, run as replay};
 use wharf_cli::schedule::{Step, sizes};
 use wharf_cli::summary::{Collector, Setting};
 use wharf_cli::target::{Software, Target};
@@ -40,26 +39,27 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
     let signals = Signals::install()?;
-    let mut files = Files::create(options)?;
-    let (source, forecast) = forecast(options, extent.as_ref())?;
-    let mut collector = Collector::new(source, forecast);
+    let plan = options.plan.as_deref().map(RunPlan::read).transpose()?.flatten();
+    let mut files = Files::create(options, plan.is_some())?;
+    let settings = settings(options, extent.as_ref(), plan.as_ref())?;
+    let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
     let requests = Requests::default();
     let mut number = 0;
-    let outcome =
-        replay(&target, &settings(options), source::steps(options, &requests)?, &signals.stop, |record| {
-            files.record(number, record)?;
-            collector.record(record);
-            number += 1;
-            bar.inc(1);
-            Ok(())
-        });
+    let outcome = replay(&target, &settings, source::steps(options, &requests)?, &signals.stop, |record| {
+        files.record(number, record)?;
+        collector.record(record);
+        number += 1;
+        bar.inc(1);
+        Ok(())
+    });
     bar.finish_and_clear();
     let outcome = outcome?;
-    let setting = Setting { driver, device, requests: requests.count(), verified: options.verify };
+    let planned = plan.map(|plan| plan.peak_reserved);
+    let setting = Setting { driver, device, requests: requests.count(), verified: options.verify, planned };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
-    files.keep(&summary, &collector, &calls)?;
+    files.keep(&summary, &collector, &calls, &outcome.needed)?;
     table::print(&mut io::stdout().lock(), &summary)?;
     if outcome.mismatches > 0 || outcome.violations.is_some_and(|violations| violations > 0) {
         let violations = outcome.violations.unwrap_or(0);
@@ -81,28 +81,34 @@ fn dump(options: &Replay) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(options: &Replay) -> Settings {
+fn settings(options: &Replay, extent: Option<&Extent>, plan: Option<&RunPlan>) -> Result<Settings, Failure> {
     let defaults = Settings::default();
-    Settings {
+    let by_forecast = options.forecast.map_or(0, |_| WARM);
+    let warm = options.warm.unwrap_or(by_forecast).into();
+    // Forecasts are of the sizes for which engines keep graphs; larger steps go without, then.
+    let sizes = if warm > 0 { sizes().map(|size| size as usize).collect() } else { defaults.buckets };
+    Ok(Settings {
         preset: options.preset,
         layout: match options.layout {
             LayoutChoice::PerSlot => Layout::PerSlot,
             LayoutChoice::Packed => Layout::Packed,
         },
         ring_depth: options.ring_depth,
-        buckets: options.buckets.clone().unwrap_or(defaults.buckets),
+        buckets: options.buckets.clone().unwrap_or(sizes),
         verify: options.verify,
         realtime: options.speed == Speed::Realtime,
-    }
-}
-
-/// The forecast that was asked for, and its name. A plan needs the steps once before they run.
-fn forecast(options: &Replay, extent: Option<&Extent>) -> Result<(&'static str, Box<dyn Forecast>), Failure> {
-    let largest = sizes().last().unwrap_or(1);
-    Ok(match options.forecast {
-        Source::Context => ("context", Box::new(ContextModel::new().limit(largest))),
-        Source::Frequency => ("frequency", Box::new(Frequency::new(largest))),
-        Source::Plan => ("plan", Box::new(source::plan(options, extent)?)),
+        foresight: match (options.forecast.unwrap_or(Source::Context), plan) {
+            (Source::Context, _) => Foresight::Context,
+            (Source::Frequency, _) => Foresight::Frequency,
+            (Source::Plan, Some(plan)) => Foresight::Plan(plan.sizes()),
+            // The steps are gone through once before they run.
+            (Source::Plan, None) => Foresight::Plan(source::plan(options, extent)?),
+        },
+        warm,
+        reserve: plan.map(RunPlan::memory),
+        // A run that is planned by keeps what it has, so that the next one needs no more.
+        keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
+        tiered: options.tiered,
     })
 }
 
@@ -118,3 +124,6 @@ fn progress(options: &Replay, extent: Option<&Extent>) -> ProgressBar {
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
+
+/// For how many sizes graphs are kept ready where a forecast is asked for.
+const WARM: u16 = 8;

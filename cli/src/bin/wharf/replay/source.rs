@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-use wharf::forecast::{Plan, PlanRecorder};
+use wharf::forecast::Plan;
 use wharf_cli::Request;
 use wharf_cli::generate::Generator;
-use wharf_cli::judge::recorded;
-use wharf_cli::schedule::{Scheduler, Step, padded};
+use wharf_cli::replay::SizeRecorder;
+use wharf_cli::schedule::{Scheduler, Step};
 use wharf_cli::trace::{Trace, TraceError};
 
 use crate::arguments::Replay;
@@ -80,10 +80,10 @@ pub(crate) fn steps_of(
 
 /// The recording of an earlier run of the same requests.
 pub(super) fn plan(options: &Replay, extent: Option<&Extent>) -> Result<Plan, TraceError> {
-    let mut recorder = PlanRecorder::new(CHANGES);
+    let mut recorder = SizeRecorder::new();
     if extent.is_some() {
         for step in steps(options, &Requests::default())? {
-            recorder.record_usage(recorded(padded(step?.tokens)));
+            recorder.record(&step?);
         }
     }
     Ok(recorder.finish())
@@ -91,5 +91,3 @@ pub(super) fn plan(options: &Replay, extent: Option<&Extent>) -> Result<Plan, Tr
 
 /// How many steps made-up requests run for when nobody says.
 const MADE_UP_STEPS: usize = 10_000;
-/// How many changes of size a plan holds, eight bytes each.
-const CHANGES: usize = 1 << 20;

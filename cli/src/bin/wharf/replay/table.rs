@@ -45,7 +45,33 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
         )?;
     }
     let (first, third) = (forecast.hit1 * 100.0, forecast.hit3 * 100.0);
-    row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))
+    row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))?;
+    if let Some(warm) = &forecast.warm {
+        let (share, made, ahead) =
+            (warm.instantiated_share * 100.0, warm.instantiated, warm.instantiated_ahead);
+        row("", format!("{made} graphs made by steps ({share:.2} % of those with one), {ahead} ahead"))?;
+        let (made, used, wasted) = (warm.prewarmed, warm.prewarmed_used, warm.prewarmed_wasted);
+        row("", format!("{made} sizes made ready ahead, {used} of them used, {wasted} given back unused"))?;
+    }
+    if let Some(tiers) = &summary.tiers {
+        let (objects, bytes, limit) = (tiers.objects, size(tiers.bytes), size(tiers.device_limit));
+        row("tiers", format!("{objects} adapters of {bytes} in all, {limit} on the device"))?;
+        let (hits, misses, rate) = (tiers.hits, tiers.misses, tiers.hit_rate * 100.0);
+        row("", format!("{hits} steps found theirs there, {misses} waited, {rate:.1} % hits"))?;
+        let [device, managed, pinned] = tiers.moved.map(size);
+        row("", format!("moved {device} to the device, {managed} to managed, {pinned} to pinned memory"))?;
+    }
+    if let Some(plan) = &summary.plan {
+        let (start, first) = (size(plan.reserved_at_start), size(plan.first_peak_reserved));
+        let (ratio, grown) = (plan.reserved_ratio, plan.grown_after_start);
+        row(
+            "plan",
+            format!(
+                "{start} from the start, {ratio:.3} of the first run's {first}; grown {grown} times since"
+            ),
+        )?;
+    }
+    Ok(())
 }
 
 /// What is known of sources that changed too early.

@@ -1,0 +1,223 @@
+//! Making managers.
+
+use super::error::ManagerError;
+use super::input_manager::{InputManager, Memory, Registered};
+use crate::driver::{Context, DeviceAttribute};
+use crate::forecast::{ContextModel, Forecast, WarmSet};
+use crate::memory::{DeviceMemoryResource, MemoryKind};
+use crate::pool::{self, BufferSpec, DType, SimplePool, SpecError};
+use crate::staging::{self, BuildError, Forgotten, InputBuffers, InputBuffersBuilder, Len};
+use crate::tier::{TierBuilder, TieredPool};
+
+/// Makes a manager with the slots `input_ids` and `positions`, 64-bit integers, for `max_batch_size` sequences of
+/// `max_seq_len` tokens at most.
+///
+/// With `tiered`, memory for other inputs is of tiers between which it moves; with `predictive`, graphs and blocks
+/// are made before they are needed. [`InputManager::builder`] has these four choices and more.
+///
+/// # Errors
+///
+/// As [`InputManagerBuilder::build`].
+///
+/// # Examples
+///
+/// See [`InputManager`].
+#[doc(alias = "create_input_buffer_manager")]
+pub fn create_input_buffers(
+    context: &Context,
+    max_batch_size: usize,
+    max_seq_len: usize,
+    tiered: bool,
+    predictive: bool,
+) -> Result<InputManager, ManagerError> {
+    let builder = InputManager::builder(context).max_batch_size(max_batch_size).max_seq_len(max_seq_len);
+    builder.tiered(tiered).predictive(predictive).build()
+}
+
+/// A manager to be made; [`InputManager::builder`] begins one.
+///
+/// # Examples
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # // SAFETY: softcuda returns functions with the signatures of the rows.
+/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let context = wharf::Context::retain(&driver.device(0)?)?;
+/// use wharf::manager::InputManager;
+/// use wharf::memory::MemoryKind;
+/// use wharf::pool::{BufferSpec, DType};
+///
+/// let mask = BufferSpec::new(&[1024, 4], DType::I32, MemoryKind::Device)?;
+/// let adapter = BufferSpec::new(&[4096], DType::F16, MemoryKind::Device)?;
+/// let manager = InputManager::builder(&context)
+///     .max_batch_size(8)
+///     .max_seq_len(128)
+///     .tiered(true)
+///     .predictive(true)
+///     .register_slot("mask", mask, true)
+///     .register_slot("adapter", adapter, false)
+///     .build()?;
+/// assert!(manager.slot("mask")?.is_static);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing before `build`"]
+pub struct InputManagerBuilder {
+    context: Context,
+    max_batch_size: usize,
+    max_seq_len: usize,
+    tiers: Option<TierBuilder>,
+    graphs: Option<WarmSet>,
+    blocks: Option<WarmSet>,
+    slots: Vec<(Box<str>, BufferSpec, bool)>,
+    inputs: InputBuffersBuilder,
+}
+
+impl InputManagerBuilder {
+    pub(super) fn new(context: &Context) -> Self {
+        Self {
+            context: context.clone(),
+            max_batch_size: 256,
+            max_seq_len: 4096,
+            tiers: None,
+            graphs: None,
+            blocks: None,
+            slots: Vec::new(),
+            inputs: InputBuffers::builder(context),
+        }
+    }
+
+    /// Sets how many sequences a step has at most. By default 256.
+    pub fn max_batch_size(self, max_batch_size: usize) -> Self {
+        Self { max_batch_size, ..self }
+    }
+
+    /// Sets how many tokens a sequence has at most. By default 4096.
+    pub fn max_seq_len(self, max_seq_len: usize) -> Self {
+        Self { max_seq_len, ..self }
+    }
+
+    /// Takes memory for inputs without a static slot from tiers, of 64 MiB of the device's and managed memory each and
+    /// 256 MiB of pinned memory at most; [`tiers`](Self::tiers) sets others.
+    pub fn tiered(self, tiered: bool) -> Self {
+        let tiers = tiered.then(|| {
+            let builder = TieredPool::builder(&self.context).device(64 << 20).pinned(256 << 20);
+            let has_managed = self.context.device().attribute(DeviceAttribute::MANAGED_MEMORY);
+            if has_managed.is_ok_and(|value| value != 0) { builder.managed(64 << 20) } else { builder }
+        });
+        Self { tiers, ..self }
+    }
+
+    /// Takes memory for inputs without a static slot from these tiers.
+    pub fn tiers(self, tiers: TierBuilder) -> Self {
+        Self { tiers: Some(tiers), ..self }
+    }
+
+    /// Forecasts what comes next with a [`ContextModel`]: graphs of 8 sizes of steps and blocks of 8 sizes are kept
+    /// ready. [`forecast`](Self::forecast) sets others.
+    pub fn predictive(self, predictive: bool) -> Self {
+        let warm = || predictive.then(|| WarmSet::new(ContextModel::new(), WARM).ahead(AHEAD));
+        Self { graphs: warm(), blocks: warm(), ..self }
+    }
+
+    /// Keeps graphs ready by this forecast, for so many sizes, and makes the first two of it ahead.
+    pub fn forecast(self, forecast: impl Forecast + 'static, sizes: usize) -> Self {
+        Self { graphs: Some(WarmSet::new(forecast, sizes).ahead(AHEAD)), ..self }
+    }
+
+    /// Adds a slot. A static one has memory of its own at an address that never changes, for as many tokens as
+    /// the first length of `spec`, each with as many elements as the others make; of one that is not, the inputs
+    /// pass through.
+    pub fn register_slot(mut self, name: &str, spec: BufferSpec, is_static: bool) -> Self {
+        self.slots.push((name.into(), spec, is_static));
+        self
+    }
+
+    /// Changes what else there is to choose of the input buffers: the ring, the deadline, how many graphs are kept.
+    pub fn inputs(self, change: impl FnOnce(InputBuffersBuilder) -> InputBuffersBuilder) -> Self {
+        Self { inputs: change(self.inputs), ..self }
+    }
+
+    /// Makes the manager.
+    ///
+    /// # Errors
+    ///
+    /// * [`ManagerError::Build`]: two slots have one name, there are too many or too long ones, or the driver
+    ///   refused.
+    /// * [`ManagerError::Spec`]: a slot's spec is no tensor of the device.
+    /// * [`ManagerError::Tier`], [`ManagerError::Pool`], [`ManagerError::Driver`]: the memory of other inputs could
+    ///   not be had.
+    pub fn build(self) -> Result<InputManager, ManagerError> {
+        let tokens = self.max_batch_size.checked_mul(self.max_seq_len).ok_or(BuildError::TooLarge)?;
+        let mut builder = self.inputs.forgotten(Forgotten::Keep).max_tokens(tokens);
+        builder = builder.buckets(buckets(tokens)).max_requests(self.max_batch_size.max(1));
+        let default = BufferSpec::new(&[tokens], DType::I64, MemoryKind::Device);
+        let mut slots = Vec::new();
+        for name in ["input_ids", "positions"] {
+            let spec = default.map_err(|error| ManagerError::Spec { slot: name.into(), error })?;
+            slots.push((name.into(), spec, true));
+        }
+        slots.extend(self.slots);
+        let mut widths = Vec::with_capacity(slots.len());
+        for (at, (name, spec, is_static)) in slots.iter().enumerate() {
+            if slots[..at].iter().any(|(other, ..)| other == name) {
+                return Err(BuildError::DuplicateSlot(name.clone()).into());
+            }
+            let width = width(spec).map_err(|error| ManagerError::Spec { slot: name.clone(), error })?;
+            widths.push(width);
+            if *is_static {
+                builder = builder.slot_of(name, spec.dtype, Len::Tokens.times(width));
+            }
+        }
+        let inputs = builder.build()?;
+        let memory = memory(&self.context, self.tiers, self.blocks)?;
+        let registered = slots.into_iter().zip(widths).map(|((name, spec, _), width)| {
+            let capacity = spec.shape().first().copied().unwrap_or(1);
+            let place = inputs.slot(&name).ok().map(|info| (info, capacity.min(tokens), width));
+            Registered { name, spec, place }
+        });
+        let slots = registered.collect();
+        Ok(InputManager { slots, inputs, memory, graphs: self.graphs.map(staging::Prewarm::new) })
+    }
+}
+
+/// Elements a token of a slot: the product of all lengths but the first.
+fn width(spec: &BufferSpec) -> Result<usize, SpecError> {
+    // The whole has to be a tensor, too.
+    spec.size_bytes()?;
+    let inner = BufferSpec::new(spec.shape().get(1..).unwrap_or_default(), spec.dtype, spec.kind)?;
+    inner.len()
+}
+
+fn memory(
+    context: &Context,
+    tiers: Option<TierBuilder>,
+    blocks: Option<WarmSet>,
+) -> Result<Memory, ManagerError> {
+    if let Some(tiers) = tiers {
+        return Ok(Memory::Tiered(tiers.build()?));
+    }
+    let pool = SimplePool::new(DeviceMemoryResource::new(context, SPAN)?, MAX_BUFFERS)?;
+    let prewarm = blocks.map(|warm| pool::Prewarm::new(pool.pool(), warm));
+    Ok(Memory::Simple { pool, prewarm })
+}
+
+/// The padded sizes for which engines keep graphs, up to `tokens`; larger steps go without.
+fn buckets(tokens: usize) -> Vec<usize> {
+    let sizes = [1, 2, 4].into_iter().chain((8..=256).step_by(8)).chain((272..=512).step_by(16));
+    let mut sizes: Vec<_> = sizes.filter(|size| *size <= tokens).collect();
+    if tokens < 512 && sizes.last() != Some(&tokens) && tokens > 0 {
+        sizes.push(tokens);
+    }
+    sizes
+}
+
+/// Sizes that are kept ready.
+const WARM: usize = 8;
+/// How many of a forecast's sizes are made ahead: further ones are seldom used before the forecast changes.
+const AHEAD: usize = 2;
+/// Addresses of the pool of other inputs, in bytes.
+const SPAN: usize = 1 << 30;
+/// Buffers of that pool.
+const MAX_BUFFERS: usize = 1024;
