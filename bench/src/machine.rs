@@ -2,8 +2,8 @@
 
 #![expect(unsafe_code, reason = "reads the time stamp counter and the thread's clock")]
 
-use std::sync::{Barrier, LazyLock};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Barrier, LazyLock};
 use std::time::{Duration, Instant};
 use std::{fs, hint, thread};
 

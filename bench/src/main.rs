@@ -18,6 +18,9 @@ use wharf_bench::{peers, report};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// MiB that wharf keeps for each thread, where it is not the default.
+    #[arg(long, global = true, value_name = "MIB")]
+    thread_cache: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,7 +103,11 @@ impl Alloc {
 }
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(mib) = cli.thread_cache {
+        peers::ours::THREAD_CACHE.get_or_init(|| mib);
+    }
+    match cli.command {
         Command::Alloc(alloc) => alloc.run(),
         Command::Ageing(options) => {
             println!("{}", ageing::run(&options)?);

@@ -2,6 +2,7 @@
 //! touched, so every run is also proof that nothing of it lies in the managed memory.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 
 use wharf::memory::UnbackedResource;
 use wharf::slab::{self, Block, PoolOptions, SlabPool};
@@ -98,6 +99,9 @@ impl Local for slab::LocalCache<'_, UnbackedResource> {
     }
 }
 
+/// What each thread's cache may hold, in MiB, where it is not wharf's default.
+pub static THREAD_CACHE: OnceLock<usize> = OnceLock::new();
+
 /// A pool over `range` bytes of addresses.
 ///
 /// # Panics
@@ -106,7 +110,9 @@ impl Local for slab::LocalCache<'_, UnbackedResource> {
 #[expect(clippy::expect_used, reason = "without its subject there is no benchmark")]
 pub fn pool(range: usize) -> Pool {
     let resource = UnbackedResource::new(range).expect("addresses for the managed range");
-    SlabPool::new(resource, PoolOptions::default()).expect("a span that can be cut into granules")
+    let options = PoolOptions::default();
+    let options = THREAD_CACHE.get().map_or(options, |mib| options.thread_cache_bytes(mib << 20));
+    SlabPool::new(resource, options).expect("a span that can be cut into granules")
 }
 
 fn extent(block: &Block, size: usize) -> Option<(usize, usize)> {
