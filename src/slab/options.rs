@@ -38,6 +38,9 @@ impl PoolOptions {
 
     /// Limits the blocks that each thread keeps for itself, in bytes. 0: threads keep none.
     /// By default 14 MiB.
+    ///
+    /// More makes allocations of large blocks faster, most of all where several threads allocate, and leaves more memory
+    /// in nobody's use: an engine that allocates on few threads and has the memory does well with 64 MiB.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
         Self { thread_cache_bytes, ..self }
