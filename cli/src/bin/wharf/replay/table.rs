@@ -7,10 +7,17 @@ use wharf_cli::summary::{Kind, Summary, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    let Summary { steps, tokens, requests, seconds, graphs, step_ns, forecast, memory, .. } = summary;
+    // Takes the name of a figure, empty for a line that goes on, and the figure.
+    let mut row = |name: &str, value: String| writeln!(output, "{name:<24}{value}");
+    steps(&mut row, summary)?;
+    memory(&mut row, summary)?;
+    foresight(&mut row, summary)
+}
+
+fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+    let Summary { steps, tokens, requests, seconds, graphs, step_ns, .. } = summary;
     let rate = *steps as f64 / seconds.max(1e-9);
     let stopped = if summary.stopped { ", stopped early" } else { "" };
-    let mut row = |name: &str, value: String| writeln!(output, "{name:<24}{value}");
     row("driver", format!("{}, device 0: {}", summary.driver, summary.device))?;
     row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
     row("requests, tokens", format!("{requests}, {tokens}"))?;
@@ -24,12 +31,12 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
     row("begin and submit", format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50))?;
     row("", format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max))?;
     row("ring", format!("{} waits, {}", summary.ring_waits, violations(summary)))?;
-    row(
-        "bytes that differ",
-        summary
-            .verify_mismatches
-            .map_or("not compared, --verify does that".to_owned(), |count| count.to_string()),
-    )?;
+    let differ = summary.verify_mismatches.map(|count| count.to_string());
+    row("bytes that differ", differ.unwrap_or_else(|| "not compared, --verify does that".to_owned()))
+}
+
+fn memory(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+    let memory = &summary.memory;
     for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
         let Kind { peak_live, peak_reserved, waste, idle, allocations, grown } = *kind;
         let (live, reserved, waste, idle) =
@@ -44,6 +51,11 @@ pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()
             ),
         )?;
     }
+    Ok(())
+}
+
+fn foresight(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+    let forecast = &summary.forecast;
     let (first, third) = (forecast.hit1 * 100.0, forecast.hit3 * 100.0);
     row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))?;
     if let Some(warm) = &forecast.warm {
