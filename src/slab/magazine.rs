@@ -2,7 +2,8 @@
 //!
 //! The array caches of [Bonwick and Adams](https://www.usenix.org/legacy/event/usenix01/full_papers/bonwick/bonwick.pdf)
 //! and of jemalloc and tcmalloc, over the bitmaps of a [`Store`] instead of a depot: blocks come
-//! and go in batches of up to 15, lowest address first, so a slab can become empty again.
+//! in batches of up to 16, lowest address first, and of large ones the highest go, so a slab can become
+//! empty again.
 //!
 //! ```text
 //!   Cache      | magazine of class 0 | class 1 | ... | class 43 | preferred slab of each class
