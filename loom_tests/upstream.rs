@@ -90,7 +90,7 @@ unsafe impl MemoryResource for Upstream {
 pub(super) fn store_on(upstream: Upstream) -> Arc<Store<Upstream>> {
     let granules = upstream.size() / GRANULE;
     let limit = upstream.limit;
-    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, granules), limit))
+    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, GRANULE, granules), limit))
 }
 
 pub(super) fn store(granules: usize, limit: usize) -> Arc<Store<Upstream>> {
@@ -109,7 +109,7 @@ pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: usize) {
 
 /// Allocates and uses one block; its address.
 pub(super) fn alloc(store: &Store<Upstream>, class: SizeClass) -> Option<usize> {
-    let reserved = store.acquire(class, 1).ok()?;
+    let reserved = store.acquire(class, 1, || false).ok()?;
     let mut address = 0;
     store.collect(reserved, |at| address = at);
     own(store, reserved.class, address);

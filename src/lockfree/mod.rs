@@ -5,8 +5,10 @@
 //!
 //! ```text
 //!   Bitmap        which indices are free          slab blocks, hints "slab may have room"
-//!   SlabState     what a run of granules is       vacant, claimed, open (class, free blocks)
-//!   RunMap        which granules are unused       runs for slabs and large blocks
+//!   SlabState     what a run of slices is         vacant, claimed, open (class, free blocks)
+//!   SliceMap      which slices are free           runs that share a granule
+//!   RunMap        which granules are unused       runs of whole granules
+//!   Parcels       batches for another thread      blocks freed here and wanted there
 //!   RetireList    indices that wait for a ticket  blocks the device may still read
 //!   IndexStack    indices that anybody may take     buffers that are free for a stream
 //!   BufferState   who owns a buffer's record        free, allocated, in use, retired
@@ -21,9 +23,11 @@
 pub(crate) mod bitmap;
 pub(crate) mod buffer_state;
 pub(crate) mod index_stack;
+pub(crate) mod parcels;
 pub(crate) mod retire_list;
 pub(crate) mod run_map;
 pub(crate) mod slab_state;
+pub(crate) mod slice_map;
 pub(crate) mod slot_state;
 pub(crate) mod tickets;
 pub(crate) mod tier_state;

@@ -1,4 +1,4 @@
-//! The state of one run of granules, in one word.
+//! The state of one run of slices, in one word.
 //!
 //! The anchor of [LRMalloc](https://github.com/ricleite/lrmalloc) and of Michael's
 //! [Scalable Lock-Free Dynamic Memory Allocation](https://doi.org/10.1145/996841.996848) for
@@ -77,7 +77,7 @@ impl SlabWord {
         try_update(&self.0, Acquire, |word| SlabState(word).claim_empty().map(SlabState::word)).map(SlabState)
     }
 
-    /// Takes a run that belongs to nobody; its granules are the caller's already.
+    /// Takes a run that belongs to nobody; its slices are the caller's already.
     pub(crate) fn claim_vacant(&self) -> Result<(), Refused> {
         // Acquire: pairs with the Release of `vacate`.
         try_update(&self.0, Acquire, |word| SlabState(word).claim_vacant().map(SlabState::word))?;

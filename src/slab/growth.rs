@@ -1,4 +1,7 @@
-//! Growth: an empty run, or newly committed granules, becomes a slab or a large block.
+//! Growth: an empty run, free slices, or newly committed granules become a slab or a large block.
+//!
+//! A slab of less than a granule comes, in this order, from an empty run of its length, from free slices, from
+//! empty runs of other lengths that are broken up, and from a granule that is committed and cut.
 //!
 //! One thread grows a class at a time. The others look again, take a block of a class up to
 //! twice as large if one is free, and wait only where nothing else will do: the one who grows
@@ -10,7 +13,8 @@
 use super::error::{AllocError, Exhaustion};
 use super::geometry::{LARGE, SlabShape};
 use super::size_class::SizeClass;
-use super::store::{Reserved, Store};
+use super::store::{JUST_EMPTIED, Reserved, Store};
+use super::trim::members;
 use crate::lockfree::bitmap::Bitmap;
 use crate::lockfree::run_map::Run;
 use crate::memory::MemoryResource;
@@ -25,15 +29,21 @@ impl<R: MemoryResource> Store<R> {
     /// need be.
     ///
     /// Another class than asked for may come back, larger and with one block, if the class can
-    /// not grow or somebody else is growing it.
+    /// not grow or somebody else is growing it. Before the pool commits more than it ever had, `give`
+    /// is asked to give back what the caller keeps; whether it did.
     #[cold]
-    pub(crate) fn acquire(&self, class: SizeClass, want: u32) -> Result<Reserved, AllocError> {
+    pub(crate) fn acquire(
+        &self,
+        class: SizeClass,
+        want: u32,
+        give: impl Fn() -> bool,
+    ) -> Result<Reserved, AllocError> {
         let Some(shape) = self.geometry.slab(class) else {
             return Err(self.too_large(class.block_size()));
         };
         loop {
             if let Some(_turn) = self.growing[class.index()].take() {
-                return self.grow(class, shape, want);
+                return self.grow(class, shape, want, give);
             }
             if let Some(reserved) = self.substitute(class) {
                 return Ok(reserved);
@@ -47,16 +57,13 @@ impl<R: MemoryResource> Store<R> {
 
     /// Allocates a run of its own for `size` bytes; its address.
     pub(crate) fn acquire_large(&self, size: usize, align: usize) -> Result<usize, AllocError> {
-        let len = self.geometry.granules_for(size);
-        if len > self.geometry.granules() {
+        let (granules, align) = (self.geometry.granules_for(size), self.geometry.granules_for(align));
+        if granules > self.geometry.granules() {
             return Err(self.too_large(size));
         }
-        let align = self.geometry.granules_for(align);
-        // A sixteenth longer at most, so that with the rounding to granules a block wastes no more
-        // than one of a class does.
-        let head = match self.claim_empty(len..=len + len / 16, align) {
+        let head = match self.claim_long(granules, align) {
             Some(head) => head,
-            None => self.commit_run(len, align).map_err(|why| self.refused(why, size))?,
+            None => self.commit_run(granules, align).map_err(|why| self.refused(why, size))?,
         };
         self.set_up(head, LARGE, 1, 1);
         self.collect_large(head);
@@ -67,7 +74,7 @@ impl<R: MemoryResource> Store<R> {
     pub(crate) fn acquire_committed(&self, class: SizeClass) -> Option<Reserved> {
         let shape = self.geometry.slab(class)?;
         self.reserve(class, 1, usize::MAX).or_else(|| {
-            let head = self.claim_empty(shape.granules..=shape.granules, 1)?;
+            let head = self.claim_committed(shape.slices)?;
             self.set_up(head, class.number(), shape.capacity, 1);
             Some(Reserved { head, class, count: 1 })
         })
@@ -75,21 +82,32 @@ impl<R: MemoryResource> Store<R> {
 
     /// Allocates an empty run for `size` bytes without committing anything; its address.
     pub(crate) fn acquire_large_committed(&self, size: usize) -> Option<usize> {
-        let len = self.geometry.granules_for(size);
-        let head = self.claim_empty(len..=len + len / 16, 1)?;
+        let head = self.claim_long(self.geometry.granules_for(size), 1)?;
         self.set_up(head, LARGE, 1, 1);
         self.collect_large(head);
         Some(self.geometry.address(head))
     }
 
     /// The caller's turn to grow `class`.
-    fn grow(&self, class: SizeClass, shape: SlabShape, want: u32) -> Result<Reserved, AllocError> {
+    fn grow(
+        &self,
+        class: SizeClass,
+        shape: SlabShape,
+        want: u32,
+        give: impl Fn() -> bool,
+    ) -> Result<Reserved, AllocError> {
         // Somebody may have grown between our look and our turn.
         if let Some(reserved) = self.reserve(class, want, usize::MAX) {
             return Ok(reserved);
         }
-        let claimed = self.claim_empty(shape.granules..=shape.granules, 1);
-        let head = match claimed.map_or_else(|| self.commit_run(shape.granules, 1), Ok) {
+        let mut claimed = self.claim_committed(shape.slices);
+        if claimed.is_none() && self.budget.would_peak(self.geometry.offset(shape.slices)) && give() {
+            if let Some(reserved) = self.reserve(class, want, usize::MAX) {
+                return Ok(reserved);
+            }
+            claimed = self.claim_committed(shape.slices);
+        }
+        let head = match claimed.map_or_else(|| self.commit_slab(shape.slices), Ok) {
             Ok(head) => head,
             Err(why) => return self.last_resort(class, want).ok_or(self.refused(why, class.block_size())),
         };
@@ -115,9 +133,84 @@ impl<R: MemoryResource> Store<R> {
         found.or_else(|| self.substitute(class))
     }
 
-    /// Claims an empty run of a wanted length, whose first granule is a multiple of `align`.
+    /// Claims a run of `len` slices without committing anything.
+    fn claim_committed(&self, len: usize) -> Option<usize> {
+        if let Some(head) = self.claim_empty(len..=len, 1) {
+            return Some(head);
+        }
+        let each = self.geometry.slices_each();
+        if len > each {
+            return None;
+        }
+        // Only where nothing else will do: what the broken ones were good for is to be made anew.
+        self.take_slices(len).or_else(|| self.break_up_empties().then(|| self.take_slices(len))?)
+    }
+
+    /// Claims a run of `len` free slices.
+    fn take_slices(&self, len: usize) -> Option<usize> {
+        let head = self.slices.take(len)?;
+        let each = self.geometry.slices_each();
+        if len == each {
+            self.cut().remove(head / each);
+        }
+        self.adopt(head, len);
+        Some(head)
+    }
+
+    /// Makes free slices of all empty runs of at most a granule, so that neighbours become one; whether there was any.
+    fn break_up_empties(&self) -> bool {
+        let break_up = |empties: Bitmap<'_>, head: usize| {
+            let Some(class) = self.claim(empties, head) else { return false };
+            // The hint may be an old one, and the run have another length now.
+            let short = self.len(head) <= self.geometry.slices_each();
+            if short {
+                self.free_slices(head);
+            } else {
+                self.reopen(head, class);
+            }
+            short
+        };
+        let of_length = |len: usize| {
+            let empties = self.empties(len);
+            members(empties).filter(|head| break_up(empties, *head)).count()
+        };
+        (1..=self.geometry.slices_each()).map(of_length).sum::<usize>() > 0
+    }
+
+    /// Makes free slices of a claimed run of at most a granule; whether that made its granule whole.
+    pub(super) fn free_slices(&self, head: usize) -> bool {
+        let len = self.len(head);
+        let granule = head / self.geometry.slices_each();
+        self.empties(len).remove(head);
+        if len == self.geometry.slices_each() {
+            self.cut().insert(granule);
+        }
+        let vacated = self.runs[head].state.vacate();
+        debug_assert!(vacated.is_ok(), "run {head} is claimed by this thread");
+        // Only now may another run start here.
+        self.give_slices(head, len)
+    }
+
+    /// Gives slices back; whether that made their granule whole.
+    fn give_slices(&self, start: usize, len: usize) -> bool {
+        let granule = start / self.geometry.slices_each();
+        self.runs[granule * self.geometry.slices_each()].idle.store(JUST_EMPTIED, Relaxed);
+        let given = self.slices.give(start, len);
+        debug_assert!(given.is_ok(), "slices given back twice: {given:?}");
+        given.unwrap_or(false)
+    }
+
+    /// Claims an empty run of whole granules, the first a multiple of `align`.
+    fn claim_long(&self, granules: usize, align: usize) -> Option<usize> {
+        let each = self.geometry.slices_each();
+        // A sixteenth longer at most, so that with the rounding to granules a block wastes no more
+        // than one of a class does.
+        self.claim_empty(granules * each..=(granules + granules / 16) * each, align * each)
+    }
+
+    /// Claims an empty run of a wanted length, whose first slice is a multiple of `align`.
     ///
-    /// The run keeps its granules and its memory; its state is claimed.
+    /// The run keeps its slices and its memory; its state is claimed.
     fn claim_empty(&self, len: std::ops::RangeInclusive<usize>, align: usize) -> Option<usize> {
         let empties = self.empties(*len.start());
         let fits = |head: usize| len.contains(&self.len(head)) && head.is_multiple_of(align);
@@ -160,12 +253,26 @@ impl<R: MemoryResource> Store<R> {
         self.empties(self.len(head)).insert(head);
     }
 
-    /// Puts memory behind `len` unused granules; the run's first, claimed.
+    /// Puts memory behind a run for a slab of `len` slices; the run's first, claimed.
+    fn commit_slab(&self, len: usize) -> Result<usize, Option<AllocError>> {
+        let each = self.geometry.slices_each();
+        let head = self.commit_run(len.div_ceil(each), 1)?;
+        if len < each {
+            self.runs[head].len.store(number(len), Relaxed);
+            self.cut().insert(head / each);
+            self.give_slices(head + len, each - len);
+        }
+        Ok(head)
+    }
+
+    /// Puts memory behind `granules` unused granules; the run's first slice, claimed.
     ///
     /// Where the limit or the span has no room, empty runs are released one by one until it has;
     /// also before the pool would commit more than it ever had.
-    fn commit_run(&self, len: usize, align: usize) -> Result<usize, Option<AllocError>> {
-        let bytes = self.geometry.offset(len);
+    fn commit_run(&self, granules: usize, align: usize) -> Result<usize, Option<AllocError>> {
+        let each = self.geometry.slices_each();
+        let bytes = self.geometry.offset(granules * each);
+        let peak = self.budget.would_peak(bytes);
         while self.budget.would_peak(bytes) && self.release_an_empty() {}
         while self.budget.reserve(bytes).is_err() {
             if !self.release_an_empty() {
@@ -173,7 +280,7 @@ impl<R: MemoryResource> Store<R> {
             }
         }
         let run = loop {
-            match self.granules.take(len, align) {
+            match self.granules.take(granules, align) {
                 Some(run) => break run,
                 None if self.release_an_empty() => {}
                 None => {
@@ -182,25 +289,28 @@ impl<R: MemoryResource> Store<R> {
                 }
             }
         };
-        if let Err(error) = self.span.commit(self.geometry.offset(run.start), bytes) {
+        let head = run.start * each;
+        if let Err(error) = self.span.commit(self.geometry.offset(head), bytes) {
             self.give_granules(run);
             self.budget.release(bytes);
             return Err(Some(error.into()));
         }
-        self.adopt(run);
-        Ok(run.start)
+        self.adopt(head, granules * each);
+        self.note_peak();
+        if peak {
+            self.recalls.note_growth();
+        }
+        Ok(head)
     }
 
-    /// Records that granules form a run, which is claimed.
-    fn adopt(&self, run: Run) {
-        let claimed = self.runs[run.start].state.claim_vacant();
-        debug_assert!(claimed.is_ok(), "an unused granule has a run: {run:?}");
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.runs[run.start].len.store(number(run.len), Relaxed);
-        self.used.fetch_max(number(run.start + run.len), Relaxed);
-        self.note_peak();
-        for record in &self.runs[run.start..run.start + run.len] {
-            record.head.store(number(run.start), Relaxed);
+    /// Records that slices form a run, which is claimed.
+    fn adopt(&self, head: usize, len: usize) {
+        let claimed = self.runs[head].state.claim_vacant();
+        debug_assert!(claimed.is_ok(), "a free slice has a run: {head}");
+        self.runs[head].len.store(number(len), Relaxed);
+        self.used.fetch_max(number(head + len), Relaxed);
+        for record in &self.runs[head..head + len] {
+            record.head.store(number(head), Relaxed);
         }
     }
 
@@ -210,7 +320,7 @@ impl<R: MemoryResource> Store<R> {
     }
 
     pub(super) fn too_large(&self, size: usize) -> AllocError {
-        let span = self.geometry.offset(self.geometry.granules());
+        let span = self.geometry.offset(self.geometry.slices());
         AllocError::TooLarge { size, max: span.min(self.budget.limit()) }
     }
 
@@ -224,8 +334,13 @@ impl<R: MemoryResource> Store<R> {
                 live: self.taken(),
                 cached: 0,
                 retired: 0,
-                largest_free: self.geometry.offset(self.granules.longest()),
+                largest_free: self.geometry.offset(self.granules.longest() * self.geometry.slices_each()),
             })
         })
     }
+}
+
+/// A number of slices, of which a span has less than 2^32.
+fn number(slices: usize) -> u32 {
+    u32::try_from(slices).unwrap_or(u32::MAX)
 }

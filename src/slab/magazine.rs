@@ -16,19 +16,18 @@
 //! | all else | the cache's one owner | owner | Relaxed; a cache changes owner through a bitmap, which orders it |
 
 use super::error::AllocError;
+use super::recall::Heard;
 use super::size_class::{SizeClass, block_size};
-use super::store::Store;
+use super::store::{CACHED_CLASSES, Store};
+use crate::lockfree::parcels;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-
-/// Classes with magazines: blocks of up to 1 MiB. The models make do with 1 KiB.
-pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { 44 };
 
 /// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
 const ITEMS: usize = if cfg!(all(test, loom)) { 4 } else { 30 };
 
-/// Blocks that move at once between a magazine and the store, at most.
-const BATCH: usize = ITEMS / 2 + 1;
+/// Blocks that move at once between a magazine and the store, at most: half a magazine, as a parcel holds.
+const BATCH: usize = ITEMS / 2;
 
 /// The blocks of one class in a cache.
 #[derive(Debug)]
@@ -45,6 +44,7 @@ pub(crate) struct Magazine {
 pub(crate) struct Cache {
     pub(crate) magazines: [Magazine; CACHED_CLASSES],
     pub(super) preferred: [AtomicU32; SizeClass::COUNT],
+    pub(super) heard: Heard,
 }
 
 /// A block on its way to the caller: address and class.
@@ -86,6 +86,16 @@ impl Magazine {
     /// How many blocks move at once, the caller's own among them: the magazine is half full then.
     fn batch(&self) -> usize {
         (self.limit.load(Relaxed) as usize / 2 + 1).min(BATCH)
+    }
+
+    /// Puts the blocks of a parcel into the empty magazine, but for one: the caller's.
+    fn unpack(&self, (blocks, count): ([u64; parcels::MOST], usize)) -> Option<u64> {
+        let (first, others) = blocks[..count].split_first()?;
+        for (item, block) in self.items.iter().zip(others) {
+            item.store(*block, Relaxed);
+        }
+        self.len.store(u32::try_from(others.len()).unwrap_or(0), Relaxed);
+        Some(*first)
     }
 
     /// Takes the `count` blocks that were put first, at most a batch.
@@ -132,6 +142,7 @@ impl Cache {
         Self {
             magazines: std::array::from_fn(|_| Magazine::new()),
             preferred: std::array::from_fn(|_| AtomicU32::new(NO_SLAB)),
+            heard: Heard::new(),
         }
     }
 
@@ -161,12 +172,29 @@ impl Cache {
         store: &Store<R>,
         class: SizeClass,
     ) -> Result<Fresh, AllocError> {
-        let magazine = self.magazines.get(class.index());
+        // A cache that keeps nothing may be everybody's.
+        let magazine = self.magazines.get(class.index()).filter(|magazine| magazine.limit.load(Relaxed) > 0);
+        if let Some(magazine) = magazine {
+            if self.heard.miss(&store.recalls) {
+                self.drain(store);
+            }
+            if let Some(address) = magazine.unpack(store.parcels.take(class.index())) {
+                return Ok((address, class));
+            }
+        }
         let want = magazine.map_or(1, |magazine| u32::try_from(magazine.batch()).unwrap_or(1));
         let preferred = &self.preferred[class.index()];
+        let give = || {
+            let asked = magazine.is_some() && self.heard.before_growth(&store.recalls);
+            if asked {
+                self.drain(store);
+                store.unpack();
+            }
+            asked
+        };
         let reserved = match store.reserve(class, want, preferred.load(Relaxed) as usize) {
             Some(reserved) => reserved,
-            None => store.acquire(class, want)?,
+            None => store.acquire(class, want, give)?,
         };
         // The lowest address goes to the caller, the others into the magazine, which is empty.
         let (mut first, mut taken) = (0, 0_usize);
@@ -194,9 +222,11 @@ impl Cache {
     /// blocks the oldest, of large ones the highest, so that high slabs become empty.
     pub(crate) fn spill<R: MemoryResource>(&self, store: &Store<R>, class: SizeClass, address: u64) {
         match self.magazines.get(class.index()).filter(|magazine| magazine.limit.load(Relaxed) > 0) {
-            Some(magazine) if class.block_size() <= PREFERRING => {
+            Some(magazine) if class.block_size() <= PREFERRING || store.parcels.has_place(class.index()) => {
                 let (mut oldest, count) = magazine.take_oldest(magazine.batch());
-                store.give(class, &mut oldest[..count]);
+                if !store.parcels.put(class.index(), &oldest[..count]) {
+                    store.give(class, &mut oldest[..count]);
+                }
                 let pushed = magazine.push(address);
                 debug_assert!(pushed, "the magazine has just lost its older half");
             }

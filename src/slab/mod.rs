@@ -46,6 +46,7 @@ mod options;
 mod pool;
 #[cfg(not(all(test, loom)))]
 mod raw;
+pub(crate) mod recall;
 pub(crate) mod registry;
 mod size_class;
 mod span;

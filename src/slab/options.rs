@@ -17,7 +17,7 @@ use crate::memory::MemoryResource;
 pub struct PoolOptions {
     pub(super) max_bytes: usize,
     pub(super) granule: Option<usize>,
-    pub(super) thread_cache_bytes: usize,
+    thread_cache_bytes: Option<usize>,
 }
 
 impl PoolOptions {
@@ -29,21 +29,26 @@ impl PoolOptions {
 
     /// Sets the unit in which the pool commits, in bytes: a power of two from 4 KiB to 4 MiB.
     ///
-    /// Blocks of up to 8 granules are cut from slabs of 1 to 8 granules; larger ones are whole
-    /// numbers of granules. By default 2 MiB.
+    /// Blocks of up to 8 granules are cut from slabs, which share granules or have up to 8 of them;
+    /// larger ones are whole numbers of granules. By default 2 MiB.
     #[must_use]
     pub fn granule(self, granule: usize) -> Self {
         Self { granule: Some(granule), ..self }
     }
 
     /// Limits the blocks that each thread keeps for itself, in bytes. 0: threads keep none.
-    /// By default 14 MiB.
+    /// By default 64 MiB, and at most a 64th of what the pool may commit.
     ///
-    /// More makes allocations of large blocks faster, most of all where several threads allocate, and leaves more memory
-    /// in nobody's use: an engine that allocates on few threads and has the memory does well with 64 MiB.
+    /// Less makes allocations of large blocks slower, most of all where several threads allocate. A thread
+    /// gives back what it keeps before a pool that had stopped growing grows again.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
-        Self { thread_cache_bytes, ..self }
+        Self { thread_cache_bytes: Some(thread_cache_bytes), ..self }
+    }
+
+    /// What each thread of a pool that may commit `limit` bytes may keep, in bytes.
+    pub(super) fn cache_bytes(&self, limit: usize) -> usize {
+        self.thread_cache_bytes.unwrap_or(DEFAULT_CACHE.min(limit / 64))
     }
 
     /// The cut of a resource's span.
@@ -56,21 +61,22 @@ impl PoolOptions {
         let wrong_span = PoolError::Span { base: resource.base(), size: resource.size() };
         let base = usize::try_from(resource.base()).map_err(|_| wrong_span)?;
         let granules = resource.size() / granule;
-        let numbered = u32::try_from(granules).is_ok_and(|n| n > 0 && n < u32::MAX);
+        let slices = resource.size() / Geometry::slice_for(granule);
+        let numbered = granules > 0 && u32::try_from(slices).is_ok_and(|n| n < u32::MAX);
         if !numbered || !base.is_multiple_of(granule) || base.checked_add(resource.size()).is_none() {
             return Err(wrong_span);
         }
-        Ok(Geometry::new(base, granule, granules))
+        Ok(Geometry::new(base, granule, Geometry::slice_for(granule), granules))
     }
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { max_bytes: usize::MAX, granule: None, thread_cache_bytes: DEFAULT_CACHE }
+        Self { max_bytes: usize::MAX, granule: None, thread_cache_bytes: None }
     }
 }
 
 /// As large as the pages of devices and the huge pages of hosts.
 const DEFAULT_GRANULE: usize = 2 << 20;
 
-const DEFAULT_CACHE: usize = 14 << 20;
+const DEFAULT_CACHE: usize = 64 << 20;

@@ -59,7 +59,7 @@ pub(super) struct Shared<R> {
 impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Makes a pool of a resource's span. Nothing is committed yet.
     ///
-    /// The metadata take about a thousandth of the span in ordinary memory.
+    /// The metadata take less than two thousandths of the span in ordinary memory.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let limit = options.max_bytes.min(resource.size());
         let store = Store::new(resource, geometry, limit);
         // A memory checker hears of a block when it leaves its slab.
-        let cache_bytes = if store.span.heaps.are_told() { 0 } else { options.thread_cache_bytes };
+        let cache_bytes = if store.span.heaps.are_told() { 0 } else { options.cache_bytes(limit) };
         Ok(Self {
             shared: Arc::new(Shared { store }),
             seat,
@@ -113,7 +113,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             return Err(AllocError::Unaligned { align, max: geometry.max_align() });
         }
         match SizeClass::aligned(size, align) {
-            // A slab starts at a multiple of the granule, no more.
+            // A slab is as aligned as it is long, up to the granule.
             Some(class) if align <= geometry.granule() && geometry.slab(class).is_some() => {
                 let block = self.alloc(class.block_size())?;
                 if block.address().is_multiple_of(align as u64) {
@@ -193,9 +193,11 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         self.shared.store.trim(TrimPolicy { now, idle: millis(idle), keep })
     }
 
-    /// Gives back what the calling thread keeps in its cache.
+    /// Gives back what the calling thread keeps in its cache, and what others have left for any
+    /// thread to take.
     pub fn flush_thread_cache(&self) {
         thread_cache::current(self.seat.slot).drain(&self.shared.store);
+        self.shared.store.unpack();
     }
 
     /// The resource that the pool draws from.
@@ -203,9 +205,10 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         self.shared.store.span.resource()
     }
 
-    /// Bytes in the magazines of all threads at this moment.
+    /// Bytes in the magazines of all threads, and on their way between them, at this moment.
     pub(super) fn cached(&self) -> usize {
-        REGISTRY.caches_of(self.seat.id).map(Cache::bytes).sum()
+        let parked = self.shared.store.parked().map(|(class, count)| class.block_size() * count);
+        REGISTRY.caches_of(self.seat.id).map(Cache::bytes).sum::<usize>() + parked.sum::<usize>()
     }
 
     #[cold]

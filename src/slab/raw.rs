@@ -107,10 +107,10 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
 
     /// Why there is no block at an address.
     fn not_here(&self, address: u64) -> DeallocError {
-        let granule =
-            usize::try_from(address).ok().and_then(|address| self.shared.store.geometry.granule_at(address));
+        let slice =
+            usize::try_from(address).ok().and_then(|address| self.shared.store.geometry.slice_at(address));
         match REGISTRY.owner_of(address) {
-            _ if granule.is_some() => DeallocError::Stale { address },
+            _ if slice.is_some() => DeallocError::Stale { address },
             Some(_) => DeallocError::WrongPool { address },
             None => DeallocError::Foreign { address },
         }

@@ -40,12 +40,14 @@ impl<R: MemoryResource> Span<R> {
         Ok(())
     }
 
-    /// Decommits a run of which the caller has claimed the state while all blocks were free.
+    /// Decommits granules of which the caller has claimed the run while all blocks were free, or has
+    /// taken all slices.
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
         self.heaps.decommit(self.resource.base() + offset as u64);
-        // SAFETY: a run keeps the length of its commit until it is given back to the run map.
-        // It is claimed with every block free, and who frees a block promises that its use is
-        // over.
+        // SAFETY: granules are given back as they were committed: a run of granules keeps its length
+        // until it is given back to the run map, or is one granule that is cut, all of whose slices
+        // the caller has taken. Nobody has a block there, and who frees a block promises that its
+        // use is over.
         unsafe { self.resource.decommit(offset, len) }
     }
 }

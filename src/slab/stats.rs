@@ -24,9 +24,10 @@ pub struct PoolStats {
     pub peak_taken: usize,
     /// Blocks handed out.
     pub live: usize,
-    /// Blocks in caches of threads.
+    /// Blocks in caches of threads, and on their way between them.
     pub cached: usize,
-    /// Slabs and large runs without a taken block, which a trim would release.
+    /// Slabs and large runs without a taken block, and parts of granules that are no slab's now. A trim
+    /// releases those of them that fill granules.
     pub empty: usize,
     /// What the resource failed to take back.
     pub lost: usize,
@@ -46,7 +47,7 @@ pub struct ClassStats {
     pub blocks: usize,
     /// Blocks handed out.
     pub live: usize,
-    /// Blocks in caches of threads.
+    /// Blocks in caches of threads, and on their way between them.
     pub cached: usize,
 }
 
@@ -93,7 +94,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             peak_taken: budget.peak_taken(),
             live: 0,
             cached: self.cached(),
-            empty: 0,
+            empty: store.geometry.offset(store.slices.count()),
             lost: budget.lost(),
             large: ClassStats::default(),
             classes: [ClassStats::default(); SizeClass::COUNT],
@@ -112,7 +113,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
                 stats.empty += store.geometry.offset(store.len(head));
             }
         }
-        for (class, count) in REGISTRY.caches_of(self.seat.id).flat_map(|cache| cache.counts()) {
+        let cached = REGISTRY.caches_of(self.seat.id).flat_map(|cache| cache.counts());
+        for (class, count) in cached.chain(store.parked()) {
             let class = &mut stats.classes[class.index()];
             class.cached += count;
             class.live = class.live.saturating_sub(count);

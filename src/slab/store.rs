@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   room[class]     set of runs: slabs of the class that may have a free block
-//!   empty[length]   set of runs: runs of that many granules that may be all free
+//!   empty[length]   set of runs: runs of that length that may be all free
 //!        |
 //!        v hints: who comes by looks at the state, and removes a hint that was wrong
-//!   runs[granule]   state word; first granule and length of the run; idle since
-//!   blocks[granule] bitmap of the run that starts there: 1 = free
-//!   raw[granule]    bitmap of the same blocks: 1 = handed out as a bare address
+//!   runs[slice]     state word; first slice and length of the run; idle since
+//!   blocks[slice]   bitmap of the run that starts there: 1 = free
+//!   raw[slice]      bitmap of the same blocks: 1 = handed out as a bare address
+//!
+//!   slices          free slices of the granules that are cut
+//!   granules        granules that are not committed
 //! ```
 //!
 //! A run is set up, released and given another class only while its state word says that it is
@@ -15,19 +18,23 @@
 //!
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
-//! | `runs[g].state` | see `lockfree::slab_state` | | |
-//! | `runs[g].head`, `runs[g].len` | who claimed the run | all | Relaxed: published by the `Release` of the run's `open`; whoever has a block of it, or reads the state with `Acquire`, sees them |
-//! | `runs[g].idle` | freers, trim | trim | Relaxed: an estimate |
+//! | `runs[s].state` | see `lockfree::slab_state` | | |
+//! | `runs[s].head`, `runs[s].len` | who claimed the run | all | Relaxed: published by the `Release` of the run's `open`; whoever has a block of it, or reads the state with `Acquire`, sees them |
+//! | `runs[s].idle` | freers, trim | trim | Relaxed: an estimate |
 //! | `used` | who commits a run | scans | Relaxed: a run that is missed was not there when the scan began |
+//! | `cut` | who cuts a granule, who has taken all its slices | trim, the drop | Relaxed or more: a hint; `slices` decides |
 //! | hints | see `lockfree::bitmap` | | the state is read again after a hint is removed, so none is lost |
 
 use super::budget::Budget;
-use super::geometry::{Geometry, LARGE, MAX_SLAB_GRANULES, most_blocks};
+use super::geometry::{Geometry, LARGE, most_blocks};
+use super::recall::Recalls;
 use super::size_class::SizeClass;
 use super::span::Span;
 use crate::lockfree::bitmap::{Bitmap, Bitmaps, Bits, WORD};
+use crate::lockfree::parcels::Parcels;
 use crate::lockfree::run_map::RunMap;
 use crate::lockfree::slab_state::{SlabState, SlabWord};
+use crate::lockfree::slice_map::SliceMap;
 use crate::lockfree::turn::Turns;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -40,26 +47,33 @@ pub(crate) struct Store<R> {
     pub(super) geometry: Geometry,
     pub(crate) budget: Budget,
     pub(super) granules: RunMap,
+    pub(super) slices: SliceMap,
+    /// Granules of which parts are runs or free, each on its own.
+    cut: Bitmaps,
     pub(super) runs: Box<[RunRecord]>,
     blocks: Bitmaps,
     raw: Bitmaps,
     room: Bitmaps,
     empty: Bitmaps,
     pub(super) growing: Box<[Turns]>,
-    /// Granules below the end of the highest run there ever was: what a scan has to look at.
+    pub(super) recalls: Recalls,
+    /// Blocks of the classes with magazines, on their way from one cache to another.
+    pub(super) parcels: Parcels,
+    /// Slices below the end of the highest run there ever was: what a scan has to look at.
     pub(super) used: AtomicU32,
 }
 
-/// What is known of the run that starts at a granule, and of the run a granule belongs to.
+/// What is known of the run that starts at a slice, and of the run a slice belongs to.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct RunRecord {
     pub(super) state: SlabWord,
-    /// The first granule of the run that this granule belongs to.
+    /// The first slice of the run that this slice belongs to.
     pub(super) head: AtomicU32,
-    /// Granules in the run; of the first granule only.
+    /// Slices in the run; of the first slice only.
     pub(super) len: AtomicU32,
-    /// When a trim first saw the run empty; [`JUST_EMPTIED`] until then.
+    /// When a trim first saw the run empty, or, of the first slice of a granule that is cut, the
+    /// granule; [`JUST_EMPTIED`] until then.
     pub(super) idle: AtomicU64,
 }
 
@@ -84,25 +98,35 @@ pub(crate) struct Place {
     pub(crate) class: u8,
 }
 
+/// Classes with magazines: blocks of up to 1 MiB. The models make do with 1 KiB.
+pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { 44 };
+
+/// Parcels of each class.
+const PARCELS: usize = 1;
+
 /// No trim has seen the run empty yet.
 pub(super) const JUST_EMPTIED: u64 = u64::MAX;
 
 impl<R: MemoryResource> Store<R> {
     /// A store of `geometry`'s granules, none of them committed.
     pub(crate) fn new(resource: R, geometry: Geometry, limit: usize) -> Self {
-        let granules = geometry.granules();
-        let most = most_blocks(geometry.granule());
+        let (granules, slices) = (geometry.granules(), geometry.slices());
+        let most = most_blocks(geometry.slice());
         Self {
             span: Span::new(resource),
             budget: Budget::new(limit),
             granules: RunMap::new(granules),
-            runs: (0..granules).map(|_| RunRecord::new()).collect(),
-            blocks: Bitmaps::new(granules, most),
-            raw: Bitmaps::new(granules, most),
-            room: Bitmaps::new(SizeClass::COUNT, granules),
-            empty: Bitmaps::new(MAX_SLAB_GRANULES + 1, granules),
+            slices: SliceMap::new(granules, geometry.slices_each()),
+            cut: Bitmaps::new(1, granules),
+            runs: (0..slices).map(|_| RunRecord::new()).collect(),
+            blocks: Bitmaps::new(slices, most),
+            raw: Bitmaps::new(slices, most),
+            room: Bitmaps::new(SizeClass::COUNT, slices),
+            empty: Bitmaps::new(geometry.lengths(), slices),
             used: AtomicU32::new(0),
             growing: (0..SizeClass::COUNT).map(|_| Turns::new()).collect(),
+            recalls: Recalls::new(),
+            parcels: Parcels::new(CACHED_CLASSES, PARCELS),
             geometry,
         }
     }
@@ -195,10 +219,29 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
+    /// Gives the blocks that lie in parcels back to their slabs.
+    pub(crate) fn unpack(&self) {
+        for class in SizeClass::all().take(CACHED_CLASSES) {
+            loop {
+                let (blocks, count) = self.parcels.take(class.index());
+                if count == 0 {
+                    break;
+                }
+                let mut blocks = blocks.map(|block| usize::try_from(block).unwrap_or(usize::MAX));
+                self.give(class, &mut blocks[..count]);
+            }
+        }
+    }
+
+    /// Blocks of each class in parcels at this moment.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (SizeClass, usize)> {
+        SizeClass::all().take(CACHED_CLASSES).map(|class| (class, self.parcels.count(class.index())))
+    }
+
     /// Gives a large block back.
     pub(crate) fn give_large(&self, address: usize) {
-        if let Some(granule) = self.geometry.granule_at(address) {
-            self.give_one(granule, 0);
+        if let Some(head) = self.geometry.slice_at(address) {
+            self.give_one(head, 0);
         }
     }
 
@@ -239,18 +282,27 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
-    /// The runs of `len` granules that may be empty.
+    /// The runs of `len` slices that may be empty.
     pub(super) fn empties(&self, len: usize) -> Bitmap<'_> {
-        // Slabs have 1 to 8 granules, a set each; all longer runs share one.
-        self.empty.get(len.saturating_sub(1).min(MAX_SLAB_GRANULES))
+        self.empty.get(self.geometry.length(len))
     }
 
-    /// Granules of a run.
+    /// The sets of runs that may be empty, longest runs first.
+    pub(super) fn all_empties(&self) -> impl Iterator<Item = Bitmap<'_>> {
+        (0..self.geometry.lengths()).rev().map(|length| self.empty.get(length))
+    }
+
+    /// Granules of which parts are runs or free.
+    pub(super) fn cut(&self) -> Bitmap<'_> {
+        self.cut.get(0)
+    }
+
+    /// Slices of a run.
     pub(super) fn len(&self, head: usize) -> usize {
         self.runs[head].len.load(Relaxed) as usize
     }
 
-    /// Makes a claimed run of `len` granules a slab with `capacity` blocks, `reserved` of which
+    /// Makes a claimed run a slab with `capacity` blocks, `reserved` of which
     /// are the caller's. `class` may be [`LARGE`].
     pub(super) fn set_up(&self, head: usize, class: u8, capacity: u32, reserved: u32) {
         // Where the run had more blocks before, their bits are still set.
@@ -286,18 +338,18 @@ impl<R: MemoryResource> Store<R> {
 
     /// The run and the number of a block that the caller holds.
     pub(super) fn block_of(&self, class: SizeClass, address: usize) -> (usize, usize) {
-        let granule = self.geometry.granule_at(address).unwrap_or(0);
-        let head = self.runs[granule].head.load(Relaxed) as usize;
+        let slice = self.geometry.slice_at(address).unwrap_or(0);
+        let head = self.runs[slice].head.load(Relaxed) as usize;
         (head, class.block_at(address - self.geometry.address(head)))
     }
 
     /// The block that any address lies in, if there is a slab or a large block at it now.
     pub(crate) fn locate(&self, address: usize) -> Option<Place> {
-        let granule = self.geometry.granule_at(address)?;
-        let head = self.runs[granule].head.load(Relaxed) as usize;
+        let slice = self.geometry.slice_at(address)?;
+        let head = self.runs[slice].head.load(Relaxed) as usize;
         let state = self.runs[head].state.load();
         let len = self.len(head);
-        if !state.is_open() || granule < head || granule >= head + len {
+        if !state.is_open() || slice < head || slice >= head + len {
             return None;
         }
         let offset = address - self.geometry.address(head);
@@ -323,7 +375,7 @@ impl<R: MemoryResource> Store<R> {
         self.budget.note_taken(self.taken());
     }
 
-    /// All slabs and large blocks at this moment: first granule, state, size of a block.
+    /// All slabs and large blocks at this moment: first slice, state, size of a block.
     pub(crate) fn open_runs(&self) -> impl Iterator<Item = (usize, SlabState, usize)> {
         let used = self.used.load(Relaxed) as usize;
         self.runs[..used].iter().enumerate().filter_map(|(head, run)| {

@@ -8,9 +8,11 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Weak;
 
-use super::magazine::{CACHED_CLASSES, Cache, Magazine, NO_SLAB};
+use super::magazine::{Cache, Magazine, NO_SLAB};
+use super::recall::Heard;
 use super::registry::{CacheEntry, REGISTRY, SLOTS, Seat};
 use super::size_class::SizeClass;
+use super::store::CACHED_CLASSES;
 use crate::sync::atomic::{AtomicU32, AtomicU64};
 
 /// What takes a thread's blocks back when the thread ends: a pool, whatever its resource.
@@ -30,6 +32,7 @@ static EMPTY: Cache = Cache {
         Magazine { len: AtomicU32::new(0), limit: AtomicU32::new(0), items: [const { AtomicU64::new(0) }; _] }
     }; CACHED_CLASSES],
     preferred: [const { AtomicU32::new(NO_SLAB) }; SizeClass::COUNT],
+    heard: Heard { quiet: AtomicU32::new(0), growths: AtomicU32::new(0), recalls: AtomicU32::new(0) },
 };
 
 /// The calling thread's cache in a slot.

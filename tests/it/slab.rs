@@ -187,14 +187,31 @@ fn trim_waits_and_keeps() {
 #[test]
 fn an_empty_slab_changes_class() {
     let pool = pool();
-    let small = pool.alloc(256).unwrap();
-    let address = small.address();
-    pool.dealloc(small).unwrap();
+    let large = pool.alloc(GRANULE).unwrap();
+    let address = large.address();
+    pool.dealloc(large).unwrap();
     pool.flush_thread_cache();
     let other = pool.alloc(500_000).unwrap();
     assert_eq!(other.address(), address);
     assert_eq!(pool.upstream().commits().calls(), 1);
     pool.dealloc(other).unwrap();
+    assert_clean(&pool);
+}
+
+#[test]
+fn classes_share_a_granule_and_leave_it_whole() {
+    let pool = pool();
+    let sizes = [256, 5_000, 128 << 10, 500_000, 700_000];
+    let small: Vec<Block> = sizes.iter().map(|size| pool.alloc(*size).unwrap()).collect();
+    assert_eq!(pool.upstream().commits().calls(), 1);
+    for block in small {
+        pool.dealloc(block).unwrap();
+    }
+    pool.flush_thread_cache();
+    // The empty slabs are neighbours, and become one run.
+    let large = pool.alloc(GRANULE).unwrap();
+    assert_eq!(pool.upstream().commits().calls(), 1);
+    pool.dealloc(large).unwrap();
     assert_clean(&pool);
 }
 

@@ -1,0 +1,137 @@
+//! Parcels: small batches of numbers that one thread leaves for another, as a whole.
+//!
+//! The transfer cache of [tcmalloc](https://google.github.io/tcmalloc/design.html), without its lock: a few places for each
+//! kind, each with room for one batch. Where one thread allocates what another frees, a batch goes from one
+//! core to the other in two cache lines, instead of block by block through state words and bitmaps.
+//!
+//! ```text
+//!   word     | items + 2, or 0: nothing here, or 1: somebody writes or reads |
+//!   items    | number 0 | ... | number 14 |                                    128 bytes with the word
+//!
+//!            put: CAS               Release
+//!   Empty -------------> Busy ----------------> Full
+//!     ^                   | ^                    |
+//!     +-------------------+ +--------------------+
+//!           Release               take: CAS
+//! ```
+//!
+//! | word | written by | read by | orderings |
+//! |---|---|---|---|
+//! | `word` | `put`, `take` | both, statistics | the `Release` that ends a `put` pairs with the `Acquire` of `take`: the items are seen; the one that ends a `take` pairs with the `Acquire` of `put`: the items were read before they are overwritten |
+//! | `items` | who made the word Busy | the same | Relaxed: ordered by `word` |
+//!
+//! A thread that stops while a place is busy keeps that place from the others, who go elsewhere.
+
+use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// Numbers in a parcel, at most. Fewer in the models.
+pub(crate) const MOST: usize = if cfg!(all(test, loom)) { 2 } else { 15 };
+
+/// Places for parcels of several kinds.
+#[derive(Debug)]
+pub(crate) struct Parcels {
+    places: Box<[Parcel]>,
+    each: usize,
+}
+
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Parcel {
+    word: AtomicU64,
+    items: [AtomicU64; MOST],
+}
+
+impl Parcels {
+    /// `each` places, all empty, for each of so many kinds.
+    pub(crate) fn new(kinds: usize, each: usize) -> Self {
+        Self { places: (0..kinds * each).map(|_| Parcel::new()).collect(), each }
+    }
+
+    /// Whether a parcel of a kind would find a place at this moment.
+    pub(crate) fn has_place(&self, kind: usize) -> bool {
+        self.of(kind).iter().any(|parcel| parcel.word.load(Relaxed) == EMPTY)
+    }
+
+    /// Leaves 1 to [`MOST`] numbers of a kind; whether there was an empty place.
+    pub(crate) fn put(&self, kind: usize, items: &[usize]) -> bool {
+        self.of(kind).iter().any(|parcel| parcel.put(items))
+    }
+
+    /// Takes the numbers of some parcel of a kind; how many there were.
+    pub(crate) fn take(&self, kind: usize) -> ([u64; MOST], usize) {
+        self.of(kind).iter().find_map(Parcel::take).unwrap_or(([0; MOST], 0))
+    }
+
+    /// How many numbers of a kind lie here at this moment.
+    pub(crate) fn count(&self, kind: usize) -> usize {
+        self.of(kind).iter().map(|parcel| len(parcel.word.load(Relaxed)).unwrap_or(0)).sum()
+    }
+
+    fn of(&self, kind: usize) -> &[Parcel] {
+        &self.places[kind * self.each..(kind + 1) * self.each]
+    }
+}
+
+impl Parcel {
+    fn new() -> Self {
+        Self { word: AtomicU64::new(EMPTY), items: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    fn put(&self, items: &[usize]) -> bool {
+        // Relaxed: the compare-and-swap decides. Acquire: pairs with the Release of `take`.
+        if items.len() > MOST
+            || self.word.load(Relaxed) != EMPTY
+            || self.word.compare_exchange(EMPTY, BUSY, Acquire, Relaxed).is_err()
+        {
+            return false;
+        }
+        for (place, item) in self.items.iter().zip(items) {
+            place.store(*item as u64, Relaxed);
+        }
+        // Release: pairs with the Acquire of `take`.
+        self.word.store(items.len() as u64 + FULL, Release);
+        true
+    }
+
+    fn take(&self) -> Option<([u64; MOST], usize)> {
+        let word = self.word.load(Relaxed);
+        let len = len(word)?;
+        // Acquire: pairs with the Release of `put`. The same length may be another parcel by now, and as good.
+        self.word.compare_exchange(word, BUSY, Acquire, Relaxed).ok()?;
+        let mut items = [0; MOST];
+        for (item, place) in items.iter_mut().zip(&self.items[..len]) {
+            *item = place.load(Relaxed);
+        }
+        // Release: pairs with the Acquire of `put`.
+        self.word.store(EMPTY, Release);
+        Some((items, len))
+    }
+}
+
+/// How many items a word says there are, if it does.
+fn len(word: u64) -> Option<usize> {
+    usize::try_from(word.checked_sub(FULL)?).ok().filter(|len| *len <= MOST)
+}
+
+const EMPTY: u64 = 0;
+const BUSY: u64 = 1;
+const FULL: u64 = 2;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parcel_is_taken_as_it_was_left() {
+        let parcels = Parcels::new(3, 2);
+        assert!(parcels.put(1, &[7, 8, 9]) && parcels.put(1, &[4]));
+        assert!(!parcels.put(1, &[5]), "both places are taken");
+        assert_eq!((parcels.count(0), parcels.count(1), parcels.count(2)), (0, 4, 0));
+        assert_eq!(parcels.take(0).1, 0);
+        let (items, len) = parcels.take(1);
+        assert_eq!(items[..len], [7, 8, 9]);
+        assert!(!parcels.put(1, &[0; MOST + 1]), "more than a parcel holds");
+        assert!(parcels.put(1, &[1; MOST]));
+        assert_eq!(parcels.count(1), MOST + 1);
+    }
+}
