@@ -36,11 +36,16 @@ fn free(cache: &Cache, store: &Store<Upstream>, size: usize, address: u64) {
     }
 }
 
-/// One thread's magazine overflows by two blocks while another's is filled.
-fn spill_against_refill(size: usize, blocks: usize) {
+/// One thread's magazine overflows while another's is filled. If a parcel lies in its place already, what
+/// overflows goes to the slab.
+fn spill_against_refill(size: usize, blocks: usize, parcel: bool) {
     let store = store(1, 1);
     let mine = cache();
-    let blocks: Vec<_> = (0..blocks).map(|_| alloc(&mine, &store, size).unwrap()).collect();
+    let mut blocks: Vec<_> = (0..blocks).map(|_| alloc(&mine, &store, size).unwrap()).collect();
+    if parcel {
+        let block = usize::try_from(blocks.pop().unwrap()).unwrap();
+        assert!(store.parcels.put(class(size).index(), &[block]));
+    }
     let other = store.clone();
     let thread = thread::spawn(move || {
         let theirs = cache();
@@ -57,12 +62,17 @@ fn spill_against_refill(size: usize, blocks: usize) {
 
 #[test]
 fn cache_spill_against_refill() {
-    model("cache_spill_against_refill", || spill_against_refill(QUARTER, 4));
+    model("cache_spill_against_refill", || spill_against_refill(QUARTER, 4, true));
+}
+
+#[test]
+fn cache_parcel_against_refill() {
+    model("cache_parcel_against_refill", || spill_against_refill(QUARTER, 3, false));
 }
 
 #[test]
 fn cache_spill_of_small_blocks() {
-    model("cache_spill_of_small_blocks", || spill_against_refill(EIGHTH, 5));
+    model("cache_spill_of_small_blocks", || spill_against_refill(EIGHTH, 5, true));
 }
 
 /// A thread that ends gives its blocks back while another wants one.

@@ -1,7 +1,7 @@
 //! The store: every hand-over of blocks, slabs and granules between two threads.
 
 use super::model;
-use super::upstream::{GRANULE, Upstream, alloc, assert_clean, class, free, store, store_on, trim};
+use super::upstream::{GRANULE, Upstream, alloc, assert_clean, class, free, halves, store, store_on, trim};
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
@@ -10,6 +10,8 @@ use loom::thread;
 const HALF: usize = 2048;
 /// One block a granule.
 const WHOLE: usize = 4096;
+/// Two blocks in half a granule.
+const QUARTER: usize = 1024;
 
 /// Two threads allocate and free in one slab.
 #[test]
@@ -188,13 +190,13 @@ fn store_large_against_trim() {
     model("store_large_against_trim", || {
         let store = store(9, 9);
         let size = 9 * GRANULE;
-        let large = store.acquire_large(size, 1).unwrap();
+        let large = store.acquire_large(size, 1, || false).unwrap();
         let other = store.clone();
         let thread = thread::spawn(move || trim(&other));
         store.give_large(large);
-        let early = store.acquire_large(size, 1);
+        let early = store.acquire_large(size, 1, || false);
         thread.join().unwrap();
-        let large = early.or_else(|_| store.acquire_large(size, 1)).unwrap();
+        let large = early.or_else(|_| store.acquire_large(size, 1, || false)).unwrap();
         store.give_large(large);
         assert_clean(&store);
     });
@@ -215,6 +217,71 @@ fn store_failed_growth_against_alloc() {
         for block in here.into_iter().chain(there) {
             free(&store, class(HALF), block);
         }
+        assert_clean(&store);
+    });
+}
+
+/// Two classes want the first block: one commits a granule, and both find room in it.
+#[test]
+fn store_classes_share_a_granule() {
+    model("store_classes_share_a_granule", || {
+        let store = halves(1, 1);
+        let other = store.clone();
+        let thread = thread::spawn(move || alloc(&other, class(HALF)).unwrap());
+        let here = alloc(&store, class(QUARTER)).unwrap();
+        let there = thread.join().unwrap();
+        assert_eq!(store.span.resource().commits.load(Relaxed), 1, "both committed");
+        free(&store, class(QUARTER), here);
+        free(&store, class(HALF), there);
+        assert_clean(&store);
+    });
+}
+
+/// The last slab of a granule becomes empty while a block as long as the granule is wanted.
+#[test]
+fn store_granule_is_made_whole() {
+    model("store_granule_is_made_whole", || {
+        let store = halves(1, 1);
+        let blocks = [(); 2].map(|()| alloc(&store, class(HALF)).unwrap());
+        free(&store, class(HALF), blocks[0]);
+        let other = store.clone();
+        let thread = thread::spawn(move || free(&other, class(HALF), blocks[1]));
+        let early = alloc(&store, class(WHOLE));
+        thread.join().unwrap();
+        let block = early.or_else(|| alloc(&store, class(WHOLE))).unwrap();
+        free(&store, class(WHOLE), block);
+        assert_clean(&store);
+    });
+}
+
+/// A granule of which all slices are free is released while one of them is wanted.
+#[test]
+fn store_granule_release_against_slice() {
+    model("store_granule_release_against_slice", || {
+        let store = halves(1, 2);
+        let block = alloc(&store, class(HALF)).unwrap();
+        free(&store, class(HALF), block);
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        if let Some(block) = alloc(&store, class(QUARTER)) {
+            free(&store, class(QUARTER), block);
+        }
+        thread.join().unwrap();
+        assert_clean(&store);
+    });
+}
+
+/// Two trims release the two halves of a granule: one of them releases the granule.
+#[test]
+fn store_trim_against_trim() {
+    model("store_trim_against_trim", || {
+        let store = halves(1, 1);
+        let blocks = [(); 2].map(|()| alloc(&store, class(HALF)).unwrap());
+        blocks.into_iter().for_each(|block| free(&store, class(HALF), block));
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        let here = trim(&store);
+        assert_eq!(here + thread.join().unwrap(), GRANULE, "a granule is lost to both");
         assert_clean(&store);
     });
 }

@@ -86,15 +86,25 @@ unsafe impl MemoryResource for Upstream {
     }
 }
 
-/// A store of `granules` granules of which `limit` may be committed.
+/// A store whose slabs are whole granules.
 pub(super) fn store_on(upstream: Upstream) -> Arc<Store<Upstream>> {
-    let granules = upstream.size() / GRANULE;
-    let limit = upstream.limit;
-    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, GRANULE, granules), limit))
+    sliced(upstream, GRANULE)
 }
 
+/// A store of `granules` granules of which `limit` may be committed.
 pub(super) fn store(granules: usize, limit: usize) -> Arc<Store<Upstream>> {
     store_on(Upstream::new(granules, limit))
+}
+
+/// The same with two slices a granule.
+pub(super) fn halves(granules: usize, limit: usize) -> Arc<Store<Upstream>> {
+    sliced(Upstream::new(granules, limit), GRANULE / 2)
+}
+
+fn sliced(upstream: Upstream, slice: usize) -> Arc<Store<Upstream>> {
+    let granules = upstream.size() / GRANULE;
+    let limit = upstream.limit;
+    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, slice, granules), limit))
 }
 
 /// The class of blocks of `size` bytes.
@@ -131,6 +141,7 @@ pub(super) fn trim(store: &Store<Upstream>) -> usize {
 
 /// Nothing is taken, and a trim leaves nothing committed.
 pub(super) fn assert_clean(store: &Store<Upstream>) {
+    store.unpack();
     assert_eq!(store.taken(), 0);
     trim(store);
     assert_eq!(store.budget.reserved(), 0);

@@ -99,7 +99,7 @@ pub(super) fn store(granules: usize, limit: usize, fail_one_in: usize) -> Arc<St
         commits: AtomicUsize::new(0),
         fail_one_in,
     };
-    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, granules), limit * GRANULE))
+    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, GRANULE / 4, granules), limit * GRANULE))
 }
 
 /// Uses a block as its only owner.
@@ -114,6 +114,7 @@ pub(super) fn trim(store: &Store<Upstream>) -> usize {
 
 /// Nothing is taken, and a trim leaves nothing committed.
 pub(super) fn assert_clean(store: &Store<Upstream>) {
+    store.unpack();
     assert_eq!(store.taken(), 0);
     trim(store);
     assert_eq!(store.budget.reserved(), 0);

@@ -55,13 +55,22 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
-    /// Allocates a run of its own for `size` bytes; its address.
-    pub(crate) fn acquire_large(&self, size: usize, align: usize) -> Result<usize, AllocError> {
+    /// Allocates a run of its own for `size` bytes; its address. `give` is as of [`acquire`](Self::acquire).
+    pub(crate) fn acquire_large(
+        &self,
+        size: usize,
+        align: usize,
+        give: impl Fn() -> bool,
+    ) -> Result<usize, AllocError> {
         let (granules, align) = (self.geometry.granules_for(size), self.geometry.granules_for(align));
         if granules > self.geometry.granules() {
             return Err(self.too_large(size));
         }
-        let head = match self.claim_long(granules, align) {
+        let again = || {
+            self.is_peak_averted(granules * self.geometry.slices_each(), give)
+                .then(|| self.claim_long(granules, align))?
+        };
+        let head = match self.claim_long(granules, align).or_else(again) {
             Some(head) => head,
             None => self.commit_run(granules, align).map_err(|why| self.refused(why, size))?,
         };
@@ -101,19 +110,24 @@ impl<R: MemoryResource> Store<R> {
             return Ok(reserved);
         }
         let mut claimed = self.claim_committed(shape.slices);
-        if claimed.is_none() && self.budget.would_peak(self.geometry.offset(shape.slices)) && give() {
+        if claimed.is_none() && self.is_peak_averted(shape.slices, give) {
             if let Some(reserved) = self.reserve(class, want, usize::MAX) {
                 return Ok(reserved);
             }
             claimed = self.claim_committed(shape.slices);
         }
-        let head = match claimed.map_or_else(|| self.commit_slab(shape.slices), Ok) {
+        let head = match claimed.map_or_else(|| self.claim_anew(shape.slices), Ok) {
             Ok(head) => head,
             Err(why) => return self.last_resort(class, want).ok_or(self.refused(why, class.block_size())),
         };
         let count = want.min(shape.capacity);
         self.set_up(head, class.number(), shape.capacity, count);
         Ok(Reserved { head, class, count })
+    }
+
+    /// Whether threads gave something back, because `len` slices more would be more than was ever committed.
+    fn is_peak_averted(&self, len: usize, give: impl Fn() -> bool) -> bool {
+        self.budget.would_peak(self.geometry.offset(len)) && give()
     }
 
     /// A free block of a slightly larger class, without growth.
@@ -253,15 +267,28 @@ impl<R: MemoryResource> Store<R> {
         self.empties(self.len(head)).insert(head);
     }
 
-    /// Puts memory behind a run for a slab of `len` slices; the run's first, claimed.
-    fn commit_slab(&self, len: usize) -> Result<usize, Option<AllocError>> {
+    /// Claims a run of `len` slices, of granules that are committed for it.
+    ///
+    /// One thread at a time commits a granule to cut: what it leaves may be enough for the others.
+    fn claim_anew(&self, len: usize) -> Result<usize, Option<AllocError>> {
         let each = self.geometry.slices_each();
-        let head = self.commit_run(len.div_ceil(each), 1)?;
-        if len < each {
-            self.runs[head].len.store(number(len), Relaxed);
-            self.cut().insert(head / each);
-            self.give_slices(head + len, each - len);
+        if len >= each {
+            return self.commit_run(len / each, 1);
         }
+        let _turn = loop {
+            let turn = self.cutting.take();
+            if let Some(head) = self.claim_committed(len) {
+                return Ok(head);
+            }
+            match turn {
+                Some(turn) => break turn,
+                None => thread::yield_now(),
+            }
+        };
+        let head = self.commit_run(1, 1)?;
+        self.runs[head].len.store(number(len), Relaxed);
+        self.cut().insert(head / each);
+        self.give_slices(head + len, each - len);
         Ok(head)
     }
 

@@ -5,6 +5,7 @@ use super::error::AllocError;
 use super::magazine::Cache;
 use super::pool::SlabPool;
 use super::size_class::SizeClass;
+use super::thread_cache::Drain;
 use crate::memory::MemoryResource;
 
 /// A cache of one pool's blocks for one owner, through `&mut self`.
@@ -75,9 +76,9 @@ impl<R: MemoryResource + 'static> LocalCache<'_, R> {
         self.pool.dealloc_through(&self.cache, block)
     }
 
-    /// Gives back what the cache keeps.
+    /// Gives back what the cache keeps, and what others have left for any thread to take.
     pub fn flush(&mut self) {
-        self.cache.drain(&self.pool.shared.store);
+        self.pool.shared.drain(&self.cache);
     }
 }
 

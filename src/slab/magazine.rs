@@ -172,29 +172,20 @@ impl Cache {
         store: &Store<R>,
         class: SizeClass,
     ) -> Result<Fresh, AllocError> {
-        // A cache that keeps nothing may be everybody's.
+        if self.keeps() && self.heard.miss(&store.recalls) {
+            self.drain(store);
+        }
         let magazine = self.magazines.get(class.index()).filter(|magazine| magazine.limit.load(Relaxed) > 0);
-        if let Some(magazine) = magazine {
-            if self.heard.miss(&store.recalls) {
-                self.drain(store);
-            }
-            if let Some(address) = magazine.unpack(store.parcels.take(class.index())) {
-                return Ok((address, class));
-            }
+        if let Some(magazine) = magazine
+            && let Some(address) = magazine.unpack(store.parcels.take(class.index()))
+        {
+            return Ok((address, class));
         }
         let want = magazine.map_or(1, |magazine| u32::try_from(magazine.batch()).unwrap_or(1));
         let preferred = &self.preferred[class.index()];
-        let give = || {
-            let asked = magazine.is_some() && self.heard.before_growth(&store.recalls);
-            if asked {
-                self.drain(store);
-                store.unpack();
-            }
-            asked
-        };
         let reserved = match store.reserve(class, want, preferred.load(Relaxed) as usize) {
             Some(reserved) => reserved,
-            None => store.acquire(class, want, give)?,
+            None => store.acquire(class, want, || self.recall(store))?,
         };
         // The lowest address goes to the caller, the others into the magazine, which is empty.
         let (mut first, mut taken) = (0, 0_usize);
@@ -216,6 +207,22 @@ impl Cache {
             preferred.store(u32::try_from(reserved.head).unwrap_or(NO_SLAB), Relaxed);
         }
         Ok((first, reserved.class))
+    }
+
+    /// Gives back what the cache keeps, before a pool that had stopped growing grows for its owner; whether
+    /// it did.
+    pub(crate) fn recall<R: MemoryResource>(&self, store: &Store<R>) -> bool {
+        let due = self.keeps() && self.heard.before_growth(&store.recalls);
+        if due {
+            self.drain(store);
+            store.unpack();
+        }
+        due
+    }
+
+    /// Whether the cache may keep anything; one that may not may be everybody's.
+    fn keeps(&self) -> bool {
+        self.magazines[0].limit.load(Relaxed) > 0
     }
 
     /// Takes a block for which its magazine has no room. Half a magazine goes to the store: of small

@@ -196,8 +196,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Gives back what the calling thread keeps in its cache, and what others have left for any
     /// thread to take.
     pub fn flush_thread_cache(&self) {
-        thread_cache::current(self.seat.slot).drain(&self.shared.store);
-        self.shared.store.unpack();
+        self.shared.drain(thread_cache::current(self.seat.slot));
     }
 
     /// The resource that the pool draws from.
@@ -236,7 +235,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     #[cold]
     #[inline(never)]
     fn alloc_large(&self, size: usize, align: usize) -> Result<Block, AllocError> {
-        let address = self.shared.store.acquire_large(size, align).map_err(|error| self.explain(error))?;
+        let store = &self.shared.store;
+        let give = || thread_cache::current(self.seat.slot).recall(store);
+        let address = store.acquire_large(size, align, give).map_err(|error| self.explain(error))?;
         Ok(Block::new(address as u64, self.tag, LARGE))
     }
 
@@ -290,6 +291,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
 impl<R: MemoryResource> Drain for Shared<R> {
     fn drain(&self, cache: &Cache) {
         cache.drain(&self.store);
+        self.store.unpack();
     }
 }
 

@@ -50,10 +50,12 @@ impl Heard {
 
     /// The owner has missed in its cache; whether it is to give back what it keeps.
     pub(super) fn miss(&self, from: &Recalls) -> bool {
+        // The growth that comes with a recall does not make it void.
+        let was_quiet = self.is_quiet();
         // Only the owner writes here, so a load and a store are enough.
         let quiet = self.quiet.load(Relaxed).saturating_add(1);
         self.quiet.store(if news(&self.growths, &from.growths) { 0 } else { quiet }, Relaxed);
-        news(&self.recalls, &from.recalls) && self.is_quiet()
+        news(&self.recalls, &from.recalls) && was_quiet
     }
 
     /// The pool would have to grow beyond its peak for the owner; whether the owner is to give
@@ -101,7 +103,9 @@ mod tests {
         assert!(!here.miss(&pool), "it has just given");
         assert!(there.miss(&pool));
         assert!(!there.miss(&pool), "asked once, gives once");
+        let heard_of_both = there.before_growth(&pool);
         pool.note_growth();
+        assert!(heard_of_both && here.miss(&pool), "one recall did not do");
         assert!(!here.miss(&pool) && !here.before_growth(&pool));
     }
 }

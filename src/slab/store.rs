@@ -56,9 +56,11 @@ pub(crate) struct Store<R> {
     room: Bitmaps,
     empty: Bitmaps,
     pub(super) growing: Box<[Turns]>,
+    /// Whose turn it is to commit a granule and cut it.
+    pub(super) cutting: Turns,
     pub(super) recalls: Recalls,
     /// Blocks of the classes with magazines, on their way from one cache to another.
-    pub(super) parcels: Parcels,
+    pub(crate) parcels: Parcels,
     /// Slices below the end of the highest run there ever was: what a scan has to look at.
     pub(super) used: AtomicU32,
 }
@@ -125,6 +127,7 @@ impl<R: MemoryResource> Store<R> {
             empty: Bitmaps::new(geometry.lengths(), slices),
             used: AtomicU32::new(0),
             growing: (0..SizeClass::COUNT).map(|_| Turns::new()).collect(),
+            cutting: Turns::new(),
             recalls: Recalls::new(),
             parcels: Parcels::new(CACHED_CLASSES, PARCELS),
             geometry,

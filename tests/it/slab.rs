@@ -1,7 +1,7 @@
 //! A pool on addresses with nothing behind them: whatever touches a managed byte dies.
 
 use std::collections::HashSet;
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -212,6 +212,98 @@ fn classes_share_a_granule_and_leave_it_whole() {
     let large = pool.alloc(GRANULE).unwrap();
     assert_eq!(pool.upstream().commits().calls(), 1);
     pool.dealloc(large).unwrap();
+    assert_clean(&pool);
+}
+
+/// Misses in the calling thread's cache until a pool that does not grow counts as one that has stopped growing.
+fn keep_quiet(pool: &Pool) {
+    for _ in 0..6_000 {
+        // More than a magazine holds.
+        let blocks: Vec<Block> = (0..90).map(|_| pool.alloc(256).unwrap()).collect();
+        blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
+    }
+}
+
+#[test]
+fn a_quiet_pool_takes_back_what_threads_keep_before_it_grows() {
+    let resource = UnbackedResource::new(1 << 30).unwrap();
+    let pool = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(64 << 20)).unwrap();
+    let mut held: Vec<Block> = (0..8).map(|_| pool.alloc(1 << 20).unwrap()).collect();
+    held.drain(4..).for_each(|block| pool.dealloc(block).unwrap());
+    let keeps = pool.stats().classes[SizeClass::of(1 << 20).unwrap().index()].cached;
+    assert_eq!(keeps, 4, "the thread keeps what it freed");
+
+    // Two granules are in nobody's use but the cache's. A pool that grows leaves them there.
+    let while_growing = pool.alloc(GRANULE).unwrap();
+    let commits = pool.upstream().commits().calls();
+    keep_quiet(&pool);
+    assert!(pool.stats().cached > 4 << 20, "misses alone recall nothing");
+    let once_quiet = [(); 2].map(|()| pool.alloc(GRANULE).unwrap());
+    assert_eq!(
+        pool.upstream().commits().calls() - commits,
+        1,
+        "one for the small blocks, and none for these"
+    );
+    for block in held.into_iter().chain(once_quiet).chain([while_growing]) {
+        pool.dealloc(block).unwrap();
+    }
+    assert_clean(&pool);
+}
+
+#[test]
+fn another_thread_gives_back_at_its_next_miss() {
+    let resource = UnbackedResource::new(1 << 30).unwrap();
+    let pool = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(64 << 20)).unwrap();
+    let of_megabytes = || pool.stats().classes[SizeClass::of(1 << 20).unwrap().index()].cached;
+    let (barrier, mut counts) = (Barrier::new(2), Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let blocks: Vec<Block> = (0..4).map(|_| pool.alloc(1 << 20).unwrap()).collect();
+            blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
+            keep_quiet(&pool);
+            barrier.wait();
+            barrier.wait();
+            // The other thread has asked meanwhile.
+            keep_quiet(&pool);
+            barrier.wait();
+            barrier.wait();
+        });
+        keep_quiet(&pool);
+        barrier.wait();
+        // Twice, since the last of the other's growth may be news yet.
+        keep_quiet(&pool);
+        counts.push(of_megabytes());
+        let large = [(); 2].map(|()| pool.alloc(GRANULE).unwrap());
+        counts.push(of_megabytes());
+        barrier.wait();
+        barrier.wait();
+        counts.push(of_megabytes());
+        large.into_iter().for_each(|block| pool.dealloc(block).unwrap());
+        barrier.wait();
+    });
+    // Nobody takes from another thread's cache; its owner gives when it next misses.
+    assert_eq!(counts, [4, 4, 0]);
+}
+
+#[test]
+fn what_one_thread_frees_another_allocates() {
+    let pool = pool();
+    let (to_free, freed) = mpsc::sync_channel::<Vec<Block>>(1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for block in freed.into_iter().flatten() {
+                pool.dealloc(block).unwrap();
+            }
+        });
+        for _ in 0..2_000 {
+            to_free.send((0..40).map(|_| pool.alloc(4096).unwrap()).collect()).unwrap();
+        }
+        drop(to_free);
+    });
+    // What is under way at most: two channels' worth, two magazines, a parcel.
+    assert!(pool.stats().peak_reserved <= 2 * GRANULE, "{:?}", pool.stats());
+    pool.flush_thread_cache();
+    wait_until(|| pool.stats().cached == 0);
     assert_clean(&pool);
 }
 
