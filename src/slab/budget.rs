@@ -3,7 +3,7 @@
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
 //! | `reserved` | `reserve` (CAS), `release` | `reserve`, statistics | Relaxed: the sum itself is the fact; no other data hang on it |
-//! | `peak`, `peak_taken`, `lost` | growth, trim | statistics | Relaxed |
+//! | `peak`, `peak_taken`, `noted`, `lost` | growth, trim | statistics | Relaxed |
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::try_update;
@@ -15,6 +15,7 @@ pub(crate) struct Budget {
     reserved: AtomicU64,
     peak: AtomicU64,
     peak_taken: AtomicU64,
+    noted: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -29,6 +30,7 @@ impl Budget {
             reserved: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             peak_taken: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
     }
@@ -68,6 +70,17 @@ impl Budget {
 
     pub(crate) fn peak(&self) -> usize {
         bytes(self.peak.load(Relaxed))
+    }
+
+    /// Whether a sixteenth more is reserved than when this was last true: counting all slabs takes time that goes
+    /// with their number, so a pool that grows does it now and then.
+    pub(crate) fn is_note_due(&self) -> bool {
+        let (now, noted) = (self.reserved.load(Relaxed), self.noted.load(Relaxed));
+        let due = now > noted + noted / 16;
+        if due {
+            self.noted.store(now, Relaxed);
+        }
+        due
     }
 
     /// Notes how many bytes of blocks are taken now.

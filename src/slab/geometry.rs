@@ -153,8 +153,8 @@ pub(crate) fn most_blocks(slice: usize) -> usize {
     slice / STEP
 }
 
-/// What a slab of small blocks has. A compromise: half of it saves 3 % of what an aged pool reserves,
-/// and has half as many blocks for a refill.
+/// Runs of 1 to 8 of these hold whole numbers of the blocks from 128 KiB to 1 MiB, mostly one, and are packed well in granules
+/// of 16; a slab of smaller blocks has enough of them for a refill down to 8 KiB, and half a one at 16 KiB.
 const SLICE: usize = 128 << 10;
 
 #[cfg(all(test, not(loom)))]

@@ -323,9 +323,11 @@ impl<R: MemoryResource> Store<R> {
             return Err(Some(error.into()));
         }
         self.adopt(head, granules * each);
-        self.note_peak();
         if peak {
             self.recalls.note_growth();
+        }
+        if self.budget.is_note_due() {
+            self.note_peak();
         }
         Ok(head)
     }

@@ -2,7 +2,8 @@
 //!
 //! The array caches of [Bonwick and Adams](https://www.usenix.org/legacy/event/usenix01/full_papers/bonwick/bonwick.pdf)
 //! and of jemalloc and tcmalloc, over the bitmaps of a [`Store`] instead of a depot: blocks come
-//! in batches of up to 16, lowest address first, and of large ones the highest go, so a slab can become
+//! in batches of up to 15, lowest address first. A batch that spills is left as a parcel for whichever thread misses
+//! next; if one lies there already, the blocks go to their slabs, of large ones the highest, so a slab can become
 //! empty again.
 //!
 //! ```text
@@ -225,8 +226,9 @@ impl Cache {
         self.magazines[0].limit.load(Relaxed) > 0
     }
 
-    /// Takes a block for which its magazine has no room. Half a magazine goes to the store: of small
-    /// blocks the oldest, of large ones the highest, so that high slabs become empty.
+    /// Takes a block for which its magazine has no room. Half a magazine goes: the oldest as a parcel, if its
+    /// place is empty; else to the slabs, of small blocks the oldest, of large ones the highest, so that high
+    /// slabs become empty.
     pub(crate) fn spill<R: MemoryResource>(&self, store: &Store<R>, class: SizeClass, address: u64) {
         match self.magazines.get(class.index()).filter(|magazine| magazine.limit.load(Relaxed) > 0) {
             Some(magazine) if class.block_size() <= PREFERRING || store.parcels.has_place(class.index()) => {

@@ -20,7 +20,7 @@ pub struct PoolStats {
     pub reserved: usize,
     /// The most it ever had committed.
     pub peak_reserved: usize,
-    /// The most blocks, handed out or cached, seen when the pool grew or was asked.
+    /// The most blocks, handed out or cached, seen when the pool had grown by a sixteenth or was asked.
     pub peak_taken: usize,
     /// Blocks handed out.
     pub live: usize,
