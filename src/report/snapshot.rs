@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub retired: usize,
     /// What live blocks hold beyond what was asked for.
     pub waste: usize,
+    /// Committed, and part of no slab.
+    pub unused: usize,
     /// What could not be given back.
     pub lost: usize,
     /// Slabs and runs of large blocks, by address.
@@ -140,6 +142,7 @@ impl Snapshot {
             cached: stats.cached,
             retired: sum(|info| info.size, false),
             waste: live.saturating_sub(sum(|info| info.asked, true)),
+            unused: stats.unused,
             lost: stats.lost,
             slabs,
             blocks: infos.iter().map(BlockEntry::from).collect(),

@@ -70,13 +70,14 @@ impl Picture {
         self.text("label", LEFT + WIDTH, 18, &rows);
         let sums = format!(
             "{} of at most {} committed; live {}, {} of them beyond what was asked for; retired {}; in caches of \
-             threads {}; lost {}",
+             threads {}; in no slab {}; lost {}",
             bytes(of.reserved as u64),
             bytes(of.limit as u64),
             bytes(of.live as u64),
             bytes(of.waste as u64),
             bytes(of.retired as u64),
             bytes(of.cached as u64),
+            bytes(of.unused as u64),
             bytes(of.lost as u64),
         );
         self.text("", 0, 38, &sums);

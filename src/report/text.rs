@@ -6,14 +6,16 @@ use super::snapshot::{BlockEntry, SlabEntry, Snapshot};
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, kind, base, span, limit, reserved, live, cached, retired, waste, lost, .. } = self;
+        let Self {
+            name, kind, base, span, limit, reserved, live, cached, retired, waste, unused, lost, ..
+        } = self;
         write!(f, "pool {name:?}: {kind} memory")?;
         self.ordinal.map_or(Ok(()), |ordinal| write!(f, " of device {ordinal}"))?;
         writeln!(f, ", span of {span} bytes at {base:#x}")?;
         writeln!(
             f,
             "limit {limit}, reserved {reserved}, live {live}, retired {retired}, cached {cached}, waste {waste}, \
-             lost {lost}"
+             unused {unused}, lost {lost}"
         )?;
         self.slabs.iter().try_for_each(|slab| writeln!(f, "{slab}"))?;
         self.blocks.iter().try_for_each(|block| writeln!(f, "{block}"))

@@ -52,10 +52,17 @@ impl Heard {
     pub(super) fn miss(&self, from: &Recalls) -> bool {
         // The growth that comes with a recall does not make it void.
         let was_quiet = self.is_quiet();
+        let asked = news(&self.recalls, &from.recalls) && was_quiet;
+        let quiet = if news(&self.growths, &from.growths) {
+            0
+        } else if asked {
+            PAUSED
+        } else {
+            self.quiet.load(Relaxed).saturating_add(1)
+        };
         // Only the owner writes here, so a load and a store are enough.
-        let quiet = self.quiet.load(Relaxed).saturating_add(1);
-        self.quiet.store(if news(&self.growths, &from.growths) { 0 } else { quiet }, Relaxed);
-        news(&self.recalls, &from.recalls) && was_quiet
+        self.quiet.store(quiet, Relaxed);
+        asked
     }
 
     /// The pool would have to grow beyond its peak for the owner; whether the owner is to give
@@ -66,6 +73,7 @@ impl Heard {
             to.recall();
             // The owner needs nobody to tell it.
             let _own = news(&self.recalls, &to.recalls);
+            self.quiet.store(PAUSED, Relaxed);
         }
         quiet
     }
@@ -88,6 +96,10 @@ fn news(seen: &AtomicU32, now: &AtomicU32) -> bool {
 /// Misses of one thread without growth, after which a pool has stopped growing.
 const QUIET: u32 = if cfg!(all(test, loom)) { 1 } else { 1 << 14 };
 
+/// A thread that has just given does so again after a 64th of that at the earliest: a pool may stay at its
+/// limit, and want more all the time.
+const PAUSED: u32 = QUIET - QUIET / 64;
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -100,12 +112,15 @@ mod tests {
             assert!(!here.miss(&pool) && !there.miss(&pool));
         }
         assert!(here.before_growth(&pool));
-        assert!(!here.miss(&pool), "it has just given");
+        assert!(!here.miss(&pool) && !here.before_growth(&pool), "it has just given");
         assert!(there.miss(&pool));
         assert!(!there.miss(&pool), "asked once, gives once");
-        let heard_of_both = there.before_growth(&pool);
+        for _ in PAUSED..QUIET {
+            assert!(!here.miss(&pool) && !there.miss(&pool));
+        }
+        assert!(here.before_growth(&pool));
         pool.note_growth();
-        assert!(heard_of_both && here.miss(&pool), "one recall did not do");
+        assert!(there.miss(&pool), "growth that comes with a recall does not make it void");
         assert!(!here.miss(&pool) && !here.before_growth(&pool));
     }
 }

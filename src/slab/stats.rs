@@ -26,9 +26,11 @@ pub struct PoolStats {
     pub live: usize,
     /// Blocks in caches of threads, and on their way between them.
     pub cached: usize,
-    /// Slabs and large runs without a taken block, and parts of granules that are no slab's now. A trim
-    /// releases those of them that fill granules.
+    /// Slabs and large runs without a taken block. A trim releases those that fill granules, with what is
+    /// unused beside them.
     pub empty: usize,
+    /// Committed, and no slab's now: free parts of granules that slabs share.
+    pub unused: usize,
     /// What the resource failed to take back.
     pub lost: usize,
     /// Large blocks: how many are handed out, and how many runs there are for them.
@@ -94,7 +96,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             peak_taken: budget.peak_taken(),
             live: 0,
             cached: self.cached(),
-            empty: store.geometry.offset(store.slices.count()),
+            empty: 0,
+            unused: store.geometry.offset(store.slices.count()),
             lost: budget.lost(),
             large: ClassStats::default(),
             classes: [ClassStats::default(); SizeClass::COUNT],
