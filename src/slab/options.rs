@@ -40,7 +40,8 @@ impl PoolOptions {
     /// By default 64 MiB, and at most a 64th of what the pool may commit.
     ///
     /// Less makes allocations of large blocks slower, most of all where several threads allocate. A thread
-    /// gives back what it keeps before a pool that had stopped growing grows again.
+    /// gives back what it keeps before a pool that had stopped growing grows again. Between all threads lies, besides,
+    /// about half as much as one may keep: what was spilled last.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
         Self { thread_cache_bytes: Some(thread_cache_bytes), ..self }
