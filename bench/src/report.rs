@@ -81,11 +81,14 @@ pub fn summary(entries: &[Entry], columns: &[Column]) -> Table {
             spread.map_or_else(String::new, |spread| format!("{:.0} %", 100.0 * spread)),
         ]);
     }
-    let scaling = |name| ours.first().and_then(|peer| column(name)?.value(*peer));
-    if let (Some(two), Some(one)) = (scaling("W3"), scaling("W2")) {
+    let scaling = |peer: usize| Some(column("W3")?.value(peer)? / column("W2")?.value(peer)?);
+    if let Some(of_ours) = ours.first().and_then(|peer| scaling(*peer)) {
+        // What the machine costs two threads that share nothing, beside what wharf does.
+        let harness = entries.iter().position(|entry| entry.kind == Kind::Harness).and_then(scaling);
         let mut row = vec!["W3/W2".to_owned()];
-        row.resize(5, String::new());
-        row.extend([format!("{:.3}", two / one), goal(two / one, Some(SCALING_GOAL))]);
+        row.resize(3, String::new());
+        row.extend(["(harness)".to_owned(), number(harness), format!("{of_ours:.3}")]);
+        row.push(goal(of_ours, Some(SCALING_GOAL)));
         table.add_row(row);
     }
     table

@@ -96,9 +96,9 @@ fn news(seen: &AtomicU32, now: &AtomicU32) -> bool {
 /// Misses of one thread without growth, after which a pool has stopped growing.
 const QUIET: u32 = if cfg!(all(test, loom)) { 1 } else { 1 << 14 };
 
-/// A thread that has just given does so again after a 64th of that at the earliest: a pool may stay at its
-/// limit, and want more all the time.
-const PAUSED: u32 = QUIET - QUIET / 64;
+/// A thread that has just given does so again after 32 misses at the earliest: a pool may stay at its limit, and
+/// want more all the time.
+const PAUSED: u32 = QUIET - QUIET / 512;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
