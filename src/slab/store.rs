@@ -6,7 +6,8 @@
 //!        |
 //!        v hints: who comes by looks at the state, and removes a hint that was wrong
 //!   runs[slice]     state word; first slice and length of the run; idle since
-//!   blocks[slice]   bitmap of the run that starts there: 1 = free
+//!   blocks[slice]   bitmap of the run that starts there: 1 = free; of no meaning where the run has one block,
+//!                   which the state counts
 //!   raw[slice]      bitmap of the same blocks: 1 = handed out as a bare address
 //!
 //!   slices          free slices of the granules that are cut
@@ -167,6 +168,10 @@ impl<R: MemoryResource> Store<R> {
     pub(crate) fn collect(&self, reserved: Reserved, mut put: impl FnMut(usize)) {
         let Reserved { head, class, mut count } = reserved;
         let start = self.geometry.address(head);
+        if self.geometry.slab(class).is_some_and(|shape| shape.capacity == 1) {
+            self.span.heaps.take(start as u64, class.block_size());
+            return put(start);
+        }
         while count > 0 {
             let Some(bits) = self.blocks.get(head).take_reserved(count) else {
                 // The blocks are there, and move while others take and free: look again.
@@ -182,10 +187,8 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
-    /// Takes the one block of a run that was just set up for it.
+    /// Takes the one block of a run that was just set up for it, and reserved it.
     pub(super) fn collect_large(&self, head: usize) {
-        let bits = self.blocks.get(head).take_reserved(1);
-        debug_assert_eq!(bits, Some(Bits::one(0)), "run {head} has one block, reserved by its set-up");
         self.span.heaps.take(self.geometry.address(head) as u64, self.geometry.offset(self.len(head)));
     }
 
@@ -203,6 +206,11 @@ impl<R: MemoryResource> Store<R> {
         let mut rest = addresses;
         while let Some(&first) = rest.first() {
             let (head, index) = self.block_of(class, first);
+            if self.has_one_block(head) {
+                self.put_back(head, 1);
+                rest = &rest[1..];
+                continue;
+            }
             let start = self.geometry.address(head);
             let end = start + self.geometry.offset(self.len(head));
             let (mut bits, mut freed, mut next) = (Bits::one(index), 0, 1);
@@ -254,8 +262,15 @@ impl<R: MemoryResource> Store<R> {
             let size = self.block_size(self.runs[head].state.load(), self.len(head)).unwrap_or(0);
             self.span.heaps.give((self.geometry.address(head) + index * size) as u64);
         }
-        let freed = self.give_bits(head, Bits::one(index));
-        self.put_back(head, freed);
+        self.put_back(
+            head,
+            if self.has_one_block(head) { 1 } else { self.give_bits(head, Bits::one(index)) },
+        );
+    }
+
+    /// Whether a run of which the caller has a block has no other.
+    fn has_one_block(&self, head: usize) -> bool {
+        self.runs[head].state.load().capacity() == 1
     }
 
     /// Sets the bits of blocks; how many of them were not free.
@@ -336,7 +351,9 @@ impl<R: MemoryResource> Store<R> {
     /// Whether a block is taken, and whether it is handed out by address.
     pub(super) fn is_taken(&self, place: Place) -> (bool, bool) {
         let word = |bitmap: Bitmap<'_>| bitmap.word(place.index / WORD) & Bits::one(place.index).mask != 0;
-        (!word(self.blocks.get(place.head)), word(self.raw.get(place.head)))
+        let state = self.runs[place.head].state.load();
+        let free = if state.capacity() == 1 { state.free() == 1 } else { word(self.blocks.get(place.head)) };
+        (!free, word(self.raw.get(place.head)))
     }
 
     /// The run and the number of a block that the caller holds.
