@@ -173,16 +173,13 @@ impl<R: MemoryResource> Store<R> {
 
     /// Makes free slices of all empty runs of at most a granule, so that neighbours become one; whether there was any.
     fn break_up_empties(&self) -> bool {
+        let short = |head: usize| self.len(head) <= self.geometry.slices_each();
         let break_up = |empties: Bitmap<'_>, head: usize| {
-            let Some(class) = self.claim(empties, head) else { return false };
-            // The hint may be an old one, and the run have another length now.
-            let short = self.len(head) <= self.geometry.slices_each();
-            if short {
+            let claimed = self.claim_if(empties, head, short);
+            if claimed {
                 self.free_slices(head);
-            } else {
-                self.reopen(head, class);
             }
-            short
+            claimed
         };
         let of_length = |len: usize| {
             let empties = self.empties(len);
@@ -228,20 +225,21 @@ impl<R: MemoryResource> Store<R> {
     fn claim_empty(&self, len: std::ops::RangeInclusive<usize>, align: usize) -> Option<usize> {
         let empties = self.empties(*len.start());
         let fits = |head: usize| len.contains(&self.len(head)) && head.is_multiple_of(align);
-        let mut from = 0;
-        while let Some(head) = empties.next(from) {
-            from = head + 1;
-            if !fits(head) {
-                continue;
-            }
-            let Some(class) = self.claim(empties, head) else { continue };
-            // Only now is the length certain: the run may have been another one a moment ago.
-            if fits(head) {
-                return Some(head);
-            }
+        members(empties).find(|head| self.claim_if(empties, *head, fits))
+    }
+
+    /// Claims the run at `head` if it is empty and `fits`.
+    fn claim_if(&self, hints: Bitmap<'_>, head: usize, fits: impl Fn(usize) -> bool) -> bool {
+        if !fits(head) {
+            return false;
+        }
+        let Some(class) = self.claim(hints, head) else { return false };
+        // Only now is the length certain: the run may have been another one a moment ago.
+        let fitting = fits(head);
+        if !fitting {
             self.reopen(head, class);
         }
-        None
+        fitting
     }
 
     /// Claims the run at `head` if it is empty, and drops a hint that says so in vain. The class
