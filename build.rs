@@ -18,7 +18,8 @@ fn main() {
     let toolkits = env::var_os("CUDA_PATH").map(PathBuf::from).into_iter();
     let toolkits = toolkits.chain([PathBuf::from("/usr/local/cuda")]);
     let installed = toolkits.flat_map(|root| [root.join("lib64"), root.join("lib64/stubs")]);
-    let found = given.iter().cloned().chain(installed).find(|folder| folder.join("libcuda.so").exists());
+    let found =
+        given.iter().cloned().chain(installed).find(|folder| folder.join("libcuda.so").exists());
     if let Some(folder) = &found {
         println!("cargo::rustc-link-search=native={}", folder.display());
     }
@@ -26,7 +27,9 @@ fn main() {
         Some(folder) if found.as_deref() == Some(Path::new(&folder)) => {
             println!("cargo::rustc-link-arg-tests=-Wl,-rpath,{}", folder.display());
         }
-        Some(folder) => println!("cargo::warning=WHARF_LIBCUDA_DIR: no libcuda.so in {}", folder.display()),
+        Some(folder) => {
+            println!("cargo::warning=WHARF_LIBCUDA_DIR: no libcuda.so in {}", folder.display());
+        }
         None => {}
     }
 }

@@ -6,13 +6,11 @@ use softcuda::{Config, Simulator};
 use wharf::staging::{InputBuffers, Len};
 use wharf::{Context, Driver};
 
-#[expect(unsafe_code, reason = "takes the software driver's functions")]
 #[expect(clippy::print_stdout, reason = "what it is for")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = Simulator::new(Config::default());
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    let driver = Driver::from_api(machine.api()?)?;
     let context = Context::retain(&driver.device(0)?)?;
     let inputs = InputBuffers::builder(&context)
         .vllm_slots(64)

@@ -1,4 +1,5 @@
-//! A memory checker's side of NVTX's extension for memory, as a library: it writes down what it is told.
+//! A memory checker's side of NVTX's extension for memory, as a library: it writes down what it is
+//! told.
 //!
 //! ```console
 //! $ cargo build --features nvtx --example nvtx_checker
@@ -9,7 +10,7 @@
 //! |---|---|
 //! | `heap HANDLE ADDRESS SIZE NAME` | memory that may be touched in its regions only |
 //! | `no-heap HANDLE` | |
-//! | `region HANDLE ADDRESS SIZE` | a part of a heap that is somebody's |
+//! | `region HANDLE ADDRESS SIZE` | a part of a heap that is in use |
 //! | `no-region ADDRESS` | |
 //! | `name ADDRESS NAME` | |
 //! | `wrong WHAT` | a description that is not as NVTX's headers say |

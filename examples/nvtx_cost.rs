@@ -4,14 +4,25 @@
 //! cargo run --release --features nvtx --example nvtx_cost
 //! ```
 //!
-//! wharf's ranges are not public, so the module is compiled into this program as it is. Rounds of both, and
-//! of the empty loop, follow each other; the figures are those of the best round of each, for one push and pop.
+//! wharf's ranges are not public, so the module and what it uses are compiled into this program as
+//! they are. Rounds of both, and of the empty loop, follow each other; the figures are those of the
+//! best round of each, for one push and pop.
 
 #![allow(clippy::print_stdout, reason = "a program that measures")]
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "the module is written for the library")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    unreachable_pub,
+    reason = "the modules are written for the library"
+)]
 
+#[path = "../src/address.rs"]
+mod address;
 #[path = "../src/profile/mod.rs"]
 mod profile;
+#[path = "../src/sync/mod.rs"]
+mod sync;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -29,7 +40,7 @@ fn main() {
             }),
             measure(|number| bare(&attributes, number)),
             measure(|number| {
-                let _range = profile::range!("wharf::memory::cost", black_box(number));
+                let _range = profile::range!("memory::cost", black_box(number));
             }),
         ];
         for (best, time) in best.iter_mut().zip(times) {
@@ -74,7 +85,7 @@ fn attributes() -> EventAttributes {
         reserved0: 0,
         payload: PayloadValue { ullValue: 0 },
         messageType: MessageType::NVTX_MESSAGE_TYPE_ASCII.into(),
-        message: MessageValue { ascii: c"wharf::memory::cost".as_ptr() },
+        message: MessageValue { ascii: c"memory::cost".as_ptr() },
     }
 }
 

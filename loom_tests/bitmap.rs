@@ -58,7 +58,7 @@ fn bitmap_double_give() {
     });
 }
 
-/// The last index of a word goes to one of two takers, who use it one after the other.
+/// The last index of a word goes to two takers, one after the other.
 #[test]
 fn bitmap_last_index() {
     model("bitmap_last_index", || {
@@ -95,7 +95,8 @@ fn bitmap_reserved_needs_no_hint() {
     });
 }
 
-/// Who looks through a set takes a hint out that nothing stands behind, while an index comes back there.
+/// A thread that looks through a set clears a hint that nothing stands behind, while an index comes
+/// back there.
 #[test]
 fn bitmap_set_is_never_lost() {
     model("bitmap_set_is_never_lost", || {

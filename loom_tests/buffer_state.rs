@@ -5,7 +5,7 @@ use crate::lockfree::buffer_state::{BufferWord, Phase};
 use loom::sync::Arc;
 use loom::thread;
 
-/// Two threads use a buffer through a handle each; who ends last has it alone.
+/// Two threads use a buffer through a handle each; the thread that ends last has it alone.
 #[test]
 fn buffer_state_last_handle() {
     model("buffer_state_last_handle", || {

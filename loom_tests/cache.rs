@@ -2,7 +2,7 @@
 
 use super::model;
 use super::upstream::{Upstream, assert_clean, class, own, store};
-use crate::slab::magazine::Cache;
+use crate::slab::cache::Cache;
 use crate::slab::store::Store;
 use loom::thread;
 
@@ -24,27 +24,27 @@ fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<u64> {
         Some(address) => address,
         None => cache.refill(store, class).ok()?.0,
     };
-    own(store, class, usize::try_from(address).unwrap());
+    own(store, class, address);
     Some(address)
 }
 
 fn free(cache: &Cache, store: &Store<Upstream>, size: usize, address: u64) {
     let class = class(size);
-    own(store, class, usize::try_from(address).unwrap());
+    own(store, class, address);
     if !cache.magazines[class.index()].push(address) {
         cache.spill(store, class, address);
     }
 }
 
-/// One thread's magazine overflows while another's is filled. If a parcel lies in its place already, what
-/// overflows goes to the slab.
-fn spill_against_refill(size: usize, blocks: usize, parcel: bool) {
+/// One thread's magazine overflows while another's is filled. If a batch lies in its place
+/// already, what overflows goes to the slab.
+fn spill_against_refill(size: usize, blocks: usize, transfer: bool) {
     let store = store(1, 1);
     let mine = cache();
     let mut blocks: Vec<_> = (0..blocks).map(|_| alloc(&mine, &store, size).unwrap()).collect();
-    if parcel {
-        let block = usize::try_from(blocks.pop().unwrap()).unwrap();
-        assert!(store.parcels.put(class(size).index(), &[block]));
+    if transfer {
+        let block = blocks.pop().unwrap();
+        assert!(store.transfer_cache.put(class(size).index(), &[block]));
     }
     let other = store.clone();
     let thread = thread::spawn(move || {
@@ -52,10 +52,10 @@ fn spill_against_refill(size: usize, blocks: usize, parcel: bool) {
         if let Some(block) = alloc(&theirs, &other, size) {
             free(&theirs, &other, size, block);
         }
-        theirs.drain(&other);
+        theirs.flush(&other);
     });
     blocks.into_iter().for_each(|block| free(&mine, &store, size, block));
-    mine.drain(&store);
+    mine.flush(&store);
     thread.join().unwrap();
     assert_clean(&store);
 }
@@ -66,8 +66,8 @@ fn cache_spill_against_refill() {
 }
 
 #[test]
-fn cache_parcel_against_refill() {
-    model("cache_parcel_against_refill", || spill_against_refill(QUARTER, 3, false));
+fn cache_transfer_against_refill() {
+    model("cache_transfer_against_refill", || spill_against_refill(QUARTER, 3, false));
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn cache_exit_against_alloc() {
             let theirs = cache();
             let blocks = [(); 2].map(|()| alloc(&theirs, &other, QUARTER));
             blocks.into_iter().flatten().for_each(|block| free(&theirs, &other, QUARTER, block));
-            theirs.drain(&other);
+            theirs.flush(&other);
         });
         let mine = cache();
         let block = alloc(&mine, &store, QUARTER).unwrap();
         free(&mine, &store, QUARTER, block);
-        mine.drain(&store);
+        mine.flush(&store);
         thread.join().unwrap();
         assert_clean(&store);
     });

@@ -1,12 +1,13 @@
-//! The list of deferred drops: every owner is dropped once, and after it was given up.
+//! The list of deferred drops: every owner is dropped once, after it was given up, by one thread.
 
 use super::{Guarded, model};
 use crate::driver::deferred::{Deferred, Parcel};
 use loom::thread;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-/// An owner whose content is used before it is given up and when it is dropped.
+/// An owner whose content is used before it is given up and when it is dropped. The list keeps a
+/// panic of its drop to itself, so models look at the count, too.
 struct Owner {
     contents: Arc<Guarded>,
     index: usize,
@@ -26,17 +27,52 @@ struct Scene {
     list: Arc<Deferred>,
     contents: Arc<Guarded>,
     drops: Arc<AtomicUsize>,
+    /// The threads that were started to look after the list.
+    lookers: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { list: Arc::new(Deferred::new()), contents: Arc::new(Guarded::new(2)), drops: Arc::default() }
+        let (list, contents) = (Arc::new(Deferred::new()), Arc::new(Guarded::new(2)));
+        Self { list, contents, drops: Arc::default(), lookers: Arc::default() }
+    }
+
+    fn parcel(&self, index: usize) -> Box<Parcel> {
+        self.contents.own(index);
+        let (contents, drops) = (self.contents.clone(), self.drops.clone());
+        Parcel::new(Box::new(Owner { contents, index, drops }), &self.list)
     }
 
     fn give_up(self, index: usize) {
-        self.contents.own(index);
-        let Self { list, contents, drops } = self;
-        Parcel::new(Box::new(Owner { contents, index, drops }), &list).send();
+        self.parcel(index).send();
+    }
+
+    /// As `Parcel::send` where the driver is alive.
+    fn send(&self, parcel: Box<Parcel>) {
+        if self.list.push(parcel) {
+            self.list.attend(|list| {
+                let looker = thread::spawn(move || list.look());
+                self.lookers.lock().unwrap().push(looker);
+                true
+            });
+        }
+    }
+
+    /// As the drop of a `Driver`.
+    fn leave(&self) {
+        if self.list.leave() && !self.list.is_empty() {
+            self.list.drain();
+        }
+    }
+
+    /// Waits for the threads that were started.
+    fn settle(&self) {
+        let lookers = std::mem::take(&mut *self.lookers.lock().unwrap());
+        lookers.into_iter().for_each(|looker| looker.join().unwrap());
+    }
+
+    fn dropped(&self) -> usize {
+        self.drops.load(Ordering::Relaxed)
     }
 }
 
@@ -54,7 +90,7 @@ fn deferred_generic() {
             giver.join().unwrap();
         }
         assert_eq!(early + scene.list.drain(), 2);
-        assert_eq!(scene.drops.load(Ordering::Relaxed), 2);
+        assert_eq!(scene.dropped(), 2);
     });
 }
 
@@ -68,5 +104,55 @@ fn deferred_dropped_elsewhere() {
         let early = scene.list.drain();
         thread.join().unwrap();
         assert_eq!(early + scene.list.drain(), 1);
+        assert_eq!(scene.dropped(), 1);
+    });
+}
+
+/// A thread that finds that no owner is left sees what the drop of the last has done.
+#[test]
+fn deferred_none_left() {
+    model("deferred_none_left", || {
+        let scene = Scene::new();
+        let parcel = scene.parcel(0);
+        let other = scene.clone();
+        let thread = thread::spawn(move || {
+            parcel.send();
+            other.list.drain();
+        });
+        if scene.list.len() == 0 {
+            scene.contents.own(0);
+        }
+        thread.join().unwrap();
+        assert_eq!((scene.list.len(), scene.dropped()), (0, 1));
+    });
+}
+
+/// The last user goes while an owner comes: one of the two drops it.
+#[test]
+fn deferred_last_user() {
+    model("deferred_last_user", || {
+        let scene = Scene::new();
+        let (giver, parcel) = (scene.clone(), scene.parcel(0));
+        let thread = thread::spawn(move || giver.send(parcel));
+        scene.leave();
+        thread.join().unwrap();
+        scene.settle();
+        assert_eq!(scene.dropped(), 1);
+    });
+}
+
+/// Two owners come when no user is left: the threads that they start drop both.
+#[test]
+fn deferred_unattended() {
+    model("deferred_unattended", || {
+        let scene = Scene::new();
+        scene.leave();
+        let (giver, parcel) = (scene.clone(), scene.parcel(1));
+        let thread = thread::spawn(move || giver.send(parcel));
+        let own = scene.parcel(0);
+        scene.send(own);
+        thread.join().unwrap();
+        scene.settle();
+        assert_eq!(scene.dropped(), 2);
     });
 }

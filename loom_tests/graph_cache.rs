@@ -1,4 +1,5 @@
-//! The cache of graphs: its bound holds under any interleaving, and a graph is used by one at a time.
+//! The cache of graphs: its bound holds under any interleaving, and a graph is used by one at a
+//! time.
 
 use super::{Guarded, model};
 use crate::staging::cache::{Account, Cache, make_room};
@@ -19,8 +20,8 @@ impl Scene {
         Self { ring, account: Account::new(max_count, 100), graphs: Guarded::new(4) }
     }
 
-    /// Begins a step in a slot that nobody fills, makes or finds its graph, uses it, and submits; whether
-    /// there was room. The device is always done.
+    /// Begins a step in a slot that no other thread fills, makes or finds its graph, uses it, and
+    /// submits. Returns whether there was room. The device is always done.
     fn step(&self, slot: usize, bucket: usize) -> Option<bool> {
         let mut claim = self.ring.claim_at(slot, |_| Ok::<_, ()>(true)).unwrap()?;
         if !claim.has(bucket) {
@@ -50,13 +51,14 @@ fn cache_bound_holds() {
         };
         let own = scene.step(0, 0);
         let other = other.join().unwrap();
-        // Somebody had room.
+        // One of the threads had room.
         assert!(own == Some(true) || other == Some(true));
         assert_eq!(scene.account.used(), (1, 10));
     });
 }
 
-/// Two threads use one slot's graph, one after the other, while its eviction is wanted from elsewhere.
+/// Two threads use one slot's graph, one after the other, while its eviction is wanted from
+/// elsewhere.
 #[test]
 fn cache_graph_is_used_by_one() {
     model("cache_graph_is_used_by_one", || {
@@ -72,7 +74,7 @@ fn cache_graph_is_used_by_one() {
         scene.step(0, 0);
         other.join().unwrap();
         assert_eq!(scene.account.used(), (1, 10));
-        // Nobody uses a slot, so there is room by an eviction.
+        // No slot is in use, so there is room by an eviction.
         assert_eq!((scene.step(1, 1), scene.step(0, 0)), (Some(true), Some(true)));
     });
 }

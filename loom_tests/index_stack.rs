@@ -2,8 +2,8 @@
 
 use super::{Guarded, model};
 use crate::lockfree::index_stack::{IndexStack, NONE};
+use crate::sync::atomic::AtomicU32;
 use loom::sync::Arc;
-use loom::sync::atomic::AtomicU32;
 use loom::thread;
 
 struct Rig {

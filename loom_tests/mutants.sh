@@ -30,9 +30,9 @@ run() { # KIND SECONDS ARGUMENT...
         model)
             CARGO_TARGET_DIR=$models RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow" \
                 CARGO_PROFILE_RELEASE_INCREMENTAL=true \
-                timeout "$limit" cargo test --quiet --release --lib -p wharf "$@"
+                timeout "$limit" cargo test --quiet --release --lib -p wharf-cuda "$@"
             ;;
-        test) CARGO_TARGET_DIR=$tests timeout "$limit" cargo test --quiet --test it -p wharf "$@" ;;
+        test) CARGO_TARGET_DIR=$tests timeout "$limit" cargo test --quiet --test it -p wharf-cuda "$@" ;;
     esac
 }
 

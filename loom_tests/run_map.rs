@@ -50,7 +50,7 @@ fn run_map_generic() {
     });
 }
 
-/// Two takers of one run across two words: the one who comes second takes nothing.
+/// Two takers of one run across two words: the second takes nothing.
 #[test]
 fn run_map_one_run_for_two() {
     model("run_map_one_run_for_two", || {

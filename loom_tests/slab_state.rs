@@ -19,7 +19,8 @@ const OTHER: u8 = 9;
 
 impl Run {
     fn open(capacity: u32) -> Arc<Self> {
-        let run = Self { state: SlabWord::vacant(), bits: Bitmaps::new(1, 2), data: Guarded::new(3) };
+        let run =
+            Self { state: SlabWord::vacant(), bits: Bitmaps::new(1, 2), data: Guarded::new(3) };
         run.state.claim_vacant().unwrap();
         run.set_up(CLASS, capacity);
         Arc::new(run)
@@ -54,7 +55,7 @@ impl Run {
     fn reclass(&self, class: u8, capacity: u32) -> bool {
         let claimed = self.state.claim_empty().is_ok();
         if claimed {
-            // Nobody holds a block: all of the run is the claimer's.
+            // No block is held: all of the run is the claimer's.
             (0..META).for_each(|index| self.data.own(index));
             self.set_up(class, capacity);
         }

@@ -25,7 +25,8 @@ impl Shared {
         Some(start)
     }
 
-    /// Uses a run that is the caller's and gives it back; whether its granule is whole then.
+    /// Uses a run that is the caller's and gives it back. Returns whether its granule is whole
+    /// then.
     fn give(&self, start: usize, len: usize) -> bool {
         (start..start + len).for_each(|slice| self.slices.own(slice));
         self.map.give(start, len).unwrap()
@@ -54,7 +55,7 @@ fn slice_map_takers_collide() {
     });
 }
 
-/// The two halves of a granule come back: somebody sees it whole, and one gets it.
+/// The two halves of a granule come back: at least one thread sees it whole, and one gets it.
 #[test]
 fn slice_map_halves_come_back() {
     model("slice_map_halves_come_back", || {

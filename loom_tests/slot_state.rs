@@ -31,7 +31,7 @@ fn slot_generic() {
     });
 }
 
-/// Who fills a slot again sees what was submitted in it.
+/// The thread that fills a slot again sees what was submitted in it.
 #[test]
 fn slot_refilled_elsewhere() {
     model("slot_refilled_elsewhere", || {
@@ -49,7 +49,7 @@ fn slot_refilled_elsewhere() {
     });
 }
 
-/// Who takes a slot that was given up writes after the one who gave it up.
+/// A thread that takes a slot that was given up writes after the thread that gave it up.
 #[test]
 fn slot_given_up() {
     model("slot_given_up", || {
@@ -68,8 +68,8 @@ fn slot_given_up() {
     });
 }
 
-/// Two who have seen one use complete: one fills the slot again, and the other does not take that use's
-/// completion for the next one's.
+/// Two threads have seen one use complete: one fills the slot again, and the other does not take
+/// that use's completion for the next one's.
 #[test]
 fn slot_late_completion() {
     model("slot_late_completion", || {

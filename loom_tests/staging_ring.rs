@@ -122,3 +122,20 @@ fn ring_cancelled() {
         assert!(own.is_some() || scene.submit().is_some());
     });
 }
+
+/// What a holder that gives up leaves to be done is done before the slot is another's.
+#[test]
+fn ring_state_is_its_holders() {
+    model("ring_state_is_its_holders", || {
+        // The state counts its uses; the ring's cell fails the model when two holders use it.
+        let ring = Arc::new(Ring::new([0_u32], |uses| *uses += 1));
+        let other = Arc::clone(&ring);
+        let thread = thread::spawn(move || drop(other.claim_at(0, |_| Ok::<_, ()>(false))));
+        let own = ring.claim_at(0, |_| Ok::<_, ()>(false)).unwrap();
+        let early = own.is_some();
+        drop(own);
+        thread.join().unwrap();
+        let last = ring.claim_at(0, |_| Ok::<_, ()>(false)).unwrap().unwrap();
+        assert!(*last >= u32::from(early));
+    });
+}

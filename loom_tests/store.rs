@@ -1,7 +1,9 @@
 //! The store: every hand-over of blocks, slabs and granules between two threads.
 
 use super::model;
-use super::upstream::{GRANULE, Upstream, alloc, assert_clean, class, free, halves, store, store_on, trim};
+use super::upstream::{
+    GRANULE, Upstream, alloc, assert_clean, class, free, halves, store, store_on, trim,
+};
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
@@ -59,10 +61,10 @@ fn store_hint_is_never_lost() {
         let store = store(1, 1);
         let block = alloc(&store, class(WHOLE)).unwrap();
         let other = store.clone();
-        let thread = thread::spawn(move || other.reserve(class(WHOLE), 1, usize::MAX));
+        let thread = thread::spawn(move || other.reserve(class(WHOLE), 1, None));
         free(&store, class(WHOLE), block);
         let early = thread.join().unwrap();
-        assert!(early.is_some() || store.reserve(class(WHOLE), 1, usize::MAX).is_some());
+        assert!(early.is_some() || store.reserve(class(WHOLE), 1, None).is_some());
     });
 }
 
@@ -193,11 +195,11 @@ fn store_large_against_trim() {
         let large = store.acquire_large(size, 1, || false).unwrap();
         let other = store.clone();
         let thread = thread::spawn(move || trim(&other));
-        store.give_large(large);
+        store.free_large(large);
         let early = store.acquire_large(size, 1, || false);
         thread.join().unwrap();
         let large = early.or_else(|_| store.acquire_large(size, 1, || false)).unwrap();
-        store.give_large(large);
+        store.free_large(large);
         assert_clean(&store);
     });
 }

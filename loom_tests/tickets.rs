@@ -1,4 +1,4 @@
-//! Tickets: whoever finds one complete comes after the device's use.
+//! Tickets: a thread that finds one complete comes after the device's use.
 
 use super::{Guarded, model};
 use crate::lockfree::tickets::Tickets;
@@ -46,6 +46,22 @@ impl Rig {
         }
     }
 
+    /// Waits for the device, and tells the tickets.
+    fn synchronize(&self) {
+        let number = self.tickets.begin_marker();
+        self.run();
+        self.tickets.end_marker(number);
+        self.tickets.observe(number);
+    }
+
+    fn is_queued(&self, index: usize) -> bool {
+        self.queue
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|work| matches!(work, Work::Use(queued) if *queued == index))
+    }
+
     fn reuse_if_complete(&self, index: usize, ticket: u64) -> bool {
         let complete = self.tickets.is_complete(ticket);
         if complete {
@@ -69,11 +85,34 @@ fn tickets_marker_beside_use() {
         device.join().unwrap();
         rig.run();
         let is_marked = rig.tickets.is_marked(ticket);
-        assert_eq!(is_marked, rig.reuse_if_complete(0, ticket), "who is marked needs no other marker");
+        assert_eq!(
+            is_marked,
+            rig.reuse_if_complete(0, ticket),
+            "a ticket that is marked needs no other marker"
+        );
         rig.mark();
         rig.run();
         assert!(rig.tickets.is_marked(ticket));
         assert!(rig.reuse_if_complete(0, ticket), "a later marker covers every ticket before it");
+    });
+}
+
+/// A thread waits until the device has done all that is in the queue, as `Stream::synchronize`
+/// does, beside another's use: what that completes is what was in the queue.
+#[test]
+fn tickets_proof_beside_use() {
+    model("tickets_proof_beside_use", || {
+        let rig = Rig::new();
+        let waiter = rig.clone();
+        let waiter = thread::spawn(move || waiter.synchronize());
+        let first = rig.submit(0);
+        assert!(!rig.tickets.is_complete(first) || !rig.is_queued(0), "complete before it has run");
+        waiter.join().unwrap();
+        assert!(!rig.tickets.is_complete(first) || !rig.is_queued(0), "complete before it has run");
+        rig.synchronize();
+        assert!(rig.reuse_if_complete(0, first), "all that came before is complete");
+        let second = rig.submit(1);
+        assert!(!rig.tickets.is_complete(second), "what comes later is not");
     });
 }
 

@@ -6,8 +6,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use loom::thread;
 
-/// An object in tier 0 with two places. A place is read under a pin and by a copy, and written by who
-/// owns it; a number stands for the bytes.
+/// An object in tier 0 with two places. A place is read under a pin and by a copy, and written by
+/// its owner; a number stands for the bytes.
 struct Object {
     word: TierWord,
     bytes: [AtomicU32; 2],
@@ -93,19 +93,23 @@ fn tier_pin_after_landing() {
     });
 }
 
-/// A writer changes the object while another thread copies it: the copy never becomes visible.
+/// A writer changes the object that another thread copies: it waits for the copy, which never
+/// becomes visible.
 #[test]
 fn tier_write_against_move() {
     model("tier_write_against_move", || {
         let object = Object::new();
         let other = object.clone();
-        // The copy itself is left out: a write beside it is a race of bytes that the end discards.
         let before = object.word.begin(1).unwrap();
         let writer = thread::spawn(move || {
             let held = other.word.pin(None, true).unwrap();
+            while other.word.is_moving() {
+                thread::yield_now();
+            }
             other.write(held.place(), 2);
             other.word.unpin();
         });
+        object.read(before);
         let landed = object.word.end(true) == Outcome::Landed;
         writer.join().unwrap();
         let state = object.word.pin(None, false).unwrap();
@@ -150,8 +154,8 @@ fn tier_promote_against_promote() {
     });
 }
 
-/// The object is dropped while a move and the device's last use of it are under way: whoever is last
-/// frees it, once.
+/// The object is dropped while a move and the device's last use of it are under way: the last
+/// of them frees it, once.
 #[test]
 fn tier_drop_in_flight() {
     model("tier_drop_in_flight", || {

@@ -16,7 +16,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Small enough that a granule is one word of blocks.
 pub(super) const GRANULE: usize = 4096;
 const UNIT: usize = 1024;
-const BASE: usize = 1 << 30;
+const BASE: u64 = 1 << 30;
 
 /// Numbers for addresses; commit and decommit use what they are given as its only owner.
 pub(super) struct Upstream {
@@ -47,10 +47,10 @@ impl Upstream {
 // SAFETY: `loom` fails the model when two threads use a cell at once; that is what it is for.
 unsafe impl Sync for Guarded {}
 
-// SAFETY: no memory is behind the addresses, and nobody touches them.
+// SAFETY: no memory is behind the addresses, and nothing touches them.
 unsafe impl MemoryResource for Upstream {
     fn base(&self) -> u64 {
-        BASE as u64
+        BASE
     }
 
     fn size(&self) -> usize {
@@ -113,15 +113,15 @@ pub(super) fn class(size: usize) -> SizeClass {
 }
 
 /// Uses a block as its only owner.
-pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: usize) {
-    store.span.resource().own(address - BASE, class.block_size());
+pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: u64) {
+    let offset = usize::try_from(address - BASE).unwrap();
+    store.span.resource().own(offset, class.block_size());
 }
 
 /// Allocates and uses one block; its address.
-pub(super) fn alloc(store: &Store<Upstream>, class: SizeClass) -> Option<usize> {
+pub(super) fn alloc(store: &Store<Upstream>, class: SizeClass) -> Option<u64> {
     let reserved = store.acquire(class, 1, || false).ok()?;
-    let mut address = 0;
-    store.collect(reserved, |at| address = at);
+    let address = store.collect_one(reserved);
     own(store, reserved.class, address);
     // The models ask only for classes of which the next larger have no slab.
     assert_eq!(reserved.class, class);
@@ -129,9 +129,9 @@ pub(super) fn alloc(store: &Store<Upstream>, class: SizeClass) -> Option<usize> 
 }
 
 /// Uses and frees one block.
-pub(super) fn free(store: &Store<Upstream>, class: SizeClass, address: usize) {
+pub(super) fn free(store: &Store<Upstream>, class: SizeClass, address: u64) {
     own(store, class, address);
-    store.give(class, &mut [address]);
+    store.free_batch(class, &mut [address]);
 }
 
 /// Releases all that is empty; bytes.
@@ -141,10 +141,10 @@ pub(super) fn trim(store: &Store<Upstream>) -> usize {
 
 /// Nothing is taken, and a trim leaves nothing committed.
 pub(super) fn assert_clean(store: &Store<Upstream>) {
-    store.unpack();
+    store.flush_transfer_cache();
     assert_eq!(store.taken(), 0);
     trim(store);
     assert_eq!(store.budget.reserved(), 0);
     assert_eq!(store.span.resource().committed.load(Relaxed), 0);
-    assert!(store.open_runs().all(|(_, state, _)| state.phase() == Phase::Vacant));
+    assert!(store.open_runs().all(|run| run.state.phase() == Phase::Vacant));
 }

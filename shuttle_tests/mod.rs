@@ -1,4 +1,5 @@
-//! More threads and longer histories than `loom` can exhaust: thousands of random schedules of each.
+//! More threads and longer histories than `loom` can exhaust: thousands of random schedules of
+//! each.
 //!
 //! `shuttle` runs one thread at a time and picks the next at random at every atomic operation, so
 //! it finds what needs a rare order of many steps. It knows no weak orderings: those are for the

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use super::upstream::{Upstream, assert_clean, own, store, trim};
 use super::{below, schedules};
 use crate::slab::SizeClass;
-use crate::slab::magazine::Cache;
+use crate::slab::cache::Cache;
 use crate::slab::store::Store;
 use shuttle::thread;
 
-/// Blocks that wait for whoever frees them. Never held across a switch, so `std`'s.
-type Mail = Arc<Mutex<Vec<(usize, SizeClass)>>>;
+/// Blocks that wait for any thread to free them. Never held across a switch, so `std`'s.
+type Mail = Arc<Mutex<Vec<(u64, SizeClass)>>>;
 
 /// One thread's work: `steps` times something at random.
 fn work(store: &Store<Upstream>, mail: &Mail, steps: usize) {
@@ -38,27 +38,25 @@ fn work(store: &Store<Upstream>, mail: &Mail, steps: usize) {
         }
     }
     held.into_iter().for_each(|(address, class)| free(&cache, store, class, address));
-    cache.drain(store);
+    cache.flush(store);
 }
 
 /// A quarter of a granule, a half, a whole one and one and a half.
 const SIZES: [usize; 4] = [1024, 2048, 4096, 6144];
 
-fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<(usize, SizeClass)> {
+fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<(u64, SizeClass)> {
     let class = SizeClass::of(size).unwrap();
     let cached = cache.magazines.get(class.index()).and_then(|magazine| magazine.pop());
     let (address, class) = match cached {
         Some(address) => (address, class),
         None => cache.refill(store, class).ok()?,
     };
-    let address = usize::try_from(address).unwrap();
     own(store, class, address);
     Some((address, class))
 }
 
-fn free(cache: &Cache, store: &Store<Upstream>, class: SizeClass, address: usize) {
+fn free(cache: &Cache, store: &Store<Upstream>, class: SizeClass, address: u64) {
     own(store, class, address);
-    let address = address as u64;
     if !cache.magazines.get(class.index()).is_some_and(|magazine| magazine.push(address)) {
         cache.spill(store, class, address);
     }

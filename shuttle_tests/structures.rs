@@ -17,7 +17,9 @@ impl Users {
     }
 
     fn enter(&self, items: impl IntoIterator<Item = usize>) {
-        items.into_iter().for_each(|item| assert_eq!(self.0[item].fetch_add(1, Relaxed), 0, "{item}"));
+        items
+            .into_iter()
+            .for_each(|item| assert_eq!(self.0[item].fetch_add(1, Relaxed), 0, "{item}"));
         thread::yield_now();
     }
 
@@ -49,7 +51,9 @@ fn bitmap_indices_have_one_owner() {
         [0, 1, 2, 64, 65].into_iter().for_each(|index| maps.get(0).give(Bits::one(index)).unwrap());
         let shared = together(6, (maps, Users::new(LEN)), |(maps, users)| {
             for _ in 0..4 {
-                if let Some(bits) = maps.get(0).take(below(LEN), 1 + u32::try_from(below(3)).unwrap()) {
+                if let Some(bits) =
+                    maps.get(0).take(below(LEN), 1 + u32::try_from(below(3)).unwrap())
+                {
                     users.enter(bits.indices());
                     users.leave(bits.indices());
                     maps.get(0).give(bits).unwrap();
@@ -57,7 +61,8 @@ fn bitmap_indices_have_one_owner() {
             }
         });
         // No hint is lost: all that was there is found.
-        let found: u32 = std::iter::from_fn(|| shared.0.get(0).take(0, 64)).map(|bits| bits.count()).sum();
+        let found: u32 =
+            std::iter::from_fn(|| shared.0.get(0).take(0, 64)).map(|bits| bits.count()).sum();
         assert_eq!(found, 5);
     });
 }

@@ -1,4 +1,4 @@
-//! A resource of which every committed KiB has an owner while somebody uses it.
+//! A resource of which every committed KiB has an owner while it is in use.
 
 #![expect(unsafe_code, reason = "implements MemoryResource")]
 
@@ -15,7 +15,7 @@ use shuttle::thread;
 
 pub(super) const GRANULE: usize = 4096;
 const UNIT: usize = 1024;
-const BASE: usize = 1 << 30;
+const BASE: u64 = 1 << 30;
 
 /// Numbers for addresses. What it counts is not the schedule's business, hence `std`'s atomics.
 pub(super) struct Upstream {
@@ -36,22 +36,28 @@ struct Unit {
 impl Upstream {
     fn own(&self, offset: usize, len: usize) {
         let units = &self.units[offset / UNIT..(offset + len).div_ceil(UNIT)];
-        assert!(units.iter().all(|unit| !unit.in_use.swap(true, Relaxed)), "two use the same bytes");
-        // Whoever else believes to own them gets the chance to say so.
+        assert!(
+            units.iter().all(|unit| !unit.in_use.swap(true, Relaxed)),
+            "two use the same bytes"
+        );
+        // Another thread that takes itself for their owner gets the chance to use them.
         thread::yield_now();
         units.iter().for_each(|unit| unit.in_use.store(false, Relaxed));
     }
 
     fn commit_units(&self, offset: usize, len: usize, to: bool) {
         let units = &self.units[offset / UNIT..(offset + len).div_ceil(UNIT)];
-        assert!(units.iter().all(|unit| unit.committed.swap(to, Relaxed) != to), "committed twice, or not");
+        assert!(
+            units.iter().all(|unit| unit.committed.swap(to, Relaxed) != to),
+            "committed twice, or not"
+        );
     }
 }
 
-// SAFETY: no memory is behind the addresses, and nobody touches them.
+// SAFETY: no memory is behind the addresses, and nothing touches them.
 unsafe impl MemoryResource for Upstream {
     fn base(&self) -> u64 {
-        BASE as u64
+        BASE
     }
 
     fn size(&self) -> usize {
@@ -99,12 +105,17 @@ pub(super) fn store(granules: usize, limit: usize, fail_one_in: usize) -> Arc<St
         commits: AtomicUsize::new(0),
         fail_one_in,
     };
-    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, GRANULE / 4, granules), limit * GRANULE))
+    Arc::new(Store::new(
+        upstream,
+        Geometry::new(BASE, GRANULE, GRANULE / 4, granules),
+        limit * GRANULE,
+    ))
 }
 
 /// Uses a block as its only owner.
-pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: usize) {
-    store.span.resource().own(address - BASE, class.block_size());
+pub(super) fn own(store: &Store<Upstream>, class: SizeClass, address: u64) {
+    let offset = usize::try_from(address - BASE).unwrap();
+    store.span.resource().own(offset, class.block_size());
 }
 
 /// Releases all that is empty; bytes.
@@ -114,7 +125,7 @@ pub(super) fn trim(store: &Store<Upstream>) -> usize {
 
 /// Nothing is taken, and a trim leaves nothing committed.
 pub(super) fn assert_clean(store: &Store<Upstream>) {
-    store.unpack();
+    store.flush_transfer_cache();
     assert_eq!(store.taken(), 0);
     trim(store);
     assert_eq!(store.budget.reserved(), 0);

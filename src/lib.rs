@@ -1,27 +1,63 @@
-//! Lock-free slab memory and staging for CUDA engines, on the raw driver API.
+//! Lock-free memory and input staging for CUDA engines, on the raw driver API.
 //!
-//! An engine that serves a model hands a few small inputs to the device before each of
-//! thousands of steps a second. `wharf` gives it memory that is carved without locks and
-//! reused only when the device is done with it, beside whatever the engine already uses for its
-//! kernels: contexts and streams are borrowed by raw handle, memory is handed out by raw address.
+//! An engine that serves a model hands a few small inputs to the device before each of thousands of
+//! steps a second, and needs memory that the device may still be using when the host is done with
+//! it. `wharf` stages the inputs with one driver call a step, never overwrites what is being read,
+//! and reuses memory in the order of streams without locks. It works beside what the engine already
+//! uses for its kernels: contexts and streams are borrowed by raw handle, memory is handed out by
+//! raw address.
 //!
 //! # Examples
 //!
-//! The driver here is `softcuda`, the software driver that the tests use;
-//! [`Driver::load`] finds the system's.
+//! The driver here is `softcuda`, the software driver that the tests use; [`Driver::load`] finds
+//! the system's.
 //!
 //! ```
+//! use std::time::Duration;
+//!
+//! use wharf::memory::{PinnedMemoryResource, PinnedOptions};
+//! use wharf::pool::{Buffer, Pool};
+//! use wharf::staging::{InputBuffers, Len};
 //! use wharf::{Context, Driver, Stream};
 //!
-//! # let machine = softcuda::Simulator::new(softcuda::Config::default());
-//! # let _bound = machine.bind();
-//! // Its functions have the signatures that the rows name, and are callable for ever.
-//! let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+//! let machine = softcuda::Simulator::new(softcuda::Config::default());
+//! let _bound = machine.bind();
+//! let driver = Driver::from_api(machine.api()?)?;
 //! let context = Context::retain(&driver.device(0)?)?;
+//! let _current = context.enter()?;
 //! let stream = Stream::new(&context)?;
-//! stream.synchronize()?;
+//!
+//! // Inputs at fixed device addresses, and memory for results.
+//! let inputs = InputBuffers::builder(&context)
+//!     .slot::<i32>("input_ids", Len::Tokens)
+//!     .slot::<i32>("seq_lens", Len::Requests)
+//!     .buckets([1, 2, 4, 8])
+//!     .build()?;
+//! let ids = inputs.slot_id::<i32>("input_ids")?;
+//! let lens = inputs.slot_id::<i32>("seq_lens")?;
+//! let pinned = PinnedMemoryResource::new(&context, 1 << 30, PinnedOptions::default())?;
+//! let results = Pool::builder().max_bytes(64 << 20).build(pinned)?;
+//!
+//! for tokens in [[11, 12, 13], [21, 22, 23]] {
+//!     let mut step = inputs.begin(3, 1)?; // a ring slot that the device has read
+//!     step.write(ids).copy_from_slice(&tokens);
+//!     step.write(lens).fill(3);
+//!     let staged = step.submit(&stream)?; // one driver call
+//!     let _address = staged.device_ptr(ids); // the same every step
+//!     // The engine launches its model here; it writes a result for the host.
+//!     let mut result: Buffer<i32> = results.alloc(1, &stream)?;
+//!     result.fill(tokens[2], &stream)?;
+//!     assert_eq!(result.host_mut(Duration::from_secs(10))?, [tokens[2]]);
+//! } // each result's memory is the next one's
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Where to go on
+//!
+//! The [`guide`] has a page for each task: [memory](guide::memory), [staging](guide::staging),
+//! [embedding](guide::embedding), [testing](guide::testing) without a GPU,
+//! [overhead](guide::overhead), and a [glossary](guide#glossary). The example `engine_loop` is a
+//! whole decode loop.
 //!
 //! # When not to use it
 //!
@@ -39,31 +75,43 @@
 //!
 //! # Map
 //!
+//! For every engine:
+//!
 //! * [`driver`]: the loaded driver, devices, contexts, events.
-//! * [`timeline`]: how far a stream has come.
 //! * [`stream`]: streams, host callbacks, copies.
-//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
-//! * [`memory`]: where bytes come from.
-//! * [`slab`]: blocks of all sizes from one resource.
+//! * [`memory`]: where bytes come from: pinned, device, managed, file-mapped.
 //! * [`pool`]: buffers that are reused in the order of streams.
+//! * [`element`]: the element types of buffers and slots.
 //! * [`staging`]: a step's inputs at stable device addresses.
-//! * [`tier`]: objects that move between device, managed, pinned and file-mapped memory.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
-//! * [`forecast`]: what sizes come next.
-//! * [`manager`]: a step's inputs by name; what the original module's names are called here.
-//! * [`report`]: who holds which bytes of a pool.
-//! * [`profile`]: what a profiler sees.
-//! * [`sys`]: the raw bindings and the function table.
+//! * [`CudaError`], [`Error`], [`LoadError`]: the errors.
+//!
+//! More:
+//!
+//! * [`slab`]: blocks of all sizes from one resource, without streams.
+//! * [`tier`]: objects that move between device, managed, pinned and file-mapped memory.
+//! * [`forecast`]: which sizes are likely next.
+//! * [`manager`]: a step's inputs by name.
+//! * [`mod@sys`]: the raw bindings and the function table.
+//!
+//! Looking in:
+//!
+//! * [`report`]: which bytes of a pool are held by what.
+//! * [`profile`]: NVTX, for profilers and memory checkers.
+//! * [`timeline`]: how far a stream is.
+
+mod address;
 
 mod sync;
 
 mod error;
 
+pub mod element;
+
 pub mod profile;
 
 pub mod driver;
 
-#[expect(dead_code, reason = "the slab layer takes it up")]
 mod lockfree;
 
 pub mod forecast;
@@ -74,23 +122,23 @@ pub mod stream;
 
 pub mod memory;
 
-#[cfg_attr(all(test, loom), expect(dead_code, reason = "thread caches need statics, which loom lacks"))]
 pub mod slab;
 
 pub mod pool;
 
-#[cfg(not(all(test, loom)))]
 pub mod tier;
 
 pub mod graph;
 
 pub mod staging;
 
-#[cfg(not(all(test, loom)))]
 pub mod manager;
 
-#[cfg(not(all(test, loom)))]
 pub mod report;
+
+// Documentation only: a build holds nothing of it.
+#[cfg(any(doc, doctest))]
+pub mod guide;
 
 #[cfg(all(test, loom, not(shuttle)))]
 #[path = "../loom_tests/mod.rs"]
@@ -102,6 +150,7 @@ mod shuttle_tests;
 pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, EventPool};
 pub use error::{CudaError, Error, LoadError};
 pub use stream::Stream;
+#[doc(inline)]
 pub use wharf_sys as sys;
 
 /// The README's program compiles and runs.

@@ -1,6 +1,7 @@
 //! What a memory checker is told of pools, heard by the library of the example `nvtx_checker`.
 //!
-//! Each test runs itself again in a process of its own, where NVTX finds that library by the environment.
+//! Each test runs itself again in a process of its own, where NVTX finds that library by the
+//! environment.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 #![expect(unsafe_code, reason = "takes the software driver's functions")]
 
@@ -12,7 +13,8 @@ use std::{env, fs};
 
 use softcuda::{Config, Simulator};
 use wharf::memory::{
-    DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions, UnbackedResource,
+    DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    UnbackedResource,
 };
 use wharf::pool::{Buffer, Pool};
 use wharf::slab::{PoolOptions, SlabPool};
@@ -43,7 +45,8 @@ impl Told {
             match (what, words.as_slice()) {
                 ("heap", &[handle, start, size]) => told.heap(handle, start, size, name),
                 ("no-heap", [handle]) => {
-                    let (start, size, _) = told.heaps.remove(handle).unwrap_or_else(|| panic!("{line}"));
+                    let (start, size, _) =
+                        told.heaps.remove(handle).unwrap_or_else(|| panic!("{line}"));
                     assert_eq!(told.regions.range(start..start + size).next(), None, "{line}");
                 }
                 ("region", &[heap, start, size]) => told.region(heap, start, size),
@@ -51,7 +54,8 @@ impl Told {
                 ("name", [start]) => {
                     assert!(told.regions.contains_key(start), "{line}");
                     assert!(
-                        (1..50).contains(&name.len()) && name.bytes().all(|byte| (32..127).contains(&byte))
+                        (1..50).contains(&name.len())
+                            && name.bytes().all(|byte| (32..127).contains(&byte))
                     );
                     let of = told.all.iter_mut().rfind(|(address, ..)| address == start);
                     name.clone_into(&mut of.unwrap().2);
@@ -65,7 +69,11 @@ impl Told {
 
     fn heap(&mut self, handle: u64, start: u64, size: u64, name: &str) {
         assert!(
-            size > 0 && self.heaps.values().all(|heap| start + size <= heap.0 || heap.0 + heap.1 <= start)
+            size > 0
+                && self
+                    .heaps
+                    .values()
+                    .all(|heap| start + size <= heap.0 || heap.0 + heap.1 <= start)
         );
         assert_eq!(self.heaps.insert(handle, (start, size, name.to_owned())), None);
         self.all_heaps += 1;
@@ -106,7 +114,8 @@ fn outside(name: &str) -> Told {
         "cargo build --features nvtx --example nvtx_checker makes {}",
         checker.display()
     );
-    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let log =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
     let mut command = Command::new(executable);
     command.args(["--exact", name, "--nocapture"]).env("NVTX_INJECTION64_PATH", checker);
     let output = command.env("NVTX_CHECKER_LOG", &log).output().unwrap();
@@ -128,7 +137,8 @@ fn with_context(test: impl FnOnce(&Context)) {
     let machine = Simulator::new(Config::default());
     let _bound = machine.bind();
     // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }.unwrap();
+    let driver =
+        unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }.unwrap();
     test(&Context::retain(&driver.device(0).unwrap()).unwrap());
 }
 
@@ -136,7 +146,9 @@ fn with_context(test: impl FnOnce(&Context)) {
 fn blocks_of_slabs_are_regions_while_they_are_held() {
     let Some(log) = inside() else {
         let told = outside("blocks_of_slabs_are_regions_while_they_are_held");
-        for (name, size) in [("small", 4096), ("again", 4096), ("cached", 1024), ("committed", 4096)] {
+        for (name, size) in
+            [("small", 4096), ("again", 4096), ("cached", 1024), ("committed", 4096)]
+        {
             let regions = told.at(told.said[name]);
             let name = format!("wharf device block of {size} bytes");
             assert!(regions.contains(&(size, name.as_str())), "{name}: {regions:?}");
@@ -182,19 +194,24 @@ fn buffers_are_regions_until_the_device_is_done_with_them() {
         assert!(buffers.iter().all(|regions| !regions.is_empty()), "{buffers:?}");
         // Retired, and taken by the stream again: one life for the checker.
         assert_eq!((told.said["first"], buffers[0].len()), (told.said["second"], 1));
-        assert!(told.all.iter().any(|(_, _, name)| name.starts_with("wharf managed block")), "{told:?}");
+        assert!(
+            told.all.iter().any(|(_, _, name)| name.starts_with("wharf managed block")),
+            "{told:?}"
+        );
         assert_eq!((told.regions.len(), told.heaps.len()), (0, 0), "all went back");
         return;
     };
     with_context(|context| {
         let stream = Stream::new(context).unwrap();
-        let pool = Pool::builder().build(DeviceMemoryResource::new(context, 64 << 20).unwrap()).unwrap();
+        let pool =
+            Pool::builder().build(DeviceMemoryResource::new(context, 64 << 20).unwrap()).unwrap();
         for name in ["first", "second"] {
             let buffer: Buffer<u8> = pool.alloc(70_000, &stream).unwrap();
             buffer.fill(1, &stream).unwrap();
             say(&log, name, buffer.info().address);
         }
-        let managed = Pool::builder().build(ManagedMemoryResource::new(context, 64 << 20).unwrap()).unwrap();
+        let managed =
+            Pool::builder().build(ManagedMemoryResource::new(context, 64 << 20).unwrap()).unwrap();
         drop(managed.alloc::<u8>(5000, &stream).unwrap());
         stream.synchronize().unwrap();
     });
@@ -208,10 +225,12 @@ fn other_memory_is_not_told() {
         assert_eq!((told.all_heaps, told.all.len(), told.said.len()), (0, 0, 1));
         return;
     };
-    let pool = SlabPool::new(UnbackedResource::new(64 << 20).unwrap(), PoolOptions::default()).unwrap();
+    let pool =
+        SlabPool::new(UnbackedResource::new(64 << 20).unwrap(), PoolOptions::default()).unwrap();
     pool.dealloc(pool.alloc(5000).unwrap()).unwrap();
     with_context(|context| {
-        let resource = PinnedMemoryResource::new(context, 64 << 20, PinnedOptions::default()).unwrap();
+        let resource =
+            PinnedMemoryResource::new(context, 64 << 20, PinnedOptions::default()).unwrap();
         let pool = SlabPool::new(resource, PoolOptions::default()).unwrap();
         pool.dealloc(pool.alloc(5000).unwrap()).unwrap();
     });

@@ -168,8 +168,10 @@ impl fmt::Display for Outcome {
             "reserved / live   {over_live:7.3}     of requested bytes {over_requested:.3}; goal 1.25"
         )?;
         let growth = |peak, early| 100.0 * (ratio(peak, early) - 1.0);
-        let (reserved, live) =
-            (growth(self.peak_reserved, self.early_reserved), growth(self.peak_live, self.early_live));
+        let (reserved, live) = (
+            growth(self.peak_reserved, self.early_reserved),
+            growth(self.peak_live, self.early_live),
+        );
         write!(
             f,
             "growth            {reserved:7.2} %   after the first tenth, of live blocks {live:.2} %; goal 2 %"

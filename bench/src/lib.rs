@@ -8,6 +8,7 @@
 //!   measure     rounds: every peer once a round, in random order
 //!   report      ratios, goals, tables, JSON
 //!   ageing      fragmentation after millions of replacements
+//!   fit         what is reserved for what is live, beside PyTorch's allocators
 //!   stream_order  what reuse of blocks that the device still uses costs
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! [`peers::all`].
 
 pub mod ageing;
+pub mod fit;
 pub mod machine;
 pub mod measure;
 pub mod peer;

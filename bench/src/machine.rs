@@ -1,4 +1,4 @@
-//! Cores, clocks, and waiting until nobody else computes.
+//! Cores, clocks, and waiting until no other process computes.
 
 #![expect(unsafe_code, reason = "reads the time stamp counter and the thread's clock")]
 
@@ -12,9 +12,10 @@ use core_affinity::CoreId;
 /// Cores that the workloads run on.
 pub const CORES: usize = 2;
 
-/// Cores that the process may use, asked for before the first thread is pinned: afterwards that thread, and
-/// those that it starts, are told of the one core only.
-static MAY_USE: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+/// Cores that the process may use, asked for before the first thread is pinned: afterwards that
+/// thread, and those that it starts, are told of the one core only.
+static MAY_USE: LazyLock<Vec<CoreId>> =
+    LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
 
 /// Pins the calling thread to a core, counted round the first two that the process may use.
 pub fn pin(thread: usize) {
@@ -75,7 +76,7 @@ impl Start {
     }
 
     /// Returns when all threads are here, and, if each has a core of its own, are running:
-    /// a barrier alone wakes a thread whose core may be somebody else's for milliseconds.
+    /// a barrier alone wakes a thread whose core may be another process's for milliseconds.
     pub fn wait(&self) {
         self.there.wait();
         self.running.fetch_add(1, Relaxed);

@@ -1,4 +1,5 @@
-//! `wharf-bench alloc`: wharf's allocator beside others. `wharf-bench ageing`: its fragmentation.
+//! `wharf-bench alloc`: wharf's allocator beside others. `wharf-bench ageing`, `fit`: its
+//! fragmentation.
 
 use std::error::Error;
 use std::fs::File;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use wharf_bench::ageing::{self, Ageing};
+use wharf_bench::fit;
 use wharf_bench::machine::pin;
 use wharf_bench::measure::Plan;
 use wharf_bench::stream_order;
@@ -29,6 +31,8 @@ enum Command {
     Alloc(Alloc),
     /// Replaces millions of blocks and prints what the pool reserved for what was live.
     Ageing(Ageing),
+    /// Prints what a pool reserves for what is live, beside PyTorch's allocators.
+    Fit(fit::Options),
     /// Gives blocks back while the device still uses them and prints what that costs.
     StreamOrder(stream_order::Options),
 }
@@ -47,7 +51,7 @@ struct Alloc {
     /// Milliseconds of each peer in each round.
     #[arg(long, default_value_t = 24)]
     millis: u64,
-    /// Seconds to spend at most, over the whole run, on waiting until nobody else computes.
+    /// Seconds to spend at most, over the whole run, on waiting until no other process computes.
     #[arg(long, default_value_t = 60)]
     patience: u64,
     /// A short run that shows that everything works: 3 rounds of 2 ms.
@@ -79,9 +83,15 @@ impl Alloc {
         let workloads = all.into_iter().filter(wanted).collect();
         if self.quick {
             let rounds = self.rounds.or(Some(3));
-            return Plan { workloads, rounds, round: Duration::from_millis(2), patience: Duration::ZERO };
+            return Plan {
+                workloads,
+                rounds,
+                round: Duration::from_millis(2),
+                patience: Duration::ZERO,
+            };
         }
-        let (round, patience) = (Duration::from_millis(self.millis), Duration::from_secs(self.patience));
+        let (round, patience) =
+            (Duration::from_millis(self.millis), Duration::from_secs(self.patience));
         Plan { workloads, rounds: self.rounds, round, patience }
     }
 
@@ -96,7 +106,10 @@ impl Alloc {
         let columns = self.plan().run(&entries, |workload| eprintln!("{workload} done"));
         println!("{}\n\n{}", report::summary(&entries, &columns), report::full(&entries, &columns));
         if let Some(path) = &self.json {
-            serde_json::to_writer_pretty(File::create(path)?, &report::comparisons(&entries, &columns))?;
+            serde_json::to_writer_pretty(
+                File::create(path)?,
+                &report::comparisons(&entries, &columns),
+            )?;
         }
         Ok(())
     }
@@ -111,6 +124,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Command::Alloc(alloc) => alloc.run(),
         Command::Ageing(options) => {
             println!("{}", ageing::run(&options)?);
+            Ok(())
+        }
+        Command::Fit(options) => {
+            println!("{}", fit::run(&options)?);
             Ok(())
         }
         Command::StreamOrder(options) => {

@@ -19,7 +19,7 @@ pub struct Plan {
     pub rounds: Option<usize>,
     /// The time that a peer gets in a round; in one of W5 eight times that.
     pub round: Duration,
-    /// The time that the run may spend on waiting until nobody else computes.
+    /// The time that the run may spend on waiting until no other process computes.
     pub patience: Duration,
 }
 
@@ -52,9 +52,15 @@ impl Plan {
     }
 
     /// The time of a unit of work.
-    fn times(&self, workload: Workload, peers: &[Box<dyn Bench>], patience: &mut Patience) -> Column {
+    fn times(
+        &self,
+        workload: Workload,
+        peers: &[Box<dyn Bench>],
+        patience: &mut Patience,
+    ) -> Column {
         let budget = if workload == Workload::W5 { 8 * self.round } else { self.round };
-        let counts: Vec<_> = peers.iter().map(|peer| count_for(&**peer, workload, budget)).collect();
+        let counts: Vec<_> =
+            peers.iter().map(|peer| count_for(&**peer, workload, budget)).collect();
         let mut samples = vec![Vec::new(); peers.len()];
         for number in self.shuffled(workload, peers.len()) {
             let Some(count) = counts[number] else { continue };
@@ -63,7 +69,11 @@ impl Plan {
                 samples[number].push(workload.per_unit(time, count));
             }
         }
-        Column::new(workload.to_string(), samples, if is_ring_or_crowd(workload) { 0.5 } else { 0.25 })
+        Column::new(
+            workload.to_string(),
+            samples,
+            if is_ring_or_crowd(workload) { 0.5 } else { 0.25 },
+        )
     }
 
     /// The time of single operations under W5, one column a percentile.
@@ -83,7 +93,9 @@ impl Plan {
             }
         }
         let columns = samples.into_iter().zip(PERCENTILES);
-        columns.map(|(samples, (name, _))| Column::new(format!("W5 {name}"), samples, 0.5)).collect()
+        columns
+            .map(|(samples, (name, _))| Column::new(format!("W5 {name}"), samples, 0.5))
+            .collect()
     }
 
     /// The peers in the order of their turns.
@@ -129,7 +141,11 @@ fn count_for(peer: &dyn Bench, workload: Workload, budget: Duration) -> Option<u
     for part in [8, 4, 1] {
         let time = peer.run(workload, count)?.max(Duration::from_nanos(1));
         let factor = ns(budget) / f64::from(part) / ns(time);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and small"
+        )]
         let scaled = (crate::machine::float(count) * factor) as u64;
         count = scaled.max(500);
     }
@@ -138,12 +154,17 @@ fn count_for(peer: &dyn Bench, workload: Workload, budget: Duration) -> Option<u
 
 /// The value below which `part` of the sorted samples lie.
 fn quantile(sorted: &[f64], part: f64) -> f64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index of the slice")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an index of the slice"
+    )]
     let index = (crate::machine::float(sorted.len() as u64 - 1) * part).round() as usize;
     sorted[index]
 }
 
-const PERCENTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
+const PERCENTILES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
 /// Replacements of a thread whose times are kept: an eighth of this, 4 bytes each.
 const MOST_SINGLE: u64 = 2_000_000;

@@ -65,8 +65,10 @@ pub fn comparisons(entries: &[Entry], columns: &[Column]) -> BTreeMap<String, Co
 pub fn summary(entries: &[Entry], columns: &[Column]) -> Table {
     let mut table =
         table(&["", "wharf ns", "LocalCache ns", "best peer", "its ns", "ratio", "goal", "spread"]);
-    let ours: Vec<_> = (0..entries.len()).filter(|peer| entries[*peer].kind == Kind::Ours).collect();
-    let column = |name: &str| columns.iter().find(|column| name.split(" of").next() == Some(&column.name));
+    let ours: Vec<_> =
+        (0..entries.len()).filter(|peer| entries[*peer].kind == Kind::Ours).collect();
+    let column =
+        |name: &str| columns.iter().find(|column| name.split(" of").next() == Some(&column.name));
     for (name, comparison) in comparisons(entries, columns) {
         let value = |which: usize| ours.get(which).and_then(|peer| column(&name)?.value(*peer));
         let spread = ours.first().and_then(|peer| column(&name)?.spread(*peer));
@@ -84,7 +86,8 @@ pub fn summary(entries: &[Entry], columns: &[Column]) -> Table {
     let scaling = |peer: usize| Some(column("W3")?.value(peer)? / column("W2")?.value(peer)?);
     if let Some(of_ours) = ours.first().and_then(|peer| scaling(*peer)) {
         // What the machine costs two threads that share nothing, beside what wharf does.
-        let harness = entries.iter().position(|entry| entry.kind == Kind::Harness).and_then(scaling);
+        let harness =
+            entries.iter().position(|entry| entry.kind == Kind::Harness).and_then(scaling);
         let mut row = vec!["W3/W2".to_owned()];
         row.resize(3, String::new());
         row.extend(["(harness)".to_owned(), number(harness), format!("{of_ours:.3}")]);
@@ -96,7 +99,8 @@ pub fn summary(entries: &[Entry], columns: &[Column]) -> Table {
 
 /// The table of all peers' nanoseconds.
 pub fn full(entries: &[Entry], columns: &[Column]) -> Table {
-    let names: Vec<_> = ["peer"].into_iter().chain(columns.iter().map(|column| &*column.name)).collect();
+    let names: Vec<_> =
+        ["peer"].into_iter().chain(columns.iter().map(|column| &*column.name)).collect();
     let mut table = table(&names);
     for (peer, entry) in entries.iter().enumerate() {
         let values = columns.iter().map(|column| number(column.value(peer)));
@@ -145,7 +149,8 @@ mod tests {
         let samples = [1.0, 2.0, 3.0, 5.0, 4.0].map(|time| vec![time]).to_vec();
         let columns = [Column { name: "W1".to_owned(), samples, quantile: 0.5 }];
         let all = comparisons(entries, &columns);
-        let expected = Comparison { ours_ns: 2.0, best_peer: entries[4].name, best_ns: 4.0, ratio: 0.5 };
+        let expected =
+            Comparison { ours_ns: 2.0, best_peer: entries[4].name, best_ns: 4.0, ratio: 0.5 };
         assert_eq!(all.get("W1"), Some(&expected));
         assert!(summary(entries, &columns).to_string().contains("0.40 missed"));
     }
@@ -158,7 +163,8 @@ mod tests {
             samples: times.map(|time| vec![time]).to_vec(),
             quantile: 0.25,
         };
-        let columns = [column("W6", [1.0, 50.0, 50.0, 100.0]), column("W6b", [1.0, 5.0, 5.0, 20.0])];
+        let columns =
+            [column("W6", [1.0, 50.0, 50.0, 100.0]), column("W6b", [1.0, 5.0, 5.0, 20.0])];
         let all = comparisons(entries, &columns);
         assert_eq!(all["W6b"].ratio, 0.05);
         assert_eq!(all["W6b of all"].ratio, 0.25);

@@ -1,9 +1,10 @@
-//! Judges the forecasts of sizes on a request trace: `forecast [TRACE.csv]`, made-up requests without one.
+//! Judges the forecasts of sizes on a request trace: `forecast [TRACE.csv]`, made-up requests
+//! without one.
 //!
-//! For each source: the share of graph-sized steps whose padded size was the first and among the first
-//! three forecasts; with room for graphs of eight sizes, of which the first two or all of the forecast are made ahead,
-//! the share that had to instantiate, how many were made ahead, and how many of those were given back unused; the time
-//! to record a size.
+//! For each source: the share of graph-sized steps whose padded size was the first and among the
+//! first three forecasts; with room for graphs of eight sizes, of which the first two or all of the
+//! forecast are made ahead, the share that had to instantiate, how many were made ahead, and how
+//! many of those were given back unused; the time to record a size.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::env;
@@ -16,10 +17,11 @@ use wharf_cli::trace::{Trace, TraceError};
 use wharf_cli::{Request, judge};
 
 fn main() -> Result<(), TraceError> {
-    let requests: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match env::args_os().nth(1) {
-        Some(path) => Box::new(Trace::open(path)?),
-        None => Box::new(Generator::new(1).take(10_000).map(Ok)),
-    };
+    let requests: Box<dyn Iterator<Item = Result<Request, TraceError>>> =
+        match env::args_os().nth(1) {
+            Some(path) => Box::new(Trace::open(path)?),
+            None => Box::new(Generator::new(1).take(10_000).map(Ok)),
+        };
     let steps = Scheduler::new(requests).map(|step| Ok(padded(step?.tokens)));
     let steps = steps.collect::<Result<Vec<_>, _>>()?;
     let largest = sizes().last().unwrap_or(1);
@@ -27,10 +29,18 @@ fn main() -> Result<(), TraceError> {
     steps.iter().for_each(|size| plan.record_usage(judge::recorded(*size)));
     println!("{} steps; room for graphs of {} sizes", steps.len(), judge::WARM);
     println!("{:22} {:16} two made ahead         all made ahead", "", "");
-    println!("{:22} hit@1   hit@3    missed   made unused   missed   made unused   ns a record", "");
+    println!(
+        "{:22} hit@1   hit@3    missed   made unused   missed   made unused   ns a record",
+        ""
+    );
     // Nothing ahead: what a cache does that gives up what was used least recently.
     let lru = judge::warm(&steps, WarmSet::new(judge::LastFirst::default(), judge::WARM).ahead(0));
-    println!("{:22} {:16} {:.4}", "least recently used", "", lru.missed as f64 / lru.uses.max(1) as f64);
+    println!(
+        "{:22} {:16} {:.4}",
+        "least recently used",
+        "",
+        lru.missed as f64 / lru.uses.max(1) as f64
+    );
     show("last value first", &steps, judge::LastFirst::default());
     show("frequency", &steps, Frequency::new(largest));
     show("context", &steps, ContextModel::new().limit(largest));

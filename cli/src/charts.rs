@@ -24,9 +24,13 @@ pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
         ("pinned, obtained", PALE_ORANGE, |sample| sample.memory.pinned.reserved),
         ("pinned, in use", ORANGE, |sample| sample.memory.pinned.live),
     ];
+    // An axis needs an extent, also for a run of one sample.
     let end = samples.last().map_or(1.0, |sample| sample.time.as_secs_f64()).max(1e-3);
-    let of = |get: fn(&Sample) -> u64| samples.iter().map(move |s| (s.time.as_secs_f64(), mebibytes(get(s))));
-    let most = series.iter().flat_map(|(_, _, get)| of(*get)).map(|point| point.1).fold(1.0, f64::max);
+    let of = |get: fn(&Sample) -> u64| {
+        samples.iter().map(move |s| (s.time.as_secs_f64(), mebibytes(get(s))))
+    };
+    let most =
+        series.iter().flat_map(|(_, _, get)| of(*get)).map(|point| point.1).fold(1.0, f64::max);
     save(path, |area| {
         let mut chart = ChartBuilder::on(area)
             .caption("Memory over time", font(22))
@@ -60,7 +64,9 @@ pub fn step_times(path: &Path, times: &Histogram<u64>) -> io::Result<()> {
     let (least, most) = (times.min().max(1) as f64, times.max().max(2) as f64);
     let curve: Vec<_> = times
         .iter_quantiles(20)
-        .map(|point| (point.value_iterated_to().max(1) as f64, point.quantile_iterated_to() * 100.0))
+        .map(|point| {
+            (point.value_iterated_to().max(1) as f64, point.quantile_iterated_to() * 100.0)
+        })
         .collect();
     let marks = [("p50", 0.5, BLUE), ("p99", 0.99, ORANGE), ("p99.9", 0.999, RED)];
     save(path, |area| {
@@ -111,7 +117,9 @@ pub fn driver_calls(path: &Path, calls: &[(&str, u64)]) -> io::Result<()> {
             .y_label_area_size(240)
             .build_cartesian_2d((1.0..most * 3.0).log_scale(), (0..rows).into_segmented())?;
         let name = |row: &SegmentValue<usize>| match row {
-            SegmentValue::CenterOf(row) => calls.get(*row).map_or(String::new(), |call| call.0.to_owned()),
+            SegmentValue::CenterOf(row) => {
+                calls.get(*row).map_or(String::new(), |call| call.0.to_owned())
+            }
             _ => String::new(),
         };
         chart
@@ -128,14 +136,19 @@ pub fn driver_calls(path: &Path, calls: &[(&str, u64)]) -> io::Result<()> {
             .y_label_formatter(&name)
             .draw()?;
         chart.draw_series(calls.iter().enumerate().map(|(row, call)| {
-            let corners = [(1.0, SegmentValue::Exact(row)), (call.1 as f64, SegmentValue::Exact(row + 1))];
+            let corners =
+                [(1.0, SegmentValue::Exact(row)), (call.1 as f64, SegmentValue::Exact(row + 1))];
             let mut bar = Rectangle::new(corners, BLUE.filled());
             bar.set_margin(3, 3, 0, 0);
             bar
         }))?;
         let label = font(13).pos(Pos::new(HPos::Left, VPos::Center));
         chart.draw_series(calls.iter().enumerate().map(|(row, call)| {
-            Text::new(call.1.to_string(), (call.1 as f64 * 1.05, SegmentValue::CenterOf(row)), label.clone())
+            Text::new(
+                call.1.to_string(),
+                (call.1 as f64 * 1.05, SegmentValue::CenterOf(row)),
+                label.clone(),
+            )
         }))?;
         Ok(())
     })
@@ -147,7 +160,11 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawing = Result<(), Box<dyn std::error::Error>>;
 
 /// Axes with names, and a grid.
-fn axes<X, Y>(chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>, x: &str, y: &str) -> Drawing
+fn axes<X, Y>(
+    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
+    x: &str,
+    y: &str,
+) -> Drawing
 where
     X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
@@ -165,7 +182,9 @@ fn save(path: &Path, draw: impl FnOnce(&Area<'_>) -> Drawing) -> io::Result<()> 
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let drawn = area.fill(&PAPER).map_err(Into::into).and_then(|()| draw(&area));
-        drawn.and_then(|()| Ok(area.present()?)).map_err(|error| io::Error::other(error.to_string()))?;
+        drawn
+            .and_then(|()| Ok(area.present()?))
+            .map_err(|error| io::Error::other(error.to_string()))?;
     }
     let head = svg.find('>').map_or(0, |end| end + 1);
     let mut output = Output::create(path)?;
@@ -204,7 +223,8 @@ const RED: RGBColor = RGBColor(207, 34, 46);
 /// The colours that differ on a dark page, by what they are on a light one.
 const DARK: &str = r##"
 <style>@media (prefers-color-scheme: dark) {
-  [fill="#FFFFFF"] { fill: #0D1117 } [fill="#24292F"] { fill: #E6EDF3 } [stroke="#24292F"] { stroke: #E6EDF3 }
+  [fill="#FFFFFF"] { fill: #0D1117 } [fill="#24292F"] { fill: #E6EDF3 }
+  [stroke="#24292F"] { stroke: #E6EDF3 }
   [stroke="#D0D7DE"] { stroke: #30363D }
 }</style>
 "##;
@@ -214,7 +234,8 @@ mod tests {
     use super::*;
 
     fn drawn(draw: impl FnOnce(&Path) -> io::Result<()>) -> String {
-        let name = format!("wharf-chart-{}-{:?}.svg", std::process::id(), std::thread::current().id());
+        let name =
+            format!("wharf-chart-{}-{:?}.svg", std::process::id(), std::thread::current().id());
         let path = std::env::temp_dir().join(name);
         draw(&path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
@@ -227,12 +248,16 @@ mod tests {
         let mut times = Histogram::new(3).unwrap();
         (1..=1000).for_each(|time| times.record(time * 10).unwrap());
         let svg = drawn(|path| step_times(path, &times));
-        for text in ["nanoseconds", "% of steps within", "p50: ", "p99.9: ", "prefers-color-scheme"] {
+        for text in ["nanoseconds", "% of steps within", "p50: ", "p99.9: ", "prefers-color-scheme"]
+        {
             assert!(svg.contains(text), "{text}");
         }
-        let svg =
-            drawn(|path| driver_calls(path, &[("cuGraphLaunch", 1000), ("cuInit", 1), ("cuMemAlloc", 0)]));
-        assert!(svg.contains("cuGraphLaunch") && svg.contains("1000") && !svg.contains("cuMemAlloc"));
+        let svg = drawn(|path| {
+            driver_calls(path, &[("cuGraphLaunch", 1000), ("cuInit", 1), ("cuMemAlloc", 0)])
+        });
+        assert!(
+            svg.contains("cuGraphLaunch") && svg.contains("1000") && !svg.contains("cuMemAlloc")
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! # References
 //!
-//! [Trace Event Format](https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU)
+//! [Trace Event
+//! Format](https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU)
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -94,7 +95,14 @@ impl ChromeTrace {
         self.output.keep()
     }
 
-    fn event(&mut self, first: bool, name: &str, ph: &str, ts: f64, args: impl Serialize) -> io::Result<()> {
+    fn event(
+        &mut self,
+        first: bool,
+        name: &str,
+        ph: &str,
+        ts: f64,
+        args: impl Serialize,
+    ) -> io::Result<()> {
         self.output.write_all(if first { b"\n" } else { b",\n" })?;
         let event = Event { name, ph, ts, pid: 1, tid: 1, args };
         serde_json::to_writer(&mut self.output, &event).map_err(io::Error::from)

@@ -1,13 +1,13 @@
 //! Made-up requests: arrivals of a Poisson process, log-normal lengths.
 //!
-//! The parameters resemble the Azure trace of code completion: long prompts, short answers. The same
-//! seed gives the same requests.
+//! The parameters resemble the Azure trace of code completion: long prompts, short answers. The
+//! same seed gives the same requests.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Exp, LogNormal};
 
-use crate::Request;
+use crate::request::Request;
 use crate::trace::TOKEN_LIMIT;
 
 /// Requests without end.
@@ -45,7 +45,11 @@ impl Generator {
     }
 
     fn length(&mut self, lengths: LogNormal<f64>) -> u32 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped, positive")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped, positive"
+        )]
         let length = lengths.sample(&mut self.random).clamp(1.0, LONGEST.into()) as u32;
         length
     }

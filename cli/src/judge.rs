@@ -1,4 +1,4 @@
-//! How good a forecast of step sizes is.
+//! The accuracy of a forecast of step sizes.
 
 use std::convert::Infallible;
 
@@ -15,10 +15,10 @@ pub struct Hits {
     pub warm: f64,
 }
 
-/// How many sizes have a warm graph.
+/// The number of sizes with a prepared graph.
 pub const WARM: usize = 8;
 
-/// What is recorded for a padded size: steps too large for a graph have one size together.
+/// The recorded size of a step: its padded size, or one size for all steps too large for a graph.
 pub fn recorded(size: Option<u32>) -> u32 {
     size.unwrap_or(TOO_LARGE)
 }
@@ -66,13 +66,14 @@ impl Judge {
 
     /// The shares so far.
     pub fn hits(&self) -> Hits {
-        let [first, third, warm] = self.hits.map(|hits| f64::from(hits) / f64::from(self.total.max(1)));
+        let [first, third, warm] =
+            self.hits.map(|hits| f64::from(hits) / f64::from(self.total.max(1)));
         Hits { first, third, warm }
     }
 }
 
-/// The sizes used last, the last one first: the forecast that any other must beat. Its first [`WARM`] are
-/// what a cache holds that gives up what was used least recently.
+/// The sizes used last, the last one first: the forecast that any other must beat. Its first
+/// [`WARM`] are what a cache holds that gives up what was used least recently.
 #[derive(Clone, Debug, Default)]
 pub struct LastFirst(Vec<u32>);
 

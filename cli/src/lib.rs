@@ -1,5 +1,5 @@
-//! What the command `wharf` is made of: request traces, the scheduler that turns them into steps, and
-//! what can be found out about a machine.
+//! What the command `wharf` is made of: request traces, the scheduler that turns them into steps,
+//! and what can be found out about a machine.
 //!
 //! ```text
 //! trace (a file) ─┐
@@ -8,6 +8,21 @@
 //! ```
 //!
 //! Everything streams: a trace of any length needs the memory of the requests that run at once.
+//!
+//! # Modules, lowest first
+//!
+//! A module names only modules above it in this table; `tests/layering.rs` enforces it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `request`, `output` | a request of a client; files that appear whole or not at all |
+//! | `target` | the driver to run on: the system's or softcuda |
+//! | `trace`, `generate` | requests from a file, and made-up ones |
+//! | `schedule` | continuous batching: from requests to steps |
+//! | `replay` | the loop of a serving engine, without the model |
+//! | `judge`, `summary`, `chrome`, `charts` | what a replay cost: figures, a trace, charts |
+//! | `map` | who holds which bytes of a pool |
+//! | `doctor` | what a machine offers |
 
 pub mod charts;
 pub mod chrome;
@@ -17,18 +32,10 @@ pub mod judge;
 pub mod map;
 pub mod output;
 pub mod replay;
+mod request;
 pub mod schedule;
 pub mod summary;
 pub mod target;
 pub mod trace;
 
-/// One request of a serving engine's clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// When it arrives, in microseconds after the first one.
-    pub arrival: u64,
-    /// Tokens of its prompt.
-    pub prompt: u32,
-    /// Tokens that are generated for it.
-    pub generated: u32,
-}
+pub use request::Request;

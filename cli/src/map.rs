@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
-use wharf::memory::{DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::memory::{
+    DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+};
 use wharf::pool::{Buffer, Pool};
 use wharf::report::Snapshot;
 use wharf::slab::AllocError;
@@ -31,7 +33,7 @@ pub enum Kind {
     Managed,
 }
 
-/// What a pool held in the end. Sizes are in bytes.
+/// The contents of a pool at the end. Sizes are in bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Mapped {
     /// Allocations that succeeded.
@@ -43,7 +45,7 @@ pub struct Mapped {
     pub snapshot: Snapshot,
 }
 
-/// What came of a workload, as `--json` writes it.
+/// The outcome of a workload, as `--json` writes it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Map {
     /// The driver, `system` or `softcuda`.
@@ -52,14 +54,14 @@ pub struct Map {
     pub device: String,
     /// Steps that ran.
     pub steps: u64,
-    /// Whether somebody stopped it.
+    /// Whether the run was stopped by a signal.
     pub stopped: bool,
     /// The pools.
     pub pools: Vec<Mapped>,
 }
 
-/// Runs `steps` in pools of the given kinds, each limited to `max_bytes`, until they end or `stop` is
-/// set. An allocation that finds no room is counted, and its step goes on without.
+/// Runs `steps` in pools of the given kinds, each limited to `max_bytes`, until they end or `stop`
+/// is set. An allocation that finds no room is counted, and its step goes on without.
 ///
 /// # Errors
 ///
@@ -110,11 +112,12 @@ impl Kind {
     fn scratch(self) -> usize {
         match self {
             Self::Device | Self::Managed => 8192, // activations: 4096 numbers of two bytes
-            Self::Pinned => 168,                  // results: a token and its 20 likeliest alternatives
+            Self::Pinned => 168, // results: a token and its 20 likeliest alternatives
         }
     }
 
-    /// Bytes of what request `number` holds while it runs: sizes of five doublings, and between them.
+    /// Bytes of what request `number` holds while it runs: sizes of five doublings, and between
+    /// them.
     fn held(self, number: u64) -> usize {
         let unit = match self {
             Self::Device | Self::Managed => 64 << 10,

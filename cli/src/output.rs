@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves nothing.
+/// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves
+/// nothing.
 ///
 /// Pipes and devices, which cannot be replaced, are written to as they are.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
-    /// What becomes the file; nothing for what is written to as it is.
+    /// The temporary file that becomes the file; none for a device or pipe, which is written
+    /// directly.
     part: Option<PathBuf>,
     file: Option<BufWriter<File>>,
 }
@@ -68,7 +70,8 @@ impl Drop for Output {
         if self.file.take().is_some()
             && let Some(part) = &self.part
         {
-            // It has another name than what anybody asked for; there is nobody to tell.
+            // A failure leaves a file of another name than the one asked for, and a drop cannot
+            // report it.
             let _ = fs::remove_file(part);
         }
     }
@@ -102,9 +105,11 @@ mod tests {
 
     #[test]
     fn links_and_devices_stay_what_they_are() {
-        let folder = std::env::temp_dir().join(format!("wharf-output-links-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("wharf-output-links-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        let (file, link, device) = (folder.join("file"), folder.join("link"), folder.join("device"));
+        let (file, link, device) =
+            (folder.join("file"), folder.join("link"), folder.join("device"));
         fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         std::os::unix::fs::symlink("/dev/null", &device).unwrap();

@@ -1,22 +1,22 @@
 //! Continuous batching: requests in, engine steps out.
 //!
-//! A step has a budget of [`TOKENS`]. Every running request whose prompt is done contributes one token;
-//! what is left goes to prompts, oldest first, in chunks; then waiting requests are admitted while tokens
-//! and places are left. Time is virtual: a step lasts [`BASE`] and [`PER_TOKEN`] for each token, in
-//! microseconds. So the same requests give the same steps on every machine.
+//! A step has a budget of [`TOKENS`]. Every running request whose prompt is done contributes one
+//! token. The rest goes to prompts, oldest first, in chunks. Then waiting requests are admitted
+//! while the step has tokens and places. Time is virtual: a step lasts [`BASE`] plus [`PER_TOKEN`]
+//! for each token, in microseconds. So the same requests give the same steps on every machine.
 
 use core::fmt;
 use core::iter::Peekable;
 
-use crate::Request;
+use crate::request::Request;
 
 /// The most tokens in a step.
 pub const TOKENS: u32 = 2048;
 /// The most requests that run at once.
 pub const REQUESTS: usize = 256;
-/// What a step lasts without tokens, in microseconds.
+/// The duration of a step without tokens, in microseconds.
 pub const BASE: u64 = 15_000;
-/// What a token adds to a step, in microseconds.
+/// The duration that a token adds to a step, in microseconds.
 pub const PER_TOKEN: u64 = 20;
 
 /// One step of the engine.
@@ -52,7 +52,7 @@ pub struct Scheduler<I: Iterator> {
     now: u64,
 }
 
-/// What is left of a request.
+/// The remainder of a request.
 #[derive(Clone, Copy, Debug)]
 struct Running {
     prompt: u32,
@@ -62,12 +62,17 @@ struct Running {
 impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
     /// The steps that serve `requests`.
     pub fn new(requests: impl IntoIterator<IntoIter = I>) -> Self {
-        Self { requests: requests.into_iter().peekable(), running: Vec::with_capacity(REQUESTS), now: 0 }
+        Self {
+            requests: requests.into_iter().peekable(),
+            running: Vec::with_capacity(REQUESTS),
+            now: 0,
+        }
     }
 
     /// Takes the next request if it has arrived.
     fn arrived(&mut self) -> Option<Result<Request, E>> {
-        self.requests.next_if(|request| request.as_ref().map_or(true, |request| request.arrival <= self.now))
+        self.requests
+            .next_if(|request| request.as_ref().map_or(true, |request| request.arrival <= self.now))
     }
 
     /// Goes to the next arrival when nothing runs; `None` when all is done.
@@ -88,6 +93,7 @@ impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
             running.generated -= 1;
             budget -= 1;
         }
+        // Decoding comes first: a prompt in chunks must not delay running requests.
         let after_decode = budget;
         for running in &mut self.running {
             running.prefill(&mut budget);
@@ -101,7 +107,8 @@ impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
             running.prefill(&mut budget);
             self.running.push(running);
         }
-        let (tokens, requests) = (TOKENS - budget, u32::try_from(self.running.len()).unwrap_or(u32::MAX));
+        let (tokens, requests) =
+            (TOKENS - budget, u32::try_from(self.running.len()).unwrap_or(u32::MAX));
         let step = Step { start: self.now, tokens, requests, prefill: after_decode - budget };
         self.running.retain(|running| running.prompt > 0 || running.generated > 0);
         self.now = self.now.saturating_add(BASE + PER_TOKEN * u64::from(tokens));
@@ -135,8 +142,8 @@ impl Running {
     }
 }
 
-/// The padded sizes, in tokens, for which an engine keeps a captured graph: 1, 2, 4, then every 8th up to
-/// 256 and every 16th up to 512.
+/// The padded sizes, in tokens, for which an engine keeps a captured graph: 1, 2, 4, then every 8th
+/// up to 256 and every 16th up to 512.
 pub fn sizes() -> impl Iterator<Item = u32> {
     [1, 2, 4].into_iter().chain((8..=256).step_by(8)).chain((272..=512).step_by(16))
 }
@@ -151,9 +158,9 @@ mod tests {
     use super::*;
 
     fn steps(requests: &[(u64, u32, u32)]) -> Vec<(u32, u32, u32)> {
-        let requests = requests
-            .iter()
-            .map(|&(arrival, prompt, generated)| Ok::<_, ()>(Request { arrival, prompt, generated }));
+        let requests = requests.iter().map(|&(arrival, prompt, generated)| {
+            Ok::<_, ()>(Request { arrival, prompt, generated })
+        });
         let steps = Scheduler::new(requests).map(Result::unwrap);
         steps.map(|step| (step.tokens, step.requests, step.prefill)).collect()
     }
@@ -180,8 +187,11 @@ mod tests {
     #[test]
     fn an_error_comes_in_its_place() {
         let request = Request { arrival: 0, prompt: 1, generated: 1 };
-        let mut steps =
-            Scheduler::new([Ok(request), Ok(Request { arrival: 1 << 40, ..request }), Err("broken")]);
+        let mut steps = Scheduler::new([
+            Ok(request),
+            Ok(Request { arrival: 1 << 40, ..request }),
+            Err("broken"),
+        ]);
         let (first, second) = (steps.next(), steps.next());
         assert!(first.is_some_and(|step| step.is_ok()) && second.is_some_and(|step| step.is_ok()));
         let third = steps.next();

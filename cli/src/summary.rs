@@ -1,4 +1,4 @@
-//! What a replay comes to.
+//! The figures of a replay.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub struct Summary {
     pub driver: &'static str,
     /// The device's name.
     pub device: String,
-    /// How long it took.
+    /// The duration of the run.
     pub seconds: f64,
     /// Calls of the driver between the beginning of a step and its end, after the first
     /// [`WARM_UP`] steps; known on softcuda.
     pub driver_calls_per_step: Option<f64>,
-    /// What the engine wrote, without padding.
+    /// Bytes that the engine wrote, without padding.
     pub bytes_staged: u64,
     /// Bytes that were not on the device as they were written, where they were compared.
     pub verify_mismatches: Option<u64>,
@@ -38,7 +38,7 @@ pub struct Summary {
     pub ring_violations: Option<u64>,
     /// Graphs that were made.
     pub graphs: usize,
-    /// What beginning and submitting a step took the calling thread.
+    /// The time that the calling thread spent in `begin` and `submit`.
     pub step_ns: Times,
     /// The most that was asked for and in use, of all kinds; each kind at its own peak.
     pub peak_live: u64,
@@ -50,13 +50,13 @@ pub struct Summary {
     pub idle: f64,
     /// The same by kind.
     pub memory: Kinds,
-    /// How well the sizes of steps were foreseen.
+    /// The accuracy of the forecast of step sizes.
     pub forecast: Foreseen,
-    /// What became of objects in tiers, where steps use some.
+    /// The use of tiers, if steps use tiered objects.
     pub tiers: Option<TierUse>,
-    /// How far the run went by the plan of an earlier one, where there was one.
+    /// The comparison with the plan of an earlier run, if there was one.
     pub plan: Option<Planned>,
-    /// Whether somebody stopped it.
+    /// Whether the run was stopped by a signal.
     pub stopped: bool,
 }
 
@@ -65,11 +65,11 @@ pub struct Summary {
 pub struct Times {
     /// The mean.
     pub mean: f64,
-    /// What half of the steps stay within.
+    /// The median.
     pub p50: u64,
-    /// What 99 of 100 steps stay within.
+    /// The 99th percentile.
     pub p99: u64,
-    /// What 999 of 1000 steps stay within.
+    /// The 99.9th percentile.
     pub p999: u64,
     /// The longest.
     pub max: u64,
@@ -97,24 +97,24 @@ pub struct Kind {
     pub idle: f64,
     /// Allocations.
     pub allocations: u64,
-    /// How many of them the pool may have grown for.
+    /// The number of allocations for which the pool may have grown.
     pub grown: u64,
 }
 
 /// The quality of a forecast: shares of the steps that are small enough for a graph.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Foreseen {
-    /// What forecast.
+    /// The name of the forecast.
     pub source: &'static str,
     /// The padded size was the first forecast.
     pub hit1: f64,
     /// It was among the first three.
     pub hit3: f64,
-    /// What came of it, where graphs were made by it.
+    /// The use of the graphs that it prepared, if any.
     pub warm: Option<Warmth>,
 }
 
-/// What came of graphs that were made by a forecast.
+/// The use of graphs that a forecast prepared.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Warmth {
     /// The share of steps small enough for a graph that had to make it.
@@ -125,9 +125,9 @@ pub struct Warmth {
     pub instantiated_ahead: u64,
     /// Sizes that were made ready ahead.
     pub prewarmed: u64,
-    /// How many of those were used before they were given back.
+    /// The number of those that were used.
     pub prewarmed_used: u64,
-    /// How many of those were given back unused.
+    /// The number of those that were released unused.
     pub prewarmed_wasted: u64,
 }
 
@@ -136,11 +136,11 @@ pub struct Warmth {
 pub struct Planned {
     /// The most memory that the earlier run had obtained, in bytes.
     pub first_peak_reserved: u64,
-    /// What this one had obtained at its start, in bytes.
+    /// The memory reserved at the start of this run, in bytes.
     pub reserved_at_start: u64,
     /// The most that it had obtained, against that of the earlier run.
     pub reserved_ratio: f64,
-    /// How often its pools may have grown after the start.
+    /// The number of times that its pools may have grown after the start.
     pub grown_after_start: u64,
 }
 
@@ -166,7 +166,7 @@ pub struct Collector {
     times: Histogram<u64>,
     peak: MemoryUse,
     latest: MemoryUse,
-    /// What the pools had obtained after the first step.
+    /// The memory of the pools after the first step.
     first_reserved: Option<u64>,
     samples: Vec<Sample>,
     /// One of so many steps is sampled.
@@ -176,7 +176,7 @@ pub struct Collector {
     judge: Judge,
 }
 
-/// What is known besides the records.
+/// The settings of the run.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The driver, `system` or `softcuda`.
@@ -193,7 +193,11 @@ pub struct Setting {
 
 impl Collector {
     /// Nothing yet; `forecast`, called `source`, is judged on the steps.
-    #[expect(clippy::expect_used, clippy::missing_panics_doc, reason = "bounds and digits that are allowed")]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "bounds and digits that are allowed"
+    )]
     pub fn new(source: &'static str, forecast: Box<dyn Forecast>) -> Self {
         Self {
             steps: 0,
@@ -218,6 +222,7 @@ impl Collector {
     pub fn record(&mut self, record: &Record) {
         let Record { step, memory, .. } = *record;
         self.times.saturating_record(nanoseconds(record.begin + record.submit));
+        // The first steps make graphs and grow pools.
         if self.steps >= WARM_UP
             && let Some(calls) = record.driver_calls
         {
@@ -232,7 +237,9 @@ impl Collector {
         self.bytes += record.bytes;
         self.waits += u64::from(record.waited);
         self.end = record.start + record.begin + record.write + record.submit;
-        for (peak, now) in [(&mut self.peak.device, memory.device), (&mut self.peak.pinned, memory.pinned)] {
+        for (peak, now) in
+            [(&mut self.peak.device, memory.device), (&mut self.peak.pinned, memory.pinned)]
+        {
             (peak.live, peak.peak_blocks) = (now.peak, now.peak_blocks);
             peak.reserved = peak.reserved.max(now.reserved);
         }
@@ -292,7 +299,7 @@ impl Collector {
         &self.samples
     }
 
-    /// How long steps took, in nanoseconds.
+    /// Percentiles of the time of a step, in nanoseconds.
     pub fn times(&self) -> &Histogram<u64> {
         &self.times
     }
@@ -356,5 +363,5 @@ fn nanoseconds(time: Duration) -> u64 {
 pub const WARM_UP: u64 = 100;
 /// The longest time that is told from longer ones, in nanoseconds: a minute.
 const LONGEST: u64 = 60_000_000_000;
-/// How many samples of memory are kept.
+/// The number of samples of memory that are kept.
 const SAMPLES: usize = 2048;

@@ -1,7 +1,6 @@
 //! The driver that a command works on.
-#![expect(unsafe_code, reason = "takes the software driver's functions")]
 
-use softcuda::{Binding, Config, Schedule, Simulator};
+use softcuda::{Binding, Config, ConfigError, Schedule, Simulator};
 use wharf::{Driver, LoadError};
 
 /// Which driver a person asked for.
@@ -29,13 +28,25 @@ pub struct Target {
     checks_sources: bool,
 }
 
-/// How the software driver is to behave, where that is the driver.
+/// Why there is no driver to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A variable of the software driver is invalid.
+    #[error(transparent)]
+    Environment(#[from] ConfigError),
+}
+
+/// The behaviour of the software driver, if that is the driver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Software {
     /// When operations run; by default as the environment says.
     pub schedule: Option<Schedule>,
-    /// Whether it looks for sources that change before they are read.
-    pub check_sources: bool,
+    /// Whether it looks for sources that change before they are read, and for accesses that nothing
+    /// orders, and gives handles and addresses again at once.
+    pub verify: bool,
 }
 
 impl Target {
@@ -43,11 +54,11 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`LoadError`]: there is no such driver, or it has no device.
-    pub fn new(choice: Choice, software: Software) -> Result<Self, LoadError> {
+    /// [`TargetError`]: there is no such driver, it has no device, or a variable is invalid.
+    pub fn new(choice: Choice, software: Software) -> Result<Self, TargetError> {
         match choice {
             Choice::Softcuda => Self::softcuda(software, None),
-            Choice::System => Driver::load().map(Self::system),
+            Choice::System => Ok(Self::system(Driver::load()?)),
             Choice::Auto => match Driver::load() {
                 Ok(driver) => Ok(Self::system(driver)),
                 Err(error) => Self::softcuda(software, Some(error)),
@@ -60,7 +71,7 @@ impl Target {
         self.software.as_ref().map(|(_, machine)| machine)
     }
 
-    /// How many calls the driver got so far, where they can be counted.
+    /// The number of driver calls so far, if they can be counted.
     pub fn driver_calls(&self) -> Option<u64> {
         Some(self.software()?.all_calls().iter().map(|(_, count)| count).sum())
     }
@@ -74,15 +85,16 @@ impl Target {
         Self { driver, instead_of: None, software: None, checks_sources: false }
     }
 
-    fn softcuda(software: Software, instead_of: Option<LoadError>) -> Result<Self, LoadError> {
-        let mut config = Config::from_environment();
+    fn softcuda(software: Software, instead_of: Option<LoadError>) -> Result<Self, TargetError> {
+        let mut config = Config::from_environment()?;
         config.schedule = software.schedule.unwrap_or(config.schedule);
-        config.checks.source_stable |= software.check_sources;
+        config.checks.source_stable |= software.verify;
+        config.checks.race |= software.verify;
+        config.recycle = config.recycle.or(software.verify.then_some(true));
         let checks_sources = config.checks.source_stable;
         let machine = Simulator::new(config);
         let bound = machine.bind();
-        // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-        let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+        let driver = Driver::from_api(machine.api()?)?;
         Ok(Self { driver, instead_of, software: Some((bound, machine)), checks_sources })
     }
 }

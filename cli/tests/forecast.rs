@@ -41,7 +41,7 @@ fn below(random: &mut ChaCha8Rng, end: u32) -> usize {
     (random.next_u32() % end) as usize
 }
 
-/// Sequences with a rule in them, or none, as traffic that nobody has seen may have.
+/// Sequences with a rule in them, or none, as unknown traffic may have.
 fn unseen(seed: u64) -> Vec<(&'static str, Vec<Option<u32>>)> {
     let sizes: Vec<u32> = wharf_cli::schedule::sizes().collect();
     let all = u32::try_from(sizes.len()).unwrap();
@@ -56,7 +56,9 @@ fn unseen(seed: u64) -> Vec<(&'static str, Vec<Option<u32>>)> {
         (name, indices.map(|index| Some(sizes[index.min(sizes.len() - 1)])).collect::<Vec<_>>())
     };
     vec![
-        sequence("periods", &mut |step, _| patterns[step / 300 % 5][step % patterns[step / 300 % 5].len()]),
+        sequence("periods", &mut |step, _| {
+            patterns[step / 300 % 5][step % patterns[step / 300 % 5].len()]
+        }),
         sequence("sawtooth", &mut |step, _| 3 + 2 * (step % 17)),
         sequence("bursts", &mut |step, random| {
             if step % 47 < 40 { patterns[step / 47 % 5][0] } else { below(random, all) }
@@ -103,8 +105,9 @@ fn the_context_model_is_never_worse_where_traffic_is_unseen() {
 }
 
 fn sequences() -> Vec<(String, Vec<Option<u32>>)> {
-    let sequence =
-        |of: &dyn Fn(usize) -> usize| (0..LENGTH).map(|index| u32::try_from(of(index)).ok()).collect();
+    let sequence = |of: &dyn Fn(usize) -> usize| {
+        (0..LENGTH).map(|index| u32::try_from(of(index)).ok()).collect()
+    };
     let mut sequences = vec![
         ("constant".to_owned(), sequence(&|_| 8)),
         ("alternating".to_owned(), sequence(&|index| [8, 256][index % 2])),
@@ -137,7 +140,8 @@ fn the_context_model_is_never_worse_than_the_last_sizes() {
 
 #[test]
 fn the_context_model_learns_what_has_a_rule() {
-    for (name, sizes) in sequences().into_iter().filter(|(name, _)| name == "alternating" || name == "ramps")
+    for (name, sizes) in
+        sequences().into_iter().filter(|(name, _)| name == "alternating" || name == "ramps")
     {
         let ours = hits(&sizes, &mut ContextModel::new());
         assert!(ours.first > 0.95, "{name}: {ours:?}");
@@ -155,20 +159,27 @@ fn a_recorded_run_is_foreseen_whole() {
 #[test]
 fn the_context_model_saves_graphs_on_a_made_up_trace() {
     let sizes = made_up(1);
-    let (last, frequency) = (hits(&sizes, &mut LastFirst::default()), hits(&sizes, &mut Frequency::new(512)));
+    let (last, frequency) =
+        (hits(&sizes, &mut LastFirst::default()), hits(&sizes, &mut Frequency::new(512)));
     let ours = hits(&sizes, &mut ContextModel::new().limit(512));
-    assert!(ours.warm >= last.warm && ours.warm >= frequency.warm, "{ours:?} {last:?} {frequency:?}");
+    assert!(
+        ours.warm >= last.warm && ours.warm >= frequency.warm,
+        "{ours:?} {last:?} {frequency:?}"
+    );
     instantiated(&sizes);
 }
 
-/// With room for graphs of eight sizes, fewer steps have to make one by the model's forecast than where the size
-/// used longest ago goes.
+/// With room for graphs of eight sizes, fewer steps have to make one by the model's forecast than
+/// where the size used longest ago goes.
 fn instantiated(sizes: &[Option<u32>]) {
     let least_recently = warm(sizes, WarmSet::new(LastFirst::default(), WARM).ahead(0));
     let frequency = warm(sizes, WarmSet::new(Frequency::new(512), WARM));
     for ahead in [2, WARM] {
         let ours = warm(sizes, WarmSet::new(ContextModel::new().limit(512), WARM).ahead(ahead));
-        println!("{ahead} ahead: {ours:?}, least recently used {least_recently:?}, frequency {frequency:?}");
+        println!(
+            "{ahead} ahead: {ours:?}, least recently used {least_recently:?}, \
+             frequency {frequency:?}"
+        );
         assert!(ours.missed <= least_recently.missed && ours.missed <= frequency.missed);
     }
 }

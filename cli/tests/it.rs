@@ -28,7 +28,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str, content: &[u8]) -> Self {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{}-{name}", std::process::id()));
         fs::write(&path, content).unwrap();
         Self(path)
     }
@@ -55,7 +56,9 @@ fn steps_are_those_of_the_reference_scheduler() {
 
 #[test]
 fn made_up_steps_are_the_same_every_time() {
-    let steps = |seed| run(&mut wharf(&["replay", "--dump-steps", "--steps", "500", "--seed", seed])).stdout;
+    let steps = |seed| {
+        run(&mut wharf(&["replay", "--dump-steps", "--steps", "500", "--seed", seed])).stdout
+    };
     assert_eq!(text(&steps("5")).lines().count(), 500);
     assert_eq!(steps("5"), steps("5"));
     assert_ne!(steps("5"), steps("6"));
@@ -64,8 +67,9 @@ fn made_up_steps_are_the_same_every_time() {
 #[test]
 fn a_broken_trace_ends_with_file_line_and_status_2() {
     let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
-    let file =
-        |name, row: &str| Scratch::new(name, format!("{head}2023-11-16 18:17:03.9,9,9\n{row}\n").as_bytes());
+    let file = |name, row: &str| {
+        Scratch::new(name, format!("{head}2023-11-16 18:17:03.9,9,9\n{row}\n").as_bytes())
+    };
     for (trace, line) in [
         (Scratch::new("column.csv", b"TIMESTAMP,GeneratedTokens\n2023-11-16 18:17:03.9,9\n"), 1),
         (Scratch::new("empty.csv", b""), 1),
@@ -88,8 +92,9 @@ fn a_broken_trace_ends_with_file_line_and_status_2() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_no_error() {
-    let mut child = wharf(&["replay", "--dump-steps"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+fn a_closed_pipe_is_no_error() {
+    let mut child =
+        wharf(&["replay", "--dump-steps"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -108,8 +113,9 @@ fn doctor(command: &mut Command) -> serde_json::Value {
 
 #[test]
 fn the_doctor_works_where_there_is_nothing() {
-    let facts =
-        doctor(wharf(&["doctor", "--driver=system", "--json"]).env("WHARF_LIBCUDA", "/nowhere/libcuda.so"));
+    let facts = doctor(
+        wharf(&["doctor", "--driver=system", "--json"]).env("WHARF_LIBCUDA", "/nowhere/libcuda.so"),
+    );
     let driver = fact(&facts, "system's driver");
     assert_eq!(driver["verdict"], "broken");
     assert!(driver["found"].as_str().unwrap().contains("/nowhere/libcuda.so"), "{driver}");
@@ -120,17 +126,24 @@ fn the_doctor_works_where_there_is_nothing() {
 #[test]
 fn the_doctor_finds_nothing_wrong_with_softcuda() {
     let facts = doctor(&mut wharf(&["doctor", "--driver=softcuda", "--json"]));
-    for topic in
-        ["driver", "device", "virtual memory", "memory operations", "stream capture", "pinned memory"]
-    {
+    for topic in [
+        "driver",
+        "device",
+        "virtual memory",
+        "memory operations",
+        "stream capture",
+        "pinned memory",
+    ] {
         assert_eq!(fact(&facts, topic)["verdict"], "good", "{topic}");
     }
 }
 
 #[test]
 fn the_doctor_finds_what_a_machine_lacks() {
-    let limited =
-        format!("ulimit -l 64; exec {} doctor --driver=softcuda --json", env!("CARGO_BIN_EXE_wharf"));
+    let limited = format!(
+        "ulimit -l 64; exec {} doctor --driver=softcuda --json",
+        env!("CARGO_BIN_EXE_wharf")
+    );
     let mut command = Command::new("sh");
     let facts = doctor(command.args(["-c", &limited]).env("SOFTCUDA_ATTRIBUTES", "102=0,122=0"));
     for topic in ["virtual memory", "memory operations"] {
@@ -143,7 +156,8 @@ fn the_doctor_finds_what_a_machine_lacks() {
     // With the capability to lock all the same, the limit is worth a note only.
     assert!(limit["verdict"] == "slow" || limit["verdict"] == "note", "{limit}");
 
-    let old = doctor(wharf(&["doctor", "--driver=softcuda", "--json"]).env("SOFTCUDA_VERSION", "11040"));
+    let old =
+        doctor(wharf(&["doctor", "--driver=softcuda", "--json"]).env("SOFTCUDA_VERSION", "11040"));
     assert_eq!(fact(&old, "memory operations")["verdict"], "slow");
     assert_eq!(fact(&old, "stream capture")["verdict"], "note");
 }
@@ -164,5 +178,30 @@ fn the_bench_counts_driver_calls() {
     }
     // Each table's first row is what the others are compared with.
     assert_eq!(text(&output.stdout).lines().filter(|line| line.ends_with(" 1.000")).count(), 2);
-    assert!(text(&output.stdout).contains("no GPU's time"));
+    assert!(text(&output.stdout).contains("not that of a GPU"));
+}
+
+#[test]
+fn a_variable_of_softcuda_that_is_not_understood_ends_the_command_and_is_said_once() {
+    for (name, value) in [("SOFTCUDA_SHEDULE", "late"), ("SOFTCUDA_FAIL", "cuNoSuchCall@1=2")] {
+        let mut command = wharf(&["replay", "--driver", "softcuda", "--steps", "10"]);
+        let output = run(command.env(name, value));
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{said}");
+        assert_eq!(said.matches("is invalid").count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn counters_are_those_of_the_replay() {
+    let mut command = wharf(&["replay", "--driver", "softcuda", "--steps", "100"]);
+    let output = run(command.env("SOFTCUDA_COUNTERS", "1"));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let count = |call: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(&format!("softcuda: {call} ")));
+        line.and_then(|count| count.parse::<u64>().ok()).unwrap_or(0)
+    };
+    assert_eq!(count("cuInit"), 1, "{said}");
+    assert!(count("cuGraphLaunch") >= 100, "{said}");
 }

@@ -38,12 +38,17 @@ fn every_byte_of_every_pool_is_accounted_for() {
             let slabs = pool["slabs"].as_array().unwrap();
             let in_slabs = slabs.iter().map(|slab| number(slab, "size")).sum::<u64>();
             assert_eq!(in_slabs + of("unused"), of("reserved"));
-            let taken = |slab| (number(slab, "blocks") - number(slab, "free")) * number(slab, "block_size");
-            assert_eq!(slabs.iter().map(taken).sum::<u64>(), of("live") + of("retired") + of("cached"));
+            let taken =
+                |slab| (number(slab, "blocks") - number(slab, "free")) * number(slab, "block_size");
+            assert_eq!(
+                slabs.iter().map(taken).sum::<u64>(),
+                of("live") + of("retired") + of("cached")
+            );
             assert_eq!(of("limit"), bytes);
             assert!(of("reserved") <= bytes && of("allocations") > 0, "{pool}");
-            let row =
-                text(&output.stdout).lines().find(|row| row.starts_with(pool["name"].as_str().unwrap()));
+            let row = text(&output.stdout)
+                .lines()
+                .find(|row| row.starts_with(pool["name"].as_str().unwrap()));
             let refused = format!(" {}", of("refused"));
             assert!(row.is_some_and(|row| row.ends_with(&refused)), "{}", text(&output.stdout));
         }
@@ -55,8 +60,9 @@ fn every_byte_of_every_pool_is_accounted_for() {
 #[test]
 fn the_same_seed_gives_the_same_map() {
     let map = |seed| {
-        let output =
-            wharf(&["--kind=device", "--steps=100", "--schedule=eager", "--seed", seed]).output().unwrap();
+        let output = wharf(&["--kind=device", "--steps=100", "--schedule=eager", "--seed", seed])
+            .output()
+            .unwrap();
         done(&output);
         output.stdout
     };
@@ -73,9 +79,12 @@ fn each_pool_is_drawn() {
     for kind in ["pinned", "device"] {
         let svg = fs::read_to_string(folder.file("maps").join(format!("{kind}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
-        for content in
-            [&format!("pool {kind}: {kind} memory of device 0"), "retired", "class=\"in-use\"", "MiB"]
-        {
+        for content in [
+            &format!("pool {kind}: {kind} memory of device 0"),
+            "retired",
+            "class=\"in-use\"",
+            "MiB",
+        ] {
             assert!(svg.contains(content), "{content}");
         }
     }
@@ -86,8 +95,8 @@ fn each_pool_is_drawn() {
 fn what_cannot_be_done_is_told_and_leaves_nothing() {
     let folder = Folder::new("refused");
     let trace = folder.file("t.csv");
-    let rows =
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n2023-11-16 18:17:02.9,9,9\n";
+    let rows = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n\
+                2023-11-16 18:17:02.9,9,9\n";
     fs::write(&trace, rows).unwrap();
     let check = |command: &mut Command, status: i32, part: &str| {
         let output = command.output().unwrap();
@@ -98,10 +107,10 @@ fn what_cannot_be_done_is_told_and_leaves_nothing() {
     check(wharf(&["--json"]).arg(folder.file("m.json")).arg("--trace").arg(&trace), 2, "t.csv:3: ");
     check(wharf(&["--json"]).arg(folder.file("no/m.json")), 1, "no/m.json");
     check(wharf(&["--svg"]).arg(&trace), 1, "t.csv");
-    check(&mut wharf(&["--max-bytes=3PiB"]), 2, "as in 64MiB");
+    check(&mut wharf(&["--max-bytes=3PiB"]), 2, "such as 64MiB");
     check(&mut wharf(&["--kind=disk"]), 2, "managed");
     let mut failing = wharf(&["--json"]);
-    failing.arg(folder.file("m.json")).env("SOFTCUDA_FAIL", "cuMemCreate@2=2");
+    failing.arg(folder.file("m.json")).env("SOFTCUDA_FAIL", "cuMemCreate@2=1");
     check(&mut failing, 1, "cuMemCreate");
 }
 
@@ -115,7 +124,11 @@ fn stopped_it_shows_what_it_has() {
         std::thread::yield_now();
     }
     assert!(
-        Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap().success()
+        Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", child.id())])
+            .status()
+            .unwrap()
+            .success()
     );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143), "{}", text(&output.stderr));

@@ -51,28 +51,41 @@ fn a_replay_of_100_steps_is_told() {
     outcome.unwrap();
     let told = tool::told_here();
     let ranges = ranges(&told);
-    let of = |name: &str| ranges.iter().filter(|range| range.name == name).collect::<Vec<_>>();
+    // A step's range names its set and bucket: `staging::submit(step, 64)`.
+    let of = |name: &str| {
+        let operation = |it: &str| it.split('(').next() == Some(name);
+        ranges.iter().filter(|range| operation(&range.name)).collect::<Vec<_>>()
+    };
 
     for (name, category, count) in [
-        ("wharf::staging::build", "staging", 1),
-        ("wharf::staging::begin", "staging", 100),
-        ("wharf::staging::submit", "staging", 100),
-        ("wharf::graph::instantiate", "graph", 12),
+        ("staging::build", "staging", 1),
+        ("staging::begin", "staging", 100),
+        ("staging::submit", "staging", 100),
+        ("graph::instantiate", "graph", 12),
     ] {
         let found = of(name);
         assert_eq!(found.len(), count, "{name}");
         assert!(found.iter().all(|range| range.category == category), "{found:?}");
     }
     // Graphs are made when the buffers are built, inside that range; a step is in no other.
-    assert!(of("wharf::graph::instantiate").iter().all(|range| range.depth > 0));
-    assert!(of("wharf::staging::submit").iter().all(|range| range.depth == 0));
-    let submitted = of("wharf::staging::submit").iter().map(|range| range.bytes.unwrap()).sum::<u64>();
+    assert!(of("graph::instantiate").iter().all(|range| range.depth > 0));
+    let steps = of("staging::submit");
+    let is_step = |range: &Range| range.name.starts_with("staging::submit(step, ");
+    assert!(steps.iter().all(|range| range.depth == 0 && is_step(range)), "{steps:?}");
+    let submitted = steps.iter().map(|range| range.bytes.unwrap()).sum::<u64>();
     assert!(submitted >= written, "{submitted} bytes with padding, {written} without");
-    let commits = of("wharf::memory::pinned::commit");
-    assert!(!commits.is_empty() && commits.iter().all(|range| range.bytes.is_some_and(|bytes| bytes > 0)));
+    let commits = of("memory::pinned::commit");
+    assert!(
+        !commits.is_empty()
+            && commits.iter().all(|range| range.bytes.is_some_and(|bytes| bytes > 0))
+    );
     assert!(commits.iter().all(|range| range.category == "memory"));
 
-    assert!(told.iter().any(|event| matches!(event, Event::Stream { name, .. } if name == "staging")));
-    assert!(told.iter().any(|event| matches!(event, Event::Thread { name, .. } if name == "replay")));
+    assert!(
+        told.iter().any(|event| matches!(event, Event::Stream { name, .. } if name == "staging"))
+    );
+    assert!(
+        told.iter().any(|event| matches!(event, Event::Thread { name, .. } if name == "replay"))
+    );
     assert_eq!((tool::domains(), tool::strings().is_empty()), (vec!["wharf".to_owned()], false));
 }

@@ -1,4 +1,5 @@
-//! Walks through what the Python module `InputBufferManager` offered, as it is here: `original_api`.
+//! Inputs by name, step by step, in the order of the Python module that wharf began from
+//! (`docs/original.md`): `cargo run --example original_api`.
 //!
 //! On the software driver, so it needs no GPU. The tests run it too.
 #![expect(clippy::print_stdout, reason = "an example prints")]

@@ -1,14 +1,15 @@
-#![expect(unsafe_code, reason = "takes the software driver's functions")]
 //! The original's names, one after the other.
 
 use std::error::Error;
 use std::io::Write;
 
+use wharf::element::DType;
 use wharf::forecast::{Forecast, Frequency, WarmSet};
 use wharf::graph::GraphDefinition;
+use wharf::manager::{BufferPool, BufferSpec, SimplePool};
 use wharf::manager::{Input, InputManager, StagedInput, create_input_buffers};
 use wharf::memory::{DeviceMemoryResource, MemoryKind};
-use wharf::pool::{BufferPool, BufferSpec, DType, Pool, Prewarm, SimplePool};
+use wharf::pool::{BlockPrewarm, Pool};
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Driver, Stream};
 
@@ -16,8 +17,7 @@ use wharf::{Context, Driver, Stream};
 pub(crate) fn run(output: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let machine = softcuda::Simulator::new(softcuda::Config::default());
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions have the signatures of the rows and are callable for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    let driver = Driver::from_api(machine.api()?)?;
     let context = Context::retain(&driver.device(0)?)?;
     let stream = Stream::new(&context)?;
     entries(output, &context, &stream)?;
@@ -29,7 +29,11 @@ pub(crate) fn run(output: &mut impl Write) -> Result<(), Box<dyn Error>> {
 }
 
 /// `BufferSpec`, `BufferState`, `BufferEntry`.
-fn entries(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<(), Box<dyn Error>> {
+fn entries(
+    output: &mut impl Write,
+    context: &Context,
+    stream: &Stream,
+) -> Result<(), Box<dyn Error>> {
     let spec = BufferSpec::new(&[256, 4096], DType::F8E4M3, MemoryKind::Device)?;
     writeln!(output, "BufferSpec: {spec} is {} bytes", spec.size_bytes()?)?;
     let huge = BufferSpec::new(&[usize::MAX, 2], DType::I64, MemoryKind::Device)?;
@@ -57,7 +61,11 @@ fn entries(output: &mut impl Write, context: &Context, stream: &Stream) -> Resul
 }
 
 /// `BufferPool`, `SimpleBufferPool`.
-fn pools(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<(), Box<dyn Error>> {
+fn pools(
+    output: &mut impl Write,
+    context: &Context,
+    stream: &Stream,
+) -> Result<(), Box<dyn Error>> {
     let simple = SimplePool::new(DeviceMemoryResource::new(context, SPAN)?, 2)?;
     let pool: &dyn BufferPool<Buffer = _> = &simple;
     let spec = |len| BufferSpec::new(&[len], DType::F32, MemoryKind::Device);
@@ -70,14 +78,22 @@ fn pools(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<
         pool.release(buffer)?;
     }
     let smaller = pool.allocate(&spec(990)?, stream)?;
-    writeln!(output, "  another shape has the block again: generation {}", smaller.info().generation)?;
+    writeln!(
+        output,
+        "  another shape has the block again: generation {}",
+        smaller.info().generation
+    )?;
     pool.release(smaller)?;
     pool.clear();
     Ok(())
 }
 
 /// `HierarchicalBufferPool`.
-fn tiers(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<(), Box<dyn Error>> {
+fn tiers(
+    output: &mut impl Write,
+    context: &Context,
+    stream: &Stream,
+) -> Result<(), Box<dyn Error>> {
     let pool = TieredPool::builder(context).device(4 << 20).pinned(64 << 20).build()?;
     let mut layers = Vec::new();
     for number in 0..4_u8 {
@@ -92,20 +108,25 @@ fn tiers(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<
     let moved = pool.stats().tier(Tier::Device).moved >> 20;
     writeln!(
         output,
-        "HierarchicalBufferPool: four layers used, {on_device} on the device now, {moved} MiB moved up"
+        "HierarchicalBufferPool: four layers used, {on_device} on the device now, {moved} MiB \
+         moved up"
     )?;
     Ok(())
 }
 
 /// `PredictiveBufferManager`: `record_usage`, `predict_next_sizes`, `prewarm`.
-fn forecasts(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<(), Box<dyn Error>> {
+fn forecasts(
+    output: &mut impl Write,
+    context: &Context,
+    stream: &Stream,
+) -> Result<(), Box<dyn Error>> {
     let mut sizes = Frequency::new(256);
     write!(output, "PredictiveBufferManager: at first {:?}", sizes.predict_next_sizes(3))?;
     [8, 16, 8].into_iter().for_each(|size| sizes.record_usage(size));
     writeln!(output, ", then {:?}", sizes.predict_next_sizes(3))?;
     let pool = Pool::builder().build(DeviceMemoryResource::new(context, SPAN)?)?;
     let model = wharf::forecast::ContextModel::new();
-    let mut prewarm = Prewarm::new(&pool, WarmSet::new(model, 4).ahead(2));
+    let mut prewarm = BlockPrewarm::new(&pool, WarmSet::new(model, 4).ahead(2));
     for size in [1 << 20, 3 << 20].repeat(20) {
         drop(pool.alloc::<u8>(size, stream)?);
         prewarm.record_usage(size, stream)?;
@@ -116,7 +137,8 @@ fn forecasts(output: &mut impl Write, context: &Context, stream: &Stream) -> Res
     Ok(())
 }
 
-/// `InputBufferManager`, `register_slot`, `InputSlot`, `stage_inputs`, `get_static_tensors`, `release_all`.
+/// `InputBufferManager`, `register_slot`, `InputSlot`, `stage_inputs`,
+/// `get_static_tensors`, `release_all`.
 fn manager(
     output: &mut impl Write,
     machine: &softcuda::Simulator,
@@ -126,7 +148,8 @@ fn manager(
     let mask = BufferSpec::new(&[512, 4], DType::U8, MemoryKind::Device)?;
     let builder = InputManager::builder(context).max_batch_size(4).max_seq_len(128);
     let mut manager = builder.register_slot("mask", mask, true).build()?;
-    let slots: Vec<_> = manager.static_tensors().map(|(name, view)| format!("{name} {}", view.len)).collect();
+    let slots: Vec<_> =
+        manager.static_tensors().map(|(name, view)| format!("{name} {}", view.len)).collect();
     writeln!(output, "InputBufferManager: {}", slots.join(", "))?;
     let slot = manager.slot("mask")?;
     writeln!(output, "register_slot, get_slot, InputSlot: {} of {}", slot.name, slot.dtype)?;
@@ -165,7 +188,11 @@ fn manager(
 }
 
 /// `create_input_buffer_manager`.
-fn factory(output: &mut impl Write, context: &Context, stream: &Stream) -> Result<(), Box<dyn Error>> {
+fn factory(
+    output: &mut impl Write,
+    context: &Context,
+    stream: &Stream,
+) -> Result<(), Box<dyn Error>> {
     let mut manager = create_input_buffers(context, 8, 64, true, true)?;
     let adapter = BufferSpec::new(&[1 << 20], DType::U8, MemoryKind::Pinned)?;
     let adapter = manager.allocate(&adapter, stream)?;
@@ -180,7 +207,8 @@ fn factory(output: &mut impl Write, context: &Context, stream: &Stream) -> Resul
     let moved = manager.tiers().map_or(0, |tiers| tiers.stats().tier(Tier::Device).moved >> 20);
     writeln!(
         output,
-        "create_input_buffer_manager(8, 64, tiered, predictive): next {next:?}, {moved} MiB moved up"
+        "create_input_buffer_manager(8, 64, tiered, predictive): next {next:?}, {moved} MiB \
+         moved up"
     )?;
     Ok(())
 }

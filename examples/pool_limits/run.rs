@@ -1,11 +1,9 @@
-//! The program: threads hold a few buffers each of random sizes, on a device that has exactly as much
-//! memory as the pool may commit. One byte more, and the driver says so.
-#![expect(unsafe_code, reason = "takes the software driver's functions")]
-
-use std::error::Error;
-use std::time::{Duration, Instant};
+//! The program: threads hold a few buffers each of random sizes, on a device that has exactly as
+//! much memory as the pool may commit. One byte more, and the driver says so.
 
 use softcuda::{Config, Simulator};
+use std::error::Error;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{AllocError, Buffer, Pool};
 use wharf::slab::PoolOptions;
@@ -28,24 +26,30 @@ pub(crate) struct Outcome {
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Runs `threads` for some time against a limit of `limit` bytes.
-pub(crate) fn limits(threads: u64, time: Duration, limit: usize) -> Result<Outcome> {
+/// Runs `threads` against a limit of `limit` bytes, each until `is_over`, which is told how many
+/// turns the thread has had and how many allocations of all threads were refused.
+pub(crate) fn limits(
+    threads: u64,
+    limit: usize,
+    is_over: impl Fn(u64, u64) -> bool + Sync,
+) -> Result<Outcome> {
     let machine = Simulator::new(Config { device_memory: limit as u64, ..Config::default() });
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    let driver = Driver::from_api(machine.api()?)?;
     let context = Context::retain(&driver.device(0)?)?;
     let slabs = PoolOptions::default().thread_cache_bytes(1 << 20);
     let options = Pool::builder().slabs(slabs).max_bytes(limit);
     let pool = options.build(DeviceMemoryResource::new(&context, limit * 4)?)?;
-    let streams = (0..6).map(|_| Stream::new(&context)).collect::<std::result::Result<Vec<_>, _>>()?;
-    let end = Instant::now() + time;
+    let streams =
+        (0..6).map(|_| Stream::new(&context)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let refused = AtomicU64::new(0);
     let mut outcome = std::thread::scope(|scope| {
-        let (machine, context, pool, streams) = (&machine, &context, &pool, &streams);
+        let (machine, context, pool, streams, is_over, refused) =
+            (&machine, &context, &pool, &streams, &is_over, &refused);
         let one = move |seed| {
             let _bound = machine.bind();
             let _scope = context.enter()?;
-            press(pool, streams, seed, end)
+            press(pool, streams, seed, refused, is_over)
         };
         let threads: Vec<_> = (1..=threads).map(|seed| scope.spawn(move || one(seed))).collect();
         let mut sum = Outcome::default();
@@ -67,7 +71,13 @@ pub(crate) fn limits(threads: u64, time: Duration, limit: usize) -> Result<Outco
 }
 
 /// One thread's part.
-fn press(pool: &Pool, streams: &[Stream], seed: u64, end: Instant) -> Result<Outcome> {
+fn press(
+    pool: &Pool,
+    streams: &[Stream],
+    seed: u64,
+    refused: &AtomicU64,
+    is_over: &impl Fn(u64, u64) -> bool,
+) -> Result<Outcome> {
     let (mut random, mut held, mut outcome) = (seed, Vec::<Buffer<u8>>::new(), Outcome::default());
     let mut below = |end: usize| {
         random ^= random << 13;
@@ -75,7 +85,7 @@ fn press(pool: &Pool, streams: &[Stream], seed: u64, end: Instant) -> Result<Out
         random ^= random << 17;
         usize::try_from(random >> 16).unwrap_or(0) % end
     };
-    while Instant::now() < end {
+    for _ in (0..).take_while(|&turns| !is_over(turns, refused.load(Relaxed))) {
         let stream = &streams[below(streams.len())];
         let most = 1 << below(24);
         if held.len() > 12 {
@@ -90,6 +100,7 @@ fn press(pool: &Pool, streams: &[Stream], seed: u64, end: Instant) -> Result<Out
             Err(AllocError::Exhausted(_)) => {
                 held.clear();
                 outcome.refused += 1;
+                refused.fetch_add(1, Relaxed);
             }
             Err(other) => return Err(other.into()),
         }

@@ -1,12 +1,12 @@
 //! The program: buffers of random sizes go from host to device to device to host on random streams,
-//! dropped as soon as their last copy is submitted; whoever gets the bytes looks at each.
-#![expect(unsafe_code, reason = "takes the software driver's functions; uses addresses without a word")]
+//! dropped as soon as their last copy is submitted; the thread that gets the bytes compares each.
+#![expect(unsafe_code, reason = "uses addresses without a word")]
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use softcuda::{Checks, Config, Schedule, Simulator};
+use softcuda::{Checks, Config, Grace, Schedule, Simulator};
 use wharf::driver::EventKind;
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, Pool};
@@ -17,14 +17,14 @@ use wharf::{Context, Driver, Event, Stream};
 pub(crate) struct Plan {
     /// How the software driver runs the work.
     pub(crate) schedule: Schedule,
-    /// After how long work runs that nobody waits for by a call.
+    /// After how long work runs that no call waits for.
     pub(crate) grace: Duration,
     pub(crate) threads: usize,
     pub(crate) streams: usize,
     /// Rounds of each thread, at most.
     pub(crate) rounds: usize,
-    /// Time for all of them, at most.
-    pub(crate) time: Duration,
+    /// Time for all of them, at most, where there is a limit.
+    pub(crate) time: Option<Duration>,
     /// Whether uses are recorded, as they have to be.
     pub(crate) record: bool,
 }
@@ -47,20 +47,18 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs a plan on a machine of its own.
 pub(crate) fn stress(plan: Plan) -> Result<Outcome> {
-    let mut checks = Checks::ALL;
-    // Every page of the span would be touched.
-    checks.poison = false;
     let config = Config {
         schedule: plan.schedule,
-        grace: plan.grace,
-        checks,
+        grace: Grace::After(plan.grace),
+        checks: Checks::ALL,
+        // Every page of the span would be touched.
+        poison: Some(false),
         print_violations: false,
         ..Config::default()
     };
     let machine = Simulator::new(config);
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    let driver = Driver::from_api(machine.api()?)?;
     let context = Context::retain(&driver.device(0)?)?;
     let rig = Rig::new(&context, plan)?;
     let mut outcome = std::thread::scope(|scope| {
@@ -93,7 +91,7 @@ struct Rig {
     pinned: Pool,
     device: Pool,
     context: Context,
-    end: Instant,
+    end: Option<Instant>,
 }
 
 /// Bytes on their way, and what they have to be.
@@ -104,8 +102,9 @@ struct Parcel {
 
 impl Rig {
     fn new(context: &Context, plan: Plan) -> Result<Self> {
-        let streams =
-            (0..plan.streams).map(|_| Stream::new(context)).collect::<std::result::Result<_, _>>()?;
+        let streams = (0..plan.streams)
+            .map(|_| Stream::new(context))
+            .collect::<std::result::Result<_, _>>()?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
         let limited = |pool: wharf::pool::PoolBuilder| pool.max_bytes(LIMIT).wait(PATIENCE);
         Ok(Self {
@@ -114,7 +113,7 @@ impl Rig {
             pinned: limited(Pool::builder()).build(pinned)?,
             device: limited(Pool::builder()).build(DeviceMemoryResource::new(context, SPAN)?)?,
             context: context.clone(),
-            end: Instant::now() + plan.time,
+            end: plan.time.map(|time| Instant::now() + time),
         })
     }
 
@@ -124,7 +123,7 @@ impl Rig {
         let (mut random, mut outcome) =
             (Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15)), Outcome::default());
         let mut parcels = VecDeque::new();
-        while outcome.rounds < self.plan.rounds && Instant::now() < self.end {
+        while outcome.rounds < self.plan.rounds && self.end.is_none_or(|end| Instant::now() < end) {
             outcome.rounds += 1;
             parcels.push_back(self.send(&mut random, &event)?);
             if parcels.len() > IN_FLIGHT {
@@ -177,8 +176,8 @@ impl Rig {
         if self.plan.record {
             return Ok(to.copy_from(from, stream)?);
         }
-        // SAFETY: not kept: nothing keeps the memory until the copy is done. On the software driver it
-        // is memory all the same, and the bytes are wrong.
+        // SAFETY: not kept: nothing keeps the memory until the copy is done. On the software driver
+        // it is memory all the same, and the bytes are wrong.
         let to = unsafe { to.as_device_ptr() }?;
         let size = from.len();
         // SAFETY: as above.
@@ -216,8 +215,8 @@ impl Random {
     }
 }
 
-/// Parcels of a thread that nobody has looked at yet.
+/// Parcels of a thread that no thread has looked at yet.
 const IN_FLIGHT: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 const SPAN: usize = 256 << 20;
 const LIMIT: usize = 64 << 20;

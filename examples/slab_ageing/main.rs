@@ -1,4 +1,5 @@
-//! Ages a pool: `slab_ageing [MiB live] [million replacements] [threads]`, 512, 20 and 2 by default.
+//! Ages a pool: `slab_ageing [MiB live] [million replacements] [threads]`, 512, 20 and 2 by
+//! default.
 //!
 //! Prints how much more the pool ever committed than was live, and how much of that came late.
 #![expect(clippy::print_stdout, reason = "an example prints")]
@@ -13,9 +14,14 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let outcome = run::age(live, replacements, threads)?;
     let percent = |part: usize, whole: usize| (part * 1000 / whole) as f64 / 10.0;
     let run::Outcome { peak_asked, peak_live, peak_reserved, peak_reserved_early } = outcome;
-    println!("peaks: {peak_asked} bytes asked for, {peak_live} in blocks, {peak_reserved} reserved");
+    println!(
+        "peaks: {peak_asked} bytes asked for, {peak_live} in blocks, {peak_reserved} reserved"
+    );
     println!("reserved / blocks: {} %", percent(peak_reserved, peak_live));
     println!("reserved / asked for: {} %", percent(peak_reserved, peak_asked));
-    println!("reserved / reserved after the first tenth: {} %", percent(peak_reserved, peak_reserved_early));
+    println!(
+        "reserved / reserved after the first tenth: {} %",
+        percent(peak_reserved, peak_reserved_early)
+    );
     Ok(())
 }

@@ -68,7 +68,9 @@ pub(crate) fn age(live: usize, replacements: usize, threads: usize) -> Result<Ou
     let mut held: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
     // A tenth, then the rest, each in new threads: the blocks change threads in between.
     let mut early = 0;
-    for (stage, count) in [replacements / 10, replacements - replacements / 10].into_iter().enumerate() {
+    for (stage, count) in
+        [replacements / 10, replacements - replacements / 10].into_iter().enumerate()
+    {
         thread::scope(|scope| {
             let round = &round;
             let workers: Vec<_> = held

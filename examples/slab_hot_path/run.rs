@@ -61,10 +61,10 @@ pub(crate) struct Outcome {
 pub(crate) fn warm_pairs(pairs: u64, mark: impl Fn()) -> Result<Outcome, Failure> {
     let machine = Arc::new(Simulator::new(Config::default()));
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-    let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    let driver = Driver::from_api(machine.api()?)?;
     let context = Context::retain(&driver.device(0)?)?;
-    let pool = SlabPool::new(DeviceMemoryResource::new(&context, 1 << 30)?, PoolOptions::default())?;
+    let pool =
+        SlabPool::new(DeviceMemoryResource::new(&context, 1 << 30)?, PoolOptions::default())?;
     let mut held = Vec::with_capacity(BURST);
     let mut work = |pairs: u64| {
         let mut done = 0;
@@ -89,7 +89,11 @@ const BURST: usize = 128;
 
 /// Every other block is freed at once; the others when all are there, so that magazines run
 /// empty and over and batches go to the slabs and back.
-fn burst(pool: &SlabPool<DeviceMemoryResource>, held: &mut Vec<Block>, count: u64) -> Result<u64, Failure> {
+fn burst(
+    pool: &SlabPool<DeviceMemoryResource>,
+    held: &mut Vec<Block>,
+    count: u64,
+) -> Result<u64, Failure> {
     for number in 0..count {
         let size = if number % 16 < 12 { 4096 } else { 256 << (number % 13) };
         let block = pool.alloc(size)?;

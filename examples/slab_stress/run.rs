@@ -30,46 +30,62 @@ pub(crate) struct Outcome {
     pub(crate) commits: u64,
 }
 
-/// Every 256 bytes of the span: in somebody's block or not.
+/// Every 256 bytes of the span: in a live block or not.
 struct Ownership {
     base: u64,
     words: Box<[AtomicU64]>,
 }
 
-/// Runs `threads` threads for `time` and checks that no block overlapped another and that
-/// nothing was lost.
+/// Runs `threads` threads, each until `is_over`, which is told how many turns the thread has had
+/// and how many allocations of all threads were refused at the limit, and checks that no block
+/// overlapped another and that nothing was lost.
 ///
 /// # Errors
 ///
 /// The first disagreement found.
-pub(crate) fn stress(threads: usize, time: Duration, limit: usize) -> Result<Outcome, Failure> {
+pub(crate) fn stress(
+    threads: usize,
+    limit: usize,
+    is_over: impl Fn(u64, u64) -> bool + Sync,
+) -> Result<Outcome, Failure> {
     let resource = UnbackedResource::new(2 * limit)?;
-    let pool = SlabPool::new(resource, PoolOptions::default().max_bytes(limit).thread_cache_bytes(1 << 20))?;
+    let pool = SlabPool::new(
+        resource,
+        PoolOptions::default().max_bytes(limit).thread_cache_bytes(1 << 20),
+    )?;
     // Some commits fail even if the thread that decides how many never gets to run.
     pool.upstream().commits().fail_one_in(3);
     let owned = Ownership::of(pool.upstream());
-    let stop = AtomicBool::new(false);
+    let (stop, refused) = (AtomicBool::new(false), AtomicU64::new(0));
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..threads).map(|_| mpsc::channel()).unzip();
     let outcome = thread::scope(|scope| {
-        let chaos = scope.spawn(|| chaos(&pool, &stop, time, limit));
+        let chaos = scope.spawn(|| chaos(&pool, &stop, limit));
         let workers: Vec<_> = receivers
             .into_iter()
             .enumerate()
             .map(|(number, receiver)| {
                 let next = senders[(number + 1) % threads].clone();
-                let worker =
-                    Worker { pool: &pool, owned: &owned, random: number as u64, done: Outcome::default() };
-                let stop = &stop;
-                scope.spawn(move || worker.run(stop, next, &receiver))
+                let (pool, owned, refused) = (&pool, &owned, &refused);
+                let worker = Worker {
+                    pool,
+                    owned,
+                    refused,
+                    random: number as u64,
+                    done: Outcome::default(),
+                };
+                let is_over = |turns| stop.load(Relaxed) || is_over(turns, refused.load(Relaxed));
+                scope.spawn(move || worker.run(is_over, next, &receiver))
             })
             .collect();
         // Only the workers hold senders now, so a receiver ends when its sender's thread has.
         drop(senders);
-        let mut sum = Outcome::default();
-        for worker in workers {
-            sum.add(&worker.join().map_err(|_| "a worker died")??);
-        }
+        let done: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        stop.store(true, Relaxed);
         chaos.join().map_err(|_| "the trimmer died")??;
+        let mut sum = Outcome::default();
+        for worker in done {
+            sum.add(&worker.map_err(|_| "a worker died")??);
+        }
         Ok::<_, Failure>(sum)
     })?;
     finish(&pool, &owned, outcome)
@@ -84,7 +100,7 @@ fn finish(
     pool.upstream().commits().fail_one_in(0);
     let patience = Instant::now();
     // A thread's cache comes back when the thread has ended, which is after its closure has.
-    while pool.stats().cached > 0 && patience.elapsed() < Duration::from_secs(30) {
+    while pool.stats().cached > 0 && patience.elapsed() < Duration::from_secs(600) {
         thread::yield_now();
     }
     pool.trim(Duration::ZERO, 0);
@@ -104,16 +120,14 @@ fn finish(
     Ok(Outcome { failed, commits, ..outcome })
 }
 
-/// Trims and makes commits fail until the time is over.
+/// Trims and makes commits fail until the threads are done.
 fn chaos(
     pool: &SlabPool<UnbackedResource>,
     stop: &AtomicBool,
-    time: Duration,
     limit: usize,
 ) -> Result<(), Failure> {
-    let start = Instant::now();
     let mut random = 99;
-    while start.elapsed() < time && !stop.load(Relaxed) {
+    while !stop.load(Relaxed) {
         pool.upstream().commits().fail_one_in(2 + next(&mut random) % 3);
         let keep = if next(&mut random).is_multiple_of(2) { 0 } else { limit / 8 };
         pool.trim(Duration::from_millis(next(&mut random) % 3), keep);
@@ -124,13 +138,13 @@ fn chaos(
         }
         thread::yield_now();
     }
-    stop.store(true, Relaxed);
     Ok(())
 }
 
 struct Worker<'a> {
     pool: &'a SlabPool<UnbackedResource>,
     owned: &'a Ownership,
+    refused: &'a AtomicU64,
     random: u64,
     done: Outcome,
 }
@@ -138,13 +152,14 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(
         mut self,
-        stop: &AtomicBool,
+        is_over: impl Fn(u64) -> bool,
         next_thread: Sender<Block>,
         mail: &Receiver<Block>,
     ) -> Result<Outcome, Failure> {
         let mut held = Vec::with_capacity(HELD);
-        while !stop.load(Relaxed) {
-            if held.len() == HELD || (!held.is_empty() && next(&mut self.random).is_multiple_of(3)) {
+        for _ in (0..).take_while(|&turns| !is_over(turns)) {
+            if held.len() == HELD || (!held.is_empty() && next(&mut self.random).is_multiple_of(3))
+            {
                 let at = usize::try_from(next(&mut self.random))? % held.len();
                 let block = held.swap_remove(at);
                 if next(&mut self.random).is_multiple_of(4) {
@@ -176,11 +191,13 @@ impl Worker<'_> {
                 self.done.blocks += 1;
                 Ok(Some(block))
             }
-            Err(AllocError::Exhausted(_)) => {
+            Err(AllocError::Exhausted(state)) if state.cause.is_none() => {
                 self.done.exhausted += 1;
+                self.refused.fetch_add(1, Relaxed);
                 Ok(None)
             }
-            Err(AllocError::Upstream(_)) => Ok(None),
+            // A commit that failed on demand.
+            Err(AllocError::Exhausted(_) | AllocError::Upstream(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,12 +1,17 @@
 //! What a step costs the calling thread, and how fast slots are written.
 //!
 //! ```text
-//! cargo run --release --example staging_cost -- noop WHAT STEPS     for callgrind, see bench/staging.sh
-//! cargo run --release --example staging_cost -- ratio               CPU time beside a loop of copies
+//! cargo run --release --example staging_cost -- noop WHAT STEPS   for bench/staging.sh
+//! cargo run --release --example staging_cost -- ratio             CPU time beside a copy loop
 //! cargo run --release --example staging_cost -- write               bandwidth into pinned slots
 //! ```
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a program that measures")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program that measures"
+)]
 
 mod noop;
 mod ratio;
@@ -21,10 +26,15 @@ use wharf::{Context, Driver};
 fn main() {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
-        Some("noop") => noop::run(&arguments.next().unwrap(), arguments.next().unwrap().parse().unwrap()),
+        Some("noop") => {
+            noop::run(&arguments.next().unwrap(), arguments.next().unwrap().parse().unwrap());
+        }
         Some("ratio") => ratio::run(),
         Some("write") => write::run(),
-        _ => panic!("noop PerSlot|Packed|Loop STEPS, ratio or write"),
+        _ => {
+            println!("staging_cost noop PerSlot|Packed|Loop STEPS, staging_cost ratio|write");
+            std::process::exit(2);
+        }
     }
 }
 

@@ -22,7 +22,8 @@ static WORDS: [AtomicPtr<AtomicU64>; 4] = [const { AtomicPtr::new(ptr::null_mut(
 pub(crate) fn run(what: &str, steps: u64) {
     let machine = Simulator::new(Config::default());
     let _bound = machine.bind();
-    // SAFETY: softcuda's functions and those below have the signatures of the rows and live for ever.
+    // SAFETY: softcuda's functions and those below have the signatures of the rows and live for
+    // ever.
     let driver = unsafe {
         Driver::from_fns(|row| match row.name {
             "cuGraphLaunch" => launch as *mut c_void,
@@ -59,8 +60,8 @@ fn counted_steps(inputs: &InputBuffers, ids: &[SlotId<i32>], stream: &Stream, st
     }
 }
 
-/// The same with nothing of the library in it: what the loop itself costs, and the launch that stands
-/// for the driver's.
+/// The same with nothing of the library in it: what the loop itself costs, and the launch that
+/// stands for the driver's.
 #[inline(never)]
 fn only_the_loop(ids: &[SlotId<i32>], steps: u64) {
     let mut memory = [0_i32; 64];

@@ -24,10 +24,12 @@ pub(crate) fn run() {
         let _current = context.enter().unwrap();
         let stream = Stream::new(&context).unwrap();
         let (inputs, ids) = twelve(&context, BATCH, layout);
-        let pinned = PinnedMemoryResource::new(&context, 1 << 20, PinnedOptions::default()).unwrap();
+        let pinned =
+            PinnedMemoryResource::new(&context, 1 << 20, PinnedOptions::default()).unwrap();
         // SAFETY: the first commit.
         unsafe { pinned.commit(0, pinned.granularity()) }.unwrap();
-        let source: *const u8 = std::ptr::with_exposed_provenance(usize::try_from(pinned.base()).unwrap());
+        let source: *const u8 =
+            std::ptr::with_exposed_provenance(usize::try_from(pinned.base()).unwrap());
         let target = inputs.static_buffers().device_ptr(ids[0], 64).unwrap();
         let event = Event::new(&context, EventKind::Ordering).unwrap();
         let (mut ours, mut loops) = (Duration::ZERO, Duration::ZERO);
@@ -46,8 +48,10 @@ pub(crate) fn run() {
             for _ in 0..BATCH {
                 for slot in 0..ids.len() {
                     // SAFETY: pinned and device memory that outlive the copies.
-                    unsafe { stream.copy_htod(target, source.wrapping_add(slot * BYTES).cast(), BYTES) }
-                        .unwrap();
+                    unsafe {
+                        stream.copy_htod(target, source.wrapping_add(slot * BYTES).cast(), BYTES)
+                    }
+                    .unwrap();
                 }
                 stream.record(&event).unwrap();
             }

@@ -22,14 +22,17 @@ pub(crate) fn run() {
     println!("bytes, write_from, memcpy, non-temporal (GB/s), share of the better");
     for size in [4 << 10, 64 << 10, 1 << 20] {
         let from: Vec<u8> = (0..=u8::MAX).cycle().take(size).collect();
-        let set = InputBuffers::builder(&context).slot::<u8>("field", Len::Fixed(size)).buckets([1]);
+        let set =
+            InputBuffers::builder(&context).slot::<u8>("field", Len::Fixed(size)).buckets([1]);
         let inputs = set.ring_depth(DEPTH).build().unwrap();
         let field = inputs.slot_id::<u8>("field").unwrap();
-        let pinned = PinnedMemoryResource::new(&context, DEPTH * size, PinnedOptions::default()).unwrap();
+        let pinned =
+            PinnedMemoryResource::new(&context, DEPTH * size, PinnedOptions::default()).unwrap();
         let whole = pinned.size();
         // SAFETY: the first commit, of the whole span.
         unsafe { pinned.commit(0, whole) }.unwrap();
-        let base: *mut u8 = std::ptr::with_exposed_provenance_mut(usize::try_from(pinned.base()).unwrap());
+        let base: *mut u8 =
+            std::ptr::with_exposed_provenance_mut(usize::try_from(pinned.base()).unwrap());
         let times = (256 << 20) / size / 4;
         let mut best = [0.0_f64; 3];
         for _ in 0..ROUNDS {
@@ -44,7 +47,13 @@ pub(crate) fn run() {
             let ours = rate(&mut |slot| steps[slot].write_from(field, &from).unwrap());
             let ordinary = rate(&mut |slot| {
                 // SAFETY: committed memory, apart from the source.
-                unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), base.wrapping_add(slot * size), size) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        from.as_ptr(),
+                        base.wrapping_add(slot * size),
+                        size,
+                    );
+                };
                 std::hint::black_box(base);
             });
             let streamed = rate(&mut |slot| stream(base.wrapping_add(slot * size), &from));

@@ -38,7 +38,10 @@ fn main() -> Result<(), Failure> {
         if !leaks.is_empty() || !violations.is_empty() {
             return Err(format!("{schedule:?}: {leaks:?} {violations:?}").into());
         }
-        writeln!(stdout(), "{schedule:?}: {threads} threads, {rounds} rounds each, every byte right")?;
+        writeln!(
+            stdout(),
+            "{schedule:?}: {threads} threads, {rounds} rounds each, every byte right"
+        )?;
     }
     Ok(())
 }
@@ -53,8 +56,9 @@ fn stress(machine: &Simulator, threads: usize, rounds: u64) -> Result<(), Failur
     }
     let shared = Shared { api: &api, context };
     thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|number| scope.spawn(move || work(&shared, number as u64, rounds))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|number| scope.spawn(move || work(&shared, number as u64, rounds)))
+            .collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a thread panicked")?)
     })?;
     unsafe { api.device_primary_ctx_release.call(0) }?;
@@ -104,7 +108,11 @@ fn work(shared: &Shared<'_>, number: u64, rounds: u64) -> Result<(), Failure> {
             api.event_record.call(event, copies)?;
             api.stream_wait_event.call(checks, event, 0)?;
             api.memcpy_dtoh_async.call(target, device, SIZE, checks)?;
-            api.launch_host_func.call(checks, Some(count), ptr::from_ref(&called).cast_mut().cast())?;
+            api.launch_host_func.call(
+                checks,
+                Some(count),
+                ptr::from_ref(&called).cast_mut().cast(),
+            )?;
             api.stream_write_value_64.call(copies, word.expose_provenance() as u64, round, 0)?;
             api.stream_synchronize.call(checks)?;
             let bytes = std::slice::from_raw_parts(target.cast::<u8>(), SIZE);

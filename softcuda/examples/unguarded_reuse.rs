@@ -3,7 +3,8 @@
 //! ```text
 //! cargo run -p softcuda --example unguarded_reuse
 //! SOFTCUDA_SCHEDULE=eager cargo run -p softcuda --example unguarded_reuse
-//! SOFTCUDA_SCHEDULE=late SOFTCUDA_CHECK=source-stable cargo run -p softcuda --example unguarded_reuse
+//! SOFTCUDA_SCHEDULE=late SOFTCUDA_CHECK=source-stable \
+//!     cargo run -p softcuda --example unguarded_reuse
 //! ```
 //!
 //! Each step writes its number into the same pinned buffer and enqueues a copy of it to its own
@@ -55,8 +56,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut bytes = vec![0_u8; SIZE * usize::from(STEPS)];
     // SAFETY: both sides have so many bytes.
     unsafe { api.memcpy_dtoh.call(bytes.as_mut_ptr().cast(), device, bytes.len()) }?;
-    let wrong =
-        (0..STEPS).filter(|step| bytes[usize::from(*step) * SIZE..][..SIZE].iter().any(|byte| byte != step));
+    let wrong = (0..STEPS)
+        .filter(|step| bytes[usize::from(*step) * SIZE..][..SIZE].iter().any(|byte| byte != step));
     let wrong: Vec<_> = wrong.collect();
     if wrong.is_empty() {
         writeln!(stdout(), "all {STEPS} steps arrived as written")?;

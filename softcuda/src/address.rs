@@ -3,7 +3,10 @@
 use core::ptr;
 
 /// The number as wide as a pointer, which is 64 bits wherever wharf-sys compiles.
-#[expect(clippy::cast_possible_truncation, reason = "wharf-sys refuses targets that are not 64 bits wide")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "wharf-sys refuses targets that are not 64 bits wide"
+)]
 pub(crate) fn width(address: u64) -> usize {
     address as usize
 }

@@ -5,13 +5,12 @@
 //!   layer 1: |row 0 .... ::::|...
 //! ```
 //!
-//! On a device the layout is nobody's business; here it is rows with a pitch.
+//! CUDA leaves the layout of an array open; here it is rows with a pitch.
 
 use std::sync::Arc;
 
 use wharf_sys::bindings::CUarray_format;
 
-use crate::machine::State;
 use crate::memory::Block;
 use crate::task::{Operand, Place};
 
@@ -79,10 +78,12 @@ impl Array {
     /// A box inside the array as an operand of a copy: from `x` (in bytes), `y` and `z`, of
     /// `extent` bytes, rows and layers. Nothing where it leaves the array or cuts an element.
     pub(crate) fn operand(&self, [x, y, z]: [usize; 3], extent: [usize; 3]) -> Option<Operand> {
-        let sizes = [self.shape.width * self.element, self.shape.height.max(1), self.shape.depth.max(1)];
+        let sizes =
+            [self.shape.width * self.element, self.shape.height.max(1), self.shape.depth.max(1)];
         for ((begin, len), size) in [x, y, z].into_iter().zip(extent).zip(sizes) {
             begin.checked_add(len).filter(|end| *end <= size)?;
         }
+        // A copy of part of an element has no meaning to a device.
         if !x.is_multiple_of(self.element) || !extent[0].is_multiple_of(self.element) {
             return None;
         }
@@ -92,18 +93,8 @@ impl Array {
             place: Place::Device,
             pitch: self.pitch,
             layer: self.layer,
+            context: None,
         })
-    }
-}
-
-impl State {
-    /// Forgets the arrays of a context that goes; their memory goes with it.
-    pub(crate) fn forget_arrays(&mut self, context: u64) {
-        for handle in self.arrays.handles() {
-            if self.arrays.get(handle).is_some_and(|array| array.block.context == context) {
-                self.arrays.remove(handle);
-            }
-        }
     }
 }
 

@@ -10,18 +10,22 @@ pub(crate) fn of(config: &Config, attribute: Attribute, device: CUdevice) -> Opt
     if let Some((_, value)) = shaped {
         return Some(*value);
     }
-    let is_known = attribute.0 >= 1 && attribute.0 < Attribute::CU_DEVICE_ATTRIBUTE_MAX.0;
     match attribute {
         Attribute::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID => Some(device),
         Attribute::CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM => {
             Some(i32::from(!config.registered_alias))
         }
         Attribute::CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD_GROUP_ID => Some(device),
-        _ if is_known => {
-            Some(BUILT_IN.iter().find(|(name, _)| *name == attribute).map_or(0, |(_, value)| *value))
-        }
+        _ if is_known(attribute) => Some(
+            BUILT_IN.iter().find(|(name, _)| *name == attribute).map_or(0, |(_, value)| *value),
+        ),
         _ => None,
     }
+}
+
+/// Whether there is such an attribute.
+pub(crate) fn is_known(attribute: Attribute) -> bool {
+    (1..Attribute::CU_DEVICE_ATTRIBUTE_MAX.0).contains(&attribute.0)
 }
 
 /// What differs from zero: a device of compute capability 9.0 with all that does not need

@@ -1,6 +1,5 @@
-//! What a machine looks like and how it behaves: in-process or from the environment.
+//! The configuration of a machine.
 
-use std::env;
 use std::time::Duration;
 
 use wharf_sys::CudaError;
@@ -10,52 +9,95 @@ use wharf_sys::bindings::CUdevice_attribute;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Schedule {
-    /// As soon as they may, on engine threads: what a GPU does.
+    /// As soon as their dependencies are complete, on engine threads, as on a GPU.
     #[default]
     Async,
-    /// Before the call that enqueues them returns, where nothing blocks them.
+    /// Before the call that enqueues them returns, unless a host function or a value in memory
+    /// blocks them.
     Eager,
-    /// Not before somebody waits for them or for something behind them, or asks about it
-    /// repeatedly, or [`Config::grace`] has passed.
+    /// As late as allowed: when a call waits for them or for later work, when queries ask for
+    /// them, or after [`Config::grace`]. Finds sources and memory that are reused too early.
     Late,
-    /// In any order that the dependencies allow, drawn from this seed.
+    /// In any order that the dependencies allow, drawn from this seed. Finds missing dependencies;
+    /// one seed gives one order to a single-threaded program.
     Random(u64),
 }
 
-/// Checks that report what a GPU would silently get wrong.
+/// When an operation runs under [`Schedule::Late`] and [`Schedule::Random`] though no call waits
+/// for it or asks about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Grace {
+    /// This long after the call that enqueued it, so that programs which poll memory make progress.
+    After(Duration),
+    /// Never: which operations have run depends on the program's calls alone, and not on time. A
+    /// program that polls memory without calling the driver waits for ever.
+    Never,
+}
+
+/// Checks that report errors which a GPU does not report.
+///
+/// A violation is a line on the standard error stream and an entry of
+/// [`Simulator::violations`](crate::Simulator::violations); the program goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checks {
-    /// A host source that changes between the call and its execution.
+    /// Pinned sources of copies that change between the call (for a graph, the launch) and its
+    /// execution: a buffer was reused too early.
     pub source_stable: bool,
-    /// Fill memory with a pattern when it is allocated and when it is freed.
+    /// Fills memory with patterns when it is allocated and when it is freed, so that reads of
+    /// uninitialised or freed memory give wrong results. Reports no violation.
     pub poison: bool,
-    /// A copy or fill that leaves its allocation.
+    /// Ranges of copies and fills that are partly outside their allocation. The call returns
+    /// `CUDA_ERROR_INVALID_VALUE` with or without the check.
     pub bounds: bool,
-    /// An operation on memory that was freed after it was enqueued.
+    /// Operations on memory that was freed after they were enqueued.
     pub use_after_free: bool,
-    /// Objects that are alive when the machine ends.
+    /// Operations on memory that their device has no access to. The call returns
+    /// `CUDA_ERROR_INVALID_VALUE` with or without the check.
+    pub peer_access: bool,
+    /// Copies whose source and destination overlap, which a device copies in any order.
+    pub overlap: bool,
+    /// Waits for a value in memory that another stream writes, with no event between the two: the
+    /// driver may run them in the wrong order, which is a deadlock.
+    pub value_order: bool,
+    /// Objects that are not destroyed before the machine ends.
     pub leaks: bool,
+    /// Data races: accesses of the same bytes, one of them a write, that no stream, event, graph or
+    /// wait of the host orders.
+    pub race: bool,
 }
 
 impl Checks {
     /// Every check.
-    pub const ALL: Self =
-        Self { source_stable: true, poison: true, bounds: true, use_after_free: true, leaks: true };
+    pub const ALL: Self = Self {
+        source_stable: true,
+        poison: true,
+        bounds: true,
+        use_after_free: true,
+        peer_access: true,
+        overlap: true,
+        value_order: true,
+        leaks: true,
+        race: true,
+    };
 }
 
-/// A fault to inject: the `nth` call of `call` (counted from 1) returns `code`.
+/// A fault to inject: the `nth` call of `call` (counted from 1) returns `code` and does nothing
+/// else. The call and the code must exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The entry point's name without a version suffix, such as `cuMemAlloc`.
     pub call: String,
-    /// Which call, counted from 1.
+    /// The number of the call, counted from 1.
     pub nth: u64,
-    /// What it returns.
+    /// The result of that call.
     pub code: CudaError,
 }
 
-/// A machine's shape and behaviour.
+/// The hardware and the behaviour of a machine.
+///
+/// [`Config::from_environment`] reads it from the variables `SOFTCUDA_*`.
 ///
 /// # Examples
 ///
@@ -67,9 +109,9 @@ pub struct Fault {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// When operations run.
+    /// When operations run, within what the driver API allows.
     pub schedule: Schedule,
-    /// What is checked.
+    /// The checks to make.
     pub checks: Checks,
     /// Faults to inject from the start.
     pub faults: Vec<Fault>,
@@ -77,21 +119,35 @@ pub struct Config {
     pub devices: u32,
     /// Memory of each device, in bytes.
     pub device_memory: u64,
-    /// Pinned memory that the host can lock, in bytes.
+    /// Host memory that can be pinned, in bytes.
     pub host_memory: u64,
-    /// What `cuDriverGetVersion` answers, as 1000 * major + 10 * minor. Later entry points are
+    /// The driver's version, as 1000 * major + 10 * minor. Entry points of later versions are
     /// absent.
     pub version: u32,
-    /// Device attributes that differ from the built-in ones.
+    /// Device attributes that differ from those of the built-in device of compute capability 9.0,
+    /// to test code for devices without a feature.
     pub attributes: Vec<(CUdevice_attribute, i32)>,
-    /// The device sees registered host memory at addresses of its own.
+    /// Registered host memory has other addresses on the device than on the host, as on systems
+    /// without `CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM`.
     pub registered_alias: bool,
-    /// After how long an operation runs under [`Schedule::Late`] and [`Schedule::Random`] though
-    /// nobody asks for it: what a program that polls memory relies on.
-    pub grace: Duration,
-    /// Print violations on the standard error stream as they happen.
+    /// When an operation runs under [`Schedule::Late`] and [`Schedule::Random`] though no call asks
+    /// for it.
+    pub grace: Grace,
+    /// Handles of destroyed objects and addresses of freed memory are reused at once, as drivers
+    /// may do: finds objects that are known by their handle alone. Unset: under
+    /// [`Schedule::Late`] and [`Schedule::Random`].
+    pub recycle: Option<bool>,
+    /// Device memory is aligned to 256 bytes and no more, which is all that a driver promises.
+    /// Unset, it begins at a page.
+    pub least_alignment: bool,
+    /// Fills memory with `A5` when it is allocated and with `5A` when it is freed, up to 64 MiB a
+    /// block. Unset: under [`Schedule::Late`] and [`Schedule::Random`], and with
+    /// [`Checks::poison`].
+    pub poison: Option<bool>,
+    /// Prints violations on the standard error stream as they happen.
     pub print_violations: bool,
-    /// Print the call counters on the standard error stream at process exit.
+    /// Prints the number of calls of each entry point and the bytes copied on the standard error
+    /// stream when the machine or the process ends.
     pub print_counters: bool,
 }
 
@@ -107,7 +163,10 @@ impl Default for Config {
             version: 13_030,
             attributes: Vec::new(),
             registered_alias: false,
-            grace: Duration::from_millis(20),
+            grace: Grace::After(Duration::from_millis(20)),
+            recycle: None,
+            least_alignment: false,
+            poison: None,
             print_violations: true,
             print_counters: false,
         }
@@ -115,117 +174,18 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the variables that `README.md` lists; an unset or malformed one keeps its default,
-    /// a malformed one with a line on the standard error stream.
-    pub fn from_environment() -> Self {
-        let mut config = Self::default();
-        let mut set = |name: &str, apply: &mut dyn FnMut(&mut Self, &str) -> Option<()>| {
-            if let Ok(value) = env::var(name)
-                && apply(&mut config, &value).is_none()
-            {
-                crate::report::line(&format!("{name}={value} is not understood and has no effect"));
-            }
-        };
-        set("SOFTCUDA_SCHEDULE", &mut |c, v| parse_schedule(v).map(|s| c.schedule = s));
-        set("SOFTCUDA_CHECK", &mut |c, v| parse_checks(v).map(|s| c.checks = s));
-        set("SOFTCUDA_FAIL", &mut |c, v| parse_faults(v).map(|s| c.faults = s));
-        set("SOFTCUDA_DEVICES", &mut |c, v| v.parse().ok().map(|n| c.devices = n));
-        set("SOFTCUDA_MEMORY", &mut |c, v| parse_bytes(v).map(|n| c.device_memory = n));
-        set("SOFTCUDA_HOST_MEMORY", &mut |c, v| parse_bytes(v).map(|n| c.host_memory = n));
-        set("SOFTCUDA_VERSION", &mut |c, v| v.parse().ok().map(|n| c.version = n));
-        set("SOFTCUDA_ATTRIBUTES", &mut |c, v| parse_attributes(v).map(|a| c.attributes = a));
-        set("SOFTCUDA_REGISTERED_ALIAS", &mut |c, v| parse_switch(v).map(|b| c.registered_alias = b));
-        set("SOFTCUDA_GRACE_MS", &mut |c, v| v.parse().ok().map(|n| c.grace = Duration::from_millis(n)));
-        set("SOFTCUDA_COUNTERS", &mut |c, v| parse_switch(v).map(|b| c.print_counters = b));
-        config
+    /// Whether handles and addresses come back, see [`Config::recycle`].
+    pub(crate) fn recycles(&self) -> bool {
+        self.recycle.unwrap_or(self.is_unkind())
     }
-}
 
-fn parse_schedule(text: &str) -> Option<Schedule> {
-    match text {
-        "async" => Some(Schedule::Async),
-        "eager" => Some(Schedule::Eager),
-        "late" => Some(Schedule::Late),
-        _ => text.strip_prefix("random:")?.parse().ok().map(Schedule::Random),
+    /// Whether memory holds patterns, see [`Config::poison`].
+    pub(crate) fn poisons(&self) -> bool {
+        self.poison.unwrap_or(self.checks.poison || self.is_unkind())
     }
-}
 
-fn parse_checks(text: &str) -> Option<Checks> {
-    let mut checks = Checks::default();
-    for name in text.split(',').filter(|name| !name.is_empty()) {
-        match name {
-            "all" => checks = Checks::ALL,
-            "source-stable" => checks.source_stable = true,
-            "poison" => checks.poison = true,
-            "bounds" => checks.bounds = true,
-            "use-after-free" => checks.use_after_free = true,
-            "leaks" => checks.leaks = true,
-            _ => return None,
-        }
-    }
-    Some(checks)
-}
-
-/// `cuMemHostAlloc@3=2,cuGraphLaunch@1=700`
-fn parse_faults(text: &str) -> Option<Vec<Fault>> {
-    text.split(',').filter(|item| !item.is_empty()).map(parse_fault).collect()
-}
-
-fn parse_fault(item: &str) -> Option<Fault> {
-    let (call, rest) = item.split_once('@')?;
-    let (nth, code) = rest.split_once('=')?;
-    let code = CudaError::new(wharf_sys::bindings::CUresult(code.parse().ok()?))?;
-    Some(Fault { call: call.to_owned(), nth: nth.parse().ok()?, code })
-}
-
-/// `8G`, `512M`, `64K` or a number of bytes.
-fn parse_bytes(text: &str) -> Option<u64> {
-    let shift = match text.as_bytes().last()? {
-        b'K' | b'k' => 10,
-        b'M' | b'm' => 20,
-        b'G' | b'g' => 30,
-        b'T' | b't' => 40,
-        _ => 0,
-    };
-    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
-}
-
-/// `18=1,102=0`: attribute numbers of the driver API and their values.
-fn parse_attributes(text: &str) -> Option<Vec<(CUdevice_attribute, i32)>> {
-    text.split(',')
-        .filter(|item| !item.is_empty())
-        .map(|item| {
-            let (number, value) = item.split_once('=')?;
-            Some((CUdevice_attribute(number.parse().ok()?), value.parse().ok()?))
-        })
-        .collect()
-}
-
-fn parse_switch(text: &str) -> Option<bool> {
-    match text {
-        "1" | "on" | "true" => Some(true),
-        "0" | "off" | "false" => Some(false),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_documented_forms_are_understood() {
-        assert_eq!(parse_schedule("random:7"), Some(Schedule::Random(7)));
-        assert_eq!(parse_schedule("sometimes"), None);
-        assert_eq!(parse_checks("all"), Some(Checks::ALL));
-        assert!(parse_checks("bounds,poison").is_some_and(|c| c.bounds && c.poison && !c.leaks));
-        assert_eq!(parse_bytes("2G"), Some(2 << 30));
-        assert_eq!(parse_bytes("12"), Some(12));
-        assert_eq!(parse_bytes("G"), None);
-        let faults = parse_faults("cuMemHostAlloc@3=2,cuGraphLaunch@1=700").unwrap();
-        assert_eq!(faults[1].code, CudaError::ILLEGAL_ADDRESS);
-        assert_eq!(parse_faults("cuMemHostAlloc=2"), None);
-        assert_eq!(parse_attributes("102=0"), Some(vec![(CUdevice_attribute(102), 0)]));
+    /// Whether the schedule is one that uses the freedom which the documentation leaves.
+    pub(crate) fn is_unkind(&self) -> bool {
+        matches!(self.schedule, Schedule::Late | Schedule::Random(_))
     }
 }

@@ -1,8 +1,12 @@
-//! The names and the texts of the result codes.
+//! Result codes: what a call returns before it becomes a `CUresult`, and their names and texts.
 
 use core::ffi::CStr;
 
+use wharf_sys::CudaError;
 use wharf_sys::bindings::CUresult;
+
+/// What a call returns before it becomes a `CUresult`.
+pub(crate) type Status<T = ()> = Result<T, CudaError>;
 
 macro_rules! codes {
     ($($code:literal: $name:literal, $description:literal;)+) => {
@@ -85,8 +89,10 @@ codes! {
     709: c"CUDA_ERROR_CONTEXT_IS_DESTROYED", c"context is destroyed";
     710: c"CUDA_ERROR_ASSERT", c"device-side assert triggered";
     711: c"CUDA_ERROR_TOO_MANY_PEERS", c"too many peers";
-    712: c"CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED", c"part or all of the requested memory range is already mapped";
-    713: c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED", c"pointer does not correspond to a registered memory region";
+    712: c"CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED",
+        c"part or all of the requested memory range is already mapped";
+    713: c"CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
+        c"pointer does not correspond to a registered memory region";
     714: c"CUDA_ERROR_HARDWARE_STACK_ERROR", c"hardware stack error";
     715: c"CUDA_ERROR_ILLEGAL_INSTRUCTION", c"an illegal instruction was encountered";
     716: c"CUDA_ERROR_MISALIGNED_ADDRESS", c"misaligned address";
@@ -108,17 +114,27 @@ codes! {
     810: c"CUDA_ERROR_MPS_CLIENT_TERMINATED", c"mps client terminated";
     811: c"CUDA_ERROR_CDP_NOT_SUPPORTED", c"cdp not supported";
     812: c"CUDA_ERROR_CDP_VERSION_MISMATCH", c"cdp version mismatch";
-    900: c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing";
-    901: c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", c"operation failed due to a previous error during capture";
-    902: c"CUDA_ERROR_STREAM_CAPTURE_MERGE", c"operation would result in a merge of separate capture sequences";
-    903: c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", c"capture was not ended in the same stream as it began";
+    900: c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+        c"operation not permitted when stream is capturing";
+    901: c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+        c"operation failed due to a previous error during capture";
+    902: c"CUDA_ERROR_STREAM_CAPTURE_MERGE",
+        c"operation would result in a merge of separate capture sequences";
+    903: c"CUDA_ERROR_STREAM_CAPTURE_UNMATCHED",
+        c"capture was not ended in the same stream as it began";
     904: c"CUDA_ERROR_STREAM_CAPTURE_UNJOINED", c"capturing stream has unjoined work";
-    905: c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION", c"dependency created on uncaptured work in another stream";
-    906: c"CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", c"operation would make the legacy stream depend on a capturing blocking stream";
-    907: c"CUDA_ERROR_CAPTURED_EVENT", c"operation not permitted on an event last recorded in a capturing stream";
-    908: c"CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", c"attempt to terminate a thread-local capture sequence from another thread";
+    905: c"CUDA_ERROR_STREAM_CAPTURE_ISOLATION",
+        c"dependency created on uncaptured work in another stream";
+    906: c"CUDA_ERROR_STREAM_CAPTURE_IMPLICIT",
+        c"operation would make the legacy stream depend on a capturing blocking stream";
+    907: c"CUDA_ERROR_CAPTURED_EVENT",
+        c"operation not permitted on an event last recorded in a capturing stream";
+    908: c"CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
+        c"attempt to terminate a thread-local capture sequence from another thread";
     909: c"CUDA_ERROR_TIMEOUT", c"wait operation timed out";
-    910: c"CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE", c"the graph update was not performed because it included changes which violated constraints specific to instantiated graph update";
+    910: c"CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE",
+        c"the graph update was not performed because it included changes which violated \
+          constraints specific to instantiated graph update";
     911: c"CUDA_ERROR_EXTERNAL_DEVICE", c"external device";
     912: c"CUDA_ERROR_INVALID_CLUSTER_SIZE", c"invalid cluster size";
     913: c"CUDA_ERROR_FUNCTION_NOT_LOADED", c"function not loaded";

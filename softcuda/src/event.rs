@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::sched::OpId;
+use crate::order::OpId;
 use crate::sched::work::Record;
 
 /// An event.
@@ -13,7 +13,7 @@ pub(crate) struct Event {
     pub(crate) state: EventState,
 }
 
-/// What the last record of an event was.
+/// The last record of an event.
 #[derive(Clone, Debug)]
 pub(crate) enum EventState {
     /// None yet: the event counts as complete.

@@ -1,45 +1,62 @@
-//! A software CUDA driver over host memory.
-//!
-//! Programs load it in place of `libcuda.so.1`, or tests make machines of their own in process
-//! ([`Simulator`]). It does what the driver API reference says, error codes included, and where
-//! the reference leaves freedom it can take all of it: copies as late as allowed
-//! ([`Schedule::Late`]), any legal order ([`Schedule::Random`]). So a source that is reused too
-//! early *is* read too late, every time. Kernels are out of scope.
+#![doc = include_str!("../README.md")]
 //!
 //! # Modules, lowest first
 //!
+//! A module names only modules above it in this table; `tests/layering.rs` enforces it.
+//!
 //! | module | holds |
 //! |---|---|
-//! | `config`, `report`, `thread`, `handle` | what a machine looks like, what checks say, the calling thread, handles |
-//! | `memory` | allocations by address, what copies and fills do |
-//! | `sched` | operations, their dependencies, which runs when |
-//! | `machine`, `context`, `stream`, `event`, `vmm`, `pool`, `managed`, `array`, `module` | one simulated machine and its objects |
-//! | `task`, `submit` | from a call's arguments to an operation of a stream |
-//! | `graph`, `capture` | work described once and launched often; streams that describe it |
+//! | `errors` | result codes, their names and texts |
+//! | `address`, `location` | numbers as pointers; a device or the host as a place of memory |
+//! | `fork` | whether this process is a child of `fork` |
+//! | `report` | what a check found |
+//! | `handle`, `thread` | handles and the objects that they name; the calling thread |
+//! | `config`, `attributes`, `environment` | the shape of a machine, in code or by variables |
+//! | `memory` | allocations by address; copies and fills |
+//! | `order`, `race` | vector clocks; which operations touched which bytes |
+//! | `module` | modules, libraries and native kernels |
+//! | `sched` | operations, their dependencies, and which runs next |
+//! | `event`, `stream`, `context` | the objects that order operations |
+//! | `pool`, `vmm`, `managed` | memory pools, mapped memory, advice on managed memory |
+//! | `task`, `array` | operations as a program describes them; arrays |
+//! | `graph` | graphs, executable graphs, and the captures that make graphs |
+//! | `machine` | one simulated machine: the parts above under one lock |
+//! | `engine` | the threads that run operations |
+//! | `peer`, `prepare` | which device reaches which memory; from a task to an operation |
+//! | `call` | one call of an entry point: its thread and its machine |
+//! | `capture`, `submit`, `launch` | from a call to a capture, a stream, an executable graph |
 //! | `abi` | the exported entry points, one file a family |
+//! | `simulator` | machines in process, for tests |
 //!
-//! Process-wide state is leaked on purpose: programs call the driver from destructors of
+//! The machine of the environment is never freed: programs call the driver from destructors of
 //! thread-local variables and while the process ends.
 
 mod abi;
 mod address;
 mod array;
 mod attributes;
+mod call;
 mod capture;
 mod config;
 mod context;
+mod engine;
+mod environment;
 mod errors;
 mod event;
-mod exit;
+mod fork;
 mod graph;
 mod handle;
-mod leaks;
+mod launch;
 mod location;
 mod machine;
 mod managed;
 mod memory;
 mod module;
+mod order;
+mod peer;
 mod pool;
+mod prepare;
+mod race;
 mod report;
 mod sched;
 mod simulator;
@@ -49,7 +66,9 @@ mod task;
 mod thread;
 mod vmm;
 
-pub use config::{Checks, Config, Fault, Schedule};
+pub use config::{Checks, Config, Fault, Grace, Schedule};
+pub use environment::ConfigError;
+pub use machine::Bytes;
 pub use module::KernelArguments;
 pub use report::{Check, Violation};
-pub use simulator::{Binding, Bytes, Simulator, entry_point};
+pub use simulator::{Binding, Simulator, entry_point};

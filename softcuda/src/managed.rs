@@ -1,4 +1,4 @@
-//! What the program has said about managed memory: advice, and where it was last prefetched to.
+//! The program's advice about managed memory, and the location of the last prefetch.
 //!
 //! Memory is where it is, so nothing moves; but what was said about which pages can be asked.
 
@@ -10,7 +10,7 @@ use crate::memory::Block;
 /// Advice is kept for whole pages of the host.
 const PAGE: u64 = 4096;
 
-/// What is known about some pages.
+/// The advice for a range of pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
     pub(crate) read_mostly: bool,
@@ -19,21 +19,29 @@ pub(crate) struct Page {
     pub(crate) prefetched: Option<Location>,
 }
 
-/// What is known about every managed allocation, by its identity.
+/// The advice for every managed allocation, by its identity.
 #[derive(Debug, Default)]
 pub(crate) struct Advice {
     blocks: HashMap<u64, Segments>,
 }
 
-/// What holds from an address to the next one.
+/// The advice from each address to the next one.
 type Segments = BTreeMap<u64, Page>;
 
 impl Advice {
     /// Changes what is known about the pages of a range of `block`.
-    pub(crate) fn update(&mut self, block: &Block, address: u64, size: usize, change: impl Fn(&mut Page)) {
+    pub(crate) fn update(
+        &mut self,
+        block: &Block,
+        address: u64,
+        size: usize,
+        change: impl Fn(&mut Page),
+    ) {
         let segments = self.blocks.entry(block.id).or_default();
         segments.entry(block.host).or_default();
         let (begin, end) = pages(block, address, size);
+        // A segment that crosses a border is cut there, so that the change applies to whole
+        // segments.
         for border in [begin, end] {
             if let Some((_, page)) = segments.range(..=border).next_back() {
                 let page = page.clone();
@@ -43,12 +51,16 @@ impl Advice {
         segments.range_mut(begin..end).for_each(|(_, page)| change(page));
     }
 
-    /// What is known about the pages of a range of `block`, each kind once or more.
+    /// The advice for the pages of a range of `block`; equal entries may repeat.
     pub(crate) fn pages(&self, block: &Block, address: u64, size: usize) -> Vec<Page> {
         let Some(segments) = self.blocks.get(&block.id) else { return vec![Page::default()] };
         let (begin, end) = pages(block, address, size);
         let first = segments.range(..=begin).next_back().map(|(_, page)| page);
-        first.into_iter().chain(segments.range(begin + 1..end).map(|(_, page)| page)).cloned().collect()
+        first
+            .into_iter()
+            .chain(segments.range(begin + 1..end).map(|(_, page)| page))
+            .cloned()
+            .collect()
     }
 
     /// Drops what is known about an allocation that is gone.

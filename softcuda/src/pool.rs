@@ -7,27 +7,26 @@
 //!     +------------ a synchronising call, where more than the threshold is held ----+
 //! ```
 //!
-//! A pool is an account: each allocation has addresses of its own, given at the call, so that
-//! memory that is used after its free is not mistaken for its next owner's. What is charged to
-//! the device is what the pool reserves.
+//! A pool is an account: each allocation has addresses of its own, given at the call, which come
+//! back to it alone where the machine recycles, see [`Config::recycle`](crate::Config::recycle).
+//! The bytes that a pool reserves are charged to its device.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
 
-use crate::handle::{Kind as HandleKind, Registry};
+use crate::handle::{Kind as HandleKind, Numbering, Registry};
 use crate::location::Location;
-use crate::machine::State;
-use crate::memory::block::{Block, Kind};
-use crate::memory::table::Owner;
+use crate::memory::block::{Block, Kind, READ_WRITE};
+use crate::memory::table::{Owner, Table};
 
 /// Backing memory comes and goes in multiples of this many bytes.
 const GRANULE: u64 = 2 << 20;
 /// Allocations are multiples of this many bytes.
 const UNIT: u64 = 512;
 
-/// What a pool holds and where.
+/// The kind and the location of the memory of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) managed: bool,
@@ -69,7 +68,7 @@ pub(crate) struct Pool {
     pub(crate) threshold: u64,
     pub(crate) reserved: Level,
     pub(crate) used: Level,
-    /// What locations other than its own may do.
+    /// The access of other locations.
     pub(crate) access: BTreeMap<Location, u32>,
     /// Allocations whose memory has not come back.
     live: usize,
@@ -121,9 +120,9 @@ impl Pool {
 }
 
 impl Pools {
-    pub(crate) fn new(machine: u16) -> Self {
+    pub(crate) fn new(numbering: Numbering) -> Self {
         Self {
-            registry: Registry::new(HandleKind::Pool, machine),
+            registry: Registry::new(HandleKind::Pool, numbering),
             defaults: HashMap::new(),
             current: HashMap::new(),
         }
@@ -163,59 +162,88 @@ impl Pools {
         Ok(())
     }
 
-    /// Whether an allocation is managed memory of a pool.
-    pub(crate) fn is_managed(&self, kind: Kind) -> bool {
-        let Kind::Pool { pool, .. } = kind else { return false };
+    /// The access of another location to the pool's allocations.
+    pub(crate) fn access(&self, pool: u64, location: Location) -> u32 {
+        let Some(pool) = self.registry.get(pool) else { return 0 };
+        if pool.place.managed {
+            READ_WRITE
+        } else {
+            pool.access.get(&location).copied().unwrap_or(0)
+        }
+    }
+
+    /// Whether allocations of this pool are managed memory.
+    pub(crate) fn is_managed(&self, pool: u64) -> bool {
         self.registry.get(pool).is_some_and(|pool| pool.place.managed)
     }
 
     /// The pools that the program has made and not destroyed, for leak reports.
     pub(crate) fn created(&self) -> Vec<u64> {
         let is_default = |handle: &u64| self.defaults.values().any(|default| default == handle);
-        let is_alive = |handle: &u64| self.registry.get(*handle).is_some_and(|pool| !pool.destroyed);
-        self.registry.handles().into_iter().filter(|handle| is_alive(handle) && !is_default(handle)).collect()
+        let is_alive =
+            |handle: &u64| self.registry.get(*handle).is_some_and(|pool| !pool.destroyed);
+        self.registry
+            .handles()
+            .into_iter()
+            .filter(|handle| is_alive(handle) && !is_default(handle))
+            .collect()
     }
 }
 
-impl State {
+impl Pools {
     /// Destroys a pool; its memory goes when its last allocation has come back.
-    pub(crate) fn destroy_pool(&mut self, handle: u64) -> Result<(), CudaError> {
-        if self.pools.defaults.values().any(|default| *default == handle) {
+    pub(crate) fn destroy(&mut self, memory: &mut Table, handle: u64) -> Result<(), CudaError> {
+        if self.defaults.values().any(|default| *default == handle) {
             // "A device's default memory pool cannot be destroyed."
             return Err(CudaError::INVALID_VALUE);
         }
-        self.pools.get(handle)?.destroyed = true;
+        self.get(handle)?.destroyed = true;
         // "Destroying the current mempool of a device sets the default mempool of that device as
         // the current mempool for that device."
-        self.pools.current.retain(|_, current| *current != handle);
-        self.shrink_pool(handle, 0);
-        self.collect_pool(handle);
+        self.current.retain(|_, current| *current != handle);
+        self.shrink(memory, handle, 0);
+        self.collect(memory, handle);
         Ok(())
     }
 
     /// Gives an allocation of `size` bytes addresses. Its memory is to be reserved, and it comes
     /// to life when the operation that allocates it runs.
-    pub(crate) fn place_pooled(&mut self, pool: u64, size: usize) -> Result<Arc<Block>, CudaError> {
-        let place = self.pools.get(pool)?.place;
+    pub(crate) fn place(
+        &mut self,
+        memory: &mut Table,
+        pool: u64,
+        size: usize,
+        stream: u64,
+    ) -> Result<Arc<Block>, CudaError> {
+        let place = self.get(pool)?.place;
         // Such memory belongs to its device, not to a context.
         let owner = Owner { context: 0, ordinal: place.ordinal() };
-        let block = self.memory.allocate(Kind::Pool { pool, host: place.is_host() }, size, owner)?;
+        let kind = Kind::Pool { pool, host: place.is_host() };
+        let block = memory.allocate_on(kind, size, owner, stream)?;
         block.postpone();
         Ok(block)
     }
 
     /// Takes the memory of an allocation from its pool, which has at most `limit` bytes of
     /// backing memory to grow into.
-    pub(crate) fn reserve_pooled(&mut self, block: &Block, limit: u64) -> Result<(), CudaError> {
-        let Kind::Pool { pool: handle, .. } = block.kind else { return Err(CudaError::INVALID_VALUE) };
+    pub(crate) fn reserve(
+        &mut self,
+        memory: &mut Table,
+        block: &Block,
+        limit: u64,
+    ) -> Result<(), CudaError> {
+        let Kind::Pool { pool: handle, .. } = block.kind else {
+            return Err(CudaError::INVALID_VALUE);
+        };
         let need = (block.size as u64).next_multiple_of(UNIT);
-        let pool = self.pools.get(handle)?;
+        let pool = self.get(handle)?;
         let used = pool.used.now.checked_add(need).ok_or(CudaError::OUT_OF_MEMORY)?;
         if pool.max_size != 0 && used > pool.max_size {
             return Err(CudaError::OUT_OF_MEMORY);
         }
+        // The pool's limit is on what is in use, the device's on what is reserved.
         let growth = used.saturating_sub(pool.reserved.now).next_multiple_of(GRANULE);
-        let account = self.memory.account(block.kind, block.ordinal);
+        let account = memory.account(block.kind, block.ordinal);
         if account.checked_add(growth).is_none_or(|after| after > limit) {
             return Err(CudaError::OUT_OF_MEMORY);
         }
@@ -227,52 +255,44 @@ impl State {
     }
 
     /// Gives the memory of an allocation back to its pool.
-    pub(crate) fn return_pooled(&mut self, block: &Block) {
+    pub(crate) fn give_back(&mut self, memory: &mut Table, block: &Block) {
         let Kind::Pool { pool: handle, .. } = block.kind else { return };
-        if let Some(pool) = self.pools.registry.get_mut(handle) {
+        if let Some(pool) = self.registry.get_mut(handle) {
             pool.used.now -= (block.size as u64).next_multiple_of(UNIT);
             pool.live -= 1;
         }
-        self.collect_pool(handle);
-    }
-
-    /// What runs where the stream reaches the free of `block`, which the table has forgotten.
-    pub(crate) fn finish_free(&mut self, block: &Block) {
-        block.free();
-        self.advice.forget(block);
-        match block.kind {
-            Kind::Pool { .. } => self.return_pooled(block),
-            kind => self.memory.refund(kind, block.ordinal, block.size),
-        }
+        self.collect(memory, handle);
     }
 
     /// "When more than the release threshold bytes of memory are held by the memory pool, the
     /// allocator will try to release memory back to the OS on the next call to stream, event or
     /// context synchronize."
-    pub(crate) fn release_surplus(&mut self) {
-        let is_over = |pool: &Pool| pool.reserved.now > pool.threshold && pool.reserved.now > pool.used.now;
-        if !self.pools.registry.values().any(is_over) {
+    pub(crate) fn release_surplus(&mut self, memory: &mut Table) {
+        let is_over =
+            |pool: &Pool| pool.reserved.now > pool.threshold && pool.reserved.now > pool.used.now;
+        if !self.registry.values().any(is_over) {
             return;
         }
-        for handle in self.pools.registry.handles() {
-            let threshold = self.pools.registry.get(handle).map_or(0, |pool| pool.threshold);
-            self.shrink_pool(handle, threshold);
+        for handle in self.registry.handles() {
+            let threshold = self.registry.get(handle).map_or(0, |pool| pool.threshold);
+            self.shrink(memory, handle, threshold);
         }
     }
 
     /// Releases what a pool has reserved and not in use, down to `keep` bytes.
-    pub(crate) fn shrink_pool(&mut self, handle: u64, keep: u64) {
-        let Some(pool) = self.pools.registry.get_mut(handle) else { return };
+    pub(crate) fn shrink(&mut self, memory: &mut Table, handle: u64, keep: u64) {
+        let Some(pool) = self.registry.get_mut(handle) else { return };
         let surplus = pool.shrink(keep);
         let kind = Kind::Pool { pool: handle, host: pool.place.is_host() };
         let ordinal = pool.place.ordinal();
-        self.memory.refund(kind, ordinal, usize::try_from(surplus).unwrap_or(usize::MAX));
+        memory.refund(kind, ordinal, usize::try_from(surplus).unwrap_or(usize::MAX));
     }
 
-    fn collect_pool(&mut self, handle: u64) {
-        if self.pools.registry.get(handle).is_some_and(|pool| pool.destroyed && pool.live == 0) {
-            self.shrink_pool(handle, 0);
-            self.pools.registry.remove(handle);
+    /// Removes a destroyed pool whose last allocation has come back.
+    fn collect(&mut self, memory: &mut Table, handle: u64) {
+        if self.registry.get(handle).is_some_and(|pool| pool.destroyed && pool.live == 0) {
+            self.shrink(memory, handle, 0);
+            self.registry.remove(handle);
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use parking_lot::MutexGuard;
 
-use wharf_sys::CudaError;
 use wharf_sys::bindings::CUstream;
 
-use crate::abi::{Call, Status};
-use crate::machine::State;
-use crate::sched::{OpId, Work};
-use crate::task::{Task, When};
+use crate::call::Call;
+use crate::errors::Status;
+use crate::machine::{State, Work};
+use crate::order::OpId;
+use crate::prepare::When;
+use crate::task::Task;
 
 /// When a call that gives work to a stream returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(crate) enum Return {
     AsDocumented,
 }
 
-impl Call {
+impl<'a> Call<'a> {
     /// Gives `task` to `stream`.
     pub(crate) fn submit(self, stream: CUstream, task: &Task, returns: Return) -> Status {
         let mut state = self.lock();
@@ -30,7 +31,9 @@ impl Call {
         if let Some(capture) = state.capture_of(stream)? {
             return self.capture(&mut state, capture, stream, task);
         }
-        let work = self.machine.prepare(&state, self.name, task, When::Call)?;
+        let context = state.streams.get(stream).map_or(0, |stream| stream.context);
+        // Addresses are resolved at the call, while the allocations are known to exist.
+        let work = self.machine.prepare(&state, self.name, context, task, When::Call)?;
         let waits = match returns {
             Return::Enqueued => false,
             Return::Complete => true,
@@ -42,7 +45,7 @@ impl Call {
     }
 
     /// Gives ready-made work to a stream that is not capturing.
-    pub(crate) fn enqueue<'a>(
+    pub(crate) fn enqueue(
         self,
         mut state: MutexGuard<'a, State>,
         stream: u64,
@@ -61,15 +64,9 @@ impl Call {
     }
 }
 
-impl State {
-    /// The error of a context that is lost.
-    pub(crate) fn lost(&self, context: u64) -> Result<(), CudaError> {
-        self.contexts.get(context).and_then(|context| context.lost).map_or(Ok(()), Err)
-    }
-}
-
 fn must_wait(work: &Work) -> bool {
     let Work::Copy(copy) = work else { return false };
-    let host = |side: &crate::memory::transfer::Side| side.blocks.iter().all(|block| block.kind.is_host());
+    let host =
+        |side: &crate::memory::transfer::Side| side.blocks.iter().all(|block| block.kind.is_host());
     copy.dst.is_pageable() || host(&copy.src) && host(&copy.dst)
 }

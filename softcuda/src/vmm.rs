@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use wharf_sys::CudaError;
 
-use crate::handle::{Kind as HandleKind, Registry};
+use crate::handle::{Kind as HandleKind, Numbering, Registry};
 use crate::location::Location;
-use crate::machine::State;
 use crate::memory::Block;
 use crate::memory::block::{Backing, Kind};
 use crate::memory::physical::{Bytes, Store};
-use crate::memory::table::Owner;
-use crate::memory::window::Reservation;
+use crate::memory::table::{Owner, Table};
+use crate::memory::window::{Range, Reservation};
 
 /// The virtual memory management of one machine.
 #[derive(Debug)]
@@ -24,6 +23,8 @@ pub(crate) struct Space {
     pub(crate) physicals: Registry<Physical>,
     /// By first address.
     pub(crate) reservations: BTreeMap<u64, Arc<Reservation>>,
+    /// Where freed addresses come back: those that will, the last ones freed at the end.
+    recycled: Option<Vec<Arc<Range>>>,
     /// Which location may do what with a mapping, by the mapping's block.
     access: HashMap<u64, BTreeMap<Location, u32>>,
     windows: u64,
@@ -46,8 +47,22 @@ pub(crate) struct Physical {
 }
 
 impl Physical {
-    pub(crate) fn new(bytes: Bytes, location: Location, handle_types: u32, rdma: u8, charged: bool) -> Self {
-        Self { bytes: Arc::new(bytes), location, handle_types, rdma, references: 1, mappings: 0, charged }
+    pub(crate) fn new(
+        bytes: Bytes,
+        location: Location,
+        handle_types: u32,
+        rdma: u8,
+        charged: bool,
+    ) -> Self {
+        Self {
+            bytes: Arc::new(bytes),
+            location,
+            handle_types,
+            rdma,
+            references: 1,
+            mappings: 0,
+            charged,
+        }
     }
 
     /// The kind of a mapping of it.
@@ -57,11 +72,12 @@ impl Physical {
 }
 
 impl Space {
-    pub(crate) fn new(machine: u16) -> Self {
+    pub(crate) fn new(numbering: Numbering) -> Self {
         Self {
             store: Store::default(),
-            physicals: Registry::new(HandleKind::Physical, machine),
+            physicals: Registry::new(HandleKind::Physical, numbering),
             reservations: BTreeMap::new(),
+            recycled: numbering.recycle.then(Vec::new),
             access: HashMap::new(),
             windows: 0,
         }
@@ -73,96 +89,117 @@ impl Space {
         physical.ok_or(CudaError::INVALID_VALUE)
     }
 
+    /// Reserves addresses, at `hint` where it is not zero and that can be.
+    pub(crate) fn reserve(&mut self, size: usize, align: usize, hint: u64) -> Option<u64> {
+        let free = self.recycled.as_mut();
+        let known = free.and_then(|free| {
+            let index = free.iter().rposition(|range| range.fits(size, align, hint))?;
+            Some(Reservation::of(free.remove(index), size))
+        });
+        let reservation = known.or_else(|| Reservation::new(size, align, hint))?;
+        let address = reservation.address();
+        self.reservations.insert(address, Arc::new(reservation));
+        Some(address)
+    }
+
+    /// Gives a reservation's addresses back.
+    pub(crate) fn unreserve(&mut self, address: u64) {
+        let Some(reservation) = self.reservations.remove(&address) else { return };
+        if let Some(free) = &mut self.recycled {
+            if free.len() == MOST_RECYCLED {
+                free.remove(0);
+            }
+            free.push(Arc::clone(reservation.range()));
+        }
+    }
+
     /// The reservation that contains `address`.
     pub(crate) fn reservation(&self, address: u64) -> Option<&Arc<Reservation>> {
         let (_, reservation) = self.reservations.range(..=address).next_back()?;
         reservation.contains(address, 1).then_some(reservation)
     }
 
-    /// What `location` may do with a mapping.
+    /// The access of `location` to a mapping.
     pub(crate) fn access(&self, mapping: &Block, location: Location) -> u32 {
         self.access.get(&mapping.id).and_then(|access| access.get(&location)).copied().unwrap_or(0)
     }
 
     /// Sets what `location` may do with a mapping. `idle` says that no operation names it.
-    pub(crate) fn set_access(&mut self, mapping: &Block, location: Location, flags: u32, idle: bool) {
+    pub(crate) fn set_access(
+        &mut self,
+        mapping: &Block,
+        location: Location,
+        flags: u32,
+        idle: bool,
+    ) {
         let access = self.access.entry(mapping.id).or_default();
         access.insert(location, flags);
         mapping.set_access(access.values().fold(0, |all, one| all | one), idle);
     }
 }
 
-impl State {
+/// The number of freed ranges that are kept.
+const MOST_RECYCLED: usize = 64;
+
+impl Space {
     /// Maps `size` bytes from `offset` of a physical allocation at `address`. All three are
     /// multiples of the granularity and were checked against the allocation's size.
     pub(crate) fn map(
         &mut self,
+        memory: &mut Table,
         address: u64,
         size: usize,
         offset: u64,
         handle: u64,
     ) -> Result<(), CudaError> {
-        let reservation = self.vmm.reservation(address).filter(|found| found.contains(address, size));
+        let reservation = self.reservation(address).filter(|found| found.contains(address, size));
         let reservation = Arc::clone(reservation.ok_or(CudaError::INVALID_VALUE)?);
-        if self.memory.overlaps(address, size) {
+        if memory.overlaps(address, size) {
             // "Can only create mappings on VA range reservations that are not currently mapped."
             return Err(CudaError::INVALID_VALUE);
         }
-        self.vmm.windows += 1;
-        let number = self.vmm.windows;
-        let physical = self.vmm.physical(handle)?;
+        self.windows += 1;
+        let number = self.windows;
+        let physical = self.physical(handle)?;
         let window = reservation.map(number, address, size, &physical.bytes, offset);
         let window = window.ok_or(CudaError::OUT_OF_MEMORY)?;
         physical.mappings += 1;
         let (kind, ordinal) = (physical.mapping_kind(handle), physical.location.ordinal());
         // Mappings belong to no context: they outlive all.
         let owner = Owner { context: 0, ordinal };
-        self.memory.place(kind, address, size, owner, Backing::Window(window));
+        memory.place(kind, address, size, owner, Backing::Window(window));
         Ok(())
     }
 
-    /// The mappings that make up exactly the range, whole ones without a gap.
-    pub(crate) fn mappings(&self, address: u64, size: usize) -> Result<Vec<Arc<Block>>, CudaError> {
-        let blocks = self.memory.cover(address, size).ok_or(CudaError::INVALID_VALUE)?;
-        let all = blocks.iter().map(|block| block.size).sum::<usize>();
-        let are_mappings = blocks.iter().all(|block| matches!(block.kind, Kind::Mapping { .. }));
-        let begins = blocks.first().is_some_and(|block| block.device == address);
-        if size > 0 && are_mappings && begins && all == size {
-            Ok(blocks)
-        } else {
-            Err(CudaError::INVALID_VALUE)
-        }
-    }
-
     /// Takes a mapping away.
-    pub(crate) fn unmap(&mut self, mapping: &Block) {
-        self.memory.remove(mapping);
-        self.vmm.access.remove(&mapping.id);
+    pub(crate) fn unmap(&mut self, memory: &mut Table, mapping: &Block) {
+        memory.remove(mapping);
+        self.access.remove(&mapping.id);
         let Kind::Mapping { physical: handle, .. } = mapping.kind else { return };
-        if let Some(physical) = self.vmm.physicals.get_mut(handle) {
+        if let Some(physical) = self.physicals.get_mut(handle) {
             physical.mappings -= 1;
         }
-        self.collect_physical(handle);
+        self.collect(memory, handle);
     }
 
     /// Gives a reference of the program back.
-    pub(crate) fn release_physical(&mut self, handle: u64) -> Result<(), CudaError> {
-        self.vmm.physical(handle)?.references -= 1;
-        self.collect_physical(handle);
+    pub(crate) fn release(&mut self, memory: &mut Table, handle: u64) -> Result<(), CudaError> {
+        self.physical(handle)?.references -= 1;
+        self.collect(memory, handle);
         Ok(())
     }
 
     /// Frees a physical allocation that has neither references nor mappings.
-    fn collect_physical(&mut self, handle: u64) {
-        let known = self.vmm.physicals.get(handle);
+    fn collect(&mut self, memory: &mut Table, handle: u64) {
+        let known = self.physicals.get(handle);
         if known.is_none_or(|physical| physical.references > 0 || physical.mappings > 0) {
             return;
         }
-        if let Some(physical) = self.vmm.physicals.remove(handle)
+        if let Some(physical) = self.physicals.remove(handle)
             && physical.charged
         {
             let size = usize::try_from(physical.bytes.size()).unwrap_or(usize::MAX);
-            self.memory.refund(physical.mapping_kind(handle), physical.location.ordinal(), size);
+            memory.refund(physical.mapping_kind(handle), physical.location.ordinal(), size);
         }
     }
 }

@@ -10,7 +10,7 @@ fails the suite, and so do a listed test that passes, a listed test that does no
 that reports nothing (a crash, a hang). The table at the end says how many passed, and the number
 below which a suite fails whatever is listed.
 
-Needs only the standard library, cargo, gcc and pip.
+Needs only the standard library, cargo, gcc and pip; the suite `ffmpeg` the program of that name.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Workplace:
-    """The folders that suites are fetched into and built in; kept, so that a second run is quick."""
+    """The folders that suites are fetched into and built in; kept, so a second run is quick."""
 
     def __init__(self, root: Path, driver: Path):
         self.root = root
@@ -67,15 +67,19 @@ class Workplace:
         self.log = None
 
     def environment(self, **more) -> dict:
-        """The caller's environment with the software driver first, and no flags meant for our own code."""
-        inherited = {k: v for k, v in os.environ.items() if k not in ("RUSTFLAGS", "RUSTDOCFLAGS", "VIRTUAL_ENV")}
+        """The caller's environment with the software driver first and without our own flags."""
+        inherited = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("RUSTFLAGS", "RUSTDOCFLAGS", "VIRTUAL_ENV")
+        }
         inherited["LD_LIBRARY_PATH"] = str(self.driver)
         inherited["CARGO_TARGET_DIR"] = str(self.target)
         inherited["CARGO_TERM_COLOR"] = "never"
         return inherited | {k: str(v) for k, v in more.items()}
 
     def run(self, command, cwd, env, timeout):
-        """Runs a command with its output in the suite's log; returns the output and what ended it badly, if anything."""
+        """Runs a command, logs its output, and returns the output and the failure, if any."""
         self.log.write(f"\n$ {' '.join(map(str, command))}\n")
         self.log.flush()
         start = self.log.tell()
@@ -108,7 +112,9 @@ class Workplace:
         output, code, trouble = self.run(command, cwd, env, timeout)
         if code != 0:
             tail = "\n".join(output.splitlines()[-15:])
-            raise RuntimeError(f"{' '.join(map(str, command))}: {trouble or f'exit {code}'}\n{tail}")
+            raise RuntimeError(
+                f"{' '.join(map(str, command))}: {trouble or f'exit {code}'}\n{tail}"
+            )
         return output
 
     def crate(self, name: str, version: str, features: str) -> Path:
@@ -145,7 +151,14 @@ class Workplace:
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(folder, ignore_errors=True)
             venv.create(folder, with_pip=True)
-            pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [
+                folder / "bin/python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ]
             self.must([*pip, *packages], self.root, self.environment())
             stamp.write_text(wanted)
         return folder
@@ -156,10 +169,16 @@ class Workplace:
 
 # `test a::b - should panic ... ok`; rustdoc's names hold spaces: `src/x.rs - a::b (line 3)`.
 CARGO_RESULT = re.compile(
-    r"^test (?P<name>\S.*?)(?: - (?:should panic|compile fail|compile))? \.\.\. (?P<result>ok|FAILED|ignored)", re.M
+    r"^test (?P<name>\S.*?)(?: - (?:should panic|compile fail|compile))? "
+    r"\.\.\. (?P<result>ok|FAILED|ignored)",
+    re.M,
 )
-CARGO_LISTED = re.compile(r"^(?P<name>\S.*?)(?: - (?:should panic|compile fail|compile))?: test$", re.M)
-CARGO_BINARY = re.compile(r"^ +(?:Running (?:unittests )?(?P<file>\S+) \(|(?P<doc>Doc-tests) )", re.M)
+CARGO_LISTED = re.compile(
+    r"^(?P<name>\S.*?)(?: - (?:should panic|compile fail|compile))?: test$", re.M
+)
+CARGO_BINARY = re.compile(
+    r"^ +(?:Running (?:unittests )?(?P<file>\S+) \(|(?P<doc>Doc-tests) )", re.M
+)
 CARGO_CRASH = re.compile(r"^ *process didn't exit successfully: .*\((signal: .*)\)", re.M)
 
 
@@ -177,25 +196,35 @@ def cargo_suite(place: Workplace, crate: Path, arguments, env, timeout) -> Outco
     """Builds and lists a crate's tests, then runs them."""
     outcome = Outcome()
     listing = place.must(["cargo", "test", "--locked", *arguments, "--", "--list"], crate, env)
-    outcome.listed = [f"{binary}::{match['name']}" for binary, match in cargo_by_binary(listing, CARGO_LISTED)]
+    outcome.listed = [
+        f"{binary}::{match['name']}" for binary, match in cargo_by_binary(listing, CARGO_LISTED)
+    ]
     output, _, trouble = place.run(
         ["cargo", "test", "--locked", *arguments, "--no-fail-fast"], crate, env, timeout
     )
     outcome.results = {
-        f"{binary}::{match['name']}": match["result"] for binary, match in cargo_by_binary(output, CARGO_RESULT)
+        f"{binary}::{match['name']}": match["result"]
+        for binary, match in cargo_by_binary(output, CARGO_RESULT)
     }
-    outcome.crashes = [f"{binary}: {match[1]}" for binary, match in cargo_by_binary(output, CARGO_CRASH)]
+    outcome.crashes = [
+        f"{binary}: {match[1]}" for binary, match in cargo_by_binary(output, CARGO_CRASH)
+    ]
     if trouble:
         outcome.crashes.append(trouble)
     return outcome
 
 
 def cudarc(place: Workplace, timeout: int) -> Outcome:
-    features = ["--no-default-features", "--features", "std,driver,fallback-dynamic-loading,cuda-13000"]
+    features = [
+        "--no-default-features",
+        "--features",
+        "std,driver,fallback-dynamic-loading,cuda-13000",
+    ]
     crate = place.crate(
         "cudarc",
         "0.19.10",
-        'default-features = false\nfeatures = ["std", "driver", "fallback-dynamic-loading", "cuda-13000"]\n',
+        "default-features = false\n"
+        'features = ["std", "driver", "fallback-dynamic-loading", "cuda-13000"]\n',
     )
     return cargo_suite(place, crate, [*features, "--lib"], place.environment(), timeout)
 
@@ -203,9 +232,12 @@ def cudarc(place: Workplace, timeout: int) -> Outcome:
 def cuda_core(place: Workplace, timeout: int) -> Outcome:
     crate = place.crate("cuda-core", "0.5.0", "")
     headers = place.site_packages(place.python("headers", [LIBCLANG, *HEADERS]))
-    gcc = subprocess.run(["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True)
+    gcc = subprocess.run(
+        ["gcc", "-print-file-name=include"], capture_output=True, text=True, check=True
+    )
     env = place.environment(
-        LIBCLANG_PATH=headers / "clang/native",  # the wheel has no headers of its own: gcc's will do
+        LIBCLANG_PATH=headers
+        / "clang/native",  # the wheel has no headers of its own: gcc's will do
         BINDGEN_EXTRA_CLANG_ARGS=f"-I{gcc.stdout.strip()}",
         CUDA_TOOLKIT_PATH=headers / "nvidia/cu13",
     )
@@ -225,27 +257,89 @@ def cust(place: Workplace, kind: str, timeout: int) -> Outcome:
     return cargo_suite(place, crate, [kind], env, timeout)
 
 
-PYTEST_RESULT = re.compile(r"^(?P<name>\S+\.py::\S+) (?P<result>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)", re.M)
+PYTEST_RESULT = re.compile(
+    r"^(?P<name>\S+\.py::\S+) (?P<result>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)", re.M
+)
 PYTEST_LISTED = re.compile(r"^\S+\.py::\S+$", re.M)
 
 
 def cuda_python(place: Workplace, timeout: int) -> Outcome:
     folder = place.python(
-        "cuda-python", ["cuda-python==12.6.0", "numpy==2.0.2", "pytest==9.2.0", "pytest-benchmark==5.3.1"]
+        "cuda-python",
+        ["cuda-python==12.6.0", "numpy==2.0.2", "pytest==9.2.0", "pytest-benchmark==5.3.1"],
     )
     tests = place.root / "cuda-python-12.6.0"
     if not tests.exists():
         shutil.copytree(place.site_packages(folder) / "cuda/tests", tests)
     # test_cython compiles Cython sources against a CUDA toolkit, test_nvrtc is all nvrtc.
-    pytest = [folder / "bin/python", "-m", "pytest", "--rootdir", tests, "-p", "no:cacheprovider", "--color=no"]
+    pytest = [
+        folder / "bin/python",
+        "-m",
+        "pytest",
+        "--rootdir",
+        tests,
+        "-p",
+        "no:cacheprovider",
+        "--color=no",
+    ]
     pytest += ["--ignore", "test_cython.py", "--ignore", "test_nvrtc.py"]
     env = place.environment()
     outcome = Outcome()
-    outcome.listed = PYTEST_LISTED.findall(place.must([*pytest, "--collect-only", "-q"], tests, env))
+    outcome.listed = PYTEST_LISTED.findall(
+        place.must([*pytest, "--collect-only", "-q"], tests, env)
+    )
     output, _, trouble = place.run([*pytest, "-v", "-ra"], tests, env, timeout)
     outcome.results = {match["name"]: match["result"] for match in PYTEST_RESULT.finditer(output)}
     if trouble:
         outcome.crashes.append(trouble)
+    return outcome
+
+
+def ffmpeg(place: Workplace, timeout: int) -> Outcome:
+    """Frames that go to the device and come back are what they were, as Debian's ffmpeg does it."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise RuntimeError("there is no ffmpeg: apt-get install ffmpeg")
+    outcome = Outcome()
+
+    def frames(source, formats, options, env):
+        """The hash of each frame, and what was said beside."""
+        command = [
+            program,
+            "-nostdin",
+            "-hide_banner",
+            "-loglevel",
+            "error",
+            *options,
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+        ]
+        command += ["-vf", formats, "-frames:v", "6", "-f", "framemd5", "-"]
+        output, code, trouble = place.run(command, place.root, env, timeout)
+        if code != 0:
+            outcome.crashes.append(f"{formats}: {trouble or f'exit {code}'}")
+        hashes = [line for line in output.splitlines() if re.match(r"\d+,", line)]
+        return hashes, output
+
+    for pixels in ("yuv420p", "nv12", "yuv444p", "p010le"):
+        for size in ("640x360", "322x182"):
+            source = f"testsrc=size={size}:rate=25"
+            plain, _ = frames(source, f"format={pixels}", [], place.environment())
+            for schedule in ("late", "random:7", "eager"):
+                name = f"{schedule}-{pixels}-{size}"
+                outcome.listed.append(name)
+                env = place.environment(
+                    SOFTCUDA_SCHEDULE=schedule, SOFTCUDA_CHECK="all", SOFTCUDA_COUNTERS="1"
+                )
+                there_and_back = f"format={pixels},hwupload,hwdownload,format={pixels}"
+                device = ["-init_hw_device", "cuda=cu:0", "-filter_hw_device", "cu"]
+                hashes, output = frames(source, there_and_back, device, env)
+                copies = re.search(r"^softcuda: cuMemcpy2D\w* [1-9]", output, re.M)
+                violation = re.search(r"^softcuda: [a-z-]+: ", output, re.M)
+                same = len(plain) == 6 and hashes == plain
+                outcome.results[name] = "ok" if same and copies and not violation else "FAILED"
     return outcome
 
 
@@ -261,9 +355,14 @@ class Suite:
 SUITES = {
     "cudarc": Suite("cudarc 0.19.10", cudarc, 26, 21),
     "cuda-core": Suite("cuda-core 0.5.0", cuda_core, 116, 111),
-    "cust-lib": Suite("cust 0.3.2 --lib", lambda place, timeout: cust(place, "--lib", timeout), 75, 70),
-    "cust-doc": Suite("cust 0.3.2 --doc", lambda place, timeout: cust(place, "--doc", timeout), 143, 122, 900),
+    "cust-lib": Suite(
+        "cust 0.3.2 --lib", lambda place, timeout: cust(place, "--lib", timeout), 75, 70
+    ),
+    "cust-doc": Suite(
+        "cust 0.3.2 --doc", lambda place, timeout: cust(place, "--doc", timeout), 143, 122, 900
+    ),
     "cuda-python": Suite("cuda-python 12.6.0", cuda_python, 74, 55),
+    "ffmpeg": Suite("ffmpeg, Debian's", ffmpeg, 24, 24),
 }
 
 
@@ -275,7 +374,9 @@ def expected(suite: str) -> dict:
             continue
         name, separator, reason = line.partition(" # ")
         if not separator or not reason.startswith(REASONS):
-            raise RuntimeError(f"expected/{suite}.txt:{number}: no reason, or one of an unknown kind: {line}")
+            raise RuntimeError(
+                f"expected/{suite}.txt:{number}: no reason, or one of an unknown kind: {line}"
+            )
         reasons[name.strip()] = reason
     return reasons
 
@@ -301,7 +402,11 @@ def judge(suite: Suite, outcome: Outcome, reasons: dict):
         else:
             failed += 1
             complaints.append(f"{result}: {test}")
-    complaints += [f"listed, but there is no such test: {test}" for test in reasons if test not in outcome.listed]
+    complaints += [
+        f"listed, but there is no such test: {test}"
+        for test in reasons
+        if test not in outcome.listed
+    ]
     if len(outcome.listed) != suite.total:
         complaints.append(f"has {len(outcome.listed)} tests, should have {suite.total}")
     if passed < suite.floor:
@@ -310,10 +415,18 @@ def judge(suite: Suite, outcome: Outcome, reasons: dict):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default")
-    parser.add_argument("--work", type=Path, default=ROOT / ".build/suites", help="where suites are kept and built")
-    parser.add_argument("--driver", type=Path, help="a folder with libcuda.so.1; by default softcuda is built")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "suite", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".build/suites", help="where suites are kept and built"
+    )
+    parser.add_argument(
+        "--driver", type=Path, help="a folder with libcuda.so.1; by default softcuda is built"
+    )
     options = parser.parse_args()
     if unknown := set(options.suite) - set(SUITES):
         parser.error(f"no such suite: {', '.join(unknown)}")
@@ -337,7 +450,9 @@ def main() -> int:
         if complaints:
             bad += 1
             print(f"{suite.title}: output in {os.path.relpath(log)}")
-        rows.append((suite.title, *counts, suite.total, suite.floor, "FAILED" if complaints else "ok"))
+        rows.append(
+            (suite.title, *counts, suite.total, suite.floor, "FAILED" if complaints else "ok")
+        )
     header = ("suite", "passed", "excluded", "failed", "total", "floor", "")
     for row in [header, *rows]:
         print("{:<20} {:>7} {:>9} {:>7} {:>6} {:>6}  {}".format(*row).rstrip())

@@ -1,4 +1,4 @@
-//! What can be asked of a device.
+//! Attributes of devices.
 
 use wharf_sys::bindings::CUdevice_attribute;
 
@@ -66,7 +66,8 @@ attributes! {
     /// Whether host and device may use managed memory at the same time.
     CONCURRENT_MANAGED_ACCESS = CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
     /// Whether the device reaches registered memory at its host address.
-    CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM = CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM;
+    CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM =
+        CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM;
     /// Whether 64-bit stream memory operations work.
     CAN_USE_64_BIT_STREAM_MEM_OPS = CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS;
     /// Whether host memory can be registered.

@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "calls the driver")]
-//! Calls that somebody's stream capture would forbid.
+//! Calls that a stream capture of other code would forbid.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,18 +13,17 @@ use crate::error::Error;
 /// bound by captures as before.
 ///
 /// Without it, a capture in the strictest mode on any thread refuses such calls everywhere, and a
-/// refused call spoils the capture. It is for calls that have nothing to do with what is captured,
-/// and stays on its thread.
+/// refused call invalidates the capture. It is for calls that have nothing to do with what is
+/// captured, and stays on its thread.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// let relaxed = driver.relax_capture()?;
-/// // Grow a pool here, whoever captures meanwhile.
+/// // Grow a pool here, also while other threads capture.
 /// drop(relaxed);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -2,11 +2,15 @@
 //! Contexts: retained or borrowed, never created.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 use core::ptr;
+use std::any::Any;
 use std::sync::Arc;
 
 use wharf_sys::bindings::{CUcontext, CUctx_st, CUdevice};
 
+use super::streams::Streams;
+use super::words::Words;
 use super::{ContextScope, Device, Driver, Release};
 use crate::error::{CudaError, Error};
 use crate::profile::range;
@@ -21,8 +25,7 @@ use crate::profile::range;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::Context;
 ///
 /// let context = Context::retain(&driver.device(0)?)?;
@@ -40,13 +43,17 @@ struct Inner {
     device: Device,
     owned: bool,
     release: Arc<Release>,
+    streams: Streams,
+    words: Words,
+    /// The owner that keeps a borrowed context alive.
+    _owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Context {
     /// Retains the primary context of `device`, the one that the CUDA runtime also uses.
     ///
     /// It is released with the last clone. When that was the last reference in the process,
-    /// the driver resets the context with all that is in it; whether this waits for outstanding
+    /// the driver resets the context with all that is in it; if this waits for outstanding
     /// work the reference does not say, so a latency-critical thread leaves it to another.
     ///
     /// # Errors
@@ -56,13 +63,17 @@ impl Context {
     ///
     /// # References
     ///
-    /// [Primary context management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
+    /// [Primary context
+    /// management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
     #[doc(alias = "cuDevicePrimaryCtxRetain")]
     pub fn retain(device: &Device) -> Result<Self, Error> {
-        let _range = range!("wharf::context::retain");
+        let _range = range!("context::retain");
+        device.driver().sweep();
         let mut raw: CUcontext = ptr::null_mut();
         // SAFETY: `raw` is valid for writes for the whole call.
-        unsafe { device.driver().api().device_primary_ctx_retain.call(&raw mut raw, device.as_raw()) }?;
+        unsafe {
+            device.driver().api().device_primary_ctx_retain.call(&raw mut raw, device.as_raw())
+        }?;
         Ok(Self::with(raw, device.clone(), true))
     }
 
@@ -84,7 +95,7 @@ impl Context {
         Ok(Some(Self::with(raw, current_device(driver)?, false)))
     }
 
-    /// Borrows the context `raw`, which somebody else owns.
+    /// Borrows the context `raw` from its owner.
     ///
     /// # Errors
     ///
@@ -106,8 +117,33 @@ impl Context {
             let call = driver.api().ctx_set_current.name();
             return Err(Error::Driver { call, code: CudaError::INVALID_CONTEXT });
         }
-        let _scope = ContextScope::enter_raw(driver, raw)?;
+        driver.sweep();
+        let _scope = ContextScope::make_current(driver, raw)?;
         Ok(Self::with(raw, current_device(driver)?, false))
+    }
+
+    /// Borrows the context `raw`, and keeps `owner` until the last clone, and all that was made
+    /// from one, is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`borrow_raw`](Self::borrow_raw); `owner` is dropped.
+    ///
+    /// # Safety
+    ///
+    /// `raw` is a context of `driver`, and is not destroyed before `owner` is dropped.
+    ///
+    /// # References
+    ///
+    /// [Context management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html)
+    pub unsafe fn borrow_with_owner(
+        raw: CUcontext,
+        owner: Arc<dyn Any + Send + Sync>,
+        driver: &Driver,
+    ) -> Result<Self, Error> {
+        // SAFETY: the result is dropped below, and `owner` keeps the context until then.
+        let borrowed = unsafe { Self::borrow_raw(raw, driver) }?;
+        Ok(Self::with_owner(raw, borrowed.device().clone(), false, Some(owner)))
     }
 
     /// Makes the context current on this thread until the result is dropped.
@@ -129,23 +165,27 @@ impl Context {
 
     /// Waits for all work of the context.
     ///
+    /// Not beside captures: where a stream of the context is captured, the driver refuses, and the
+    /// capture is invalid from then on. Wait for single streams, events or tickets there.
+    ///
     /// # Errors
     ///
-    /// [`Error::Driver`]: work failed, or a stream of the context is capturing.
+    /// [`Error::Driver`]: work failed, or a stream of the context is capturing
+    /// ([`CudaError::STREAM_CAPTURE_UNSUPPORTED`]).
     ///
     /// # References
     ///
     /// [Context management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html)
     #[doc(alias = "cuCtxSynchronize")]
     pub fn synchronize(&self) -> Result<(), Error> {
-        let _range = range!("wharf::context::synchronize");
-        let _scope = self.enter()?;
+        let _range = range!("context::synchronize");
+        let _scope = self.make_current()?;
         // SAFETY: no argument; the context is current.
         unsafe { self.driver().api().ctx_synchronize.call() }
     }
 
-    /// The range of stream priorities, least and greatest; a lower number is a higher
-    /// priority.
+    /// The priorities that a stream can have, from the greatest to the least: a lower number is a
+    /// higher priority.
     ///
     /// # Errors
     ///
@@ -155,12 +195,17 @@ impl Context {
     ///
     /// [Context management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__CTX.html)
     #[doc(alias = "cuCtxGetStreamPriorityRange")]
-    pub fn stream_priorities(&self) -> Result<(i32, i32), Error> {
-        let _scope = self.enter()?;
+    pub fn stream_priorities(&self) -> Result<RangeInclusive<i32>, Error> {
+        let _scope = self.make_current()?;
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: both are valid for writes for the whole call.
-        unsafe { self.driver().api().ctx_get_stream_priority_range.call(&raw mut least, &raw mut greatest) }?;
-        Ok((least, greatest))
+        unsafe {
+            self.driver()
+                .api()
+                .ctx_get_stream_priority_range
+                .call(&raw mut least, &raw mut greatest)
+        }?;
+        Ok(greatest..=least)
     }
 
     /// The device.
@@ -183,7 +228,10 @@ impl Context {
         self.0.release.errors()
     }
 
-    /// How many callbacks of this context's streams have panicked.
+    /// How many callbacks of this context's streams have panicked: those of
+    /// [`Stream::add_callback`](crate::Stream::add_callback), not the functions of
+    /// [`launch_host_func`](crate::Stream::launch_host_func), for which nothing is kept to count
+    /// with.
     pub fn callback_panics(&self) -> u64 {
         self.0.release.panics()
     }
@@ -196,9 +244,11 @@ impl Context {
     ///
     /// # References
     ///
-    /// [Primary context management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
+    /// [Primary context
+    /// management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
     #[doc(alias = "cuDevicePrimaryCtxRelease")]
     pub fn close(self) -> Result<(), Error> {
+        self.driver().sweep();
         Arc::into_inner(self.0).map_or(Ok(()), |mut inner| inner.give_back())
     }
 
@@ -206,15 +256,46 @@ impl Context {
         &self.0.release
     }
 
+    /// The streams that something knows.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
+    /// The words that the device writes for streams.
+    pub(crate) fn words(&self) -> &Words {
+        &self.0.words
+    }
+
     fn with(raw: CUcontext, device: Device, owned: bool) -> Self {
-        Self(Arc::new(Inner { raw: RawContext(raw), device, owned, release: Arc::default() }))
+        Self::with_owner(raw, device, owned, None)
+    }
+
+    fn with_owner(
+        raw: CUcontext,
+        device: Device,
+        owned: bool,
+        owner: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        // A context does not count as a user of the driver: what waits to be dropped may hold it.
+        device.driver().deferred_list().leave();
+        Self(Arc::new(Inner {
+            raw: RawContext(raw),
+            device,
+            owned,
+            release: Arc::default(),
+            streams: Streams::default(),
+            words: Words::default(),
+            _owner: owner,
+        }))
     }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Context");
-        out.field("raw", &self.as_raw()).field("device", self.device()).field("owned", &self.0.owned);
+        out.field("raw", &self.as_raw())
+            .field("device", self.device())
+            .field("owned", &self.0.owned);
         out.finish_non_exhaustive()
     }
 }
@@ -229,12 +310,14 @@ impl Eq for Context {}
 
 impl Inner {
     fn give_back(&mut self) -> Result<(), Error> {
+        let words = self.words.close(self.device.driver(), self.raw.0);
         if !core::mem::take(&mut self.owned) {
-            return Ok(());
+            return words;
         }
         let api = self.device.driver().api();
         // SAFETY: retained once in `retain`, released once: `owned` was taken.
-        unsafe { api.device_primary_ctx_release.call(self.device.as_raw()) }
+        let released = unsafe { api.device_primary_ctx_release.call(self.device.as_raw()) };
+        words.and(released)
     }
 }
 
@@ -242,6 +325,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let outcome = self.give_back();
         self.release.note(self.device.driver(), outcome);
+        // The device's own drop leaves.
+        self.device.driver().deferred_list().join();
     }
 }
 

@@ -31,7 +31,10 @@ impl Device {
     pub(super) fn with_raw(driver: &Driver, raw: CUdevice) -> Result<Self, Error> {
         let devices = driver.devices()?;
         let found = devices.into_iter().find(|device| device.raw == raw);
-        found.ok_or(Error::Driver { call: driver.api().device_get.name(), code: CudaError::INVALID_DEVICE })
+        found.ok_or(Error::Driver {
+            call: driver.api().device_get.name(),
+            code: CudaError::INVALID_DEVICE,
+        })
     }
 
     /// The driver that has this device.
@@ -116,7 +119,13 @@ impl Device {
     pub fn attribute(&self, attribute: DeviceAttribute) -> Result<i32, Error> {
         let mut value: c_int = 0;
         // SAFETY: `value` is valid for writes for the whole call.
-        unsafe { self.driver.api().device_get_attribute.call(&raw mut value, attribute.as_raw(), self.raw) }?;
+        unsafe {
+            self.driver.api().device_get_attribute.call(
+                &raw mut value,
+                attribute.as_raw(),
+                self.raw,
+            )
+        }?;
         Ok(value)
     }
 

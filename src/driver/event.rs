@@ -11,7 +11,7 @@ use super::Context;
 use super::event_pool::Home;
 use crate::error::{CudaError, Error};
 
-/// What an event can do besides ordering work.
+/// The abilities of an event besides ordering work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// Orders work, and a waiting host thread spins. The fastest.
@@ -45,8 +45,7 @@ impl EventKind {
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::{Event, Stream, driver::EventKind};
 ///
@@ -70,14 +69,14 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`], such as [`CudaError::OUT_OF_MEMORY`]: the driver cannot.
+    /// [`Error::Driver`], such as [`CudaError::OUT_OF_MEMORY`]: the driver refused.
     ///
     /// # References
     ///
     /// [Event management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     #[doc(alias = "cuEventCreate")]
     pub fn new(context: &Context, kind: EventKind) -> Result<Self, Error> {
-        let _scope = context.enter()?;
+        let _scope = context.make_current()?;
         let mut raw: CUevent = ptr::null_mut();
         // SAFETY: `raw` is valid for writes for the whole call and the context is current.
         unsafe { context.driver().api().event_create.call(&raw mut raw, kind.flags()) }?;
@@ -88,7 +87,7 @@ impl Event {
     ///
     /// # Safety
     ///
-    /// * `raw` is an event of `context` that nobody else destroys.
+    /// * `raw` is an event of `context`, and nothing else destroys it.
     /// * Its flags are those of `kind`.
     ///
     /// It may be pending.
@@ -97,6 +96,10 @@ impl Event {
     }
 
     /// Whether the work up to the last record is done. An event that was never recorded is.
+    ///
+    /// It does not disturb captures of other streams. Where the last record was itself captured,
+    /// asking is an error, and may invalidate that capture. Two driver calls more than
+    /// `cuEventQuery`, for that.
     ///
     /// # Errors
     ///
@@ -108,15 +111,15 @@ impl Event {
     /// [Event management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__EVENT.html)
     #[doc(alias = "cuEventQuery")]
     pub fn query(&self) -> Result<bool, Error> {
+        let _relaxed = self.context.driver().relax_capture()?;
+        self.query_relaxed()
+    }
+
+    /// As [`query`](Self::query), by a caller that has relaxed the thread's capture mode.
+    pub(crate) fn query_relaxed(&self) -> Result<bool, Error> {
         let _scope = self.context.enter()?;
         // SAFETY: the event is alive.
         ready(unsafe { self.context.driver().api().event_query.call(self.as_raw()) })
-    }
-
-    /// As [`query`](Self::query), also where somebody's capture would forbid it: two calls more.
-    pub(crate) fn query_beside_captures(&self) -> Result<bool, Error> {
-        let _relaxed = self.context.driver().relax_capture()?;
-        self.query()
     }
 
     /// Waits until the work up to the last record is done.
@@ -157,7 +160,7 @@ impl Event {
         Ok(time)
     }
 
-    /// What the event can do.
+    /// The abilities of the event.
     pub fn kind(&self) -> EventKind {
         self.kind
     }

@@ -8,11 +8,11 @@
 //! keep: scan for null, exchange the handle in   a full pool destroys the event
 //! ```
 //!
-//! | word | who writes | who reads |
+//! | word | written by | read by |
 //! |---|---|---|
 //! | `slots[i]` | `keep` (Release), `take` (Acquire) | both |
 //!
-//! A handle is in at most one place: whoever swaps it out owns it, so there is no ABA. Both
+//! A handle is in at most one place: the call that swaps it out owns it, so there is no ABA. Both
 //! scans visit each slot once, so both are wait-free.
 
 use core::fmt;
@@ -36,8 +36,7 @@ use crate::sync::atomic::{AtomicPtr, Ordering};
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::{EventPool, driver::EventKind};
 ///
@@ -61,8 +60,10 @@ impl EventPool {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`]: the pool is empty and the driver cannot create an event.
+    /// * [`Error::Driver`]: the pool is empty and the driver cannot create an event.
+    /// * [`Error::Forked`]: this process is a fork of the one that loaded the driver.
     pub fn event(&self) -> Result<Event, Error> {
+        self.0.context.driver().check_fork()?;
         let event = match self.0.take() {
             Some(kept) => kept,
             None => Event::new(&self.0.context, self.0.kind)?,
@@ -126,7 +127,8 @@ impl Shelf {
     fn keep(&self, raw: CUevent) -> bool {
         self.slots.iter().any(|slot| {
             // Release: pairs with the Acquire in `take`.
-            slot.compare_exchange(ptr::null_mut(), raw, Ordering::Release, Ordering::Relaxed).is_ok()
+            slot.compare_exchange(ptr::null_mut(), raw, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
         })
     }
 }

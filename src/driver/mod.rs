@@ -1,6 +1,9 @@
 #![expect(unsafe_code, reason = "the function table is filled from C and called from here")]
 //! The driver's objects with owners: what lives as long as what.
 //!
+//! Every engine uses [`Driver`], [`Context`] and [`Context::enter`]. [`Event`] and [`EventPool`]
+//! are for engines that order streams by wharf; the rest answers special questions.
+//!
 //! ```text
 //! Driver ────────── the function table, and the library behind it
 //!    ^
@@ -18,10 +21,10 @@
 //!
 //! # Current contexts
 //!
-//! The driver acts on the calling thread's current context. Every call here makes its own
-//! context current and restores the previous one: one query when it is current already, three
-//! calls when it is not, none inside a [`ContextScope`] of the same context. A thread that works
-//! on one context enters it once.
+//! The driver acts on the calling thread's current context. Every call here makes its own context
+//! current and restores the previous one: one query when it is current already, three calls when it
+//! is not, none inside a [`ContextScope`] of the same context, unless the call creates something. A
+//! thread that works on one context enters it once.
 //!
 //! # Errors and drop
 //!
@@ -31,43 +34,98 @@
 //! Destroying a stream or an event does not wait for the device.
 
 mod attribute;
+mod capture_elsewhere;
 mod capture_mode;
 #[cfg(feature = "cuda-driver-sys")]
 pub mod compat;
 mod context;
 pub(crate) mod deferred;
 mod device;
+mod ends;
 mod event;
 mod event_pool;
+mod raw_stream;
 mod release;
 mod scope;
+mod streams;
+mod words;
 
 use core::ffi::{c_int, c_void};
 use core::fmt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use wharf_sys::{Api, Row};
 
 pub use attribute::DeviceAttribute;
+pub use capture_elsewhere::CaptureElsewhere;
 pub use capture_mode::RelaxedCapture;
 pub use context::Context;
 use deferred::Deferred;
 pub use device::{Device, Uuid};
+pub use ends::DeferredError;
 pub(crate) use event::ready;
 pub use event::{Event, EventKind};
 pub use event_pool::EventPool;
-pub use release::DropErrorHook;
+pub use raw_stream::CaptureStatus;
+pub(crate) use raw_stream::{RawStream, capture_status};
+use release::DropErrorHook;
+pub use release::HookAlreadySet;
 pub(crate) use release::Release;
 pub use scope::ContextScope;
+pub use streams::StreamId;
+pub(crate) use streams::StreamKey;
+pub(crate) use words::{HomeWord, Word, WordPage};
 
 use crate::error::{CudaError, Error, LoadError};
 use crate::profile::range;
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// A loaded and initialised CUDA driver.
 ///
 /// Cheap to clone; the clones share one function table. May be used from any thread.
+///
+/// # Taking it down
+///
+/// Each object keeps what it needs, so most may be dropped in any order. Graphs are the exception:
+/// what they keep alive, such as the memory of a step's inputs, the driver gives up on a thread of
+/// its own, some time after the last of them is destroyed. To unload a model:
+///
+/// 1. drop its graphs, and destroy those of the engine that were given owners;
+/// 2. drop its sets, pools, tiers and streams;
+/// 3. [`wait_deferred`](Self::wait_deferred), or [`wait_deferred_until`](Self::wait_deferred_until)
+///    if other graphs stay;
+/// 4. drop the context. A [borrowed](crate::Context::borrow_raw) one may then be destroyed.
+///
+/// Without the third step what comes late is dropped by the next call that creates or drops
+/// something, at the latest by the drop of the last `Driver` and [`Device`]. If those are gone,
+/// too, a short-lived thread of the name `wharf-deferred` drops it, so an engine holds one `Driver`
+/// for its life.
+///
+/// ```
+/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+/// # let _bound = machine.bind();
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
+/// use std::time::Duration;
+/// use wharf::graph::GraphDefinition;
+/// use wharf::{Context, Stream};
+///
+/// let context = Context::retain(&driver.device(0)?)?;
+/// let stream = Stream::new(&context)?;
+/// let mut graph = GraphDefinition::new(&context)?;
+/// graph.keep_alive(vec![0_u8; 1024])?;
+/// let mut model = graph.instantiate()?;
+/// model.launch(&stream)?;
+/// stream.synchronize()?;
+///
+/// drop(model);
+/// drop(stream);
+/// driver.wait_deferred(Duration::from_secs(10))?;
+/// assert_eq!(driver.deferred(), 0);
+/// drop(context);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Examples
 ///
@@ -78,16 +136,17 @@ use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
 pub struct Driver(Arc<Inner>);
 
 struct Inner {
     api: Api,
     hook: OnceLock<DropErrorHook>,
-    /// What graphs kept alive and the driver has given up.
+    /// Owners that the driver has given up for graphs; counts the values of `Driver`.
     deferred: Arc<Deferred>,
-    /// Captures that were begun here and have not ended.
+    /// Captures that were begun here, or announced, and have not ended.
     captures: AtomicUsize,
+    /// Whether calls inside scopes ask which context is current.
+    verifies_scopes: AtomicBool,
 }
 
 impl Driver {
@@ -108,7 +167,7 @@ impl Driver {
     /// [Initialization](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__INITIALIZE.html)
     #[doc(alias = "cuInit")]
     pub fn load() -> Result<Self, LoadError> {
-        let _range = range!("wharf::driver::load");
+        let _range = range!("driver::load");
         Api::load().and_then(Self::start)
     }
 
@@ -122,8 +181,34 @@ impl Driver {
     ///
     /// [Initialization](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__INITIALIZE.html)
     pub fn load_from(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let _range = range!("wharf::driver::load");
+        let _range = range!("driver::load");
         Api::load_from(path.as_ref()).and_then(Self::start)
+    }
+
+    /// Initialises the driver of a function table, such as softcuda's.
+    ///
+    /// A value of [`Api`] is only made of a library that was loaded or by a promise, so there is
+    /// none to give here.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NoDevice`], [`LoadError::Init`]: as [`Driver::load`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// let _bound = machine.bind();
+    /// let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// assert_eq!(driver.device_count()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # References
+    ///
+    /// [Initialization](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__INITIALIZE.html)
+    pub fn from_api(api: Api) -> Result<Self, LoadError> {
+        Self::start(api)
     }
 
     /// Takes the driver's functions from `resolve` and initialises it.
@@ -147,8 +232,28 @@ impl Driver {
     }
 
     /// The function table, for calls that have no method here.
+    #[inline]
     pub fn api(&self) -> &Api {
         &self.0.api
+    }
+
+    /// Whether this is the process that loaded the driver: in a forked child every call is an
+    /// error.
+    ///
+    /// A load and no system call. Calls of this crate check it themselves; it is for work that
+    /// touches pinned memory, which a child does not have, without a call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`]: this process is a fork of the one that loaded the driver.
+    #[inline]
+    pub fn check_fork(&self) -> Result<(), Error> {
+        self.api().check_fork()
+    }
+
+    #[inline]
+    pub(crate) fn is_forked(&self) -> bool {
+        self.api().is_forked()
     }
 
     /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
@@ -208,71 +313,46 @@ impl Driver {
         (0..self.device_count()?).map(|ordinal| self.device(ordinal)).collect()
     }
 
-    /// Sets the function that hears of errors that a drop met, such as a handle that could not
-    /// be destroyed. Without one they are only counted, see [`Context::drop_errors`].
-    ///
-    /// [`CudaError::DEINITIALIZED`], which a drop at process exit meets, is not reported.
-    ///
-    /// # Errors
-    ///
-    /// The hook is set once; a later `hook` comes back.
-    pub fn on_drop_error(&self, hook: DropErrorHook) -> Result<(), DropErrorHook> {
-        self.0.hook.set(hook)
-    }
-
-    /// Drops what destroyed graphs kept alive, and returns how many owners that was.
-    ///
-    /// The driver says that a graph is gone where it may not be called, so what the graph kept alive
-    /// waits for the next call that makes, instantiates or destroys a graph, or for this one. What
-    /// waits keeps this driver's table; nothing waits longer than somebody makes such calls.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Driver`]: the driver refused to free the thread of other captures' restrictions;
-    /// nothing was dropped.
-    pub fn drop_deferred(&self) -> Result<usize, Error> {
-        if self.0.deferred.is_empty() {
-            return Ok(0);
-        }
-        let _relaxed = self.relax_capture()?;
-        Ok(self.0.deferred.drain())
-    }
-
     fn start(api: Api) -> Result<Self, LoadError> {
         // SAFETY: the reference asks only that the flags are 0.
         unsafe { api.init.call(0) }.map_err(refused)?;
-        let deferred = Arc::new(Deferred::new());
-        let driver =
-            Self(Arc::new(Inner { api, hook: OnceLock::new(), deferred, captures: AtomicUsize::new(0) }));
+        let driver = Self(Arc::new_cyclic(|driver| Inner {
+            api,
+            hook: OnceLock::new(),
+            deferred: Arc::new(Deferred::of(driver.clone())),
+            captures: AtomicUsize::new(0),
+            verifies_scopes: AtomicBool::new(false),
+        }));
         match driver.device_count().map_err(refused)? {
             0 => Err(LoadError::NoDevice),
             _ => Ok(driver),
         }
     }
 
-    /// Counts a capture, before it begins.
-    pub(crate) fn begin_capture(&self) {
-        self.0.captures.fetch_add(1, Relaxed);
-    }
-
-    /// Counts one less, when it has ended or did not begin.
-    pub(crate) fn end_capture(&self) {
-        self.0.captures.fetch_sub(1, Relaxed);
-    }
-
-    /// Whether a capture is open that was begun here, by any thread. Whoever may use the capturing stream
-    /// knows of its beginning, and so sees it counted.
-    #[inline]
-    pub(crate) fn may_be_capturing(&self) -> bool {
-        self.0.captures.load(Relaxed) != 0
-    }
-
-    pub(crate) fn deferred(&self) -> &Arc<Deferred> {
+    pub(crate) fn deferred_list(&self) -> &Arc<Deferred> {
         &self.0.deferred
     }
 
-    pub(crate) fn drop_error_hook(&self) -> Option<DropErrorHook> {
-        self.0.hook.get().copied()
+    /// One more user of a driver.
+    fn joined(inner: Arc<Inner>) -> Self {
+        inner.deferred.join();
+        Self(inner)
+    }
+}
+
+impl Clone for Driver {
+    fn clone(&self) -> Self {
+        Self::joined(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.0.deferred.leave() {
+            // What keeps the driver now, if anything, waits here. An error is that of a driver that
+            // is going away, or of a forked child.
+            _ = self.drop_deferred();
+        }
     }
 }
 

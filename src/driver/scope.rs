@@ -14,13 +14,19 @@ use wharf_sys::bindings::{CUcontext, CUctx_st};
 
 use super::{Context, Driver, context, release};
 use crate::error::Error;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// A context is current on this thread; dropped, the previous one is again.
 ///
 /// Scopes end in the reverse order of their beginning. What runs inside may make other contexts
-/// current for a while, by scopes or by driver calls, and leaves the context as it was; otherwise
-/// calls on this context's objects act on the wrong one and the driver answers them with
-/// errors. The scope stays on its thread; a forgotten one leaves its context current.
+/// current for a while, by scopes or by driver calls, and leaves the context as it was.
+/// `cudaSetDevice` and cudarc's `bind_to_thread`, which most calls of cudarc make, do not: after
+/// them submissions to this context's default streams go to another device, and copies may fail.
+/// Calls that create something (streams, events, graphs, memory, pinned pages) and
+/// [`Context::synchronize`] ask the driver which context is current and are right in any case;
+/// [`Driver::verify_scopes`] makes every call do so.
+///
+/// The scope stays on its thread; a forgotten one leaves its context current.
 ///
 /// # Examples
 ///
@@ -33,19 +39,32 @@ pub struct ContextScope<'a> {
     driver: &'a Driver,
     mark: Mark,
     outer: Mark,
-    /// What to make current again, if it is another context.
+    /// The context to make current again, if it is another one.
     previous: Option<*mut CUctx_st>,
     thread_bound: PhantomData<*const ()>,
 }
 
 impl<'a> ContextScope<'a> {
-    /// Makes `raw` current, unless it is.
+    /// Makes `raw` current, unless a scope has.
+    #[inline]
     pub(super) fn enter_raw(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
-        let outer = MARK.get();
-        let previous = if outer.context == raw { None } else { switch(driver, raw)? };
+        let outer = MARK.with(Cell::get);
+        if outer.context == raw && !driver.verifies_scopes() && !driver.is_forked() {
+            return Ok(Self::begin(driver, raw, outer, None));
+        }
+        Self::make_current(driver, raw)
+    }
+
+    /// Makes `raw` current, unless the driver says that it is.
+    pub(super) fn make_current(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
+        let previous = switch(driver, raw)?;
+        Ok(Self::begin(driver, raw, MARK.with(Cell::get), previous))
+    }
+
+    fn begin(driver: &'a Driver, raw: CUcontext, outer: Mark, previous: Option<CUcontext>) -> Self {
         let mark = Mark { context: raw, serial: next_serial() };
-        MARK.set(mark);
-        Ok(Self { driver, mark, outer, previous, thread_bound: PhantomData })
+        MARK.with(|innermost| innermost.set(mark));
+        Self { driver, mark, outer, previous, thread_bound: PhantomData }
     }
 
     /// The driver's handle of the context.
@@ -58,7 +77,21 @@ impl Context {
     /// Whether a scope of this context is the innermost of the calling thread.
     #[inline]
     pub fn is_entered(&self) -> bool {
-        MARK.get().context == self.as_raw()
+        MARK.with(Cell::get).context == self.as_raw()
+    }
+
+    /// Whether a call needs no scope of its own: as [`is_entered`](Self::is_entered), but for
+    /// [`Driver::verify_scopes`].
+    #[inline]
+    pub(crate) fn is_taken_as_current(&self) -> bool {
+        self.is_entered() && !self.driver().verifies_scopes()
+    }
+
+    /// As [`enter`](Self::enter), but asks the driver also inside a scope of the same context: for
+    /// calls that act on the current context whatever they are given, such as those that create
+    /// something.
+    pub(crate) fn make_current(&self) -> Result<ContextScope<'_>, Error> {
+        ContextScope::make_current(self.driver(), self.as_raw())
     }
 }
 
@@ -70,16 +103,34 @@ impl fmt::Debug for ContextScope<'_> {
 
 impl Drop for ContextScope<'_> {
     fn drop(&mut self) {
-        let in_order = MARK.get().serial == self.mark.serial;
-        MARK.set(if in_order { self.outer } else { Mark::NONE });
+        let in_order = MARK.with(Cell::get).serial == self.mark.serial;
+        MARK.with(|innermost| innermost.set(if in_order { self.outer } else { Mark::NONE }));
         let Some(previous) = self.previous else { return };
         // SAFETY: `previous` was current when the scope began. If it was destroyed since, the
         // driver answers with an error (Driver API, cuCtxSetCurrent: CUDA_ERROR_INVALID_CONTEXT)
         // and this thread has nothing to go back to.
         let restored = unsafe { self.driver.api().ctx_set_current.call(previous) };
         if release::tell(self.driver, restored) {
-            MARK.set(Mark::NONE);
+            MARK.with(|innermost| innermost.set(Mark::NONE));
         }
+    }
+}
+
+impl Driver {
+    /// Sets whether every call asks the driver which context is current, also inside a
+    /// [`ContextScope`].
+    ///
+    /// One driver call more for each call of this crate's. It is for programs in which other code
+    /// makes contexts current and does not restore them, and to find out whether a program is one.
+    /// `false` at first; it may change at any time, for all clones and threads.
+    pub fn verify_scopes(&self, verify: bool) {
+        self.0.verifies_scopes.store(verify, Relaxed);
+    }
+
+    #[inline]
+    fn verifies_scopes(&self) -> bool {
+        // Relaxed: an option, nothing is read through it.
+        self.0.verifies_scopes.load(Relaxed)
     }
 }
 
@@ -108,12 +159,12 @@ impl Mark {
 
 /// A number that no other scope of this thread has.
 fn next_serial() -> u64 {
-    let next = SERIAL.get() + 1;
-    SERIAL.set(next);
+    let next = SERIAL.with(Cell::get) + 1;
+    SERIAL.with(|serial| serial.set(next));
     next
 }
 
-thread_local! {
+crate::sync::thread_local! {
     /// The innermost scope of this thread. Has no destructor, so it works in those of others.
     static MARK: Cell<Mark> = const { Cell::new(Mark::NONE) };
     static SERIAL: Cell<u64> = const { Cell::new(0) };

@@ -1,17 +1,17 @@
 //! What followed the last sizes before: an order-3 model with back-off.
 //!
-//! Prediction by partial matching, after Cleary and Witten,
-//! [Data compression using adaptive coding and partial string matching](https://doi.org/10.1109/TCOM.1984.1096090):
-//! for each of the contexts "the last size", "the last two", "the last three", the sizes that followed it
-//! are counted. The longest context that has been seen speaks first, with the weight that Witten
-//! and Bell's estimate gives it; what is left goes to the next shorter, in the end to the sizes used
+//! Prediction by partial matching, after Cleary and Witten, [Data compression using adaptive coding
+//! and partial string matching](https://doi.org/10.1109/TCOM.1984.1096090): for each of the
+//! contexts "the last size", "the last two", "the last three", the sizes that followed it are
+//! counted. The longest context that has been seen speaks first, with the weight that Witten and
+//! Bell's estimate gives it; what is left goes to the next shorter, in the end to the sizes used
 //! last.
 //!
-//! Where sizes follow no rule, a model only adds noise. So it runs beside the sizes used last, and its
-//! forecast counts only while it has been better by more than chance: with d the difference in hits at each
-//! step, while the sum of d is above five times the root of the sum of d². That is asked of its first
-//! size and of its first three by themselves. Sizes mostly repeat, so the last one is first unless another is far
-//! likelier.
+//! Where sizes follow no rule, a model only adds noise. So it runs beside the sizes used last, and
+//! its forecast counts only while it has been better by more than chance: with d the difference in
+//! hits at each step, while the sum of d is above five times the root of the sum of d². That is
+//! asked of its first size and of its first three by themselves. Sizes mostly repeat, so the last
+//! one is first unless another is far likelier.
 //!
 //! ```text
 //! history  a b c ──┬── hash(c) ────> Counts ─┐
@@ -25,7 +25,7 @@ use core::fmt;
 use super::counts::Counts;
 use super::lead::Lead;
 use super::recent::Recent;
-use super::scores::{RANKS, Scores};
+use super::scores::{ORDERS, RANKS, Scores};
 use super::{Forecast, append};
 
 /// Forecasts from what followed the last one, two and three sizes.
@@ -165,7 +165,8 @@ impl ContextModel {
         let three = place.is_some_and(|place| place < room) || (!leads && last == Some(size));
         let known = recent.contains(&size);
         let all = self.three.is_real();
-        let counts = leads && (all || self.ranked().next().is_some_and(|first| recent.contains(&first)));
+        let counts =
+            leads && (all || self.ranked().next().is_some_and(|first| recent.contains(&first)));
         self.first.judge(place == Some(0), last == Some(size), counts);
         self.three.judge(three, known, all);
     }
@@ -210,8 +211,10 @@ impl Forecast for ContextModel {
         let recent = self.recent.sizes();
         let all = self.three.is_real();
         let first = self.ranked().next().filter(|_| self.first.is_real());
-        // Where three of the blend do not count, its first does only as one of those that are forecast anyway.
-        let first = first.filter(|size| all || recent.iter().take(RANKS).any(|known| known == size));
+        // Where three of the blend do not count, its first does only as one of those that are
+        // forecast anyway.
+        let first =
+            first.filter(|size| all || recent.iter().take(RANKS).any(|known| known == size));
         let known = append(sizes, 0, first.or(recent.first().copied()));
         let known = append(sizes, known, self.ranked().take(if all { RANKS } else { 0 }));
         let known = append(sizes, known, recent.iter().copied());
@@ -239,11 +242,9 @@ fn mix(word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// How much likelier another size has to be than the last one to be first. Found by trial: on traces the blend
-/// thinks too little of what repeats.
+/// How much likelier another size has to be than the last one to be first. Found by trial: on
+/// traces the blend thinks too little of what repeats.
 const FAR: f32 = 10.0;
-/// How many sizes a context has at most.
-pub(super) const ORDERS: usize = 3;
 /// How many contexts are kept, 64 bytes each.
 const CONTEXTS: usize = 8192;
 

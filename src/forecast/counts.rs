@@ -2,8 +2,8 @@
 
 /// The sizes that followed a context.
 ///
-/// Counts are in quarters, so that the halving which lets old ones fade forgets a size that came once
-/// only after three halvings.
+/// Counts are in quarters, so that the halving which lets old ones fade forgets a size that came
+/// once only after three halvings.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Counts {

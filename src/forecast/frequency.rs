@@ -2,7 +2,8 @@
 
 use super::Forecast;
 
-/// Forecasts the commonest of the last 100 sizes; of equally common ones, the one that was used first.
+/// Forecasts the commonest of the last 100 sizes; of equally common ones, the one that was used
+/// first.
 ///
 /// Kept for comparison: in serving traffic it is far behind the last size itself.
 ///
@@ -18,7 +19,7 @@ use super::Forecast;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Frequency {
-    /// What is forecast before anything was used.
+    /// The forecast before any size was used.
     largest: u32,
     sizes: [u32; WINDOW],
     /// Where the next size goes.

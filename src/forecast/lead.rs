@@ -1,6 +1,7 @@
 //! Whether one forecast is better than another by more than chance.
 
-/// How much better the blend has been than the last sizes, and what it has brought while it counted.
+/// How much better the blend has been than the last sizes, and what it has brought while it
+/// counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lead {
     sum: i64,
@@ -18,9 +19,9 @@ impl Default for Lead {
 }
 
 impl Lead {
-    /// Takes note of whether the blend hit, and whether the last sizes did; `counts` says whether it was the blend
-    /// that was forecast. Old differences fade. Where it has cost more than it brought, it begins anew, and has
-    /// to show more.
+    /// Takes note of whether the blend hit, and whether the last sizes did; `counts` says whether
+    /// it was the blend that was forecast. Old differences fade. Where it has cost more than it
+    /// brought, it begins anew, and has to show more.
     #[inline]
     pub(super) fn judge(&mut self, blend: bool, recent: bool, counts: bool) {
         let difference = i64::from(blend) - i64::from(recent);
@@ -45,7 +46,8 @@ impl Lead {
 
 /// When old differences fade.
 const MEMORY: i64 = 1 << 12;
-/// The square of how many standard deviations are more than chance: it is asked tens of thousands of times.
+/// The square of how many standard deviations are more than chance: it is asked tens of thousands
+/// of times.
 const BAR: i64 = 25;
 /// How many hits it may cost before it begins anew: what is good in the long run may begin badly.
 const PATIENCE: i64 = 8;

@@ -1,8 +1,12 @@
-//! What sizes come next: so that blocks and graphs for them are ready before they are asked for.
+//! Forecasts of sizes, so that blocks and graphs are ready before they are asked for.
+//!
+//! An engine makes a [`ContextModel`] or a [`Plan`] and gives it to
+//! [`staging::Prewarm`](crate::staging::Prewarm) or
+//! [`pool::BlockPrewarm`](crate::pool::BlockPrewarm).
 //!
 //! An engine [records](Forecast::record_usage) the size of every step and asks for the sizes that
-//! are [likely next](Forecast::predict_next_sizes). A size is a number in the caller's own unit: padded
-//! tokens, bytes of a block.
+//! are [likely next](Forecast::predict_next_sizes). A size is a number in the caller's own unit:
+//! padded tokens, bytes of a block.
 //!
 //! | source | knows | for |
 //! |---|---|---|
@@ -12,9 +16,10 @@
 //!
 //! All take bounded memory, allocate only when they are made, and belong to one thread.
 //!
-//! A [`WarmSet`] decides by a forecast for which sizes something is to be ready: with
-//! [`pool::Prewarm`](crate::pool::Prewarm) blocks of a pool, with [`staging::Prewarm`](crate::staging::Prewarm) graphs
-//! of input buffers. What is ready is free to use, bounded, and given back when the forecast changes.
+//! A [`WarmSet`] decides by a forecast which sizes are made ready ahead of their use: blocks of a
+//! pool with [`pool::BlockPrewarm`](crate::pool::BlockPrewarm), graphs of input buffers with
+//! [`staging::Prewarm`](crate::staging::Prewarm). Their number is bounded, and they are given back
+//! when the forecast changes.
 //!
 //! # Examples
 //!
@@ -50,8 +55,8 @@ pub trait Forecast: fmt::Debug + Send {
     /// Takes note that `size` was used.
     fn record_usage(&mut self, size: u32);
 
-    /// Writes the sizes that are likely next into `sizes`, each once, the likeliest first, and returns
-    /// how many there are: fewer than fit when not so many are known.
+    /// Writes the sizes that are likely next into `sizes`, each once, the likeliest first, and
+    /// returns how many there are: fewer than fit when not so many are known.
     fn predict(&self, sizes: &mut [u32]) -> usize;
 
     /// The `count` sizes that are likely next, the likeliest first; fewer when not so many are
@@ -74,8 +79,8 @@ impl<F: Forecast + ?Sized> Forecast for Box<F> {
     }
 }
 
-/// Appends those of `more` that `sizes` does not have among its first `known`, and returns how many it
-/// has then.
+/// Appends those of `more` that `sizes` does not have among its first `known`, and returns how many
+/// it has then.
 fn append(sizes: &mut [u32], mut known: usize, more: impl IntoIterator<Item = u32>) -> usize {
     for size in more {
         if known == sizes.len() {

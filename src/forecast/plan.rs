@@ -89,7 +89,9 @@ impl PlanRecorder {
     pub fn record_usage(&mut self, size: u32) {
         let full = self.runs.len() == self.changes;
         match self.runs.last_mut() {
-            Some(run) if run.size == size && run.length < u32::MAX && self.missed == 0 => run.length += 1,
+            Some(run) if run.size == size && run.length < u32::MAX && self.missed == 0 => {
+                run.length += 1;
+            }
             _ if full => self.missed += 1,
             _ => self.runs.push(Run { size, length: 1 }),
         }

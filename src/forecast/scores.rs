@@ -1,6 +1,5 @@
 //! Sizes by how likely they are.
 
-use super::context::ORDERS;
 use super::counts;
 
 /// Sizes and how likely they are.
@@ -47,6 +46,8 @@ impl Scores {
     }
 }
 
+/// How many sizes a context has at most.
+pub(super) const ORDERS: usize = 3;
 /// How many sizes are ranked.
 pub(super) const RANKS: usize = 3;
 /// What the contexts and the last sizes can name.

@@ -4,10 +4,10 @@ use super::Forecast;
 
 /// The sizes that something is ready for: blocks, graphs.
 ///
-/// There is room for a fixed number. What is forecast is made ready ahead of its use, and what was used last
-/// stays as long as nothing else is forecast: when room is needed, the size that goes is the one that was
-/// used longest ago of those that are not forecast. What a size is made ready with, and how, is the
-/// caller's: [`rearrange`](Self::rearrange) says what to do.
+/// The set holds a fixed number of sizes. A size that is forecast is made ready ahead of its use,
+/// and one that was used stays until room is needed: then the size goes that was used longest ago
+/// of those that are not forecast. The caller makes sizes ready, as
+/// [`rearrange`](Self::rearrange) tells it.
 ///
 /// # Examples
 ///
@@ -86,7 +86,8 @@ impl WarmSet {
     /// The size that stands in the forecast for [uses without one](Self::record_other).
     pub const OTHER: u32 = u32::MAX;
 
-    /// Has at most `room` sizes ready, at least 1, and as many of those that `forecast` names first.
+    /// Has at most `room` sizes ready, at least 1, and as many of those that `forecast` names
+    /// first.
     pub fn new(forecast: impl Forecast + 'static, room: usize) -> Self {
         let room = room.clamp(1, MOST);
         let places = Vec::with_capacity(room + 1);
@@ -94,14 +95,14 @@ impl WarmSet {
         Self { forecast: Box::new(forecast), places, room, ahead: room, clock: 0, stats }
     }
 
-    /// Makes ready ahead only the first so many sizes of the forecast. The rest of the room is for what was
-    /// used last; with 0, all of it.
+    /// Makes ready ahead only the first so many sizes of the forecast. The rest of the room is for
+    /// what was used last; with 0, all of it.
     #[must_use]
     pub fn ahead(self, sizes: usize) -> Self {
         Self { ahead: sizes.min(self.room), ..self }
     }
 
-    /// Takes note that `size` was used; whether something was ready for it. If not, whoever used it has
+    /// Records that `size` was used, and returns whether it was ready. If it was not, its user has
     /// made it, and it counts as ready from here on.
     pub fn record_usage(&mut self, size: u32) -> bool {
         self.forecast.record_usage(size);
@@ -123,14 +124,18 @@ impl WarmSet {
         self.forecast.record_usage(Self::OTHER);
     }
 
-    /// Lets `apply` give back what has no room any more, and make what is forecast; each time what is given
-    /// back comes first, so that never more is ready than there is room for, and one more that was just used.
+    /// Lets `apply` give back what has no room any more, and make what is forecast; each time what
+    /// is given back comes first, so that never more is ready than there is room for, and one more
+    /// that was just used.
     ///
     /// # Errors
     ///
-    /// The first error of `apply`. What it was to make then is not ready, what it was to give back still
-    /// is, and the next call tries again.
-    pub fn rearrange<E>(&mut self, mut apply: impl FnMut(Change) -> Result<(), E>) -> Result<(), E> {
+    /// The first error of `apply`. What it was to make then is not ready, what it was to give back
+    /// still is, and the next call tries again.
+    pub fn rearrange<E>(
+        &mut self,
+        mut apply: impl FnMut(Change) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut wanted = [0; MOST];
         let known = self.forecast.predict(&mut wanted[..self.ahead]);
         let mut wanted = &mut wanted[..known];
@@ -188,8 +193,8 @@ impl WarmSet {
         self.stats
     }
 
-    /// Gives back the size that was used longest ago of those that are not wanted. There is one: no more are
-    /// wanted than there is room for.
+    /// Gives back the size that was used longest ago of those that are not wanted. There is one: no
+    /// more are wanted than there is room for.
     fn give_back<E>(
         &mut self,
         wanted: &[u32],
@@ -213,7 +218,7 @@ mod tests {
     use super::*;
     use crate::forecast::{ContextModel, Frequency, PlanRecorder};
 
-    /// What is ready, kept beside the set, which must agree.
+    /// Uses `sizes`, and compares the set with a list of what is ready.
     fn run(warm: &mut WarmSet, sizes: impl IntoIterator<Item = u32>) {
         let mut ready: Vec<u32> = warm.ready().collect();
         for size in sizes {
@@ -295,7 +300,8 @@ mod tests {
             Change::GiveBack(_) => Ok(()),
         });
         assert_eq!((refused, warm.ready().len()), (Err("refused"), 0));
-        warm.rearrange(|change| if change == Change::Make(2) { Ok(()) } else { Err(change) }).unwrap();
+        warm.rearrange(|change| if change == Change::Make(2) { Ok(()) } else { Err(change) })
+            .unwrap();
         assert_eq!(warm.ready().collect::<Vec<_>>(), [2]);
     }
 

@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "calls the driver")]
-//! Stream capture: what a stream is given becomes a graph.
+//! Stream capture: work enqueued on a stream becomes a graph.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -13,12 +13,13 @@ use wharf_sys::bindings::{
 use super::definition::GraphDefinition;
 use super::error::{CaptureFault, GraphError};
 use super::keep_alive::retain;
-use super::node::{NodeKind, RawNode, Record};
+use super::node::NodeKind;
+use super::record::{NodeRecord, RawNode};
 use crate::driver::Context;
 use crate::error::Error;
 use crate::stream::Stream;
 
-/// Which calls a capture forbids, and to whom.
+/// Which calls a capture forbids, and on which threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CaptureMode {
     /// Calls that may synchronise, on every thread of the process.
@@ -42,17 +43,16 @@ impl CaptureMode {
 
 /// A stream that is capturing, until this is [ended](Self::end) or dropped.
 ///
-/// Dropped, also by a panic, it ends the capture and throws away what was captured. It stays on its
-/// thread. What captured calls promised about addresses, they promised for every launch;
-/// [`keep_alive`](Self::keep_alive) can see to that.
+/// Dropped, also by a panic, it ends the capture and discards the graph. It stays on its thread.
+/// The promises of captured calls about addresses hold for every launch;
+/// [`keep_alive`](Self::keep_alive) can keep memory for so long.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::graph::{CaptureMode, CaptureScope, NodeKind};
@@ -70,7 +70,7 @@ impl CaptureMode {
 /// # References
 ///
 /// [Stream management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
-#[must_use = "a scope that is dropped throws away what it captured"]
+#[must_use = "a scope that is dropped discards its graph"]
 pub struct CaptureScope<'a> {
     stream: &'a Stream,
     ended: bool,
@@ -89,7 +89,7 @@ impl<'a> CaptureScope<'a> {
     /// [Stream management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     #[doc(alias = "cuStreamBeginCapture")]
     pub fn begin(stream: &'a Stream, mode: CaptureMode) -> Result<Self, GraphError> {
-        let _scope = stream.context().enter()?;
+        let _scope = stream.enter()?;
         let begin = &stream.context().driver().api().stream_begin_capture;
         stream.context().driver().begin_capture();
         // SAFETY: the stream is alive.
@@ -104,8 +104,8 @@ impl<'a> CaptureScope<'a> {
     ///
     /// # Errors
     ///
-    /// * [`GraphError::Capture`]: `body` failed, or did what captures forbid; the error says which, and
-    ///   holds the first answer of the driver's.
+    /// * [`GraphError::Capture`]: `body` failed, or made a call that captures forbid. The error
+    ///   names which, and holds the driver's first error.
     /// * [`GraphError::MemoryNode`]: `body` allocated or freed in the capture.
     pub fn capture(
         stream: &'a Stream,
@@ -132,8 +132,8 @@ impl<'a> CaptureScope<'a> {
     ///
     /// # Errors
     ///
-    /// * [`GraphError::Capture`]: the capture was spoilt, or a stream was not joined back. Nothing is
-    ///   left of it, and the stream can be used again.
+    /// * [`GraphError::Capture`]: the capture was invalidated, or a stream was not joined back.
+    ///   Nothing is left of it, and the stream can be used again.
     /// * [`GraphError::MemoryNode`]: memory was allocated or freed in it.
     ///
     /// # References
@@ -143,8 +143,9 @@ impl<'a> CaptureScope<'a> {
     pub fn end(mut self) -> Result<GraphDefinition, GraphError> {
         let context = self.stream.context();
         let _scope = context.enter()?;
-        let raw =
-            self.finish().map_err(|error| GraphError::Capture { fault: CaptureFault::of(error), error })?;
+        let raw = self
+            .finish()
+            .map_err(|error| GraphError::Capture { fault: CaptureFault::of(error), error })?;
         let mut graph = GraphDefinition::with(raw, context, Vec::new());
         graph.nodes = known_nodes(raw, context)?;
         refuse_memory(raw, context)?;
@@ -158,6 +159,7 @@ impl<'a> CaptureScope<'a> {
         // SAFETY: the stream is alive and `raw` is valid for writes.
         let ended = unsafe { end.call(self.stream.as_raw(), &raw mut raw) };
         self.stream.context().driver().end_capture();
+        self.stream.context().driver().sweep();
         ended.map(|()| raw)
     }
 }
@@ -175,50 +177,58 @@ impl Drop for CaptureScope<'_> {
         }
         let context = self.stream.context();
         let Ok(_scope) = context.enter() else { return };
-        // An error says that the capture was spoilt, which whoever drops it knows, or caused.
+        // An error says that the capture was invalidated, by the code that drops it or before.
         if let Ok(raw) = self.finish() {
             drop(GraphDefinition::with(raw, context, Vec::new()));
         }
     }
 }
 
-/// Gives the graph that `stream` is capturing a share of `owner`, whoever captures it: the graph,
-/// its clones, its executable graphs and their launches in flight keep it alive.
+/// Gives the graph that `stream` is capturing a share of `owner`, also if the capture was begun by
+/// other code: the graph, its clones, its executable graphs and their launches in flight keep it
+/// alive.
 ///
 /// # Errors
 ///
-/// * [`GraphError::NotCapturing`]: the stream is not capturing, or its capture is spoilt.
-/// * [`GraphError::Driver`]: the driver cannot; `owner` is dropped.
+/// * [`GraphError::NotCapturing`]: the stream is not capturing, or its capture is invalid.
+/// * [`GraphError::Driver`]: the driver refused; `owner` is dropped.
 #[doc(alias = "cuGraphRetainUserObject")]
-pub fn keep_alive_in_capture(stream: &Stream, owner: impl Send + 'static) -> Result<(), GraphError> {
+pub fn keep_alive_in_capture(
+    stream: &Stream,
+    owner: impl Send + 'static,
+) -> Result<(), GraphError> {
     let context = stream.context();
-    let _scope = context.enter()?;
+    let _scope = stream.enter()?;
     let capturing = Capturing::of(stream)?;
     Ok(retain(capturing.graph, Box::new(owner), context)?)
 }
 
 impl GraphDefinition {
-    /// Appends a copy of this graph to what `stream` is capturing, whoever captures it.
+    /// Appends a copy of this graph to what `stream` is capturing, also if the capture was begun by
+    /// other code.
     ///
     /// # Errors
     ///
-    /// * [`GraphError::NotCapturing`]: the stream is not capturing, or its capture is spoilt.
-    /// * [`GraphError::Driver`]: the driver cannot; the capture is as before.
+    /// * [`GraphError::NotCapturing`]: the stream is not capturing, or its capture is invalid.
+    /// * [`GraphError::Driver`]: the driver refused; the capture is as before.
     ///
     /// # References
     ///
     /// [Stream management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     #[doc(alias = "cuStreamUpdateCaptureDependencies")]
     pub fn append_to_capture(&self, stream: &Stream) -> Result<(), GraphError> {
-        const SET: u32 = CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES.0;
+        const SET: u32 =
+            CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES.0;
         let context = stream.context();
-        let _scope = context.enter()?;
+        let _scope = stream.enter()?;
         let Capturing { graph, after } = Capturing::of(stream)?;
         let api = context.driver().api();
         let mut node: CUgraphNode = ptr::null_mut();
         let (at, len, child) = (after.as_ptr(), after.len(), self.as_raw());
-        // SAFETY: the captured graph is alive while its stream captures; the child is alive and copied.
+        // SAFETY: the captured graph is alive while its stream captures; the child is alive and
+        // copied.
         unsafe { api.graph_add_child_graph_node.call(&raw mut node, graph, at, len, child) }?;
+        // Work that the stream captures next must wait for the child.
         let update = &api.stream_update_capture_dependencies;
         // SAFETY: the node was added to the captured graph above.
         let moved = unsafe { update.call(stream.as_raw(), &raw mut node, 1, SET) };
@@ -231,7 +241,7 @@ impl GraphDefinition {
     }
 }
 
-/// The graph that a stream is capturing, and what the next node would wait for.
+/// The graph that a stream is capturing, and the nodes that its next node would wait for.
 struct Capturing {
     graph: CUgraph,
     after: Vec<CUgraphNode>,
@@ -253,8 +263,8 @@ impl Capturing {
         let after = if count == 0 {
             Vec::new()
         } else {
-            // SAFETY: the array is the driver's, valid until the next call on this stream (Driver API,
-            // cuStreamGetCaptureInfo), and copied before that.
+            // SAFETY: the array is the driver's, valid until the next call on this stream (Driver
+            // API, cuStreamGetCaptureInfo), and copied before that.
             unsafe { core::slice::from_raw_parts(after, count) }.to_vec()
         };
         Ok(Self { graph, after })
@@ -262,21 +272,23 @@ impl Capturing {
 }
 
 /// The nodes of a captured graph and their edges, in the driver's order.
-fn known_nodes(graph: CUgraph, context: &Context) -> Result<Vec<Record>, GraphError> {
+fn known_nodes(graph: CUgraph, context: &Context) -> Result<Vec<NodeRecord>, GraphError> {
     let nodes = raw_nodes(graph, context)?;
     let mut records = Vec::with_capacity(nodes.len());
     for node in &nodes {
         let kind = NodeKind::of(node_type(*node, context)?);
         let before = dependencies(*node, context)?;
-        let place = |raw: &CUgraphNode| u32::try_from(nodes.iter().position(|node| node == raw)?).ok();
+        let place =
+            |raw: &CUgraphNode| u32::try_from(nodes.iter().position(|node| node == raw)?).ok();
         let after = before.iter().filter_map(place).collect();
-        records.push(Record { raw: RawNode(*node), kind, work: None, after, label: None });
+        records.push(NodeRecord { raw: RawNode(*node), kind, work: None, after, label: None });
     }
     Ok(records)
 }
 
 /// Finds nodes that allocate or free, in child graphs too.
 fn refuse_memory(graph: CUgraph, context: &Context) -> Result<(), GraphError> {
+    // A child's nodes are as little known to the pools' accounts as the graph's own.
     for node in raw_nodes(graph, context)? {
         match node_type(node, context)? {
             CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_ALLOC => {

@@ -11,7 +11,7 @@ use wharf_sys::bindings::{CUgraph, CUgraphDebugDot_flags, CUgraphNode};
 
 use super::definition::GraphDefinition;
 use super::error::GraphError;
-use super::node::{RawNode, Record, Work};
+use super::record::{NodeRecord, RawNode, Work};
 use crate::error::{CudaError, Error};
 
 /// How much the driver's picture tells.
@@ -54,7 +54,11 @@ impl GraphDefinition {
     ///
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
     #[doc(alias = "cuGraphDebugDotPrint")]
-    pub fn write_driver_dot(&self, path: impl AsRef<Path>, detail: DotDetail) -> Result<(), GraphError> {
+    pub fn write_driver_dot(
+        &self,
+        path: impl AsRef<Path>,
+        detail: DotDetail,
+    ) -> Result<(), GraphError> {
         let print = &self.context().driver().api().graph_debug_dot_print;
         let refused = Error::Driver { call: print.name(), code: CudaError::INVALID_VALUE };
         let path = CString::new(path.as_ref().as_os_str().as_bytes()).map_err(|_| refused)?;
@@ -72,7 +76,7 @@ impl GraphDefinition {
     ///
     /// # Errors
     ///
-    /// [`GraphError::Driver`]: the driver cannot.
+    /// [`GraphError::Driver`]: the driver refused.
     ///
     /// # References
     ///
@@ -85,34 +89,75 @@ impl GraphDefinition {
         let mut raw: CUgraph = ptr::null_mut();
         // SAFETY: `raw` is valid for writes; the graph is alive and used by this thread.
         unsafe { api.graph_clone.call(&raw mut raw, self.as_raw()) }?;
+        // In the definition at once, so that an error below destroys the clone.
         let mut copy = Self::with(raw, context, Vec::new());
         for record in &self.nodes {
             let mut node: CUgraphNode = ptr::null_mut();
             // SAFETY: `node` is valid for writes; node and clone are alive.
             unsafe { api.graph_node_find_in_clone.call(&raw mut node, record.raw.get(), raw) }?;
-            copy.nodes.push(Record { raw: RawNode(node), ..record.clone() });
+            copy.nodes.push(NodeRecord { raw: RawNode(node), ..record.clone() });
         }
         Ok(copy)
     }
 }
 
-impl Record {
-    /// What a picture says of it, line by line.
+/// A letter of a name as pictures have it. Control characters are not allowed in XML, escaped or
+/// not: pictures of them stand in.
+fn shown(letter: char) -> char {
+    match letter {
+        '\0'..='\u{1f}' => {
+            char::from_u32(0x2400 + u32::from(letter)).unwrap_or(char::REPLACEMENT_CHARACTER)
+        }
+        '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => char::REPLACEMENT_CHARACTER,
+        _ => letter,
+    }
+}
+
+/// Escapes `text` for XML.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            _ => out.push(shown(letter)),
+        }
+    }
+    out
+}
+
+impl NodeRecord {
+    /// Its text in a picture, line by line.
     pub(super) fn title(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(label) = &self.label {
-            lines.push(label.replace(['"', '\\'], "'"));
+            let quoted = label.replace(['"', '\\'], "'");
+            lines
+                .extend(quoted.split('\n').map(|line| line.chars().map(shown).collect::<String>()));
         }
+        let kind = &self.kind;
         lines.push(match self.work {
-            Some(Work::Copy(copy)) => format!("{} {}", self.kind, copy.direction()),
-            _ => self.kind.to_string(),
+            Some(Work::Copy(copy)) => {
+                format!("{kind} {}, {} bytes", copy.direction(), copy.size())
+            }
+            Some(Work::Fill(fill)) => format!("{kind}, {} x {:?}", fill.len, fill.value),
+            Some(Work::MemOps(count)) => format!("{kind}: {count}"),
+            None => kind.to_string(),
         });
-        match self.work {
-            Some(Work::Copy(copy)) => lines.push(format!("{} bytes", copy.size())),
-            Some(Work::Fill(fill)) => lines.push(format!("{} x {:?}", fill.len, fill.value)),
-            Some(Work::MemOps(count)) => lines.push(format!("words: {count}")),
-            None => {}
-        }
         lines
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_in_a_name_are_no_xml_and_are_shown() {
+        assert_eq!(
+            escaped("a<b>&\u{1b}[0m\0\n\u{85}\u{ffff} é"),
+            "a&lt;b&gt;&amp;\u{241b}[0m\u{2400}\u{240a}\u{fffd}\u{fffd} é"
+        );
     }
 }

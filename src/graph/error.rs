@@ -1,30 +1,29 @@
-//! What can go wrong with graphs.
+//! Errors of graphs and captures.
 
 use core::fmt;
 
 use wharf_sys::bindings::CUgraphExecUpdateResult;
 
-use super::definition::GraphDefinition;
+use super::direction::Direction;
 use super::node::{NodeId, NodeKind};
-use super::params::Direction;
 use crate::error::{CudaError, Error};
 
-/// A graph cannot be made, changed or launched so. The call has changed nothing.
+/// A graph could not be made, changed or launched. The call has changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GraphError {
     /// The driver refused.
     Driver(Error),
-    /// A copy or a fill of nothing, which graphs cannot hold: leave the node out, or disable it.
+    /// A copy or a fill of 0 bytes, which a node cannot be: leave the node out, or disable it.
     ZeroLength,
-    /// An address that the operation cannot use.
+    /// An address is not aligned as the operation needs.
     Misaligned {
         /// The address.
         address: u64,
-        /// What it must be a multiple of.
+        /// The alignment that the operation needs, in bytes.
         align: u32,
     },
-    /// A number of memory operations that one node cannot hold: it is 1 to 256.
+    /// More memory operations than one node holds, or none: it is 1 to 256.
     MemOps {
         /// The number given.
         count: usize,
@@ -33,7 +32,7 @@ pub enum GraphError {
     ForeignNode(NodeId),
     /// An edge that is there already, or that was given twice.
     DuplicateEdge(NodeId),
-    /// An edge that would close a circle.
+    /// An edge that would close a cycle.
     Cycle(NodeId),
     /// The direction of a copy, which an update cannot change.
     Direction {
@@ -42,7 +41,7 @@ pub enum GraphError {
         /// The one given.
         given: Direction,
     },
-    /// The type of a captured node that an update needs to know.
+    /// A captured node, whose parameters an update would need to know.
     NotKnown(NodeId),
     /// A node of a kind that cannot be disabled: only copies, fills and kernels can.
     CannotDisable(NodeKind),
@@ -64,9 +63,9 @@ pub enum GraphError {
     },
     /// A capture failed.
     Capture {
-        /// What happened to it.
+        /// The kind of failure.
         fault: CaptureFault,
-        /// What the driver answered.
+        /// The driver's error.
         error: Error,
     },
     /// The stream is not capturing.
@@ -98,8 +97,12 @@ impl UpdateRefusal {
         match raw {
             CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED => Self::Topology,
             CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED => Self::NodeKind,
-            CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED => Self::Parameters,
-            CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_ATTRIBUTES_CHANGED => Self::Attributes,
+            CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_PARAMETERS_CHANGED => {
+                Self::Parameters
+            }
+            CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_ATTRIBUTES_CHANGED => {
+                Self::Attributes
+            }
             CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_FUNCTION_CHANGED
             | CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_UNSUPPORTED_FUNCTION_CHANGE => {
                 Self::Function
@@ -110,19 +113,19 @@ impl UpdateRefusal {
     }
 }
 
-/// What happened to a capture.
+/// How a capture failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CaptureFault {
     /// It could not begin.
     Begin,
-    /// A call that captures forbid has spoilt it.
+    /// A call that captures forbid has invalidated it.
     Invalidated,
     /// A stream that joined it was not joined back.
     Unjoined,
     /// It was ended on another thread.
     WrongThread,
-    /// What was captured could not be enqueued, for a reason of its own.
+    /// A captured call failed for a reason of its own.
     Work,
 }
 
@@ -138,21 +141,28 @@ impl CaptureFault {
 
     fn advice(self) -> &'static str {
         match self {
-            Self::Begin => "the capture could not begin: is the stream the legacy one, or capturing already?",
+            Self::Begin => {
+                "the capture could not begin: the legacy stream cannot capture, nor can a stream \
+                 that is capturing"
+            }
             Self::Invalidated => {
-                "a call that captures forbid spoilt the capture: do not wait, query, allocate or use \
-                 uncaptured events between its begin and its end, or do so on a thread with relaxed capture"
+                "the capture was invalidated by a call that captures forbid: do not wait, query, \
+                 allocate or use uncaptured events before its end, or do so on a thread with \
+                 relaxed capture"
             }
             Self::Unjoined => {
-                "a stream that joined the capture was not joined back: record an event there, wait for it here"
+                "a stream that joined the capture was not joined back: record an event there, and \
+                 wait for it here"
             }
-            Self::WrongThread => "the capture was ended on another thread",
-            Self::Work => "what was to be captured failed",
+            Self::WrongThread => {
+                "the capture was ended on another thread: end it on the thread that began it"
+            }
+            Self::Work => "a captured call failed",
         }
     }
 }
 
-/// What the driver answers when a capture is, or thereby becomes, invalid.
+/// The driver's codes for a capture that is, or thereby becomes, invalid.
 const FORBIDDEN: [CudaError; 7] = [
     CudaError::STREAM_CAPTURE_UNSUPPORTED,
     CudaError::STREAM_CAPTURE_INVALIDATED,
@@ -174,38 +184,53 @@ impl fmt::Display for GraphError {
         match self {
             Self::Driver(error) => error.fmt(f),
             Self::ZeroLength => f.write_str(
-                "a copy or fill of nothing cannot be in a graph: leave the node out or disable it",
+                "a graph node cannot copy or fill 0 bytes: leave the node out, or disable it",
             ),
             Self::Misaligned { address, align } => {
-                write!(f, "address {address:#x} is no multiple of {align}")
+                write!(f, "address {address:#x} is not a multiple of {align}")
             }
-            Self::MemOps { count } => write!(f, "{count} memory operations in a node, which holds 1 to 256"),
+            Self::MemOps { count } => {
+                write!(f, "{count} memory operations were given for one node, which holds 1 to 256")
+            }
             Self::ForeignNode(node) => write!(f, "{node:?} belongs to another definition"),
-            Self::DuplicateEdge(node) => write!(f, "the edge from {node:?} is there twice"),
-            Self::Cycle(node) => write!(f, "the edge from {node:?} would close a circle"),
+            Self::DuplicateEdge(node) => {
+                write!(f, "the edge from {node:?} exists already, or was given twice")
+            }
+            Self::Cycle(node) => write!(f, "the edge from {node:?} would close a cycle"),
             Self::Direction { node, given } => {
-                write!(f, "the node copies {node}, an update to {given} cannot change that")
+                write!(f, "the node copies {node}, and an update cannot change that to {given}")
             }
             Self::NotKnown(node) => {
-                write!(f, "{node:?} was captured, only nodes that were added can be updated")
+                write!(
+                    f,
+                    "{node:?} was captured: only nodes that were added by name can be updated"
+                )
             }
             Self::CannotDisable(kind) => {
-                write!(f, "a node of kind {kind} cannot be disabled, only copies, fills and kernels")
+                write!(
+                    f,
+                    "a node of kind {kind} cannot be disabled: only copies, fills and kernels can"
+                )
             }
             Self::MemoryNode { allocates } => {
                 let what = if *allocates { "allocates" } else { "frees" };
                 write!(
                     f,
-                    "the graph {what} memory: do so before the capture, on a stream that is not capturing"
+                    "the captured graph {what} memory: do so before the capture, on a stream that \
+                     is not capturing"
                 )
             }
-            Self::OtherContext => f.write_str("stream, event or graph of another context"),
+            Self::OtherContext => {
+                f.write_str("the stream, event or graph belongs to another context")
+            }
             Self::Update { reason, node } => {
-                write!(f, "the driver cannot update the graph: {reason:?} changed")?;
+                write!(f, "the driver cannot update the executable graph: {reason:?} changed")?;
                 node.map_or(Ok(()), |node| write!(f, " at {node:?}"))
             }
             Self::Capture { fault, error } => write!(f, "{} ({error})", fault.advice()),
-            Self::NotCapturing => f.write_str("the stream is not capturing"),
+            Self::NotCapturing => {
+                f.write_str("the stream is not capturing, or its capture is invalid")
+            }
         }
     }
 }
@@ -216,32 +241,5 @@ impl core::error::Error for GraphError {
             Self::Driver(error) | Self::Capture { error, .. } => Some(error),
             _ => None,
         }
-    }
-}
-
-/// The driver could not instantiate a definition, which comes back.
-#[derive(Debug)]
-pub struct InstantiateError {
-    /// The definition, as it was.
-    pub definition: GraphDefinition,
-    /// Why.
-    pub error: GraphError,
-}
-
-impl fmt::Display for InstantiateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot instantiate a graph of {} nodes: {}", self.definition.len(), self.error)
-    }
-}
-
-impl core::error::Error for InstantiateError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-impl From<InstantiateError> for GraphError {
-    fn from(failed: InstantiateError) -> Self {
-        failed.error
     }
 }

@@ -4,14 +4,13 @@
 use core::fmt;
 use core::ptr;
 
-use wharf_sys::bindings::{CUgraphExec, CUgraphExec_st};
+use wharf_sys::bindings::CUgraphExec;
 
 use super::definition::GraphDefinition;
-use super::error::{GraphError, InstantiateError};
+use super::error::GraphError;
 use super::keep_alive::Attachments;
 use crate::driver::Context;
 use crate::error::Error;
-use crate::profile::range;
 use crate::stream::Stream;
 
 /// A graph that can be launched.
@@ -29,49 +28,10 @@ use crate::stream::Stream;
 /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
 #[doc(alias = "CUgraphExec")]
 pub struct GraphExec {
-    raw: RawExec,
+    pub(super) raw: RawExec,
     pub(super) attachments: Attachments,
     /// Behind the handle, so that it goes after it: nodes named in updates must be in their graph.
     pub(super) definition: GraphDefinition,
-}
-
-impl GraphDefinition {
-    /// Makes the graph executable; it then belongs to the result. [`duplicate`](Self::duplicate) it
-    /// first to keep changing it.
-    ///
-    /// # Errors
-    ///
-    /// [`InstantiateError`] with the definition: the driver cannot.
-    ///
-    /// # References
-    ///
-    /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
-    #[doc(alias = "cuGraphInstantiate")]
-    pub fn instantiate(self) -> Result<GraphExec, InstantiateError> {
-        let _range = range!("wharf::graph::instantiate");
-        match self.try_instantiate() {
-            Ok((raw, attachments)) => Ok(GraphExec { raw, attachments, definition: self }),
-            Err(error) => Err(InstantiateError { definition: self, error }),
-        }
-    }
-
-    fn try_instantiate(&self) -> Result<(RawExec, Attachments), GraphError> {
-        let context = self.context();
-        context.driver().drop_deferred()?;
-        let _scope = context.enter()?;
-        // An executable graph gets references of its own to what its definition has at this time.
-        let attachments = Attachments::new(context)?;
-        attachments.object.share_with(self.as_raw())?;
-        let mut raw: CUgraphExec = ptr::null_mut();
-        let instantiate = &context.driver().api().graph_instantiate_with_flags;
-        // SAFETY: `raw` is valid for writes for the whole call; the graph is alive.
-        let made = unsafe { instantiate.call(&raw mut raw, self.as_raw(), 0) };
-        let taken = attachments.object.take_from(self.as_raw());
-        made?;
-        // The definition merely keeps the list alive a little longer.
-        context.release().note(context.driver(), taken);
-        Ok((RawExec(raw), attachments))
-    }
 }
 
 impl GraphExec {
@@ -89,19 +49,25 @@ impl GraphExec {
     #[inline]
     #[doc(alias = "cuGraphLaunch")]
     pub fn launch(&mut self, stream: &Stream) -> Result<(), GraphError> {
-        if !self.context().is_entered() {
+        stream.check()?;
+        if !self.context().is_taken_as_current() {
             return self.launch_from_elsewhere(stream);
         }
-        let api = self.context().driver().api();
-        // SAFETY: both are alive. What nodes use was promised when they were added.
-        Ok(unsafe { api.graph_launch.call(self.as_raw(), stream.as_raw()) }?)
+        self.launch_here(stream)
     }
 
     #[cold]
     fn launch_from_elsewhere(&mut self, stream: &Stream) -> Result<(), GraphError> {
         let context = self.context().clone();
         let _scope = context.enter()?;
-        self.launch(stream)
+        self.launch_here(stream)
+    }
+
+    #[inline]
+    fn launch_here(&mut self, stream: &Stream) -> Result<(), GraphError> {
+        let api = self.context().driver().api();
+        // SAFETY: both are alive. What nodes use was promised when they were added.
+        Ok(unsafe { api.graph_launch.call(self.as_raw(), stream.as_raw()) }?)
     }
 
     /// Sends to the device what a launch would have to send first.
@@ -115,6 +81,7 @@ impl GraphExec {
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
     #[doc(alias = "cuGraphUpload")]
     pub fn upload(&mut self, stream: &Stream) -> Result<(), GraphError> {
+        stream.check()?;
         let _scope = self.context().enter()?;
         let api = self.context().driver().api();
         // SAFETY: both are alive.
@@ -127,7 +94,7 @@ impl GraphExec {
         self.attachments.add(Box::new(owner));
     }
 
-    /// What it was made from. Updates do not change it.
+    /// The definition that it was made from. Updates do not change it.
     pub fn definition(&self) -> &GraphDefinition {
         &self.definition
     }
@@ -168,7 +135,9 @@ impl GraphExec {
 impl fmt::Debug for GraphExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("GraphExec");
-        out.field("raw", &self.as_raw()).field("definition", &self.definition).finish_non_exhaustive()
+        out.field("raw", &self.as_raw())
+            .field("definition", &self.definition)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,11 +145,12 @@ impl Drop for GraphExec {
     fn drop(&mut self) {
         let outcome = self.give_back();
         self.context().release().note(self.context().driver(), outcome);
+        self.context().driver().sweep();
     }
 }
 
 /// The driver's handle of an executable graph.
-struct RawExec(*mut CUgraphExec_st);
+pub(super) struct RawExec(pub(super) CUgraphExec);
 
 // SAFETY: an executable graph belongs to no thread; it must not be used by several at once (Driver
 // API, graph object thread safety), which a value that is not `Sync` cannot be.

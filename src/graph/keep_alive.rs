@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "calls the driver; owns a handle")]
-//! Owners that the driver holds for graphs.
+//! Owners that the driver keeps for graphs, as user objects.
 
 use core::ptr;
 use std::sync::Arc;
@@ -22,12 +22,14 @@ impl UserObject {
     /// Gives `owner` to the driver.
     pub(super) fn new(owner: Box<dyn Send>, context: &Context) -> Result<Self, Error> {
         let driver = context.driver();
-        let parcel = Box::into_raw(Parcel::new(owner, driver.deferred()));
+        let parcel = Box::into_raw(Parcel::new(owner, driver.deferred_list()));
         let mut raw: CUuserObject = ptr::null_mut();
+        // The destructor runs at any time on the driver's thread, so the owner is only queued
+        // there.
         let flags = CUuserObject_flags::CU_USER_OBJECT_NO_DESTRUCTOR_SYNC.0;
         let create = &driver.api().user_object_create;
-        // SAFETY: `raw` is valid for writes; `give_up` takes the parcel, which is its alone from here
-        // on, and runs once (Driver API, cuUserObjectCreate).
+        // SAFETY: `raw` is valid for writes; `give_up` takes the parcel, which is its alone from
+        // here on, and runs once (Driver API, cuUserObjectCreate).
         let made = unsafe { create.call(&raw mut raw, parcel.cast(), Some(give_up), 1, flags) };
         if let Err(error) = made {
             // SAFETY: made by `Box::into_raw` above, and a call that fails has created nothing.
@@ -40,7 +42,8 @@ impl UserObject {
     /// Gives `graph` a reference of its own.
     pub(super) fn share_with(&self, graph: CUgraph) -> Result<(), Error> {
         let api = self.context.driver().api();
-        // SAFETY: the object is alive by this reference; `graph` is the caller's, used by this thread.
+        // SAFETY: the object is alive by this reference; `graph` is the caller's, used by this
+        // thread.
         unsafe { api.graph_retain_user_object.call(graph, self.raw, 1, 0) }
     }
 
@@ -83,7 +86,7 @@ pub(super) fn retain(graph: CUgraph, owner: Box<dyn Send>, context: &Context) ->
     UserObject::new(owner, context)?.move_to(graph)
 }
 
-/// What an executable graph keeps alive besides its nodes: owners that come with updates.
+/// Owners that an executable graph keeps alive besides those of its nodes: those of its updates.
 ///
 /// The list is itself an owner that the driver holds, so it lives as long as a launch in flight.
 pub(super) struct Attachments {

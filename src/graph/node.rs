@@ -1,10 +1,8 @@
-//! Nodes: typed handles, and what a definition knows of each.
+//! Handles of nodes, one type for each kind.
 
 use core::fmt;
 
-use wharf_sys::bindings::{CUgraphNode, CUgraphNode_st, CUgraphNodeType};
-
-use super::params::{Copy1d, Fill};
+use wharf_sys::bindings::CUgraphNodeType;
 
 /// A node of one definition.
 ///
@@ -56,7 +54,7 @@ handles! {
     ChildNode;
 }
 
-/// What a node does.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NodeKind {
@@ -119,35 +117,5 @@ impl fmt::Display for NodeKind {
             Self::Kernel => "kernel",
             Self::Other(number) => return write!(f, "type {number}"),
         })
-    }
-}
-
-/// What a definition knows of a node.
-#[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) raw: RawNode,
-    pub(super) kind: NodeKind,
-    /// What an update may not change, and what a picture shows. `None` for captured nodes.
-    pub(super) work: Option<Work>,
-    /// Indices of the nodes that it waits for.
-    pub(super) after: Vec<u32>,
-    pub(super) label: Option<String>,
-}
-
-/// The parameters of a node that was not captured.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Work {
-    Copy(Copy1d),
-    Fill(Fill),
-    MemOps(usize),
-}
-
-/// The driver's handle of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RawNode(pub(super) *mut CUgraphNode_st);
-
-impl RawNode {
-    pub(super) fn get(self) -> CUgraphNode {
-        self.0
     }
 }

@@ -1,36 +1,17 @@
 #![expect(unsafe_code, reason = "C structures start as zeros")]
-//! What nodes do: one row copied, one row filled, words written or waited for.
+//! Parameters of nodes: copies of one row, fills of one row, memory operations on words.
 
+use crate::address::to_usize;
 use core::ffi::c_void;
 use core::fmt;
 
 use wharf_sys::bindings::{
-    CUDA_MEMCPY3D_v2, CUDA_MEMSET_NODE_PARAMS_v1, CUdeviceptr, CUmemorytype, CUstreamBatchMemOpParams,
-    CUstreamBatchMemOpType, CUstreamWaitValue_flags,
+    CUDA_MEMCPY3D_v2, CUDA_MEMSET_NODE_PARAMS_v1, CUdeviceptr, CUmemorytype,
+    CUstreamBatchMemOpParams, CUstreamBatchMemOpType, CUstreamWaitValue_flags,
 };
 
+use super::direction::Direction;
 use super::error::GraphError;
-
-/// From where to where a copy goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the host to the device.
-    Htod,
-    /// From the device to the host.
-    Dtoh,
-    /// On the device, or between devices.
-    Dtod,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Htod => "htod",
-            Self::Dtoh => "dtoh",
-            Self::Dtod => "dtod",
-        })
-    }
-}
 
 /// A copy of one row of bytes, the only shape that an executable graph can change later.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,12 +25,22 @@ pub struct Copy1d {
 impl Copy1d {
     /// `size` bytes from the host to the device.
     pub fn htod(destination: CUdeviceptr, source: *const c_void, size: usize) -> Self {
-        Self { direction: Direction::Htod, destination, source: source.expose_provenance() as u64, size }
+        Self {
+            direction: Direction::Htod,
+            destination,
+            source: source.expose_provenance() as u64,
+            size,
+        }
     }
 
     /// `size` bytes from the device to the host.
     pub fn dtoh(destination: *mut c_void, source: CUdeviceptr, size: usize) -> Self {
-        Self { direction: Direction::Dtoh, destination: destination.expose_provenance() as u64, source, size }
+        Self {
+            direction: Direction::Dtoh,
+            destination: destination.expose_provenance() as u64,
+            source,
+            size,
+        }
     }
 
     /// `size` bytes on the device.
@@ -69,7 +60,7 @@ impl Copy1d {
 
     /// Where a copy to the device goes, and from where.
     pub(crate) fn htod_addresses(&self) -> (CUdeviceptr, *const c_void) {
-        let source = core::ptr::with_exposed_provenance(usize::try_from(self.source).unwrap_or(0));
+        let source = core::ptr::with_exposed_provenance(to_usize(self.source));
         (self.destination, source)
     }
 
@@ -78,11 +69,11 @@ impl Copy1d {
     }
 
     pub(super) fn raw(&self) -> CUDA_MEMCPY3D_v2 {
+        // The driver reads either the host or the device field of a side, by its memory type.
         // SAFETY: a structure of integers, pointers and enumerations that are integers.
         let mut raw = unsafe { core::mem::zeroed::<CUDA_MEMCPY3D_v2>() };
-        let host = |address: u64| {
-            core::ptr::with_exposed_provenance_mut::<c_void>(usize::try_from(address).unwrap_or(0))
-        };
+        let host =
+            |address: u64| core::ptr::with_exposed_provenance_mut::<c_void>(to_usize(address));
         (raw.srcMemoryType, raw.dstMemoryType) =
             (CUmemorytype::CU_MEMORYTYPE_DEVICE, CUmemorytype::CU_MEMORYTYPE_DEVICE);
         match self.direction {
@@ -135,7 +126,7 @@ impl FillValue {
 pub struct Fill {
     /// Where it starts, a multiple of the value's width.
     pub destination: CUdeviceptr,
-    /// What it repeats.
+    /// The value that it repeats.
     pub value: FillValue,
     /// How often, in units of the value.
     pub len: usize,
@@ -177,7 +168,7 @@ pub enum MemOp {
     Write64 {
         /// Where, a multiple of 8.
         address: CUdeviceptr,
-        /// What.
+        /// The value.
         value: u64,
     },
     /// Waits until 64 bits, as a number, are at least `value`.
@@ -195,7 +186,11 @@ impl MemOp {
 
     pub(super) fn check(&self) -> Result<(), GraphError> {
         let (Self::Write64 { address, .. } | Self::WaitAtLeast64 { address, .. }) = *self;
-        if address.is_multiple_of(8) { Ok(()) } else { Err(GraphError::Misaligned { address, align: 8 }) }
+        if address.is_multiple_of(8) {
+            Ok(())
+        } else {
+            Err(GraphError::Misaligned { address, align: 8 })
+        }
     }
 
     pub(super) fn raw(self) -> CUstreamBatchMemOpParams {

@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "calls the driver")]
-//! Changes of executable graphs, which later launches see and earlier ones do not.
+//! Changes of executable graphs. Later launches see them, launches in flight do not.
 
 use core::ptr;
 use std::sync::Arc;
@@ -9,23 +9,25 @@ use wharf_sys::bindings::{CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, 
 use super::definition::GraphDefinition;
 use super::error::{GraphError, UpdateRefusal};
 use super::exec::GraphExec;
-use super::node::{ChildNode, EventRecordNode, EventWaitNode, MemcpyNode, MemsetNode, NodeId, Work};
+use super::node::{ChildNode, EventRecordNode, EventWaitNode, MemcpyNode, MemsetNode, NodeId};
 use super::params::{Copy1d, Fill};
+use super::record::Work;
 use crate::driver::Event;
 use crate::error::CudaError;
 #[cfg(doc)]
 use crate::error::Error;
 
 impl GraphExec {
-    /// Lets `node` do another copy.
+    /// Changes the copy that `node` makes in later launches.
     ///
     /// # Errors
     ///
-    /// * [`GraphError::ZeroLength`]: it copies nothing; [disable](Self::set_enabled) the node instead.
-    /// * [`GraphError::Direction`]: the node copies elsewhere.
+    /// * [`GraphError::ZeroLength`]: it copies 0 bytes; [disable](Self::set_enabled) the node
+    ///   instead.
+    /// * [`GraphError::Direction`]: the node copies in another direction.
     /// * [`GraphError::ForeignNode`]: the node is another graph's.
-    /// * [`GraphError::Driver`] with [`CudaError::INVALID_VALUE`]: an address is memory of another kind,
-    ///   mapping or context than the one that it replaces.
+    /// * [`GraphError::Driver`] with [`CudaError::INVALID_VALUE`]: an address is memory of another
+    ///   kind, mapping or context than the one that it replaces.
     ///
     /// # Safety
     ///
@@ -37,7 +39,9 @@ impl GraphExec {
     #[doc(alias = "cuGraphExecMemcpyNodeSetParams")]
     pub unsafe fn set_copy(&mut self, node: MemcpyNode, copy: Copy1d) -> Result<(), GraphError> {
         let record = self.definition.record(node.into())?;
-        let Some(Work::Copy(old)) = record.work else { return Err(GraphError::NotKnown(node.into())) };
+        let Some(Work::Copy(old)) = record.work else {
+            return Err(GraphError::NotKnown(node.into()));
+        };
         copy.check()?;
         if old.direction() != copy.direction() {
             return Err(GraphError::Direction { node: old.direction(), given: copy.direction() });
@@ -45,11 +49,12 @@ impl GraphExec {
         let _scope = self.context().enter()?;
         let (params, context) = (copy.raw(), self.context().as_raw());
         let set = &self.context().driver().api().graph_exec_memcpy_node_set_params;
-        // SAFETY: exec and node are alive, the node in its graph; the memory is the caller's promise.
+        // SAFETY: exec and node are alive, the node in its graph; the memory is the caller's
+        // promise.
         Ok(unsafe { set.call(self.as_raw(), record.raw.get(), &raw const params, context) }?)
     }
 
-    /// Lets `node` do another fill.
+    /// Changes the fill that `node` makes in later launches.
     ///
     /// # Errors
     ///
@@ -83,7 +88,11 @@ impl GraphExec {
     ///
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
     #[doc(alias = "cuGraphExecEventRecordNodeSetEvent")]
-    pub fn set_record(&mut self, node: EventRecordNode, event: &Arc<Event>) -> Result<(), GraphError> {
+    pub fn set_record(
+        &mut self,
+        node: EventRecordNode,
+        event: &Arc<Event>,
+    ) -> Result<(), GraphError> {
         if event.context() != self.context() {
             return Err(GraphError::OtherContext);
         }
@@ -92,6 +101,7 @@ impl GraphExec {
         let set = &self.context().driver().api().graph_exec_event_record_node_set_event;
         // SAFETY: exec, node and event are alive, the last as long as the exec.
         unsafe { set.call(self.as_raw(), raw, event.as_raw()) }?;
+        // Launches in flight use the old event, which stays as long as this graph.
         self.attachments.add(Box::new(Arc::clone(event)));
         Ok(())
     }
@@ -122,18 +132,22 @@ impl GraphExec {
     ///
     /// # Errors
     ///
-    /// [`GraphError::ForeignNode`]; [`GraphError::Driver`] with [`CudaError::INVALID_VALUE`]: `graph` does
-    /// not fit.
+    /// [`GraphError::ForeignNode`]; [`GraphError::Driver`] with [`CudaError::INVALID_VALUE`]:
+    /// `graph` does not fit.
     ///
     /// # Safety
     ///
-    /// What the nodes of `graph` name lives as long as launches of this executable graph.
+    /// The memory that nodes of `graph` name lives as long as launches of this executable graph.
     ///
     /// # References
     ///
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
     #[doc(alias = "cuGraphExecChildGraphNodeSetParams")]
-    pub unsafe fn set_child(&mut self, node: ChildNode, graph: &GraphDefinition) -> Result<(), GraphError> {
+    pub unsafe fn set_child(
+        &mut self,
+        node: ChildNode,
+        graph: &GraphDefinition,
+    ) -> Result<(), GraphError> {
         let record = self.definition.record(node.into())?;
         let _scope = self.context().enter()?;
         let set = &self.context().driver().api().graph_exec_child_graph_node_set_params;
@@ -153,7 +167,11 @@ impl GraphExec {
     ///
     /// [Graph management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html)
     #[doc(alias = "cuGraphNodeSetEnabled")]
-    pub fn set_enabled(&mut self, node: impl Into<NodeId>, enabled: bool) -> Result<(), GraphError> {
+    pub fn set_enabled(
+        &mut self,
+        node: impl Into<NodeId>,
+        enabled: bool,
+    ) -> Result<(), GraphError> {
         let record = self.definition.record(node.into())?;
         if !record.kind.can_be_disabled() {
             return Err(GraphError::CannotDisable(record.kind));
@@ -164,8 +182,9 @@ impl GraphExec {
         Ok(unsafe { set.call(self.as_raw(), record.raw.get(), u32::from(enabled)) }?)
     }
 
-    /// Lets this executable graph do what `definition` does, which has the same nodes and edges, and
-    /// keep alive what `definition` does.
+    /// Lets this executable graph do what
+    /// `definition` does, which has the same nodes and edges, and keep alive what `definition`
+    /// does.
     ///
     /// Nodes are paired in the order in which nodes and edges were added. The handles for further
     /// updates stay those of [`definition`](Self::definition).
@@ -174,7 +193,7 @@ impl GraphExec {
     ///
     /// * [`GraphError::Update`]: it does not fit; the reason, and the node of `definition`, are the
     ///   driver's.
-    /// * [`GraphError::Driver`]: the driver cannot.
+    /// * [`GraphError::Driver`]: the driver refused.
     ///
     /// # References
     ///
@@ -196,9 +215,13 @@ impl GraphExec {
         let api = self.context().driver().api();
         let (mut result, mut node): (_, CUgraphNode) =
             (CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR, ptr::null_mut());
+        // CUDA 12 changed the signature, and kept the name.
         let outcome = if api.graph_exec_update_v12000.is_available() {
-            let mut info =
-                CUgraphExecUpdateResultInfo { result, errorNode: node, errorFromNode: ptr::null_mut() };
+            let mut info = CUgraphExecUpdateResultInfo {
+                result,
+                errorNode: node,
+                errorFromNode: ptr::null_mut(),
+            };
             let update = &api.graph_exec_update_v12000;
             // SAFETY: both graphs are alive and used by this thread; `info` is valid for writes.
             let outcome = unsafe { update.call(self.as_raw(), definition.as_raw(), &raw mut info) };
@@ -211,9 +234,10 @@ impl GraphExec {
             unsafe { update.call(self.as_raw(), definition.as_raw(), node, result) }
         };
         outcome.map_err(|error| match error.code() {
-            Some(CudaError::GRAPH_EXEC_UPDATE_FAILURE) => {
-                GraphError::Update { reason: UpdateRefusal::of(result), node: definition.find(node) }
-            }
+            Some(CudaError::GRAPH_EXEC_UPDATE_FAILURE) => GraphError::Update {
+                reason: UpdateRefusal::of(result),
+                node: definition.find(node),
+            },
             _ => GraphError::Driver(error),
         })
     }

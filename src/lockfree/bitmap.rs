@@ -16,10 +16,12 @@
 //!   summary[1] --- words[64..128]
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `words[w]` | `take` (CAS), `give` (`fetch_or`), `fill`, `drain` | `take`, `clear_hint` | the `Release` of `give` pairs with the `Acquire` of the CAS in `take`: who takes an index sees all that was done with it before |
-//! | `summary[s]` | `give` (`fetch_or`), `clear_hint` (`fetch_and`, `fetch_or`) | `take` | the `Release` of `give`'s `fetch_or` pairs with the `AcqRel` of `clear_hint`'s `fetch_and`: who clears a hint after it was set sees the bit that it was set for |
+//! * `words[w]`: written by `take` (CAS), `give` (`fetch_or`), `fill`, `drain`; read by
+//!   `take`, `clear_hint`. The `Release` of `give` pairs with the `Acquire` of the CAS in `take`:
+//!   a thread that takes an index sees all that was done with it before.
+//! * `summary[s]`: written by `give` (`fetch_or`), `clear_hint` (`fetch_and`, `fetch_or`); read by
+//!   `take`. The `Release` of `give`'s `fetch_or` pairs with the `AcqRel` of `clear_hint`'s
+//!   `fetch_and`: a thread that clears a hint after it was set sees the bit that it was set for.
 //!
 //! The summary is a hint that errs on one side only. It may name an empty word; it never hides a
 //! free bit for good: between the `fetch_or`s of `words[w]` and `summary[s]` in one `give`, the
@@ -47,7 +49,7 @@ pub(crate) struct Bits {
     pub(crate) mask: u64,
 }
 
-/// The index was free already: somebody frees it a second time.
+/// The index was free already: a double free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AlreadyFree {
     /// The bits that were free before the call.
@@ -169,7 +171,7 @@ impl Bitmap<'_> {
     /// reservation, counted elsewhere, for each. `None` if they moved while it looked.
     ///
     /// Unlike [`take`](Self::take) this finds a bit even while the `give` that freed another bit
-    /// of the same word has not yet set the hint, so a thread that stops there stops nobody.
+    /// of the same word has not yet set the hint, so a thread that stops there stops no other.
     #[inline]
     pub(crate) fn take_reserved(&self, want: u32) -> Option<Bits> {
         let take = |word| self.take_in_word(word, want).map(|mask| Bits { word, mask });
@@ -186,8 +188,8 @@ impl Bitmap<'_> {
     /// Removes `index` from a set of hints; the caller looks again whether it belongs there.
     pub(crate) fn remove(&self, index: usize) {
         let Bits { word, mask } = Bits::one(index);
-        // AcqRel: Acquire pairs with the Release of `insert`: who removes a hint sees what it
-        // was set for, or the hint is set after this.
+        // AcqRel: Acquire pairs with the Release of `insert`: a thread that removes a hint sees
+        // what it was set for, or the hint is set after this.
         self.words[word].fetch_and(!mask, AcqRel);
     }
 
@@ -283,13 +285,21 @@ impl Bitmaps {
         let words_each = bits.div_ceil(WORD).max(1);
         let spans_each = words_each.div_ceil(WORD);
         let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
-        Self { words: zeros(count * words_each), summary: zeros(count * spans_each), words_each, spans_each }
+        Self {
+            words: zeros(count * words_each),
+            summary: zeros(count * spans_each),
+            words_each,
+            spans_each,
+        }
     }
 
     /// The bitmap number `which`.
     pub(crate) fn get(&self, which: usize) -> Bitmap<'_> {
         let (w, s) = (which * self.words_each, which * self.spans_each);
-        Bitmap { words: &self.words[w..w + self.words_each], summary: &self.summary[s..s + self.spans_each] }
+        Bitmap {
+            words: &self.words[w..w + self.words_each],
+            summary: &self.summary[s..s + self.spans_each],
+        }
     }
 }
 

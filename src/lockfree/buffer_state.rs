@@ -16,10 +16,11 @@
 //!
 //! A generation is one life of the record: the word of an earlier one names no buffer of a later.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | state | `release` | `release`, `begin` | the `Release` of each handle's end pairs with the `Acquire` of the last one's: who retires the buffer sees all uses. The record changes owners through stacks, which order the rest |
-//! | state | `make_raw` | `take_raw` | `Release` and `Acquire`: who takes the bare handle sees what the giver did |
+//! * state: written by `release`; read by `release`, `begin`. The `Release` of each handle's end
+//!   pairs with the `Acquire` of the last one's: the thread that retires the buffer sees all uses.
+//!   The record changes owners through stacks, which order the rest.
+//! * state: written by `make_raw`; read by `take_raw`. `Release` and `Acquire`: the taker of the
+//!   bare handle sees what the giver did.
 
 use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use crate::sync::try_update;
@@ -31,13 +32,13 @@ pub(crate) struct BufferWord(AtomicU64);
 /// Where a record is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nobody's.
+    /// No handle, no use by the device.
     Free,
-    /// Somebody's, not used by the device in this life.
+    /// A handle; not used by the device in this life.
     Allocated,
-    /// Somebody's, and used.
+    /// A handle; used by the device.
     InUse,
-    /// Nobody's but, for some time, the device's.
+    /// No handle is left; the device may still be using the memory.
     Retired,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct BufferStateWord(u64);
 pub(crate) struct NotSo(pub(crate) BufferStateWord);
 
 impl BufferWord {
-    /// A record that is nobody's.
+    /// A free record.
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -58,7 +59,8 @@ impl BufferWord {
     /// Begins a life with one handle. The caller owns the record; its generation.
     pub(crate) fn begin(&self) -> Result<u32, NotSo> {
         let next = |state: BufferStateWord| {
-            let fits = matches!(state.phase(), Phase::Free | Phase::Retired) && state.handles() == 0;
+            let fits =
+                matches!(state.phase(), Phase::Free | Phase::Retired) && state.handles() == 0;
             fits.then(|| state.with(Phase::Allocated).with_next_generation().plus_handle())
         };
         self.update(Relaxed, next).map(|old| old.generation().wrapping_add(1))
@@ -67,7 +69,7 @@ impl BufferWord {
     /// Notes that the device uses the buffer.
     pub(crate) fn mark_used(&self) {
         if self.load().phase() == Phase::Allocated {
-            // Refused only if somebody else has just done it.
+            // Refused only if another thread has just done it.
             let _noted = self.update(Relaxed, |state| {
                 (state.phase() == Phase::Allocated).then(|| state.with(Phase::InUse))
             });
@@ -82,7 +84,7 @@ impl BufferWord {
         self.update(Relaxed, next).map(drop)
     }
 
-    /// Ends a handle; whether it was the last one, so that the record is the caller's.
+    /// Ends a handle. Returns whether it was the last one: the record is the caller's then.
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
         let next = |state: BufferStateWord| {
             let rest = state.handles().checked_sub(1)?;
@@ -95,8 +97,9 @@ impl BufferWord {
 
     /// Notes that a retired record of the caller's is free.
     pub(crate) fn reclaim(&self) {
-        let outcome =
-            self.update(Relaxed, |state| (state.phase() == Phase::Retired).then(|| state.with(Phase::Free)));
+        let outcome = self.update(Relaxed, |state| {
+            (state.phase() == Phase::Retired).then(|| state.with(Phase::Free))
+        });
         debug_assert!(outcome.is_ok(), "{outcome:?}");
     }
 
@@ -112,7 +115,8 @@ impl BufferWord {
     /// Turns the bare handle of a life back; the error says that there is none.
     pub(crate) fn take_raw(&self, generation: u32) -> Result<(), NotSo> {
         let next = |state: BufferStateWord| {
-            (state.is_raw() && state.generation() == generation).then_some(BufferStateWord(state.0 & !RAW))
+            (state.is_raw() && state.generation() == generation)
+                .then_some(BufferStateWord(state.0 & !RAW))
         };
         // AcqRel: pairs with that of `make_raw`.
         self.update(AcqRel, next).map(drop)

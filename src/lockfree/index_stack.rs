@@ -1,19 +1,23 @@
 //! A stack of indices whose links lie with what they number.
 //!
-//! [Treiber's stack](https://dominoweb.draco.res.ibm.com/58319a2ed2b1078985257003004617ef.html), with
-//! a tag beside the head that changes with every operation: a head that went and came back is
+//! [Treiber's stack](https://dominoweb.draco.res.ibm.com/58319a2ed2b1078985257003004617ef.html),
+//! with a tag beside the head that changes with every operation: a head that went and came back is
 //! another head.
 //!
 //! ```text
 //!   head:  tag (32) | index (32)          links[index]: the index below, or NONE
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `head` | `push`, `pop`, `take_all` (CAS) | the same | the `Release` of a push pairs with the `Acquire` of the load in `pop` and `take_all`: who gets an index sees all that was done with it. What is below was pushed before, by a chain of read-modify-writes of `head`, which keeps each push visible |
-//! | `links[i]` | who pushes `i`, and owns it | `pop` | Relaxed: read before the CAS that finds the tag changed if it was not `i`'s any more |
+//! * `head`: written by `push`, `pop`, `take_all` (CAS); read by the same. The
+//!   `Release` of a push pairs with the `Acquire` of the load in `pop` and `take_all`: a thread
+//!   that gets an index sees all that was done with it. The indices below were pushed before, by
+//!   a chain of read-modify-writes of `head`, which keeps each push visible.
+//! * `links[i]`: written by the thread that pushes `i`, and owns it; read by
+//!   `pop`. Relaxed: read before the CAS that finds the tag changed if it was not `i`'s any more.
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 /// A stack, of which the links are elsewhere: the same for every call.
 #[derive(Debug)]
@@ -34,7 +38,12 @@ impl IndexStack {
     }
 
     /// Puts a chain that the caller owns on top, linked from `first` down to `last`.
-    pub(crate) fn push_chain<'a>(&self, first: u32, last: u32, links: impl Fn(u32) -> &'a AtomicU32) {
+    pub(crate) fn push_chain<'a>(
+        &self,
+        first: u32,
+        last: u32,
+        links: impl Fn(u32) -> &'a AtomicU32,
+    ) {
         let mut seen = self.0.load(Relaxed);
         loop {
             links(last).store(top(seen), Relaxed);
@@ -76,11 +85,15 @@ impl IndexStack {
         None
     }
 
-    /// Shows `take` every index, from the top, and keeps those for which it is `false` in their order.
-    /// Those for which it is `true` are in other hands from then on.
+    /// Shows `take` every index, from the top, and keeps those for which it is `false` in their
+    /// order. Those for which it is `true` are in other hands from then on.
     ///
     /// Meanwhile others find the stack empty, or with what was pushed since.
-    pub(crate) fn sort<'a>(&self, links: impl Fn(u32) -> &'a AtomicU32, mut take: impl FnMut(u32) -> bool) {
+    pub(crate) fn sort<'a>(
+        &self,
+        links: impl Fn(u32) -> &'a AtomicU32,
+        mut take: impl FnMut(u32) -> bool,
+    ) {
         let mut rest: Option<(u32, u32)> = None;
         let mut next = self.take_all().unwrap_or(NONE);
         while next != NONE {
@@ -99,10 +112,12 @@ impl IndexStack {
         }
     }
 
-    /// The index on top at this moment; it may be anybody's by the time the caller looks at it.
+    /// The index on top at this moment; another thread may have taken it by the time the caller
+    /// looks at it.
     #[inline]
     pub(crate) fn peek(&self) -> Option<u32> {
-        // Acquire: pairs with the Release of a push: what is looked at is as old as the push at least.
+        // Acquire: pairs with the Release of a push: what is looked at is as old as the push at
+        // least.
         Some(top(self.0.load(Acquire))).filter(|index| *index != NONE)
     }
 }
@@ -137,6 +152,9 @@ mod tests {
         assert_eq!(stack.peek(), None);
         stack.push_chain(3, 0, links);
         stack.sort(links, |index| index == 1);
-        assert_eq!([stack.pop(links), stack.pop(links), stack.pop(links)], [Some(3), Some(0), None]);
+        assert_eq!(
+            [stack.pop(links), stack.pop(links), stack.pop(links)],
+            [Some(3), Some(0), None]
+        );
     }
 }

@@ -8,27 +8,27 @@
 //!   SlabState     what a run of slices is         vacant, claimed, open (class, free blocks)
 //!   SliceMap      which slices are free           runs that share a granule
 //!   RunMap        which granules are unused       runs of whole granules
-//!   Parcels       batches for another thread      blocks freed here and wanted there
-//!   RetireList    indices that wait for a ticket  blocks the device may still read
-//!   IndexStack    indices that anybody may take     buffers that are free for a stream
-//!   BufferState   who owns a buffer's record        free, allocated, in use, retired
-//!   SlotState     who owns a staging slot         free, filling, in flight
-//!   Turn          who does it now                   growth of a class, taking lists apart
+//!   TransferCache batches for another thread      blocks freed here and wanted there
+//!   IndexStack    indices that any thread may take  buffers that are free for a stream
+//!   BufferState   the owner of a buffer's record    free, allocated, in use, retired
+//!   SlotState     the owner of a staging slot     free, filling, in flight
+//!   StepWord      which step is the last          steps that write one destination
+//!   Turn          a try-lock                        growth of a class, taking lists apart
 //!   Tickets       how far a queue of work is      places in a stream
-//!   TierWord      where an object is, who holds it objects that move between tiers
+//!   TierWord      an object's tier and holders    objects that move between tiers
 //! ```
 //!
-//! Every operation is lock-free: a thread that stops anywhere stops nobody else.
+//! Every operation is lock-free: a thread that stops anywhere stops no other.
 
 pub(crate) mod bitmap;
 pub(crate) mod buffer_state;
 pub(crate) mod index_stack;
-pub(crate) mod parcels;
-pub(crate) mod retire_list;
 pub(crate) mod run_map;
 pub(crate) mod slab_state;
 pub(crate) mod slice_map;
 pub(crate) mod slot_state;
+pub(crate) mod step_word;
 pub(crate) mod tickets;
 pub(crate) mod tier_state;
+pub(crate) mod transfer_cache;
 pub(crate) mod turn;

@@ -1,14 +1,13 @@
 //! Runs of unused granules: the lowest run of a wanted length.
 //!
 //! The bits are those of a [`Bitmap`], one a granule, 1 = unused. A run inside one word is taken
-//! by one compare-and-swap. A longer one is taken word by word, from the lowest up; who finds a
-//! bit gone gives back what it took and looks further. Two takers that collide cannot stop each
-//! other for good: the one whose words lie higher has nobody above it to collide with but those
-//! who got there first, and they are done.
+//! by one compare-and-swap. A longer one is taken word by word, from the lowest up; a thread that
+//! finds a bit gone gives back what it took and looks further. Two takers that collide cannot stop
+//! each other for good: the one whose words lie higher collides only with threads that got there
+//! first, and those are done.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `words[w]` | `take`, `give` | `take`, `longest` | those of [`Bitmap`]: the `Release` of `give` pairs with the `Acquire` of `take_exact` |
+//! * `words[w]`: written by `take`, `give`; read by `take`, `longest`. Those of [`Bitmap`]: the
+//!   `Release` of `give` pairs with the `Acquire` of `take_exact`.
 
 use super::bitmap::{AlreadyFree, Bitmap, Bitmaps, Bits, WORD};
 
@@ -36,11 +35,6 @@ impl RunMap {
         Self { bits, granules }
     }
 
-    /// How many granules there are, used or not.
-    pub(crate) fn granules(&self) -> usize {
-        self.granules
-    }
-
     /// Takes the lowest run of `len` granules (at least 1) whose first is a multiple of `align`.
     ///
     /// `None` if no such run was seen. One that is being given back meanwhile may be missed.
@@ -51,7 +45,7 @@ impl RunMap {
             if self.take_exact(run) {
                 return Some(run);
             }
-            // Somebody was faster. What lies below was looked at a moment ago.
+            // Another thread was faster. What lies below was looked at a moment ago.
             from = run.start + align;
         }
     }

@@ -3,10 +3,10 @@
 //! The anchor of [LRMalloc](https://github.com/ricleite/lrmalloc) and of Michael's
 //! [Scalable Lock-Free Dynamic Memory Allocation](https://doi.org/10.1145/996841.996848) for
 //! metadata that lives outside the managed memory: the word counts the free blocks, a bitmap
-//! names them. Who wants blocks first reserves a number of them here, then takes as many bits;
-//! who frees first sets the bits, then raises the count. So there are always at least as many
-//! free bits as reservations, and a count equal to the capacity proves that nobody holds a block
-//! or is about to take one. That is the only moment at which a run may change hands.
+//! names them. An allocation first reserves a number of blocks here, then takes as many bits; a
+//! free first sets the bits, then raises the count. So there are always at least as many free bits
+//! as reservations, and a count equal to the capacity proves that no block is held or about to be
+//! taken. That is the only moment at which a run may change hands.
 //!
 //! ```text
 //!   63          40 39   36 35    28 27        14 13         0
@@ -22,12 +22,15 @@
 //!                                  free = capacity
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | state | `reserve` | allocators | its `Acquire` pairs with the `Release` of `put_back` and `open`: who reserves sees the bits that were counted |
-//! | state | `put_back` | freers | its `Release` pairs with the `Acquire` of `reserve` and `claim_empty` |
-//! | state | `claim_empty`, `claim_vacant` | growth, trim | their `Acquire` pairs with the `Release` of `put_back` and `vacate`: the claimer's plain writes to the run's metadata come after every earlier use |
-//! | state | `open`, `vacate` | all | their `Release` publishes the metadata written while claimed |
+//! * state: written by `reserve`; read by allocators. Its `Acquire` pairs with the
+//!   `Release` of `put_back` and `open`: a thread that reserves sees the bits that were counted.
+//! * state: written by `put_back`; read by freers. Its `Release` pairs with the
+//!   `Acquire` of `reserve` and `claim_empty`.
+//! * state: written by `claim_empty`, `claim_vacant`; read by growth, trim. Their
+//!   `Acquire` pairs with the `Release` of `put_back` and `vacate`: the claimer's plain writes to
+//!   the run's metadata come after every earlier use.
+//! * state: written by `open`, `vacate`; read by all. Their `Release` publishes the metadata
+//!   written while claimed.
 
 use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use crate::sync::try_update;
@@ -45,7 +48,7 @@ pub(crate) struct SlabWord(AtomicU64);
 pub(crate) struct Refused;
 
 impl SlabWord {
-    /// A run that belongs to nobody.
+    /// A run without an owner.
     pub(crate) fn vacant() -> Self {
         Self(AtomicU64::new(SlabState::VACANT.0))
     }
@@ -59,8 +62,9 @@ impl SlabWord {
     /// Reserves 1 to `want` blocks of a run that is open for `class`; returns how many.
     pub(crate) fn reserve(&self, class: u8, want: u32) -> Result<u32, Refused> {
         // Acquire: pairs with the Release of `put_back` and `open`.
-        let old =
-            try_update(&self.0, Acquire, |word| SlabState(word).reserve(class, want).map(SlabState::word))?;
+        let old = try_update(&self.0, Acquire, |word| {
+            SlabState(word).reserve(class, want).map(SlabState::word)
+        })?;
         Ok(want.min(SlabState(old).free()))
     }
 
@@ -74,10 +78,11 @@ impl SlabWord {
     /// Takes an open run of which every block is free out of use; the state before.
     pub(crate) fn claim_empty(&self) -> Result<SlabState, Refused> {
         // Acquire: pairs with the Release of `put_back`.
-        try_update(&self.0, Acquire, |word| SlabState(word).claim_empty().map(SlabState::word)).map(SlabState)
+        try_update(&self.0, Acquire, |word| SlabState(word).claim_empty().map(SlabState::word))
+            .map(SlabState)
     }
 
-    /// Takes a run that belongs to nobody; its slices are the caller's already.
+    /// Takes a run without an owner; its slices are the caller's already.
     pub(crate) fn claim_vacant(&self) -> Result<(), Refused> {
         // Acquire: pairs with the Release of `vacate`.
         try_update(&self.0, Acquire, |word| SlabState(word).claim_vacant().map(SlabState::word))?;
@@ -108,9 +113,9 @@ pub(crate) struct SlabState(u64);
 /// What a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nobody's: no memory behind it.
+    /// No owner, and no memory behind it.
     Vacant,
-    /// One thread's, which is growing, trimming or re-classing it.
+    /// Owned by one thread, which is growing, trimming or re-classing it.
     Claimed,
     /// A slab.
     Open,
@@ -119,7 +124,7 @@ pub(crate) enum Phase {
 impl SlabState {
     const VACANT: Self = Self(0);
 
-    /// Who may touch the run.
+    /// The phase of the run.
     pub(crate) fn phase(self) -> Phase {
         match (self.0 >> PHASE_SHIFT) & PHASE_MASK {
             0 => Phase::Vacant,
@@ -138,7 +143,7 @@ impl SlabState {
         ((self.0 >> CAPACITY_SHIFT) & COUNT_MASK) as u32
     }
 
-    /// Free blocks that nobody has reserved, of an open run.
+    /// Free blocks of an open run that are not reserved.
     pub(crate) fn free(self) -> u32 {
         (self.0 & COUNT_MASK) as u32
     }

@@ -1,18 +1,18 @@
-//! Free slices of granules that several runs share: the a run of a wanted length that leaves the least behind.
+//! Free slices of granules that several runs share: the run of a wanted length that leaves the
+//! least behind.
 //!
 //! The bits are those of a [`Bitmap`], one a slice, 1 = free. A granule is a few neighbouring bits
-//! of one word and a run lies in one granule, so a run is found and taken by one
-//! compare-and-swap. A run of 2, 4 or 6 slices starts at a multiple of 2, of 4 at one of 4: as aligned as it is long.
+//! of one word and a run lies in one granule, so a run is found and taken by one compare-and-swap.
+//! A run of 2, 4 or 6 slices starts at a multiple of 2, of 4 at one of 4: as aligned as it is long.
 //!
 //! ```text
 //!   word      | granule 0     | granule 1     |  ...   64 slices
 //!   bits      |0|0|0|1|1|0|1|1|1|1|1|1|1|1|1|1|
-//!                    run of 2 ^   ^ a granule that is all free: whoever takes all its bits has it
+//!                    run of 2 ^   ^ a granule that is all free: it is taken with all its bits
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `words[w]` | `take`, `take_granule`, `give` | all | those of [`Bitmap`]: the `Release` of `give` pairs with the `Acquire` of `take` and `take_granule` |
+//! * `words[w]`: written by `take`, `take_granule`, `give`; read by all. Those of
+//!   [`Bitmap`]: the `Release` of `give` pairs with the `Acquire` of `take` and `take_granule`.
 
 use super::bitmap::{AlreadyFree, Bitmap, Bitmaps, Bits, WORD};
 
@@ -36,8 +36,8 @@ impl SliceMap {
         Self { bits: Bitmaps::new(1, granules * each), each, starts }
     }
 
-    /// Takes a free run of `len` slices, at least 1: the lowest between taken ones, which leaves no rest, or
-    /// else the lowest. Its first slice.
+    /// Takes a free run of `len` slices, at least 1: the lowest between taken ones, which leaves no
+    /// rest, or else the lowest. Its first slice.
     ///
     /// `None` if no such run was seen. One that is being given back meanwhile may be missed.
     pub(crate) fn take(&self, len: usize) -> Option<usize> {
@@ -52,14 +52,14 @@ impl SliceMap {
                 if self.map().take_exact(Bits { word, mask: run(start, len) }) {
                     return Some(word * WORD + start);
                 }
-                // Somebody was faster.
+                // Another thread was faster.
             }
             from = (word + 1) * WORD;
         }
     }
 
-    /// Gives a run back; whether its granule is all free now. The error names slices that were free
-    /// already.
+    /// Gives a run back. Returns whether its granule is all free now. The error names slices that
+    /// were free already.
     pub(crate) fn give(&self, start: usize, len: usize) -> Result<bool, AlreadyFree> {
         self.map().give(Bits { word: start / WORD, mask: run(start % WORD, len) })?;
         Ok(self.is_free(start / self.each))

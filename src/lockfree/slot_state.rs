@@ -1,9 +1,9 @@
-//! Who owns one slot of a staging ring, in one word.
+//! The owner of one slot of a staging ring, in one word.
 //!
 //! The three states are those of the belts of
 //! [wgpu](https://github.com/gfx-rs/wgpu/blob/trunk/wgpu/src/util/belt.rs), with a generation, so
-//! that a completion that comes late, for an earlier use of the slot, changes nothing. Who has seen
-//! that the device is done takes the slot itself, in one step, so there is nobody to tell.
+//! that a completion that comes late, for an earlier use of the slot, changes nothing. A
+//! thread that has seen that the device is done takes the slot itself, in one step.
 //!
 //! ```text
 //!   63                    2 1   0                          submit
@@ -13,12 +13,14 @@
 //!                                        cancel             refill
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | state | `cancel` | `begin` | its `Release` pairs with the `Acquire` of `begin`: the next filler writes after the one who gave up |
-//! | state | `submit` | `refill`, `in_flight` | its `Release` pairs with their `Acquire`: the next filler sees what was submitted, and looks at a completion that was reset |
+//! * state: written by `cancel`; read by `begin`. Its `Release` pairs with the `Acquire` of
+//!   `begin`: the next filler writes after the one that gave up.
+//! * state: written by `submit`; read by `refill`, `in_flight`. Its `Release` pairs with their
+//!   `Acquire`: the next filler sees what was submitted, and looks at a completion that was reset.
 
-use crate::sync::atomic::{AtomicU64, Ordering, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    AtomicU64, Ordering, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 /// The state word of one slot.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub(crate) struct NotNow {
 /// What a slot is being used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotPhase {
-    /// Nobody uses it.
+    /// Not in use.
     Free,
     /// The host is writing it.
     Filling,
@@ -49,7 +51,7 @@ pub(crate) enum SlotPhase {
 }
 
 impl SlotWord {
-    /// A slot that nobody uses.
+    /// A slot that is not in use.
     pub(crate) fn free() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -73,8 +75,8 @@ impl SlotWord {
         self.change(this.word(FILLING), this.word(IN_FLIGHT), Release)
     }
 
-    /// Takes a slot to fill it again, from the device, which the caller knows to have read it in the use
-    /// `this`.
+    /// Takes a slot to fill it again, from the device, which the caller knows to have read it in
+    /// the use `this`.
     #[inline]
     pub(crate) fn refill(&self, this: SlotUse) -> Result<SlotUse, NotNow> {
         let word = this.word(IN_FLIGHT);
@@ -93,15 +95,15 @@ impl SlotWord {
     /// The use that the device may be reading in, at this moment.
     #[inline]
     pub(crate) fn in_flight(&self) -> Option<SlotUse> {
-        // Acquire: pairs with the Release of `submit`: what says that this use is complete was reset
-        // before.
+        // Acquire: pairs with the Release of `submit`: what says that this use is complete was
+        // reset before.
         let word = self.0.load(Acquire);
         (phase(word) == SlotPhase::InFlight).then_some(SlotUse { generation: word >> PHASE_BITS })
     }
 
     /// The state at this moment.
     pub(crate) fn phase(&self) -> SlotPhase {
-        // Acquire: pairs with the Release of `cancel` and `submit`, for those who wait for them.
+        // Acquire: pairs with the Release of `cancel` and `submit`, for threads that wait for them.
         phase(self.0.load(Acquire))
     }
 

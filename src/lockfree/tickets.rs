@@ -9,15 +9,17 @@
 //!   their tickets   1     1          2          3        next = 3, marked = 2
 //! ```
 //!
-//! Why a marker covers every use that holds its number: suppose that marker `m` went into the queue
-//! before some work. `begin_marker` came before that, and the queue itself orders who puts in first
-//! before who puts in later, so who put the work in then reads a `next` above `m`.
+//! Why a marker covers every use that holds its number: suppose that marker
+//! `m` went into the queue before some work. `begin_marker` came before that, and the queue itself
+//! orders what is put in first before what is put in later, so the thread that put the work in then
+//! reads a `next` above `m`.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `next` | `begin_marker` | `issue` | Relaxed: ordered by the queue, see above |
-//! | `marked` | `end_marker` | `is_marked` | Relaxed: says whether a marker is still needed |
-//! | `seen` | `observe` | `is_complete` | the `Release` of `observe` pairs with the `Acquire` of `completed`: who finds a ticket complete comes after who saw the device say so |
+//! * `next`: written by `begin_marker`; read by `issue`. Relaxed: ordered by the queue, see above.
+//! * `marked`: written by `end_marker`; read by `is_marked`. Relaxed: says whether a marker is
+//!   still needed.
+//! * `seen`: written by `observe`; read by `is_complete`. The `Release` of
+//!   `observe` pairs with the `Acquire` of `completed`: a thread that finds a ticket complete comes
+//!   after the one that saw the device say so.
 
 use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
@@ -41,8 +43,8 @@ impl Tickets {
         self.next.load(Relaxed)
     }
 
-    /// The number of a marker, before the caller puts it into the queue. Callers take turns, so that
-    /// markers enter the queue in the order of their numbers.
+    /// The number of a marker, before the caller puts it into the queue. Callers take turns, so
+    /// that markers enter the queue in the order of their numbers.
     pub(crate) fn begin_marker(&self) -> u64 {
         self.next.fetch_add(1, Relaxed)
     }
@@ -90,6 +92,10 @@ mod tests {
         tickets.end_marker(marker);
         assert!(tickets.is_marked(second) && !tickets.is_marked(third));
         tickets.observe(marker);
-        assert!(tickets.is_complete(first) && tickets.is_complete(second) && !tickets.is_complete(third));
+        assert!(
+            tickets.is_complete(first)
+                && tickets.is_complete(second)
+                && !tickets.is_complete(third)
+        );
     }
 }

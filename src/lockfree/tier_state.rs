@@ -1,15 +1,17 @@
-//! Where one object is, who holds it there and whether it is being moved, in one word.
+//! The tier of one object, its holders there and its move, in one word.
 //!
-//! An object is in one tier at a time. A copy to another tier runs beside readers: it reads what they
-//! read. Only its end decides: nobody holds the object then, and nobody wrote to it since the copy
-//! began, or else the object stays where it is. So a pin never waits for a move away, and no move takes
-//! anything away from under a pin. Who begins a move owns it to its end, so there is one at a time.
+//! An object is in one tier at a time. A copy to another tier runs beside readers: it reads what
+//! they read. Only its end decides: the object is not held then, and was not written to since the
+//! copy began, or else it stays where it is. So a reader never waits for a move away, and no move
+//! takes anything away from under a pin. A writer spoils the move with its pin, and waits for the
+//! end before it writes what the copy reads. The thread that begins a move owns it to its end, so
+//! there is one at a time.
 //!
 //! ```text
-//!    28     27     26       25        24       23      22       21       20    19 18 17  16 15    0
-//!  +-------+------+-------+---------+----------+-------+-------+---------+------+-----+------+-------+
-//!  | fresh | live | place | dropped | referred | clean | write | spoiled | move |  to | tier |  pins |
-//!  +-------+------+-------+---------+----------+-------+-------+---------+------+-----+------+-------+
+//!     28     27    26      25       24        23      22      21      20   19 18 17 16 15   0
+//!  +-------+------+-----+---------+----------+-------+-------+---------+------+----+------+------+
+//!  | fresh | live |place| dropped | referred | clean | write | spoiled | move | to | tier | pins |
+//!  +-------+------+-----+---------+----------+-------+-------+---------+------+----+------+------+
 //!
 //!            begin(to)                      end, copied, not pinned, not spoiled
 //!   Resident(tier) --------> Moving(tier, to) -----------------------------> Resident(to)
@@ -21,18 +23,20 @@
 //!
 //! `place` says which of the object's two places is the current one; the owner of a move writes the
 //! other. `referred` is the second chance of
-//! [Corbató's clock](https://multicians.org/paging-experiment.pdf); the pin that an object was moved for,
-//! the first one after `fresh`, earns none, so that what is used once leaves first. `clean` says that the object's file
-//! holds the same bytes.
+//! [Corbató's clock](https://multicians.org/paging-experiment.pdf); the pin that an object was
+//! moved for, the first one after `fresh`, earns none, so that an object that is used once leaves
+//! first. `clean` says that the object's file holds the same bytes.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | state | `end` | `pin` | its `Release` pairs with the `Acquire` of `pin`: who holds the object sees its new place and bytes |
-//! | state | `unpin` | `begin`, `end`, `pin` for writing, `drop` | its `Release` pairs with their `Acquire`: who moves, writes or frees comes after the last reader |
-//! | state | `begin` | `end` | one owner; ordered by itself |
+//! * state: written by `end`; read by `pin`, `is_moving`. Its `Release` pairs with their `Acquire`:
+//!   a holder of the object sees its new place and bytes; a writer comes after the copy.
+//! * state: written by `unpin`; read by `begin`, `end`, `pin` for writing, `drop`. Its `Release`
+//!   pairs with their `Acquire`: a move, a write or the free comes after the last reader.
+//! * state: written by `begin`; read by `end`. One owner; ordered by itself.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::atomic::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use crate::sync::try_update;
 
 /// The number of tiers the word can name.
@@ -56,9 +60,9 @@ pub(crate) enum Refusal {
     Elsewhere,
     /// A move of the object is under way.
     Moving,
-    /// Somebody holds the object.
+    /// The object is held.
     Pinned,
-    /// Somebody holds the object for writing.
+    /// The object is held for writing.
     Written,
     /// There is no such object (any more).
     Gone,
@@ -88,6 +92,12 @@ impl TierWord {
         TierState(self.0.load(Relaxed))
     }
 
+    /// Whether a move is under way. If not, the caller comes after the copy of the last one.
+    pub(crate) fn is_moving(&self) -> bool {
+        // Acquire: pairs with the Release of `end`: a writer comes after the copy that read.
+        TierState(self.0.load(Acquire)).is_moving()
+    }
+
     /// Makes an object in `tier`; the caller owns the word.
     pub(crate) fn occupy(&self, tier: usize, clean: bool) {
         let clean = if clean { CLEAN } else { 0 };
@@ -109,8 +119,8 @@ impl TierWord {
 
     /// Ends one hold.
     pub(crate) fn unpin(&self) -> Outcome {
-        // AcqRel: Release pairs with the Acquire of `begin`, `end` and `pin`; Acquire with the Release
-        // of other holders: who frees comes after them.
+        // AcqRel: Release pairs with the Acquire of `begin`, `end` and `pin`; Acquire with the
+        // Release of other holders: the free comes after them.
         let before = self.update(AcqRel, |state| Ok(state.unpinned()));
         before.map_or(Outcome::Kept, |state| state.unpinned().fate())
     }
@@ -121,7 +131,8 @@ impl TierWord {
         self.update(Acquire, |state| state.begin(to))
     }
 
-    /// The clock's hand passes an object of `tier`: takes its second chance, or says that it may go.
+    /// The clock's hand passes an object of `tier`: takes its second chance, or says that it may
+    /// go.
     pub(crate) fn pass(&self, tier: usize) -> Result<TierState, Refusal> {
         let old = self.update(Relaxed, |state| state.passed(tier))?;
         if old.0 & REFERRED != 0 { Err(Refusal::SecondChance) } else { Ok(old) }
@@ -129,12 +140,12 @@ impl TierWord {
 
     /// Ends the caller's move. It lands if the bytes were `copied` and nothing came in between.
     ///
-    /// What is free afterwards: the old place if it landed, the new one if not, both if the object is
-    /// gone.
+    /// Returns what is free then: the old place if it landed, the new one if not, both if the
+    /// object is gone.
     pub(crate) fn end(&self, copied: bool) -> Outcome {
         let mut landed = false;
-        // AcqRel: Release publishes the new place to `pin`; Acquire pairs with the Release of `unpin`:
-        // the old place is used no more.
+        // AcqRel: Release publishes the new place to
+        // `pin`; Acquire pairs with the Release of `unpin`: the old place is used no more.
         let before = self.update(AcqRel, |state| {
             landed = copied && state.may_land();
             Ok(state.ended(landed))
@@ -150,11 +161,15 @@ impl TierWord {
     pub(crate) fn cancel(&self) {
         // Relaxed: the owner of the move decides by the word alone.
         let _none = self.update(Relaxed, |state| {
-            if state.is_moving() { Ok(TierState(state.0 | SPOILED)) } else { Err(Refusal::Elsewhere) }
+            if state.is_moving() {
+                Ok(TierState(state.0 | SPOILED))
+            } else {
+                Err(Refusal::Elsewhere)
+            }
         });
     }
 
-    /// Ends the object for its user: who has it pinned or moves it goes on, and frees it then.
+    /// Ends the object for its user: the last thread that has it pinned or moves it frees it.
     pub(crate) fn drop_object(&self) -> Outcome {
         // AcqRel: Acquire pairs with the Release of `unpin`; Release with the Acquire of `end` and
         // `unpin`, one of which may free.
@@ -269,7 +284,7 @@ impl TierState {
         Self(self.0 | DROPPED)
     }
 
-    /// Whether somebody has to free the object now: who made the last of its holds end.
+    /// What the transition that ended the last hold has to do with the object.
     fn fate(self) -> Outcome {
         let busy = self.pins() > 0 || self.is_moving();
         if self.0 & DROPPED != 0 && !busy { Outcome::Free } else { Outcome::Kept }
@@ -301,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_move_lands_only_where_nobody_holds_the_object() {
+    fn a_move_lands_only_where_the_object_is_not_held() {
         let word = word(2);
         assert_eq!(word.pin(Some(0), false), Err(Refusal::Elsewhere));
         word.begin(0).unwrap();

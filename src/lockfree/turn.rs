@@ -1,12 +1,11 @@
-//! A thread's turn to do what only one may do at a time. Nobody has to wait for it.
+//! A try-lock: `take` never blocks; a caller that fails does something else or tries again.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `taken` | who has or had the turn | who wants it | the `Release` of the end of a turn pairs with the `Acquire` of the next: who comes after sees what was done |
+//! * `taken`: written by the thread that has or had the turn; read by threads that want it. The
+//!   `Release` of the end of a turn pairs with the `Acquire` of the next, which sees what was done.
 
 use crate::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-/// Whose turn it is.
+/// Whether a thread has the turn.
 #[derive(Debug)]
 pub(crate) struct Turns {
     taken: AtomicBool,
@@ -18,12 +17,12 @@ pub(crate) struct Turns {
 pub(crate) struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    /// Nobody's turn.
+    /// No thread has the turn.
     pub(crate) fn new() -> Self {
         Self { taken: AtomicBool::new(false) }
     }
 
-    /// The turn, if nobody has it.
+    /// Takes the turn, if no thread has it.
     pub(crate) fn take(&self) -> Option<Turn<'_>> {
         // Acquire: pairs with the Release in `drop`.
         self.taken.compare_exchange(false, true, Acquire, Relaxed).ok().map(|_| Turn(self))

@@ -2,18 +2,22 @@
 
 use super::error::ManagerError;
 use super::input_manager::{InputManager, Memory, Registered};
+use super::simple_pool::SimplePool;
+use super::spec::{BufferSpec, SpecError};
 use crate::driver::{Context, DeviceAttribute};
+use crate::element::DType;
 use crate::forecast::{ContextModel, Forecast, WarmSet};
 use crate::memory::{DeviceMemoryResource, MemoryKind};
-use crate::pool::{self, BufferSpec, DType, SimplePool, SpecError};
+use crate::pool;
 use crate::staging::{self, BuildError, Forgotten, InputBuffers, InputBuffersBuilder, Len};
 use crate::tier::{TierBuilder, TieredPool};
 
-/// Makes a manager with the slots `input_ids` and `positions`, 64-bit integers, for `max_batch_size` sequences of
-/// `max_seq_len` tokens at most.
+/// Makes a manager with the slots `input_ids` and `positions`, 64-bit integers, for
+/// `max_batch_size` sequences of `max_seq_len` tokens at most.
 ///
-/// With `tiered`, memory for other inputs is of tiers between which it moves; with `predictive`, graphs and blocks
-/// are made before they are needed. [`InputManager::builder`] has these four choices and more.
+/// With `tiered`, memory for other inputs is of tiers between which it moves; with `predictive`,
+/// graphs and blocks are made before they are needed. [`InputManager::builder`] has these four
+/// choices and more.
 ///
 /// # Errors
 ///
@@ -30,7 +34,8 @@ pub fn create_input_buffers(
     tiered: bool,
     predictive: bool,
 ) -> Result<InputManager, ManagerError> {
-    let builder = InputManager::builder(context).max_batch_size(max_batch_size).max_seq_len(max_seq_len);
+    let builder =
+        InputManager::builder(context).max_batch_size(max_batch_size).max_seq_len(max_seq_len);
     builder.tiered(tiered).predictive(predictive).build()
 }
 
@@ -41,12 +46,11 @@ pub fn create_input_buffers(
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
-/// use wharf::manager::InputManager;
+/// use wharf::element::DType;
+/// use wharf::manager::{BufferSpec, InputManager};
 /// use wharf::memory::MemoryKind;
-/// use wharf::pool::{BufferSpec, DType};
 ///
 /// let mask = BufferSpec::new(&[1024, 4], DType::I32, MemoryKind::Device)?;
 /// let adapter = BufferSpec::new(&[4096], DType::F16, MemoryKind::Device)?;
@@ -74,9 +78,10 @@ pub struct InputManagerBuilder {
     inputs: InputBuffersBuilder,
 }
 
-impl InputManagerBuilder {
-    pub(super) fn new(context: &Context) -> Self {
-        Self {
+impl InputManager {
+    /// Begins to describe a manager, for 256 sequences of 4096 tokens at most.
+    pub fn builder(context: &Context) -> InputManagerBuilder {
+        InputManagerBuilder {
             context: context.clone(),
             max_batch_size: 256,
             max_seq_len: 4096,
@@ -87,7 +92,9 @@ impl InputManagerBuilder {
             inputs: InputBuffers::builder(context),
         }
     }
+}
 
+impl InputManagerBuilder {
     /// Sets how many sequences a step has at most. By default 256.
     pub fn max_batch_size(self, max_batch_size: usize) -> Self {
         Self { max_batch_size, ..self }
@@ -98,13 +105,18 @@ impl InputManagerBuilder {
         Self { max_seq_len, ..self }
     }
 
-    /// Takes memory for inputs without a static slot from tiers, of 64 MiB of the device's and managed memory each and
-    /// 256 MiB of pinned memory at most; [`tiers`](Self::tiers) sets others.
+    /// Takes memory for inputs without a static slot from tiers, of 64 MiB of the device's and
+    /// managed memory each and 256 MiB of pinned memory at most; [`tiers`](Self::tiers) sets
+    /// others.
     pub fn tiered(self, tiered: bool) -> Self {
         let tiers = tiered.then(|| {
             let builder = TieredPool::builder(&self.context).device(64 << 20).pinned(256 << 20);
             let has_managed = self.context.device().attribute(DeviceAttribute::MANAGED_MEMORY);
-            if has_managed.is_ok_and(|value| value != 0) { builder.managed(64 << 20) } else { builder }
+            if has_managed.is_ok_and(|value| value != 0) {
+                builder.managed(64 << 20)
+            } else {
+                builder
+            }
         });
         Self { tiers, ..self }
     }
@@ -114,8 +126,9 @@ impl InputManagerBuilder {
         Self { tiers: Some(tiers), ..self }
     }
 
-    /// Forecasts what comes next with a [`ContextModel`]: graphs of 8 sizes of steps and blocks of 8 sizes are kept
-    /// ready. [`forecast`](Self::forecast) sets others.
+    /// Forecasts what comes next with a
+    /// [`ContextModel`]: graphs of 8 sizes of steps and blocks of 8 sizes are kept ready.
+    /// [`forecast`](Self::forecast) sets others.
     pub fn predictive(self, predictive: bool) -> Self {
         let warm = || predictive.then(|| WarmSet::new(ContextModel::new(), WARM).ahead(AHEAD));
         Self { graphs: warm(), blocks: warm(), ..self }
@@ -126,15 +139,16 @@ impl InputManagerBuilder {
         Self { graphs: Some(WarmSet::new(forecast, sizes).ahead(AHEAD)), ..self }
     }
 
-    /// Adds a slot. A static one has memory of its own at an address that never changes, for as many tokens as
-    /// the first length of `spec`, each with as many elements as the others make; of one that is not, the inputs
-    /// pass through.
+    /// Adds a slot. A static one has memory of its own at an address that never changes, for as
+    /// many tokens as the first length of `spec`, each with as many elements as the others make; of
+    /// one that is not, the inputs pass through.
     pub fn register_slot(mut self, name: &str, spec: BufferSpec, is_static: bool) -> Self {
         self.slots.push((name.into(), spec, is_static));
         self
     }
 
-    /// Changes what else there is to choose of the input buffers: the ring, the deadline, how many graphs are kept.
+    /// Changes what else there is to choose of the input buffers: the ring, the deadline, how many
+    /// graphs are kept.
     pub fn inputs(self, change: impl FnOnce(InputBuffersBuilder) -> InputBuffersBuilder) -> Self {
         Self { inputs: change(self.inputs), ..self }
     }
@@ -143,13 +157,14 @@ impl InputManagerBuilder {
     ///
     /// # Errors
     ///
-    /// * [`ManagerError::Build`]: two slots have one name, there are too many or too long ones, or the driver
-    ///   refused.
+    /// * [`ManagerError::Build`]: two slots have one name, there are too many or too long ones, or
+    ///   the driver refused.
     /// * [`ManagerError::Spec`]: a slot's spec is no tensor of the device.
-    /// * [`ManagerError::Tier`], [`ManagerError::Pool`], [`ManagerError::Driver`]: the memory of other inputs could
-    ///   not be had.
+    /// * [`ManagerError::Tier`], [`ManagerError::Pool`], [`ManagerError::Driver`]: the memory of
+    ///   other inputs could not be had.
     pub fn build(self) -> Result<InputManager, ManagerError> {
-        let tokens = self.max_batch_size.checked_mul(self.max_seq_len).ok_or(BuildError::TooLarge)?;
+        let tokens =
+            self.max_batch_size.checked_mul(self.max_seq_len).ok_or(BuildError::TooLarge)?;
         let mut builder = self.inputs.forgotten(Forgotten::Keep).max_tokens(tokens);
         builder = builder.buckets(buckets(tokens)).max_requests(self.max_batch_size.max(1));
         let default = BufferSpec::new(&[tokens], DType::I64, MemoryKind::Device);
@@ -164,7 +179,8 @@ impl InputManagerBuilder {
             if slots[..at].iter().any(|(other, ..)| other == name) {
                 return Err(BuildError::DuplicateSlot(name.clone()).into());
             }
-            let width = width(spec).map_err(|error| ManagerError::Spec { slot: name.clone(), error })?;
+            let width =
+                width(spec).map_err(|error| ManagerError::Spec { slot: name.clone(), error })?;
             widths.push(width);
             if *is_static {
                 builder = builder.slot_of(name, spec.dtype, Len::Tokens.times(width));
@@ -199,7 +215,7 @@ fn memory(
         return Ok(Memory::Tiered(tiers.build()?));
     }
     let pool = SimplePool::new(DeviceMemoryResource::new(context, SPAN)?, MAX_BUFFERS)?;
-    let prewarm = blocks.map(|warm| pool::Prewarm::new(pool.pool(), warm));
+    let prewarm = blocks.map(|warm| pool::BlockPrewarm::new(pool.pool(), warm));
     Ok(Memory::Simple { pool, prewarm })
 }
 
@@ -215,7 +231,8 @@ fn buckets(tokens: usize) -> Vec<usize> {
 
 /// Sizes that are kept ready.
 const WARM: usize = 8;
-/// How many of a forecast's sizes are made ahead: further ones are seldom used before the forecast changes.
+/// How many of a forecast's sizes are made ahead: further ones are seldom used before the forecast
+/// changes.
 const AHEAD: usize = 2;
 /// Addresses of the pool of other inputs, in bytes.
 const SPAN: usize = 1 << 30;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::buffer_pool::AllocateError;
+use super::spec::SpecError;
+use crate::element::DType;
 use crate::error::Error;
-use crate::pool::{AllocateError, DType, SpecError};
 use crate::slab::PoolError;
 use crate::staging::{BuildError, StageError};
 use crate::tier::TierError;
@@ -18,7 +20,7 @@ pub enum ManagerError {
     Spec {
         /// The slot.
         slot: Box<str>,
-        /// What is wrong with it.
+        /// The fault in it.
         error: SpecError,
     },
     /// The pool of other inputs cannot be made.
@@ -31,7 +33,7 @@ pub enum ManagerError {
     Input {
         /// The input.
         name: Box<str>,
-        /// What is wrong with it.
+        /// The fault in it.
         fault: InputFault,
     },
     /// The step could not be staged.
@@ -108,7 +110,9 @@ impl fmt::Display for ManagerError {
 impl fmt::Display for InputFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Type { wanted, given } => write!(f, "elements of {given}, the slot's are {wanted}"),
+            Self::Type { wanted, given } => {
+                write!(f, "elements of {given}, the slot's are {wanted}")
+            }
             Self::Short { wanted, given } => write!(f, "{given} elements, the step has {wanted}"),
             Self::Capacity { tokens, given } => {
                 write!(f, "a step of {given} tokens, the slot is registered for {tokens}")

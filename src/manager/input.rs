@@ -4,11 +4,10 @@ use std::fmt;
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use crate::pool::{Buffer, DType, Element, bytes_of};
+use crate::element::{DType, Element, bytes_of};
+use crate::pool::Buffer;
 use crate::staging::{StageError, Staged};
 use crate::tier::{Pin, TieredObject};
-
-use super::input_manager::Allocation;
 
 /// One input of a step.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +54,16 @@ impl<'a> From<&'a Allocation> for Input<'a> {
             Allocation::Object(object) => Self::Object(object),
         }
     }
+}
+
+/// Memory for an input without a static slot.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// Of a pool.
+    Buffer(Buffer<u8>),
+    /// Of tiers: it is on the device while a step uses it.
+    Object(TieredObject),
 }
 
 /// The elements of a static slot that a step has: a prefix of the slot's memory.
@@ -107,8 +116,8 @@ impl<'a> StagedInputs<'a> {
         }
     }
 
-    /// Whether the graphs that are likely needed next could be made. If not, the step is on its way all the same, and
-    /// the next one tries again.
+    /// Whether the graphs that are likely needed next could be made. If not, the step is on its way
+    /// all the same, and the next one tries again.
     ///
     /// # Errors
     ///

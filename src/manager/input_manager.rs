@@ -1,14 +1,15 @@
-//! The manager.
+//! A step's inputs by name: staging, allocation and forecasts in one object.
 
-use super::builder::InputManagerBuilder;
+use super::buffer_pool::BufferPool;
 use super::error::{InputFault, ManagerError};
-use super::input::{Input, StagedInput, StagedInputs, View};
-use crate::driver::Context;
+use super::input::{Allocation, Input, StagedInput, StagedInputs, View};
+use super::simple_pool::SimplePool;
+use super::spec::BufferSpec;
 use crate::forecast::WarmSet;
-use crate::pool::{self, Buffer, BufferPool, BufferSpec, SimplePool};
+use crate::pool;
 use crate::staging::{self, InputBuffers, SlotError, SlotInfo, Step};
 use crate::stream::Stream;
-use crate::tier::{Tier, TieredObject, TieredPool};
+use crate::tier::{Tier, TieredPool};
 
 /// The inputs of an engine's steps, by name.
 ///
@@ -19,8 +20,7 @@ use crate::tier::{Tier, TieredObject, TieredPool};
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::manager::{Input, create_input_buffers};
@@ -28,7 +28,8 @@ use crate::tier::{Tier, TieredObject, TieredPool};
 /// let mut manager = create_input_buffers(&context, 8, 128, false, true)?;
 /// let stream = Stream::new(&context)?;
 /// let ids: [i64; 5] = [3, 1, 4, 1, 5];
-/// let inputs = [("input_ids", Input::from(&ids)), ("positions", Input::from(&[0_i64, 1, 2, 3, 4]))];
+/// let positions = [0_i64, 1, 2, 3, 4];
+/// let inputs = [("input_ids", Input::from(&ids)), ("positions", Input::from(&positions))];
 /// let staged = manager.stage_inputs(&inputs, 3, &stream)?;
 /// // The first three, at the same address in every step.
 /// assert_eq!(staged.view("input_ids").map(|view| view.len), Some(3));
@@ -50,44 +51,32 @@ pub struct InputManager {
 pub(super) struct Registered {
     pub(super) name: Box<str>,
     pub(super) spec: BufferSpec,
-    /// Of a static slot: what the input buffers know of it, its tokens at most, and elements a token.
+    /// Of a static slot: what the input buffers know of it, its tokens at most, and elements a
+    /// token.
     pub(super) place: Option<(SlotInfo, usize, usize)>,
 }
 
 /// Where memory for inputs without a static slot comes from.
 #[derive(Debug)]
 pub(super) enum Memory {
-    Simple { pool: SimplePool, prewarm: Option<pool::Prewarm> },
+    Simple { pool: SimplePool, prewarm: Option<pool::BlockPrewarm> },
     Tiered(TieredPool),
 }
 
-/// Memory for an input without a static slot.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Allocation {
-    /// Of a pool.
-    Buffer(Buffer<u8>),
-    /// Of tiers: it is on the device while a step uses it.
-    Object(TieredObject),
-}
-
 impl InputManager {
-    /// Begins to describe a manager, for 256 sequences of 4096 tokens at most.
-    pub fn builder(context: &Context) -> InputManagerBuilder {
-        InputManagerBuilder::new(context)
-    }
-
-    /// Stages the first `num_tokens` of each input that has a static slot, by one graph launch on `stream`; all
-    /// other inputs pass through as they are, but that objects of tiers are held on the device for `stream`.
+    /// Stages the first
+    /// `num_tokens` of each input that has a static slot, by one graph launch on `stream`; all
+    /// other inputs pass through as they are, but that objects of tiers are held on the device for
+    /// `stream`.
     ///
-    /// Static slots that are not given keep what an earlier step put there. With a forecast, graphs that are
-    /// likely needed next are made when the step is on its way.
+    /// Static slots that are not given keep what an earlier step put there. With a forecast, graphs
+    /// that are likely needed next are made when the step is on its way.
     ///
     /// # Errors
     ///
     /// * [`ManagerError::Input`]: an input does not fit its slot.
-    /// * [`ManagerError::Stage`]: there are more tokens than the manager was made for, or the step could not be
-    ///   staged.
+    /// * [`ManagerError::Stage`]: there are more tokens than the manager was made for, or the step
+    ///   could not be staged.
     /// * [`ManagerError::Tier`]: an object could not be brought to the device.
     ///
     /// The step has then not happened.
@@ -110,12 +99,13 @@ impl InputManager {
         }
         let staged = step.submit(stream)?;
         let counts = staged.counts();
-        let ahead = self.graphs.as_mut().map_or(Ok(()), |graphs| graphs.record_usage(&self.inputs, counts));
+        let ahead =
+            self.graphs.as_mut().map_or(Ok(()), |graphs| graphs.record_usage(&self.inputs, counts));
         Ok(StagedInputs { staged, inputs: outputs, ahead })
     }
 
-    /// Makes graphs that are forecast and could not be made while their ring slot was in flight: for a moment at which
-    /// the device has caught up. Nothing without a forecast.
+    /// Makes graphs that are forecast and could not be made while their ring slot was in flight:
+    /// for a moment at which the device has caught up. Nothing without a forecast.
     ///
     /// # Errors
     ///
@@ -125,15 +115,20 @@ impl InputManager {
         Ok(graphs.settle(&self.inputs)?)
     }
 
-    /// Memory for an input without a static slot, to be used on `stream` first: of the pool, or of the tiers.
+    /// Memory for an input without a static slot, to be used on `stream` first: of the pool, or of
+    /// the tiers.
     ///
-    /// With a forecast, blocks of the pool that are likely needed next are made ready; where the driver refuses one,
-    /// whoever needs it is told.
+    /// With a forecast, blocks of the pool that are likely needed next are made ready; where the
+    /// driver refuses one, the call that needs it fails.
     ///
     /// # Errors
     ///
     /// [`ManagerError::Allocate`]: there is none.
-    pub fn allocate(&mut self, spec: &BufferSpec, stream: &Stream) -> Result<Allocation, ManagerError> {
+    pub fn allocate(
+        &mut self,
+        spec: &BufferSpec,
+        stream: &Stream,
+    ) -> Result<Allocation, ManagerError> {
         match &mut self.memory {
             Memory::Tiered(tiers) => Ok(Allocation::Object(tiers.allocate(spec, stream)?)),
             Memory::Simple { pool, prewarm } => {
@@ -169,11 +164,15 @@ impl InputManager {
     pub fn static_tensors(&self) -> impl Iterator<Item = (&str, View)> {
         self.slots.iter().filter_map(|slot| {
             let (info, tokens, width) = slot.place.as_ref()?;
-            Some((&*slot.name, View { address: info.address?, dtype: info.dtype, len: tokens * width }))
+            Some((
+                &*slot.name,
+                View { address: info.address?, dtype: info.dtype, len: tokens * width },
+            ))
         })
     }
 
-    /// The sizes that are likely next, in padded tokens, the likeliest first; none without a forecast.
+    /// The sizes that are likely next, in padded tokens, the likeliest first; none without a
+    /// forecast.
     pub fn predict_next_sizes(&self, count: usize) -> Vec<u32> {
         self.warm().map_or_else(Vec::new, |warm| warm.forecast().predict_next_sizes(count))
     }
@@ -186,7 +185,7 @@ impl InputManager {
     /// What the forecast of [allocated](Self::allocate) sizes has had ready in the pool.
     pub fn warm_blocks(&self) -> Option<&WarmSet> {
         match &self.memory {
-            Memory::Simple { prewarm, .. } => prewarm.as_ref().map(pool::Prewarm::warm),
+            Memory::Simple { prewarm, .. } => prewarm.as_ref().map(pool::BlockPrewarm::warm),
             Memory::Tiered(_) => None,
         }
     }
@@ -212,12 +211,14 @@ impl InputManager {
         }
     }
 
-    /// Gives all memory back when the device is done with every step. What graphs were given a share of stays
-    /// until they are gone, and so does what was [allocated](Self::allocate) and is still held.
+    /// Gives all memory back when the device is done with every step. What graphs were given a
+    /// share of stays until they are gone, and so does what was [allocated](Self::allocate) and is
+    /// still held.
     ///
     /// # Errors
     ///
-    /// The manager, as it was, and the reason: the device did not get done before the deadline, or has failed.
+    /// The manager, as it was, and the reason: the device did not get done before the deadline, or
+    /// has failed.
     pub fn release_all(self) -> Result<(), (Box<Self>, ManagerError)> {
         match self.inputs.wait() {
             Ok(()) => Ok(()),

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "vouches for addresses")]
 
 use super::mapped_span::MappedSpan;
-use super::span::{Span, resource_of_span};
+use super::span::{OwnedSpan, resource_of_span};
 use super::whole_span::{Source, WholeSpan};
 use crate::driver::{Context, DeviceAttribute};
 use crate::error::Error;
@@ -13,7 +13,8 @@ use crate::profile::range;
 ///
 /// A span of addresses to which memory is mapped piece by piece; a granule is what the driver
 /// recommends, 2 MiB as a rule. Where the device has no virtual memory management, the span is one
-/// allocation of its whole size.
+/// allocation of its whole size, or of the limit of a pool on it, and up to 4 MiB more for its
+/// alignment. It is made with the pool, or when the base is first asked for or memory committed.
 ///
 /// It may be shared between threads. Dropped, it gives everything back; after an error, or when the
 /// context is lost, it leaks what the device may still use, which counts in
@@ -24,8 +25,7 @@ use crate::profile::range;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::Context;
 /// use wharf::memory::{DeviceMemoryResource, MemoryKind, MemoryResource};
 ///
@@ -44,7 +44,7 @@ use crate::profile::range;
 #[doc(alias = "cuMemCreate")]
 #[doc(alias = "cuMemAlloc")]
 pub struct DeviceMemoryResource {
-    span: Box<dyn Span>,
+    span: OwnedSpan,
 }
 
 impl DeviceMemoryResource {
@@ -53,15 +53,15 @@ impl DeviceMemoryResource {
     /// # Errors
     ///
     /// * [`Error::System`]: no span can be so large.
-    /// * [`Error::Driver`]: the context is lost, there are not so many addresses, or, where the
-    ///   device has no virtual memory management, not so much memory.
+    /// * [`Error::Driver`]: the context is lost, or there are not so many addresses. Where the
+    ///   device has no virtual memory management, the driver is asked later.
     pub fn new(context: &Context, size: usize) -> Result<Self, Error> {
-        let _range = range!("wharf::memory::device");
+        let _range = range!("memory::device");
         let attribute = DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
-        let span: Box<dyn Span> = if context.device().supports(attribute)? {
-            Box::new(MappedSpan::new(context, size)?)
+        let span = if context.device().supports(attribute)? {
+            OwnedSpan::new(MappedSpan::new(context, size)?)
         } else {
-            Box::new(WholeSpan::new(context, size, Source::Device)?)
+            OwnedSpan::new(WholeSpan::new(context, size, Source::Device)?)
         };
         Ok(Self { span })
     }
@@ -70,6 +70,6 @@ impl DeviceMemoryResource {
 resource_of_span!(
     DeviceMemoryResource,
     Device,
-    "wharf::memory::device::commit",
-    "wharf::memory::device::decommit"
+    "memory::device::commit",
+    "memory::device::decommit"
 );

@@ -6,20 +6,20 @@ use std::fs::File;
 
 use super::file_span::FileSpan;
 use super::registration::{READ_ONLY, READ_WRITE};
-use super::span::{Span, resource_of_span};
+use super::span::{OwnedSpan, resource_of_span};
 use crate::driver::{Context, DeviceAttribute};
 use crate::error::Error;
 use crate::profile::range;
 
 /// A file in host memory, which the device reaches where the driver can register it.
 ///
-/// A commit reads a piece of the file in and registers it, at most 256 MiB at once. Where the driver
-/// registers no such memory, the host has the piece all the same, and copies from it are copies from
-/// pageable memory; [`report`](Self::report) says how much is registered.
+/// A commit reads a piece of the file in and registers it, at most 256 MiB at once. Where the
+/// driver registers no such memory, the host has the piece all the same, and copies from it are
+/// copies from pageable memory; [`report`](Self::report) says how much is registered.
 ///
-/// The file may change or be cut short by others; whoever reads a page that is no longer in it gets
-/// a `SIGBUS`. It may be shared between threads. Dropped, it gives everything back; after an error,
-/// or when the context is lost, it leaks what the device may still use, which counts in
+/// Other processes may change the file or cut it short; a read of a page that is no longer in it
+/// raises `SIGBUS`. It may be shared between threads. Dropped, it gives everything back; after an
+/// error, or when the context is lost, it leaks what the device may still use, which counts in
 /// [`Context::drop_errors`].
 ///
 /// # Examples
@@ -27,15 +27,14 @@ use crate::profile::range;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::Context;
 /// use wharf::memory::{FileMappedMemoryResource, MemoryResource};
 ///
 /// let context = Context::retain(&driver.device(0)?)?;
 /// let weights = std::fs::File::open("Cargo.toml")?;
 /// let resource = FileMappedMemoryResource::read_only(&context, &weights)?;
-/// // SAFETY: the range is not committed, and nobody else uses this resource.
+/// // SAFETY: the range is not committed, and nothing else uses this resource.
 /// unsafe { resource.commit(0, resource.size()) }?;
 /// assert!(resource.device_address(0, 100).is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,49 +46,55 @@ use crate::profile::range;
 #[derive(Debug)]
 #[doc(alias = "cuMemHostRegister")]
 pub struct FileMappedMemoryResource {
-    span: Box<dyn Span>,
+    span: OwnedSpan,
 }
 
 impl FileMappedMemoryResource {
     /// Maps a file, such as one of weights, for reading by host and device.
     ///
-    /// The span is the file rounded up to whole granules of 2 MiB. What is longer than the file
-    /// reads as zero; the device does not reach it.
+    /// The span is the file rounded up to whole granules of 2 MiB. Bytes behind
+    /// the end of the file read as zero; the device does not reach them.
     ///
     /// # Errors
     ///
     /// * [`Error::System`]: the file cannot be mapped, or not for reading.
     /// * [`Error::Driver`]: the device could not be asked what it can do.
     pub fn read_only(context: &Context, file: &File) -> Result<Self, Error> {
-        let _range = range!("wharf::memory::file_mapped");
+        let _range = range!("memory::file_mapped");
         let device = context.device();
         let registers = device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)?
             && device.supports(DeviceAttribute::READ_ONLY_HOST_REGISTER_SUPPORTED)?;
-        Ok(Self { span: Box::new(FileSpan::read_only(context, file, registers.then_some(READ_ONLY))?) })
+        Ok(Self {
+            span: OwnedSpan::new(FileSpan::read_only(
+                context,
+                file,
+                registers.then_some(READ_ONLY),
+            )?),
+        })
     }
 
-    /// Maps the first `size` bytes of a file, rounded up to whole granules of 2 MiB, as memory: to be
-    /// read and written by host and device.
+    /// Maps the first `size` bytes of a file, rounded up to whole granules of 2 MiB, as memory: to
+    /// be read and written by host and device.
     ///
-    /// A file that is shorter is made so long. A commit sets blocks of the file system aside, so that
-    /// a full one is an error then and no fault later, and a decommit gives them back, with what they
-    /// hold: the file is memory, not a record.
+    /// A file that is shorter is made so long. A commit sets blocks of the file system aside, so
+    /// that a full one is an error then and no fault later, and a decommit gives them back, with
+    /// what they hold: the file is memory, not a record.
     ///
     /// # Errors
     ///
     /// * [`Error::System`]: the file cannot be made so long, or mapped for reading and writing.
     /// * [`Error::Driver`]: the device could not be asked what it can do.
     pub fn scratch(context: &Context, file: &File, size: usize) -> Result<Self, Error> {
-        let _range = range!("wharf::memory::file_mapped");
+        let _range = range!("memory::file_mapped");
         let registers = context.device().supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)?;
         let flags = registers.then_some(READ_WRITE);
-        Ok(Self { span: Box::new(FileSpan::scratch(context, file, size, flags)?) })
+        Ok(Self { span: OwnedSpan::new(FileSpan::scratch(context, file, size, flags)?) })
     }
 }
 
 resource_of_span!(
     FileMappedMemoryResource,
     FileMapped,
-    "wharf::memory::file_mapped::commit",
-    "wharf::memory::file_mapped::decommit"
+    "memory::file_mapped::commit",
+    "memory::file_mapped::decommit"
 );

@@ -6,13 +6,14 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use super::granule::{GRANULARITY, SPAN_ALIGNMENT, whole_granules};
+use super::host_memory::Admission;
 use super::host_span::{HostSpan, check, page_size, system};
 use super::huge_page::PageTier;
 use super::owner::{Owner, Section};
 use super::piece_map::PieceMap;
-use super::registration::{Failed, PIECE_LIMIT, Registrar};
+use super::registration::{PIECE_LIMIT, Registrar, unregister_everything};
 use super::report::Backing;
-use super::span::Span;
+use super::span::{Failed, Ledger, Span};
 use crate::driver::Context;
 use crate::error::{CudaError, Error};
 
@@ -20,47 +21,55 @@ use crate::error::{CudaError, Error};
 #[derive(Debug)]
 pub(super) struct FileSpan {
     span: HostSpan,
-    pieces: PieceMap,
+    ledger: Ledger,
     /// Bytes of the span that are pages of the file.
     mapped: usize,
     /// The file, if its blocks come and go with commits.
     scratch: Option<File>,
     /// With which flags pieces are registered, if at all.
     flags: Option<u32>,
-    released: bool,
-    owner: Owner,
+    admission: Admission,
 }
 
 impl FileSpan {
-    /// Maps all there is of a file, for reading.
-    pub(super) fn read_only(context: &Context, file: &File, flags: Option<u32>) -> Result<Self, Error> {
+    /// Maps a whole file, for reading.
+    pub(super) fn read_only(
+        context: &Context,
+        file: &File,
+        flags: Option<u32>,
+    ) -> Result<Self, Error> {
+        context.driver().check_fork()?;
         let len = file.metadata().map_err(|error| system("fstat", &error))?.len();
         let too_large = Error::System { call: "mmap", errno: libc::ENOMEM };
         let len = usize::try_from(len).map_err(|_| too_large)?;
         let size = whole_granules(len, GRANULARITY)?;
         let mapped = len.next_multiple_of(page_size());
-        let span = HostSpan::reserve(size, SPAN_ALIGNMENT).map_err(|error| system("mmap", &error))?;
+        let span =
+            HostSpan::reserve(size, SPAN_ALIGNMENT).map_err(|error| system("mmap", &error))?;
         if len > 0 {
             span.open_file(file, len, libc::PROT_READ)?;
         }
         if mapped < size {
-            // What the last granule is longer than the file reads as zero.
+            // The part of the last granule behind the end of the file reads as zero.
             span.open(mapped, size - mapped)?;
         }
         Ok(Self::with(context, span, mapped, None, flags))
     }
 
-    /// Maps `size` bytes of a file, for reading and writing; it is made so long if need be.
+    /// Maps `size` bytes of a file, for reading and writing; a shorter file is extended.
     pub(super) fn scratch(
         context: &Context,
         file: &File,
         size: usize,
         flags: Option<u32>,
     ) -> Result<Self, Error> {
+        context.driver().check_fork()?;
         let size = whole_granules(size, GRANULARITY)?;
         let file = file.try_clone().map_err(|error| system("dup", &error))?;
-        let span = HostSpan::reserve(size, SPAN_ALIGNMENT).map_err(|error| system("mmap", &error))?;
+        let span =
+            HostSpan::reserve(size, SPAN_ALIGNMENT).map_err(|error| system("mmap", &error))?;
         let len = file.metadata().map_err(|error| system("fstat", &error))?.len();
+        // A mapping behind the end of a file faults when it is touched.
         if len < size as u64 {
             file.set_len(size as u64).map_err(|error| system("ftruncate", &error))?;
         }
@@ -76,26 +85,33 @@ impl FileSpan {
         flags: Option<u32>,
     ) -> Self {
         let pieces = PieceMap::new(span.size(), GRANULARITY);
-        Self { span, pieces, mapped, scratch, flags, released: false, owner: Owner::new(context) }
+        let ledger = Ledger { pieces, owner: Owner::new(context) };
+        Self { span, ledger, mapped, scratch, flags, admission: Admission::default() }
     }
 
-    /// Brings the pages of the file in a range into memory, and registers them.
+    /// Reads the file's pages in a range into memory, or sets their blocks aside, and registers
+    /// them.
     fn bring_in(&self, section: &Section<'_>, offset: usize, len: usize) -> Result<(), Failed> {
         let pages = self.in_file(offset, len);
         if pages == 0 {
             return Ok(());
         }
-        let filled = match &self.scratch {
+        match &self.scratch {
             Some(file) => {
-                allocate_blocks(file, offset, pages).and_then(|()| self.span.populate(offset, pages))
+                self.admission.admit(pages)?;
+                allocate_blocks(file, offset, pages)?;
+                self.span.populate(offset, pages)?;
             }
-            None => self.span.read_in(offset, pages),
-        };
-        filled.map_err(|error| Failed { error, undone: true })?;
+            None => self.span.read_in(offset, pages)?,
+        }
         let Some(flags) = self.flags else { return Ok(()) };
         match self.registrar(section).register(offset, pages, flags) {
             // The driver cannot do it for this file: the host can use the pages all the same.
-            Err(Failed { error, undone: true }) if error.code() == Some(CudaError::NOT_SUPPORTED) => Ok(()),
+            Err(Failed { error, undone: true })
+                if error.code() == Some(CudaError::NOT_SUPPORTED) =>
+            {
+                Ok(())
+            }
             outcome => outcome,
         }
     }
@@ -105,44 +121,19 @@ impl FileSpan {
         self.scratch.as_ref().map_or(Ok(()), |file| free_blocks(file, offset, len))
     }
 
-    fn try_decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let section = self.owner.enter()?;
-        if !self.pieces.is_committed(offset, len) {
-            return Err(Error::Driver { call: self.unregister_name(), code: CudaError::INVALID_VALUE });
-        }
-        self.registrar(&section).unregister(offset, len)?;
-        self.free_blocks(offset, len)?;
-        self.owner.tally.close(self.in_file(offset, len), PageTier::Plain);
-        self.pieces.release(offset, len);
-        self.owner.tally.decommit(len);
-        Ok(())
-    }
-
-    fn unregister_everything(&self) -> Result<(), Error> {
-        if self.pieces.all_pieces().next().is_none() {
-            return Ok(());
-        }
-        let section = self.owner.enter()?;
-        self.registrar(&section).unregister(0, self.size())
-    }
-
     /// Bytes of a range that are pages of the file.
     fn in_file(&self, offset: usize, len: usize) -> usize {
         self.mapped.saturating_sub(offset).min(len)
     }
 
     fn registrar<'a>(&'a self, section: &'a Section<'a>) -> Registrar<'a> {
-        Registrar { section, span: &self.span, pieces: &self.pieces, piece_limit: PIECE_LIMIT }
-    }
-
-    fn unregister_name(&self) -> &'static str {
-        self.owner.api().mem_host_unregister.name()
+        Registrar { section, span: &self.span, ledger: &self.ledger, piece_limit: PIECE_LIMIT }
     }
 }
 
 impl Span for FileSpan {
-    fn owner(&self) -> &Owner {
-        &self.owner
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     fn base(&self) -> u64 {
@@ -163,52 +154,36 @@ impl Span for FileSpan {
 
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
         let in_file = offset.checked_add(len).is_some_and(|end| end <= self.mapped);
-        self.pieces.device_address(offset, len).filter(|_| in_file)
+        let address = self.ledger.pieces.device_address(offset, len).filter(|_| in_file);
+        address.filter(|_| self.piece_len(offset, len) == len)
     }
 
-    fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let section = self.owner.enter()?;
-        if !self.pieces.claim(offset, len) {
-            let call = self.owner.api().mem_host_register.name();
-            return Err(Error::Driver { call, code: CudaError::HOST_MEMORY_ALREADY_REGISTERED });
-        }
-        self.bring_in(&section, offset, len).map_err(|failed| {
-            if failed.undone && self.owner.note(self.free_blocks(offset, len)) {
-                self.pieces.release(offset, len);
-            } else {
-                self.owner.tally.lose(len);
-            }
-            failed.error
-        })?;
-        self.owner.tally.open(self.in_file(offset, len), PageTier::Plain);
-        self.owner.tally.commit(len);
+    fn piece_len(&self, offset: usize, len: usize) -> usize {
+        // The part of the last granule behind the end of the file is not registered.
+        let in_file = Some(self.in_file(offset, len)).filter(|bytes| *bytes > 0);
+        self.ledger.pieces.reach(offset, in_file.unwrap_or(len))
+    }
+
+    fn back(&self, offset: usize, len: usize) -> Result<(), Failed> {
+        let owner = &self.ledger.owner;
+        let section = owner.enter()?;
+        self.bring_in(&section, offset, len)
+            .map_err(|failed| failed.and_undo(|| owner.note(self.free_blocks(offset, len))))?;
+        owner.tally.open(self.in_file(offset, len), PageTier::Plain);
         Ok(())
     }
 
-    fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let outcome = self.try_decommit(offset, len);
-        if outcome.is_err() {
-            self.owner.tally.lose(len);
-        }
-        outcome
+    fn unback(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let owner = &self.ledger.owner;
+        let section = owner.enter()?;
+        self.registrar(&section).unregister(offset, len)?;
+        self.free_blocks(offset, len)?;
+        owner.tally.close(self.in_file(offset, len), PageTier::Plain);
+        Ok(())
     }
 
-    fn release(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.released, true) {
-            return Ok(());
-        }
-        let outcome = self.unregister_everything();
-        if outcome.is_err() {
-            self.span.leak();
-        }
-        outcome
-    }
-}
-
-impl Drop for FileSpan {
-    fn drop(&mut self) {
-        let outcome = self.release();
-        self.owner.note(outcome);
+    fn give_back(&mut self) -> Result<(), Error> {
+        unregister_everything(&mut self.span, &self.ledger)
     }
 }
 
@@ -227,8 +202,7 @@ fn free_blocks(file: &File, offset: usize, len: usize) -> Result<(), Error> {
 
 fn fallocate(file: &File, mode: i32, offset: usize, len: usize) -> Result<(), Error> {
     let number = |n: usize| libc::off_t::try_from(n).unwrap_or(libc::off_t::MAX);
-    // SAFETY: the file is open; what it does is about blocks of the file, which the caller has no
-    // more, or not yet, a use for.
+    // SAFETY: the file is open; only blocks of the file change, which the caller does not use.
     let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, number(offset), number(len)) };
     check("fallocate", result)
 }

@@ -1,4 +1,9 @@
 //! Addresses of the host, and pages put behind pieces of them.
+//!
+//! The reservation is made with libc, for two reasons. memmap2 maps anonymous memory as writable,
+//! and a host that does not overcommit (`vm.overcommit_memory=2`) counts every writable page of a
+//! reservation as used; `PROT_NONE` is not counted. And pages come and go at fixed addresses in it,
+//! for which memmap2 has no call.
 
 #![expect(unsafe_code, reason = "maps and unmaps address space")]
 
@@ -7,6 +12,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::process;
 use std::ptr::{self, NonNull};
+
+use memmap2::{MmapOptions, MmapRaw};
 
 use crate::error::Error;
 
@@ -20,7 +27,7 @@ use crate::error::Error;
 pub(super) struct HostSpan {
     base: NonNull<u8>,
     size: usize,
-    /// What `mmap` returned, before alignment.
+    /// The start of the mapping, before alignment.
     start: NonNull<libc::c_void>,
     mapped: usize,
     /// The process in which it is to be unmapped: a child has no such mapping.
@@ -30,7 +37,8 @@ pub(super) struct HostSpan {
 impl HostSpan {
     /// Reserves `size` bytes of addresses at a multiple of `align`, a power of two.
     pub(super) fn reserve(size: usize, align: usize) -> io::Result<Self> {
-        let mapped = size.checked_add(align).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let mapped =
+            size.checked_add(align).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping at an address of the system's choice touches no other.
         let start = unsafe { libc::mmap(ptr::null_mut(), mapped, libc::PROT_NONE, flags, -1, 0) };
@@ -61,9 +69,10 @@ impl HostSpan {
 
     /// Makes pages of the usual size accessible. They get memory when they are touched.
     pub(super) fn open(&self, offset: usize, len: usize) -> Result<(), Error> {
-        // SAFETY: the range is part of this mapping, and nobody has a use for it while it is closed.
-        let result =
-            unsafe { libc::mprotect(self.at(offset).cast(), len, libc::PROT_READ | libc::PROT_WRITE) };
+        // SAFETY: the range is part of this mapping, and is not used while it is closed.
+        let result = unsafe {
+            libc::mprotect(self.at(offset).cast(), len, libc::PROT_READ | libc::PROT_WRITE)
+        };
         check("mprotect", result)
     }
 
@@ -71,35 +80,29 @@ impl HostSpan {
     ///
     /// They are mapped elsewhere and moved here, so that an empty pool leaves the range as it was.
     pub(super) fn open_huge(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the system's choice touches no other.
-        let pages = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
-        if pages == libc::MAP_FAILED {
-            return Err(last("mmap"));
-        }
-        let target = self.at(offset).cast::<libc::c_void>();
-        // SAFETY: `pages` is ours, and replaces a part of this mapping for which nobody has a use
-        // while it is closed.
+        let pages = MmapOptions::new().len(len).huge(Some(HUGE_PAGE_BITS)).map_anon();
+        let pages = MmapRaw::from(pages.map_err(|error| system("mmap", &error))?);
+        let (from, to) = (pages.as_mut_ptr().cast(), self.at(offset).cast::<libc::c_void>());
+        // SAFETY: `pages` is ours, and replaces a part of this mapping that is closed, and so not
+        // used.
         let moved =
-            unsafe { libc::mremap(pages, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, target) };
+            unsafe { libc::mremap(from, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to) };
         if moved == libc::MAP_FAILED {
-            let error = last("mremap");
-            // SAFETY: mapped above, and nobody else knows of it.
-            unsafe { libc::munmap(pages, len) };
-            return Err(error);
+            return Err(last("mremap"));
         }
+        #[expect(clippy::mem_forget, reason = "its pages are a part of this mapping now")]
+        std::mem::forget(pages);
         self.keep_from_children(offset, len);
         Ok(())
     }
 
-    /// Maps the first `len` bytes of a file at the start of the span, as `access` says, shared with
-    /// everybody who maps them.
+    /// Maps the first `len` bytes of a file at the start of the span, with the protection `access`,
+    /// shared with other mappings of the file.
     pub(super) fn open_file(&self, file: &File, len: usize, access: i32) -> Result<(), Error> {
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        // SAFETY: the range is the beginning of this mapping, and nobody has a use for it while it
-        // is closed.
-        let mapped = unsafe { libc::mmap(self.at(0).cast(), len, access, flags, file.as_raw_fd(), 0) };
+        // SAFETY: the range is the beginning of this mapping, and is not used while it is closed.
+        let mapped =
+            unsafe { libc::mmap(self.at(0).cast(), len, access, flags, file.as_raw_fd(), 0) };
         if mapped == libc::MAP_FAILED {
             return Err(last("mmap"));
         }
@@ -110,9 +113,9 @@ impl HostSpan {
     /// Gives the pages back, with every advice and policy, and keeps the addresses.
     pub(super) fn close(&self, offset: usize, len: usize) -> Result<(), Error> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        // SAFETY: the range is part of this mapping, and the caller has no more use for what is
-        // in it.
-        let mapped = unsafe { libc::mmap(self.at(offset).cast(), len, libc::PROT_NONE, flags, -1, 0) };
+        // SAFETY: the range is part of this mapping, and the caller does not use it any more.
+        let mapped =
+            unsafe { libc::mmap(self.at(offset).cast(), len, libc::PROT_NONE, flags, -1, 0) };
         if mapped == libc::MAP_FAILED {
             return Err(last("mmap"));
         }
@@ -121,7 +124,7 @@ impl HostSpan {
         Ok(())
     }
 
-    /// Gives every page memory now instead of on the first touch.
+    /// Fills every page with memory now instead of on the first touch.
     pub(super) fn populate(&self, offset: usize, len: usize) -> Result<(), Error> {
         match self.advise(offset, len, libc::MADV_POPULATE_WRITE) {
             // Linux before 5.14 does not know it.
@@ -136,22 +139,24 @@ impl HostSpan {
     /// Reads every page of a file in now instead of on the first touch.
     pub(super) fn read_in(&self, offset: usize, len: usize) -> Result<(), Error> {
         match self.advise(offset, len, libc::MADV_POPULATE_READ) {
-            // Linux before 5.14 does not know it. A touch is no substitute: a file that was cut short
-            // would end the process.
-            Err(Error::System { errno: libc::EINVAL, .. }) => self.advise(offset, len, libc::MADV_WILLNEED),
+            // Linux before 5.14 does not know it. A touch is no substitute: a file that was cut
+            // short would end the process.
+            Err(Error::System { errno: libc::EINVAL, .. }) => {
+                self.advise(offset, len, libc::MADV_WILLNEED)
+            }
             outcome => outcome,
         }
     }
 
-    /// Lets the drop unmap nothing: somebody may still use the memory.
+    /// Leaks the mapping: the device may still use the memory.
     pub(super) fn leak(&mut self) {
         self.process = None;
     }
 
     /// Gives the system an advice about pages.
     pub(super) fn advise(&self, offset: usize, len: usize, advice: i32) -> Result<(), Error> {
-        // SAFETY: the range is part of this mapping; of the advices that callers pass, none
-        // discards what is in it.
+        // SAFETY: the range is part of this mapping, and no advice that callers pass discards its
+        // contents.
         let result = unsafe { libc::madvise(self.at(offset).cast(), len, advice) };
         check("madvise", result)
     }
@@ -159,7 +164,7 @@ impl HostSpan {
     /// Writes to every page of a range that was just opened, and is zero.
     fn touch(&self, offset: usize, len: usize) {
         for page in (offset..offset + len).step_by(page_size()) {
-            // SAFETY: open for writing, and nobody else has a use for it yet.
+            // SAFETY: open for writing, and not used by anything else yet.
             unsafe { self.at(page).write_volatile(0) };
         }
     }
@@ -175,8 +180,8 @@ impl Drop for HostSpan {
         if self.process != Some(process::id()) {
             return;
         }
-        // SAFETY: `reserve` mapped exactly this, only this object unmaps it, and whoever drops it
-        // has no more use for what is in it.
+        // SAFETY: `reserve` mapped exactly this, only this object unmaps it, and its owner does not
+        // use the memory any more.
         let result = unsafe { libc::munmap(self.start.as_ptr(), self.mapped) };
         debug_assert_eq!(result, 0, "munmap of a mapping of ours");
     }
@@ -188,6 +193,9 @@ unsafe impl Send for HostSpan {}
 
 // SAFETY: as for Send; the fields do not change before the drop.
 unsafe impl Sync for HostSpan {}
+
+/// The size of a huge page, as the binary logarithm of its bytes.
+const HUGE_PAGE_BITS: u8 = 21;
 
 /// The size of a page that is not huge, in bytes.
 pub(super) fn page_size() -> usize {

@@ -49,7 +49,7 @@ impl PageTier {
     }
 }
 
-/// Whether the system makes pages huge for those who ask.
+/// Returns whether the system makes pages huge on request.
 fn has_transparent() -> bool {
     let setting = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
     setting.is_ok_and(|setting| !setting.contains("[never]"))

@@ -7,16 +7,18 @@ use wharf_sys::bindings::{
 };
 use wharf_sys::constants::DEVICE_CPU;
 
-use super::span::{Span, resource_of_span};
+use super::span::{OwnedSpan, resource_of_span};
 use super::whole_span::{Source, WholeSpan};
-use crate::driver::{Context, Device};
+use crate::driver::{Context, Device, DeviceAttribute};
 use crate::error::{CudaError, Error};
 use crate::profile::range;
 use crate::stream::Stream;
 
-/// Managed memory, which the driver moves to whoever uses it.
+/// Managed memory, which the driver moves to the processor that uses it.
 ///
-/// The span is one allocation that gets memory page by page when it is touched or prefetched, so
+/// The span is one allocation, of its whole size or of the limit of a pool on it, and up to 4 MiB
+/// more for its alignment. It is made with the pool, or when the base is first asked for, memory
+/// committed or a range advised. It gets memory page by page when it is touched or prefetched, so
 /// commit and decommit only keep account: a decommit gives the addresses back, and the driver the
 /// memory where it is short of it.
 ///
@@ -28,8 +30,7 @@ use crate::stream::Stream;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::memory::{Advice, Location, ManagedMemoryResource};
 /// use wharf::{Context, Stream};
 ///
@@ -48,21 +49,25 @@ use crate::stream::Stream;
 #[derive(Debug)]
 #[doc(alias = "cuMemAllocManaged")]
 pub struct ManagedMemoryResource {
-    span: Box<dyn Span>,
+    span: OwnedSpan,
 }
 
 impl ManagedMemoryResource {
-    /// Allocates a span of `size` bytes, rounded up to whole granules of 2 MiB, which any stream of
-    /// any device may use.
+    /// Plans a span of `size` bytes, rounded up to whole granules of 2 MiB, which any stream of any
+    /// device may use. It is not allocated yet.
     ///
     /// # Errors
     ///
     /// * [`Error::Driver`] with [`CudaError::NOT_SUPPORTED`]: the device has no managed memory.
-    /// * [`Error::Driver`]: the context is lost, or there is not so much memory.
+    /// * [`Error::Driver`]: the context is lost.
     /// * [`Error::System`]: no span can be so large.
     pub fn new(context: &Context, size: usize) -> Result<Self, Error> {
-        let _range = range!("wharf::memory::managed");
-        Ok(Self { span: Box::new(WholeSpan::new(context, size, Source::Managed)?) })
+        let _range = range!("memory::managed");
+        if !context.device().supports(DeviceAttribute::MANAGED_MEMORY)? {
+            let call = context.driver().api().mem_alloc_managed.name();
+            return Err(Error::Driver { call, code: CudaError::NOT_SUPPORTED });
+        }
+        Ok(Self { span: OwnedSpan::new(WholeSpan::new(context, size, Source::Managed)?) })
     }
 
     /// Tells the driver how `len` bytes from `offset` of the span on will be used.
@@ -72,7 +77,9 @@ impl ManagedMemoryResource {
     ///
     /// # Errors
     ///
-    /// * [`Error::Driver`] with [`CudaError::INVALID_VALUE`]: the range is empty or not in the span.
+    /// * [`Error::Driver`] with [`CudaError::INVALID_VALUE`]: the range is empty or not in the
+    ///   span.
+    /// * [`Error::Driver`] with [`CudaError::OUT_OF_MEMORY`]: the span could not be allocated.
     /// * [`Error::Driver`] with [`CudaError::INVALID_DEVICE`]: the device cannot use managed memory
     ///   at the same time as the host.
     /// * [`Error::Unsupported`]: a node of the host is named, and the driver is older than 12.2.
@@ -114,7 +121,8 @@ impl ManagedMemoryResource {
         location: Location<'_>,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let address = self.address(offset, len, self.span.owner().api().mem_prefetch_async.name())?;
+        let address =
+            self.address(offset, len, self.span.owner().api().mem_prefetch_async.name())?;
         let section = self.span.owner().enter()?;
         section.call(|api| match location.as_device() {
             Some(device) if !api.mem_prefetch_async_v12020.is_available() => {
@@ -133,31 +141,31 @@ impl ManagedMemoryResource {
     /// The address of a range, which must lie in the span.
     fn address(&self, offset: usize, len: usize, call: &'static str) -> Result<u64, Error> {
         let end = offset.checked_add(len).filter(|end| len > 0 && *end <= self.span.size());
-        end.map(|_| self.span.base() + offset as u64)
-            .ok_or(Error::Driver { call, code: CudaError::INVALID_VALUE })
+        end.ok_or(Error::Driver { call, code: CudaError::INVALID_VALUE })?;
+        Ok(self.span.try_base()? + offset as u64)
     }
 }
 
 resource_of_span!(
     ManagedMemoryResource,
     Managed,
-    "wharf::memory::managed::commit",
-    "wharf::memory::managed::decommit"
+    "memory::managed::commit",
+    "memory::managed::decommit"
 );
 
 /// How managed memory will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice<'a> {
-    /// It is mostly read: everybody who reads it may have a copy.
+    /// It is mostly read: each processor that reads it may have a copy.
     ReadMostly,
     /// The opposite of [`Advice::ReadMostly`].
     NotReadMostly,
-    /// It should stay at a place, as long as nobody else needs it there.
+    /// It should stay at a location, unless another processor needs it.
     PreferredLocation(Location<'a>),
     /// The opposite of [`Advice::PreferredLocation`].
     NoPreferredLocation,
-    /// Somebody will use it where it is, and should have it in its page tables.
+    /// A processor will use it where it is, and should have it in its page tables.
     AccessedBy(Location<'a>),
     /// The opposite of [`Advice::AccessedBy`].
     NotAccessedBy(Location<'a>),
@@ -168,12 +176,14 @@ impl<'a> Advice<'a> {
         match self {
             Self::ReadMostly => (CUmem_advise::CU_MEM_ADVISE_SET_READ_MOSTLY, Location::Host),
             Self::NotReadMostly => (CUmem_advise::CU_MEM_ADVISE_UNSET_READ_MOSTLY, Location::Host),
-            Self::PreferredLocation(place) => (CUmem_advise::CU_MEM_ADVISE_SET_PREFERRED_LOCATION, place),
+            Self::PreferredLocation(place) => {
+                (CUmem_advise::CU_MEM_ADVISE_SET_PREFERRED_LOCATION, place)
+            }
             Self::NoPreferredLocation => {
                 (CUmem_advise::CU_MEM_ADVISE_UNSET_PREFERRED_LOCATION, Location::Host)
             }
-            Self::AccessedBy(who) => (CUmem_advise::CU_MEM_ADVISE_SET_ACCESSED_BY, who),
-            Self::NotAccessedBy(who) => (CUmem_advise::CU_MEM_ADVISE_UNSET_ACCESSED_BY, who),
+            Self::AccessedBy(by) => (CUmem_advise::CU_MEM_ADVISE_SET_ACCESSED_BY, by),
+            Self::NotAccessedBy(by) => (CUmem_advise::CU_MEM_ADVISE_UNSET_ACCESSED_BY, by),
         }
     }
 }
@@ -202,7 +212,9 @@ impl Location<'_> {
 
     fn as_raw(self) -> CUmemLocation {
         let (type_, id) = match self {
-            Self::Device(device) => (CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, device.ordinal()),
+            Self::Device(device) => {
+                (CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, device.ordinal())
+            }
             Self::Host => (CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST, 0),
             Self::HostNode(node) => (CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA, node),
         };

@@ -3,24 +3,26 @@
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use wharf_sys::bindings::{
-    CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags, CUmemAllocationHandleType,
-    CUmemAllocationProp_st__bindgen_ty_1, CUmemAllocationProp_v1, CUmemAllocationType, CUmemLocation,
-    CUmemLocation_st__bindgen_ty_1, CUmemLocationType,
+    CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
+    CUmemAllocationHandleType, CUmemAllocationProp_st__bindgen_ty_1, CUmemAllocationProp_v1,
+    CUmemAllocationType, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType,
 };
 
 use super::granule::{SPAN_ALIGNMENT, whole_granules};
 use super::owner::{Owner, Section};
+use super::physical::{PhysicalMemory, device_memory};
 use super::piece_map::PieceMap;
 use super::report::Backing;
-use super::span::Span;
+use super::span::{Failed, Ledger, Span};
+use crate::address::to_usize;
 use crate::driver::Context;
-use crate::error::{CudaError, Error};
+use crate::error::Error;
 
 /// A span of device addresses to which memory is mapped.
 ///
 /// ```text
 ///   reserve     addresses
-///   commit      memory created -> mapped -> accessible -> its handle released: the mapping keeps it
+///   commit      memory created -> mapped -> accessible; the mapping keeps it, its handle goes
 ///   decommit    unmapped, which frees it
 /// ```
 #[derive(Debug)]
@@ -28,9 +30,7 @@ pub(super) struct MappedSpan {
     base: u64,
     size: usize,
     granularity: usize,
-    pieces: PieceMap,
-    released: bool,
-    owner: Owner,
+    ledger: Ledger,
 }
 
 impl MappedSpan {
@@ -46,13 +46,13 @@ impl MappedSpan {
             unsafe { api.mem_address_reserve.call(&raw mut base, size, align, 0, 0) }
         })?;
         drop(section);
-        let pieces = PieceMap::new(size, granularity);
-        Ok(Self { base, size, granularity, pieces, released: false, owner })
+        let ledger = Ledger { pieces: PieceMap::new(size, granularity), owner };
+        Ok(Self { base, size, granularity, ledger })
     }
 
     /// Creates memory for a range and maps it; the mapping keeps it.
-    fn create_mapped(&self, section: &Section<'_>, address: u64, len: usize) -> Result<(), Error> {
-        let properties = properties(self.owner.ordinal());
+    fn create_mapped(&self, section: &Section<'_>, address: u64, len: usize) -> Result<(), Failed> {
+        let properties = properties(self.owner().ordinal());
         let mut handle = 0;
         section.call(|api| {
             // SAFETY: both are valid for the whole call.
@@ -60,25 +60,30 @@ impl MappedSpan {
         })?;
         // SAFETY: the range is reserved by this span, and nothing is mapped there.
         let mapped = section.call(|api| unsafe { api.mem_map.call(address, len, 0, handle, 0) });
-        // SAFETY: created above, and nobody else knows it.
+        // SAFETY: created above, and only this call knows it.
         let released = section.call(|api| unsafe { api.mem_release.call(handle) });
         match (mapped, released) {
+            (Ok(()), Ok(())) => Ok(()),
+            // The handle would keep the memory for ever, so the mapping is of no use.
             (Ok(()), Err(error)) => {
-                self.unmap_or_lose(section, address, len);
-                Err(error)
+                Err(Failed::from(error).and_undo(|| self.undo_map(section, address, len)))
             }
             (Err(error), released) => {
-                self.owner.note(released);
-                Err(error)
+                self.owner().note(released);
+                Err(error.into())
             }
-            (Ok(()), Ok(())) => Ok(()),
         }
     }
 
     /// Lets the device read and write a range that is mapped.
-    fn make_accessible(&self, section: &Section<'_>, address: u64, len: usize) -> Result<(), Error> {
+    fn make_accessible(
+        &self,
+        section: &Section<'_>,
+        address: u64,
+        len: usize,
+    ) -> Result<(), Error> {
         let access = CUmemAccessDesc {
-            location: device_location(self.owner.ordinal()),
+            location: device_location(self.owner().ordinal()),
             flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
         };
         section.call(|api| {
@@ -87,49 +92,35 @@ impl MappedSpan {
         })
     }
 
-    /// Takes a mapping back whose commit has failed. If that fails too it stays, as a piece that the
-    /// release finds and no commit.
-    fn unmap_or_lose(&self, section: &Section<'_>, address: u64, len: usize) {
-        // SAFETY: just mapped, and nobody knows of it yet.
-        if !section.undo(|api| unsafe { api.mem_unmap.call(address, len) }) {
-            self.pieces.begin_piece(self.offset(address), len, address);
+    /// Takes a mapping back whose commit has failed. If that fails too it stays, as a piece that
+    /// only the drop finds. Returns whether it succeeded.
+    fn undo_map(&self, section: &Section<'_>, address: u64, len: usize) -> bool {
+        // SAFETY: just mapped, and only this call knows of it.
+        let is_undone = section.undo(|api| unsafe { api.mem_unmap.call(address, len) });
+        if !is_undone {
+            self.ledger.pieces.begin_piece(self.offset(address), len, address);
         }
+        is_undone
     }
 
     fn unmap(&self, section: &Section<'_>, offset: usize) -> Result<(), Error> {
-        let len = self.pieces.piece_len(offset);
+        let len = self.ledger.pieces.piece_len(offset);
         let address = self.base + offset as u64;
-        // SAFETY: mapped with this length by one commit, and not unmapped since. That nobody uses
-        // it any more is what who decommits it promises.
+        // SAFETY: mapped with this length by one commit, and not unmapped since; the caller of the
+        // decommit promises that it is not used any more.
         section.call(|api| unsafe { api.mem_unmap.call(address, len) })?;
-        self.pieces.end_piece(offset);
-        Ok(())
-    }
-
-    fn try_decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let section = self.owner.enter()?;
-        if !self.pieces.is_committed(offset, len) {
-            return Err(self.refusal());
-        }
-        self.unmap(&section, offset)?;
-        self.pieces.release(offset, len);
-        self.owner.tally.decommit(len);
+        self.ledger.pieces.end_piece(offset);
         Ok(())
     }
 
     fn offset(&self, address: u64) -> usize {
-        usize::try_from(address - self.base).unwrap_or(usize::MAX)
-    }
-
-    /// What a range is answered with that breaks the contract.
-    fn refusal(&self) -> Error {
-        Error::Driver { call: self.owner.api().mem_map.name(), code: CudaError::INVALID_VALUE }
+        to_usize(address - self.base)
     }
 }
 
 impl Span for MappedSpan {
-    fn owner(&self) -> &Owner {
-        &self.owner
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     fn base(&self) -> u64 {
@@ -149,55 +140,35 @@ impl Span for MappedSpan {
     }
 
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
-        self.pieces.device_address(offset, len)
+        self.ledger.pieces.device_address(offset, len)
     }
 
-    fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let section = self.owner.enter()?;
-        if !self.pieces.claim(offset, len) {
-            return Err(self.refusal());
-        }
+    fn physical_memory(&self) -> Option<PhysicalMemory> {
+        device_memory(self.owner())
+    }
+
+    fn back(&self, offset: usize, len: usize) -> Result<(), Failed> {
+        let section = self.owner().enter()?;
         let address = self.base + offset as u64;
-        let made = self.create_mapped(&section, address, len).and_then(|()| {
-            self.make_accessible(&section, address, len)
-                .inspect_err(|_| self.unmap_or_lose(&section, address, len))
-        });
-        if made.is_err() {
-            if self.pieces.pieces(offset, len).next().is_some() {
-                self.owner.tally.lose(len);
-            } else {
-                self.pieces.release(offset, len);
-            }
-            return made;
-        }
-        self.pieces.begin_piece(offset, len, address);
-        self.owner.tally.commit(len);
+        self.create_mapped(&section, address, len)?;
+        self.make_accessible(&section, address, len).map_err(|error| {
+            Failed::from(error).and_undo(|| self.undo_map(&section, address, len))
+        })?;
+        self.ledger.pieces.begin_piece(offset, len, address);
         Ok(())
     }
 
-    fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        let outcome = self.try_decommit(offset, len);
-        if outcome.is_err() {
-            self.owner.tally.lose(len);
-        }
-        outcome
+    fn unback(&self, offset: usize, len: usize) -> Result<(), Error> {
+        debug_assert_eq!(self.ledger.pieces.piece_len(offset), len, "a commit is one mapping");
+        let section = self.owner().enter()?;
+        self.unmap(&section, offset)
     }
 
-    fn release(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.released, true) {
-            return Ok(());
-        }
-        let section = self.owner.enter()?;
-        self.pieces.all_pieces().try_for_each(|piece| self.unmap(&section, piece))?;
+    fn give_back(&mut self) -> Result<(), Error> {
+        let section = self.owner().enter()?;
+        self.ledger.pieces.all_pieces().try_for_each(|piece| self.unmap(&section, piece))?;
         // SAFETY: reserved with this length, freed once, and nothing is mapped in it any more.
         section.call(|api| unsafe { api.mem_address_free.call(self.base, self.size) })
-    }
-}
-
-impl Drop for MappedSpan {
-    fn drop(&mut self) {
-        let outcome = self.release();
-        self.owner.note(outcome);
     }
 }
 

@@ -1,7 +1,11 @@
 //! Where bytes come from: one reserved span of addresses a resource.
 //!
-//! Reserve, then commit. A [`MemoryResource`] reserves its whole span when it is made and puts
-//! memory behind pieces of it later, so an address is always `base + offset`, never moves, and
+//! Every engine uses [`DeviceMemoryResource`] and [`PinnedMemoryResource`], and gives them to a
+//! [`Pool`](crate::pool::Pool). [`MemoryResource`] is for resources of its own,
+//! [`UnbackedResource`] for tests.
+//!
+//! Reserve, then commit. A [`MemoryResource`] reserves its whole span first and puts memory
+//! behind pieces of it later, so an address is always `base + offset`, never moves, and
 //! says by arithmetic which piece it lies in.
 //!
 //! ```text
@@ -11,35 +15,46 @@
 //!    0             ^ offsets: multiples of granularity()
 //! ```
 //!
-//! | resource | reserve | commit | where the driver cannot |
-//! |---|---|---|---|
-//! | [`PinnedMemoryResource`] | addresses of the host | pages near the device, huge, filled, registered | one pinned allocation |
-//! | [`WriteCombinedMemoryResource`] | one allocation | account only | |
-//! | [`DeviceMemoryResource`] | addresses of the device | memory created and mapped | one device allocation |
-//! | [`ManagedMemoryResource`] | one allocation | account only: pages come when touched | |
-//! | [`FileMappedMemoryResource`] | a mapping of the file | pages read in or set aside, registered | pages the device does not reach |
+//! | resource | reserves | commits |
+//! |---|---|---|
+//! | [`PinnedMemoryResource`] | host addresses | pages near the device, filled, registered |
+//! | [`WriteCombinedMemoryResource`] | one allocation | nothing: it keeps account |
+//! | [`DeviceMemoryResource`] | device addresses | memory that is created and mapped |
+//! | [`ManagedMemoryResource`] | one allocation | nothing: pages come when they are touched |
+//! | [`FileMappedMemoryResource`] | a mapping of the file | its pages, registered |
 //!
-//! What each obtained, and how long that kept the driver busy, is in its [`ResourceReport`].
+//! Where the driver cannot do this, pinned and device memory are one allocation, and pages of a
+//! file are not within the device's reach.
+//!
+//! A span that is one allocation is memory from its first use on, all of it: it is allocated when
+//! its base is first asked for or memory committed. A pool with a limit has its resource allocate
+//! no more than that, by [`limit_to`](MemoryResource::limit_to).
+//!
+//! The [`ResourceReport`] of each says what it has obtained, and how long the driver took.
 //!
 //! # Errors
 //!
-//! A commit that fails leaves the range as it was. What cannot be taken back, then or in a decommit,
-//! stays where it is and is not used again; the drop tries once more, and leaks what the device may
-//! still have. A commit may be made while any thread captures a stream: it does not disturb the
-//! capture. In a forked child every commit and decommit is [`Error::Forked`].
+//! A commit that fails leaves the range as it was. What cannot be taken back, then or in a
+//! decommit, stays where it is and is not used again; the drop tries once more, and leaks what the
+//! device may still have. A commit may be made while any thread captures a stream: it does not
+//! disturb the capture. In a forked child every commit and decommit is [`Error::Forked`].
 
 mod device;
 mod file_mapped;
 mod file_span;
 mod granule;
+mod host_memory;
 mod host_span;
 mod huge_page;
 mod managed;
 mod mapped_span;
 mod numa;
 mod owner;
-mod piece_map;
+mod physical;
+pub(crate) mod piece_map;
+mod pieces;
 mod pinned;
+mod reach;
 mod registered_span;
 mod registration;
 mod report;
@@ -50,9 +65,13 @@ mod write_combined;
 
 pub use self::device::DeviceMemoryResource;
 pub use self::file_mapped::FileMappedMemoryResource;
+pub use self::host_memory::HostMemory;
 pub use self::huge_page::PageTier;
 pub use self::managed::{Advice, Location, ManagedMemoryResource};
 pub use self::numa::NumaNode;
+pub use self::physical::PhysicalMemory;
+pub use self::pieces::Pieces;
+pub(crate) use self::pieces::joined_device_address;
 pub use self::pinned::{PinnedMemoryResource, PinnedOptions};
 pub use self::report::{Backing, Pages, ResourceReport};
 pub use self::unbacked::{Faults, UnbackedResource};
@@ -68,11 +87,12 @@ use crate::error::Error;
 ///
 /// # Safety
 ///
-/// Whoever implements it promises, for as long as the resource lives:
+/// An implementation promises, for as long as the resource lives:
 ///
 /// * `base() .. base() + size()` is reserved for this resource: no other object's addresses
 ///   lie in it. It does not wrap, and `base()` is not 0.
-/// * `base`, `size`, `granularity`, `kind` and `ordinal` return the same values every time.
+/// * `base`, `size`, `granularity`, `kind` and `ordinal` return the same values every time; only
+///   [`limit_to`](Self::limit_to) may make the size less, and settles the base.
 /// * `granularity()` is a power of two; `base()` and `size()` are multiples of it.
 /// * After `commit` returned `Ok`, the range is memory of that kind until `decommit` of it.
 /// * A `commit` that failed has committed nothing of its range.
@@ -87,7 +107,7 @@ use crate::error::Error;
 /// use wharf::memory::{MemoryResource, UnbackedResource};
 ///
 /// let resource = UnbackedResource::new(1 << 30)?;
-/// // SAFETY: the range is not committed, and nobody else uses this resource.
+/// // SAFETY: the range is not committed, and nothing else uses this resource.
 /// unsafe { resource.commit(0, resource.granularity()) }?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -102,40 +122,102 @@ pub unsafe trait MemoryResource: Send + Sync {
     /// The unit of offsets and lengths in `commit` and `decommit`, in bytes.
     fn granularity(&self) -> usize;
 
-    /// What kind of memory this is.
+    /// The kind of memory.
     fn kind(&self) -> MemoryKind;
 
     /// The device whose memory this is, or that it is registered with.
     fn ordinal(&self) -> Option<i32>;
 
-    /// Where the device sees `len` bytes from `offset` of the span on; `None` if it does not see all
-    /// of them, or not in one piece.
+    /// Fixes the base of the span, and limits it to `bytes` committed at a time.
+    ///
+    /// A pool calls it once, before any other thread has the resource. Where a span is memory as
+    /// soon as it has addresses, the resource takes no more than that (in whole granules, at least
+    /// one), and [`size`](Self::size) is less from then on, unless its base was asked for or memory
+    /// committed before. Elsewhere, and by default, it does nothing. A resource made of another one
+    /// passes it on.
+    ///
+    /// # Errors
+    ///
+    /// The driver's error, if the memory could not be had. Nothing was taken.
+    fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Whether the calling process may use the memory: a forked child has none of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`]: it is such a child.
+    fn check_fork(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Where the device sees `len` bytes from `offset` of the span on; `None` if it does not see
+    /// all of them, or not in one piece.
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
         (offset.checked_add(len)? <= self.size()).then(|| self.base() + offset as u64)
     }
 
-    /// Puts memory behind `len` bytes from `offset` on.
+    /// How many of `len` bytes from `offset` of the span on lie in one piece, for the driver's
+    /// copies and fills.
+    ///
+    /// Host memory that is registered with the driver has a piece for each registration, and the
+    /// driver refuses a copy that leaves one. Memory of which this is not true is one piece.
+    fn piece_len(&self, offset: usize, len: usize) -> usize {
+        let _ = offset;
+        len
+    }
+
+    /// The pieces that `len` bytes from `offset` of the span on lie in, as ranges of offsets: what
+    /// the driver copies or fills in one call each.
+    fn pieces(&self, offset: usize, len: usize) -> Pieces<'_, Self>
+    where
+        Self: Sized,
+    {
+        Pieces { resource: self, left: offset..offset.saturating_add(len) }
+    }
+
+    /// The physical memory that commits take from, at this moment; `None` where that is not known.
+    ///
+    /// May call the driver or the system.
+    fn physical_memory(&self) -> Option<PhysicalMemory> {
+        None
+    }
+
+    /// Notes that the resource is leaked, and `bytes` of committed memory with it: blocks of
+    /// it were in use when its pool ended. It is not dropped then, and not used again.
+    ///
+    /// The resources of this crate count it in
+    /// [`Context::drop_errors`](crate::Context::drop_errors), and tell the hook of
+    /// [`Driver::on_drop_error`](crate::Driver::on_drop_error). By default this does nothing. A
+    /// resource made of another one passes it on.
+    fn note_leak(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// Commits `len` bytes from `offset` on: puts memory behind them.
     ///
     /// May call the driver, and block in it.
     ///
     /// # Errors
     ///
-    /// What the driver or the system said; nothing of the range is committed then.
+    /// The driver's or the system's error; nothing of the range is committed then.
     ///
     /// # Safety
     ///
     /// * The range lies in the span and is a multiple of the granularity at both ends.
-    /// * No byte of it is committed, and nobody else commits one meanwhile.
+    /// * No byte of it is committed, and no other call commits one meanwhile.
     unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), Error>;
 
-    /// Takes the memory behind a range away again.
+    /// Decommits a range: takes the memory behind it away.
     ///
     /// May call the driver, and block in it until the device has done what it was given.
     ///
     /// # Errors
     ///
-    /// What the driver or the system said; the range then counts as committed for ever, and
-    /// its addresses are not used again.
+    /// The driver's or the system's error; the range then counts as committed for ever, and its
+    /// addresses are not used again.
     ///
     /// # Safety
     ///
@@ -145,7 +227,7 @@ pub unsafe trait MemoryResource: Send + Sync {
     unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error>;
 }
 
-/// What kind of memory a resource holds.
+/// The kind of memory that a resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MemoryKind {

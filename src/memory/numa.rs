@@ -18,7 +18,7 @@ pub enum NumaNode {
     OfDevice,
     /// The node with this number.
     Number(u32),
-    /// Whichever the system chooses.
+    /// Any node: the system chooses.
     Any,
 }
 
@@ -39,8 +39,8 @@ impl NumaNode {
 
 /// Lets the pages of a range be taken from `node` as long as it has any.
 ///
-/// Preferred rather than bound: where the node is full, a page from elsewhere is slower, and none at
-/// all ends the process.
+/// Preferred rather than bound: where the node is full, a page from elsewhere is slower, and none
+/// at all ends the process.
 pub(super) fn prefer(span: &HostSpan, offset: usize, len: usize, node: u32) -> Result<(), Error> {
     const WORD: u32 = u64::BITS;
     let mut nodes = [0_u64; NODES / WORD as usize];
@@ -69,7 +69,9 @@ pub(super) fn prefer(span: &HostSpan, offset: usize, len: usize, node: u32) -> R
 fn of_device(device: &Device) -> Result<Option<u32>, Error> {
     match device.attribute(DeviceAttribute::HOST_NUMA_ID) {
         Ok(node) => Ok(u32::try_from(node).ok()),
-        Err(error) if error.code() == Some(crate::error::CudaError::INVALID_VALUE) => on_bus(device),
+        Err(error) if error.code() == Some(crate::error::CudaError::INVALID_VALUE) => {
+            on_bus(device)
+        }
         Err(error) => Err(error),
     }
 }

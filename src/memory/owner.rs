@@ -1,7 +1,5 @@
-//! What every resource has: a context, the process it was made in, its account; and the one way
-//! into the driver.
+//! The context of a resource with its account, and the one way into the driver.
 
-use std::process;
 use std::time::Instant;
 
 use wharf_sys::Api;
@@ -14,13 +12,13 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(super) struct Owner {
     context: Context,
-    process: u32,
     pub(super) tally: Tally,
 }
 
 impl Owner {
     pub(super) fn new(context: &Context) -> Self {
-        Self { context: context.clone(), process: process::id(), tally: Tally::default() }
+        context.driver().sweep();
+        Self { context: context.clone(), tally: Tally::default() }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -42,28 +40,22 @@ impl Owner {
     /// * [`Error::Forked`]: this process is a child of the resource's.
     /// * [`Error::Driver`]: the context is lost or destroyed.
     pub(super) fn enter(&self) -> Result<Section<'_>, Error> {
-        if self.is_forked() {
-            return Err(Error::Forked);
-        }
-        let scope = self.context.enter()?;
+        let scope = self.context.make_current()?;
         let relaxed = self.context.driver().relax_capture()?;
         Ok(Section { owner: self, _relaxed: relaxed, _scope: scope })
     }
 
-    /// Whether this process is a child of the one in which the resource was made.
-    pub(super) fn is_forked(&self) -> bool {
-        process::id() != self.process
-    }
-
-    /// Takes note of the outcome of something that has no caller to tell; whether it succeeded.
-    ///
-    /// In a child there is nothing to take back and nobody to tell.
+    /// Takes note of an outcome that no caller is told of. Returns whether it is a success.
     pub(super) fn note(&self, outcome: Result<(), Error>) -> bool {
         let succeeded = outcome.is_ok();
-        if outcome != Err(Error::Forked) {
-            self.context.release().note(self.context.driver(), outcome);
-        }
+        self.context.release().note(self.context.driver(), outcome);
         succeeded
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.context.driver().sweep();
     }
 }
 
@@ -85,7 +77,7 @@ impl Section<'_> {
     }
 
     /// Makes a call that takes back something whose error is already known, so that its own can
-    /// only be noted; whether it succeeded.
+    /// only be noted. Returns whether it succeeded.
     pub(super) fn undo(&self, call: impl FnOnce(&Api) -> Result<(), Error>) -> bool {
         self.owner.note(self.call(call))
     }

@@ -8,7 +8,7 @@ use super::huge_page::PageTier;
 use super::numa::NumaNode;
 use super::registered_span::RegisteredSpan;
 use super::registration::PIECE_LIMIT;
-use super::span::{Span, resource_of_span};
+use super::span::{OwnedSpan, resource_of_span};
 use super::whole_span::{Source, WholeSpan};
 use crate::driver::{Context, DeviceAttribute};
 use crate::error::Error;
@@ -16,10 +16,12 @@ use crate::profile::range;
 
 /// Pinned host memory that the device reads and writes, cached by the CPU as any memory.
 ///
-/// Pages are taken near the device, huge where possible, filled before they are pinned, not inherited
-/// by forked children, and registered with the driver for every context, at most
+/// Pages are taken near the device, huge where possible, filled before they are pinned, not
+/// inherited by forked children, and registered with the driver for every context, at most
 /// [`PinnedOptions::piece_limit`] bytes at once. What was obtained is in the
-/// [`report`](Self::report). Where the driver cannot register memory, the span is one allocation.
+/// [`report`](Self::report). Where the driver cannot register memory, the span is one allocation of
+/// its whole size, or of the limit of a pool on it, and up to 4 MiB more for its alignment. It is
+/// made with the pool, or when the base is first asked for or memory committed.
 ///
 /// It may be shared between threads. Dropped, it gives everything back; after an error, or when the
 /// context is lost, it leaks what the device may still use, which counts in
@@ -30,14 +32,13 @@ use crate::profile::range;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::Context;
 /// use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
 ///
 /// let context = Context::retain(&driver.device(0)?)?;
 /// let resource = PinnedMemoryResource::new(&context, 1 << 30, PinnedOptions::default())?;
-/// // SAFETY: the range is not committed, and nobody else uses this resource.
+/// // SAFETY: the range is not committed, and nothing else uses this resource.
 /// unsafe { resource.commit(0, resource.granularity()) }?;
 /// assert_eq!(resource.report().registered, resource.granularity());
 /// assert!(resource.device_address(0, 1000).is_some());
@@ -51,7 +52,7 @@ use crate::profile::range;
 #[doc(alias = "cuMemHostRegister")]
 #[doc(alias = "cuMemHostAlloc")]
 pub struct PinnedMemoryResource {
-    span: Box<dyn Span>,
+    span: OwnedSpan,
 }
 
 impl PinnedMemoryResource {
@@ -60,18 +61,17 @@ impl PinnedMemoryResource {
     /// # Errors
     ///
     /// * [`Error::System`]: the process may not have so many addresses.
-    /// * [`Error::Driver`]: the context is lost, or, where the driver cannot register memory, has
-    ///   no `size` bytes.
+    /// * [`Error::Driver`]: the context is lost.
     pub fn new(context: &Context, size: usize, options: PinnedOptions) -> Result<Self, Error> {
-        let _range = range!("wharf::memory::pinned");
+        let _range = range!("memory::pinned");
         let device = context.device();
-        let span: Box<dyn Span> = if device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
+        let span = if device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
             let node = options.numa_node.number(device)?;
             let PinnedOptions { page_tier, piece_limit, .. } = options;
-            Box::new(RegisteredSpan::new(context, size, page_tier, node, piece_limit)?)
+            OwnedSpan::new(RegisteredSpan::new(context, size, page_tier, node, piece_limit)?)
         } else {
             let flags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP;
-            Box::new(WholeSpan::new(context, size, Source::Host(flags))?)
+            OwnedSpan::new(WholeSpan::new(context, size, Source::Host(flags))?)
         };
         Ok(Self { span })
     }
@@ -80,8 +80,8 @@ impl PinnedMemoryResource {
 resource_of_span!(
     PinnedMemoryResource,
     Pinned,
-    "wharf::memory::pinned::commit",
-    "wharf::memory::pinned::decommit"
+    "memory::pinned::commit",
+    "memory::pinned::decommit"
 );
 
 /// Options of a [`PinnedMemoryResource`].
@@ -115,7 +115,9 @@ impl PinnedOptions {
 
     /// Limits a registration, in bytes, rounded up to whole granules. By default 256 MiB.
     ///
-    /// A longer commit has several registrations. One copy does not cross from one to the next.
+    /// A longer commit has several registrations. The driver's copies and fills do not cross from
+    /// one to the next: those of this crate are cut there, others are to be cut at
+    /// [`pieces`](super::MemoryResource::pieces).
     #[must_use]
     pub fn piece_limit(self, piece_limit: usize) -> Self {
         Self { piece_limit, ..self }
@@ -124,6 +126,10 @@ impl PinnedOptions {
 
 impl Default for PinnedOptions {
     fn default() -> Self {
-        Self { page_tier: PageTier::default(), numa_node: NumaNode::default(), piece_limit: PIECE_LIMIT }
+        Self {
+            page_tier: PageTier::default(),
+            numa_node: NumaNode::default(),
+            piece_limit: PIECE_LIMIT,
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! What a resource got, and what it cost.
+//! The account of a resource: memory obtained, calls and time.
 
 use std::time::Duration;
 
 use super::PageTier;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// What a resource has obtained and what that has cost so far. Sizes are in bytes.
+/// The memory that a resource has obtained, and its cost so far. Sizes are in bytes.
 ///
 /// A snapshot: the numbers are read one by one while other threads may commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,13 +13,13 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct ResourceReport {
     /// How the memory is obtained.
     pub backing: Backing,
-    /// What is committed.
+    /// Committed memory.
     pub committed: usize,
-    /// What of it is host memory registered with the driver.
+    /// The part of it that is host memory registered with the driver.
     pub registered: usize,
-    /// What could not be taken back; its addresses are not used again.
+    /// Memory that could not be taken back; its addresses are not used again.
     pub lost: usize,
-    /// What is committed in pages of each kind. All 0 where the driver chooses the pages.
+    /// Committed memory in pages of each kind. All 0 where the driver chooses the pages.
     pub pages: Pages,
     /// The NUMA node that pages are taken from, where one is asked for.
     pub numa_node: Option<u32>,

@@ -1,10 +1,10 @@
-//! Addresses with nothing behind them: what tests and benchmarks run a pool on.
+//! Addresses without memory, for tests and benchmarks of pools.
 
 #![expect(unsafe_code, reason = "vouches for addresses")]
 
 use std::io;
 
-use super::granule::{GRANULARITY, SPAN_ALIGNMENT};
+use super::granule::{GRANULARITY, SPAN_ALIGNMENT, whole_granules};
 use super::host_span::HostSpan;
 use super::{MemoryKind, MemoryResource};
 use crate::error::{CudaError, Error};
@@ -13,8 +13,8 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// A resource whose pages are never accessible, committed or not.
 ///
-/// Whatever runs on it and touches a managed byte dies at once, which proves that all its
-/// metadata is elsewhere. It keeps account of what is committed, refuses a `commit` or
+/// A pool that touches a managed byte faults at once, which proves that all its
+/// metadata is elsewhere. It keeps account of committed ranges, refuses a `commit` or
 /// `decommit` that breaks the contract, and fails calls on demand.
 ///
 /// It may be shared between threads.
@@ -44,14 +44,17 @@ impl UnbackedResource {
     ///
     /// # Errors
     ///
-    /// What `mmap` said, if the process may not have so many addresses.
+    /// The error of `mmap`, if the process, or any process, cannot have so many addresses.
     pub fn new(size: usize) -> io::Result<Self> {
-        let size = size.max(1).next_multiple_of(GRANULARITY);
+        let too_large = |_| io::Error::from_raw_os_error(libc::ENOMEM);
+        let size = whole_granules(size, GRANULARITY).map_err(too_large)?;
+        // Before the bitmap, whose size is the span's: a span that is too large is an error here.
+        let span = HostSpan::reserve(size, SPAN_ALIGNMENT)?;
         let granules = size / GRANULARITY;
         let uncommitted = Bitmaps::new(1, granules);
         uncommitted.get(0).fill(granules);
         Ok(Self {
-            span: HostSpan::reserve(size, SPAN_ALIGNMENT)?,
+            span,
             uncommitted,
             committed: AtomicUsize::new(0),
             commits: Faults::default(),
@@ -74,17 +77,20 @@ impl UnbackedResource {
         &self.decommits
     }
 
-    /// Turns the bits of a range over, all or none; whether they all were `to`'s opposite.
+    /// Marks a range as committed, or as not. Returns whether it was the opposite before.
     fn mark(&self, offset: usize, len: usize, commit: bool) -> bool {
         let map = self.uncommitted.get(0);
-        let granules = offset / GRANULARITY..(offset + len) / GRANULARITY;
+        let Some(end) = offset.checked_add(len).filter(|end| *end <= self.span.size()) else {
+            return false;
+        };
+        let granules = offset / GRANULARITY..end / GRANULARITY;
+        // Bit by bit and atomically, so that of two calls that race for a granule one is refused.
         let flip = |granule| {
             let bit = Bits::one(granule);
             if commit { map.take_exact(bit) } else { map.give(bit).is_ok() }
         };
         offset.is_multiple_of(GRANULARITY)
             && len.is_multiple_of(GRANULARITY)
-            && offset + len <= self.span.size()
             && granules.into_iter().all(flip)
     }
 }
@@ -184,6 +190,17 @@ mod tests {
         assert_eq!(resource.committed(), 2 * GRANULARITY);
         decommit(0, 2 * GRANULARITY).unwrap();
         assert_eq!(resource.committed(), 0);
+    }
+
+    #[test]
+    fn spans_that_no_process_has_are_errors() {
+        for size in [usize::MAX, usize::MAX - 1, 1 << 63, 1 << 60, isize::MAX.unsigned_abs()] {
+            let refused = UnbackedResource::new(size).map(drop).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::ENOMEM), "{size:#x}");
+        }
+        let resource = UnbackedResource::new(GRANULARITY).unwrap();
+        // SAFETY: refused.
+        assert!(unsafe { resource.commit(GRANULARITY, usize::MAX - GRANULARITY + 1) }.is_err());
     }
 
     #[test]

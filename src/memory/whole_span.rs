@@ -9,28 +9,41 @@ use wharf_sys::bindings::CUmemAttach_flags;
 
 use super::granule::{GRANULARITY, WHOLE_ALIGNMENT, whole_granules};
 use super::owner::{Owner, Section};
+use super::physical::{PhysicalMemory, device_memory};
 use super::piece_map::PieceMap;
 use super::report::Backing;
-use super::span::Span;
+use super::span::{Failed, Ledger, Span};
+use crate::address::to_usize;
 use crate::driver::Context;
-use crate::error::{CudaError, Error};
+use crate::error::Error;
+use crate::sync::{Mutex, OnceLock};
 
 /// One allocation, which is all there is: commit and decommit only keep account.
+///
+/// It is made when its address, or memory of it, is first asked for: a pool, which may have a
+/// limit below the size, asks by [`Span::limit_to`].
 #[derive(Debug)]
 pub(super) struct WholeSpan {
     source: Source,
-    /// What the driver returned, before alignment.
+    size: usize,
+    /// Where the span is; an error, once [`Span::base`] had to answer without one.
+    allocation: OnceLock<Result<Allocation, Error>>,
+    /// Held by a thread that makes the allocation.
+    turn: Mutex<()>,
+    ledger: Ledger,
+}
+
+/// The addresses of an allocation.
+#[derive(Clone, Copy, Debug)]
+struct Allocation {
+    /// The address that the driver returned, before alignment.
     raw: u64,
     base: u64,
     /// Where the device sees `base`.
     device: u64,
-    size: usize,
-    pieces: PieceMap,
-    released: bool,
-    owner: Owner,
 }
 
-/// What kind of memory a span is allocated from.
+/// The kind of memory that a span is allocated from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Device,
@@ -40,40 +53,71 @@ pub(super) enum Source {
 }
 
 impl WholeSpan {
+    /// A span of `size` bytes, nothing of which is allocated yet.
     pub(super) fn new(context: &Context, size: usize, source: Source) -> Result<Self, Error> {
         let owner = Owner::new(context);
         let size = whole_granules(size, GRANULARITY)?;
-        let section = owner.enter()?;
-        let raw = source.allocate(&section, size + WHOLE_ALIGNMENT)?;
-        let device = source.device_address(&section, raw).inspect_err(|_| {
-            section.undo(|api| source.free(api, raw));
-        })?;
-        drop(section);
-        let base = raw.next_multiple_of(WHOLE_ALIGNMENT as u64);
-        let device = device + (base - raw);
-        let pieces = PieceMap::new(size, GRANULARITY);
-        Ok(Self { source, raw, base, device, size, pieces, released: false, owner })
+        // Nothing is asked of the driver, and what would refuse everything refuses this too.
+        drop(owner.enter()?);
+        Ok(Self {
+            source,
+            size,
+            allocation: OnceLock::new(),
+            turn: Mutex::new(()),
+            ledger: Ledger { pieces: PieceMap::new(size, GRANULARITY), owner },
+        })
     }
 
-    /// What a range is answered with that breaks the contract.
-    fn refusal(&self) -> Error {
-        let api = self.owner.api();
-        let call = match self.source {
-            Source::Device => api.mem_alloc.name(),
-            Source::Managed => api.mem_alloc_managed.name(),
-            Source::Host(_) => api.mem_host_alloc.name(),
-        };
-        Error::Driver { call, code: CudaError::INVALID_VALUE }
+    /// Where the span is. Makes the allocation, if there is none; `is_final`: also keeps an error.
+    fn allocation(&self, is_final: bool) -> Result<Allocation, Error> {
+        if let Some(allocation) = self.allocation.get() {
+            return *allocation;
+        }
+        // Of the lock, too, a child has but a copy, which another thread may have held.
+        self.owner().context().driver().check_fork()?;
+        let _turn = self.turn.lock();
+        if let Some(allocation) = self.allocation.get() {
+            return *allocation;
+        }
+        let allocation = self.allocate(self.size);
+        if allocation.is_err() && !is_final {
+            return allocation;
+        }
+        *self.allocation.get_or_init(|| allocation)
+    }
+
+    fn allocate(&self, size: usize) -> Result<Allocation, Error> {
+        let section = self.owner().enter()?;
+        let raw = self.source.allocate(&section, size + WHOLE_ALIGNMENT)?;
+        let device = self.source.device_address(&section, raw).inspect_err(|_| {
+            section.undo(|api| self.source.free(api, raw));
+        })?;
+        let base = raw.next_multiple_of(WHOLE_ALIGNMENT as u64);
+        Ok(Allocation { raw, base, device: device + (base - raw) })
     }
 }
 
 impl Span for WholeSpan {
-    fn owner(&self) -> &Owner {
-        &self.owner
+    fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     fn base(&self) -> u64 {
-        self.base
+        self.allocation(true).map_or(NOWHERE, |allocation| allocation.base)
+    }
+
+    fn try_base(&self) -> Result<u64, Error> {
+        Ok(self.allocation(false)?.base)
+    }
+
+    fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
+        if self.allocation.get().is_none() {
+            let size = whole_granules(bytes.min(self.size), GRANULARITY)?;
+            self.allocation = OnceLock::from(Ok(self.allocate(size)?));
+            self.ledger.pieces = PieceMap::new(size, GRANULARITY);
+            self.size = size;
+        }
+        self.allocation(false).map(drop)
     }
 
     fn size(&self) -> usize {
@@ -83,38 +127,30 @@ impl Span for WholeSpan {
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
         let first = offset - offset % GRANULARITY;
         let end = offset.checked_add(len.max(1))?;
-        self.pieces.is_committed(first, end - first).then_some(self.device + offset as u64)
+        let allocation = self.allocation.get()?.as_ref().ok()?;
+        self.ledger
+            .pieces
+            .is_committed(first, end - first)
+            .then_some(allocation.device + offset as u64)
     }
 
-    fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        if self.owner.is_forked() {
-            return Err(Error::Forked);
-        }
-        if !self.pieces.claim(offset, len) {
-            return Err(self.refusal());
-        }
-        self.owner.tally.commit(len);
+    fn physical_memory(&self) -> Option<PhysicalMemory> {
+        (self.source == Source::Device).then(|| device_memory(self.owner()))?
+    }
+
+    fn back(&self, _offset: usize, _len: usize) -> Result<(), Failed> {
+        self.allocation(false)?;
         Ok(())
     }
 
-    fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        if self.owner.is_forked() {
-            return Err(Error::Forked);
-        }
-        if !self.pieces.is_committed(offset, len) {
-            return Err(self.refusal());
-        }
-        self.pieces.release(offset, len);
-        self.owner.tally.decommit(len);
+    fn unback(&self, _offset: usize, _len: usize) -> Result<(), Error> {
         Ok(())
     }
 
-    fn release(&mut self) -> Result<(), Error> {
-        if std::mem::replace(&mut self.released, true) {
-            return Ok(());
-        }
-        let section = self.owner.enter()?;
-        section.call(|api| self.source.free(api, self.raw))
+    fn give_back(&mut self) -> Result<(), Error> {
+        let Some(Ok(allocation)) = self.allocation.get() else { return Ok(()) };
+        let section = self.owner().enter()?;
+        section.call(|api| self.source.free(api, allocation.raw))
     }
 
     fn granularity(&self) -> usize {
@@ -126,17 +162,11 @@ impl Span for WholeSpan {
     }
 }
 
-impl Drop for WholeSpan {
-    fn drop(&mut self) {
-        let outcome = self.release();
-        self.owner.note(outcome);
-    }
-}
-
 impl Source {
     fn allocate(self, section: &Section<'_>, size: usize) -> Result<u64, Error> {
         let mut device = 0;
         let mut host: *mut c_void = ptr::null_mut();
+        // One call that is counted and timed, whatever the kind.
         section.call(|api| match self {
             // SAFETY: `device` is valid for writes for the whole call.
             Self::Device => unsafe { api.mem_alloc.call(&raw mut device, size) },
@@ -163,8 +193,8 @@ impl Source {
 
     fn free(self, api: &wharf_sys::Api, raw: u64) -> Result<(), Error> {
         match self {
-            // SAFETY: allocated once, and freed once. Who gave one of its addresses, which are
-            // numbers, to the device or made a pointer of it answers for the resource's life.
+            // SAFETY: allocated once, and freed once. Addresses are numbers: code that gave one to
+            // the device or made a pointer of it keeps the resource alive for as long.
             Self::Device | Self::Managed => unsafe { api.mem_free.call(raw) },
             // SAFETY: as above.
             Self::Host(_) => unsafe { api.mem_free_host.call(pointer(raw)) },
@@ -174,5 +204,9 @@ impl Source {
 
 /// The host's pointer to memory that the driver allocated.
 fn pointer(address: u64) -> *mut c_void {
-    ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+    ptr::with_exposed_provenance_mut(to_usize(address))
 }
+
+/// The base of a span whose memory could not be allocated: no process and no device has addresses
+/// here, nor in the size of a span from here on, which does not wrap.
+const NOWHERE: u64 = 1 << 62;

@@ -1,4 +1,4 @@
-//! A buffer: a typed piece of a block that somebody holds.
+//! A buffer: a typed piece of a block, with a handle.
 
 #![expect(unsafe_code, reason = "hands out addresses; makes slices of host memory")]
 
@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::core::Shared;
-use super::element::Element;
+use super::core::Core;
 use super::error::HostError;
 use super::info::BufferInfo;
-use super::record::{Record, Use};
-use crate::error::{CudaError, Error};
+use super::record::BufferRecord;
+use crate::address::to_usize;
+use crate::element::Element;
+use crate::error::Error;
 use crate::memory::MemoryKind;
-use crate::stream::Stream;
-use crate::sync::atomic::Ordering::Relaxed;
-use crate::timeline::{Timeline, WaitError};
+use crate::stream::{Stream, parts};
+use crate::timeline::WaitError;
 
 /// Elements of a pool's memory, held by one owner, or by several as pieces of one block.
 ///
@@ -27,27 +27,29 @@ use crate::timeline::{Timeline, WaitError};
 /// at once, others when the device is past its last use. The copies and fills here note their uses
 /// themselves; who uses the address otherwise [records](Self::record_use) it.
 ///
-/// It may be sent to and dropped on any thread, and keeps the pool's memory alive.
+/// It may be sent to and dropped on any thread, and keeps the pool's memory alive. The last buffer
+/// of a pool that was dropped [ends it](super::Pool#drop), which calls the driver and may wait for
+/// the device: not in a callback of a stream, where all of the pool's memory would be leaked.
 ///
 /// # Graphs
 ///
-/// A graph that was captured or built with a buffer's address uses the memory at every launch. Keep the
-/// buffer as long as the graph.
+/// A graph that was captured or built with a buffer's address uses the memory at every launch. Keep
+/// the buffer as long as the graph.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::memory::DeviceMemoryResource;
 /// use wharf::pool::{Buffer, Pool};
 /// use wharf::{Context, Stream};
 ///
 /// let context = Context::retain(&driver.device(0)?)?;
 /// let stream = Stream::new(&context)?;
-/// let pool = Pool::builder().max_bytes(64 << 20).build(DeviceMemoryResource::new(&context, 1 << 30)?)?;
+/// let memory = DeviceMemoryResource::new(&context, 1 << 30)?;
+/// let pool = Pool::builder().max_bytes(64 << 20).build(memory)?;
 /// let ids: Buffer<i32> = pool.alloc(4, &stream)?;
 /// ids.copy_from_slice(&[3, 1, 4, 1], &stream)?;
 /// let mut back = [0; 4];
@@ -57,17 +59,17 @@ use crate::timeline::{Timeline, WaitError};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Buffer<T: Element> {
-    core: Shared,
+    core: Arc<Core>,
     index: u32,
     /// Where the elements start in the block, in bytes.
-    offset: usize,
+    pub(super) offset: usize,
     len: usize,
     elements: PhantomData<fn() -> T>,
 }
 
 impl<T: Element> Buffer<T> {
     /// The one handle of a record's life, or one that was counted.
-    pub(super) fn new(core: Shared, index: u32, offset: usize, len: usize) -> Self {
+    pub(super) fn new(core: Arc<Core>, index: u32, offset: usize, len: usize) -> Self {
         Self { core, index, offset, len, elements: PhantomData }
     }
 
@@ -88,7 +90,7 @@ impl<T: Element> Buffer<T> {
 
     /// The kind of memory.
     pub fn kind(&self) -> MemoryKind {
-        self.core.upstream.kind()
+        self.core.upstream.resource().kind()
     }
 
     /// The state of the block that the elements lie in.
@@ -96,80 +98,185 @@ impl<T: Element> Buffer<T> {
         BufferInfo::of(&self.core, self.index)
     }
 
-    /// The device's address of the first element.
+    /// The device's address of the first element; the others follow it.
+    ///
+    /// Pinned memory of more than a [registration](crate::memory::PinnedOptions::piece_limit) is
+    /// good for kernels at this address, but a copy or fill of the caller's own has to be cut at
+    /// [`as_device_pieces`](Self::as_device_pieces).
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] with [`CudaError::INVALID_VALUE`]: the device does not see all elements, as a
-    /// file that could not be registered.
+    /// [`Error::Driver`] with [`INVALID_VALUE`](crate::CudaError::INVALID_VALUE): the device does
+    /// not see all elements, as a file that could not be registered, or not one after the other.
     ///
     /// # Safety
     ///
-    /// Whoever submits work with the address, in whatever way,
+    /// Code that submits work with the address, in any way,
     ///
     /// * calls [`record_use`](Self::record_use) with its stream afterwards and before the buffer is
     ///   dropped;
     /// * calls [`acquire`](Self::acquire) before, unless the stream is the one that the buffer was
     ///   allocated for, or waits for that one;
-    /// * keeps the buffer as long as a graph that names the address.
+    /// * keeps the buffer as long as a graph that names the address;
+    /// * gives the address to nothing that frees it: a
+    ///   `CudaSlice` that cudarc's `upgrade_device_ptr` makes of it calls
+    ///   `cuMemFreeAsync` when it is dropped, so it has to be [forgotten](std::mem::forget), or
+    ///   given back by its `leak`.
     pub unsafe fn as_device_ptr(&self) -> Result<CUdeviceptr, Error> {
         self.device_address()
     }
 
-    /// Notes that work on `stream`, submitted by now, uses the buffer.
+    /// The device's addresses and the lengths in bytes of the pieces that the elements lie in, in
+    /// their order: what the driver copies or fills in one call each.
     ///
-    /// Makes no driver call, except for the first use by a stream beyond 8 at once, which then waits on
-    /// the device for one of the others.
+    /// One, but for host memory that is registered with the driver piece by piece. The copies and
+    /// fills of this crate are cut at these borders already.
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`]: the use could not be noted; the memory is leaked when the buffer is dropped.
+    /// [`Error::Driver`] with [`INVALID_VALUE`](crate::CudaError::INVALID_VALUE): the device does
+    /// not see all elements.
+    ///
+    /// # Safety
+    ///
+    /// As [`as_device_ptr`](Self::as_device_ptr).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// # let stream = wharf::Stream::new(&context)?;
+    /// use wharf::memory::{PinnedMemoryResource, PinnedOptions};
+    /// use wharf::pool::{Buffer, Pool};
+    ///
+    /// let options = PinnedOptions::default().piece_limit(2 << 20);
+    /// let pool = Pool::builder().build(PinnedMemoryResource::new(&context, 64 << 20, options)?)?;
+    /// let buffer: Buffer<u8> = pool.alloc(40 << 20, &stream)?;
+    /// // SAFETY: nothing is submitted with the addresses.
+    /// let pieces = unsafe { buffer.as_device_pieces() }?;
+    /// assert_eq!(pieces.map(|(_, size)| size).collect::<Vec<_>>(), [2 << 20; 20]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub unsafe fn as_device_pieces(
+        &self,
+    ) -> Result<impl Iterator<Item = (CUdeviceptr, usize)>, Error> {
+        self.check_seen(self.size())?;
+        // Asked before, and it stays so as long as there is the buffer.
+        Ok(parts(self.size(), |at, left| self.piece_len(at, left))
+            .map_while(|part| Some((self.part_address(&part).ok()?, part.len()))))
+    }
+
+    /// Notes that work on `stream`, submitted by now, uses the buffer.
+    ///
+    /// Makes no driver call, except for the first use by a stream beyond 8 at once, which then
+    /// waits on the device for one of the others.
+    ///
+    /// # Errors
+    ///
+    /// The use could not be noted, so the memory is leaked when the buffer is dropped:
+    ///
+    /// * [`Error::OtherThread`], [`Error::OtherDevice`], [`Error::StreamForgotten`]: the work
+    ///   should not have been submitted.
+    /// * [`Error::TooManyStreams`]: 4096 streams use the pool at a time.
+    /// * [`Error::Driver`]: the driver refused.
     #[inline]
     #[doc(alias = "mark_in_use")]
     pub fn record_use(&self, stream: &Stream) -> Result<(), Error> {
-        let noted = self.lane(stream).and_then(|(lane, timeline)| self.note(lane, timeline, stream));
+        let noted =
+            self.slot_of(stream).and_then(|(slot, timeline)| self.note(slot, timeline, stream));
         noted.inspect_err(|_| self.core.lose(self.record()))
     }
 
-    /// Makes work submitted to `stream` from here on wait, on the device, for what earlier owners of
-    /// the memory have submitted. No driver call where nothing is left of that, and none for the stream
-    /// that the buffer was allocated for.
+    /// Makes work submitted to `stream` from here on wait, on the device, for what earlier owners
+    /// of the memory have submitted. No driver call where nothing is left of that, and none for the
+    /// stream that the buffer was allocated for.
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] with [`CudaError::STREAM_CAPTURE_ISOLATION`]: one of the streams is being
-    /// captured.
+    /// [`Error::Driver`] with
+    /// [`STREAM_CAPTURE_ISOLATION`](crate::CudaError::STREAM_CAPTURE_ISOLATION): one of the streams
+    /// is being captured.
     pub fn acquire(&self, stream: &Stream) -> Result<(), Error> {
-        let (lane, _) = self.lane(stream)?;
-        self.order(lane, stream)
+        let (slot, _) = self.slot_of(stream)?;
+        self.order(slot, stream)
     }
 
-    /// Whether the device is known to be past all uses.
+    /// Whether the device is known to be past all uses. Makes no driver call; it may stay `false`
+    /// until something [asks](Self::poll) or [waits](Self::wait).
     pub fn is_idle(&self) -> bool {
         self.core.is_idle(self.record())
     }
 
+    /// Whether the device is past all uses; makes the streams report if need be, with at most one
+    /// marker each.
+    ///
+    /// A copy or fill of memory of the device alone, and work of the caller's, have no marker
+    /// behind them until something asks: the marker then comes behind everything that is in the
+    /// stream by now, so the buffer is in use until that is done. To be asked of its own use only,
+    /// call [`Stream::mark`] right behind it.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Driver`]: the driver reports a failure, after which the uses never complete.
+    /// * [`Error::Forked`]: this process is a forked child, also for a buffer that is not in use.
+    pub fn poll(&self) -> Result<bool, Error> {
+        // Without a use that is out, no call would find out.
+        self.core.upstream.resource().check_fork()?;
+        for of in self.record().uses() {
+            if let Some((timeline, ticket)) = self.core.slots.pending(of) {
+                timeline
+                    .advance(ticket, false)
+                    .inspect_err(|error| self.core.note_error(*error))?;
+            }
+        }
+        Ok(self.is_idle())
+    }
+
     /// Waits until the device is past all uses, for at most `limit`.
+    ///
+    /// Where
+    /// [`Stream::mark`] was not called behind a use, this waits as well for the work that was
+    /// submitted to that stream later, see [`poll`](Self::poll).
     ///
     /// # Errors
     ///
     /// As [`Ticket::wait`](crate::timeline::Ticket::wait).
     pub fn wait(&self, limit: Duration) -> Result<(), WaitError> {
+        // Without a use that is out, no call would find out.
+        self.core.upstream.resource().check_fork()?;
         let start = Instant::now();
         for of in self.record().uses() {
-            let Some(timeline) = self.core.lanes.get(of.lane).timeline() else { continue };
-            timeline.wait(of.ticket, limit.saturating_sub(start.elapsed()))?;
+            let Some((timeline, ticket)) = self.core.slots.pending(of) else { continue };
+            timeline.wait(ticket, limit.saturating_sub(start.elapsed())).inspect_err(|error| {
+                if let WaitError::Driver(error) = error {
+                    self.core.note_error(*error);
+                }
+            })?;
         }
         Ok(())
     }
 
     /// The elements for the host, when the device is past all uses; waits for that at most `limit`.
     ///
+    /// The copies and fills of this crate that touch memory of the host put a marker behind
+    /// themselves, so this does not wait for work that was submitted after them. After other work
+    /// that uses the buffer, such as a kernel, call [`Stream::mark`] for the same.
+    ///
+    /// The slice is of pinned memory. A library that copies from a slice as from pageable memory,
+    /// such as cudarc's
+    /// `clone_htod`, returns before the copy is done: it must be done before the slice is written
+    /// again and before the buffer is dropped. [`copy_from`](Self::copy_from) and
+    /// [`record_use`](Self::record_use) keep track of that; other code's copies are to be waited
+    /// for.
+    ///
     /// # Errors
     ///
     /// * [`HostError::Kind`]: the host does not reach this kind of memory.
     /// * [`HostError::Shared`]: there are other handles to the block.
-    /// * [`HostError::Busy`]: the device is not done.
+    /// * [`HostError::Busy`]: the device is not done, or this process is a forked child.
     pub fn host_mut(&mut self, limit: Duration) -> Result<&mut [T], HostError> {
         let kind = self.kind();
         if !matches!(kind, MemoryKind::Pinned | MemoryKind::Managed | MemoryKind::FileMapped) {
@@ -179,7 +286,7 @@ impl<T: Element> Buffer<T> {
             return Err(HostError::Shared);
         }
         self.wait(limit).map_err(HostError::Busy)?;
-        let start = usize::try_from(self.host_address()).unwrap_or(0);
+        let start = to_usize(self.host_address());
         let start = std::ptr::with_exposed_provenance_mut(start);
         // SAFETY: committed memory of a kind that the host reaches, at least `len` elements from
         // here on, aligned to 256 or a multiple of the element's size; every pattern of bits is a
@@ -210,8 +317,8 @@ impl<T: Element> Buffer<T> {
         Some(Self::new(Arc::clone(&self.core), self.index, offset, end - start))
     }
 
-    /// The same bytes as elements of another type; the buffer comes back if they are not a whole number
-    /// of aligned ones.
+    /// The same bytes as elements of another type; the buffer comes back if they are not a whole
+    /// number of aligned ones.
     ///
     /// # Errors
     ///
@@ -227,7 +334,7 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The core, record, offset and length, with the handle.
-    pub(super) fn into_parts(self) -> (Shared, u32, usize, usize) {
+    pub(super) fn into_parts(self) -> (Arc<Core>, u32, usize, usize) {
         let (index, offset, len) = (self.index, self.offset, self.len);
         let core = Arc::clone(&self.core);
         // One handle more, for the caller; the one of `self` ends here.
@@ -236,7 +343,7 @@ impl<T: Element> Buffer<T> {
         (core, index, offset, len)
     }
 
-    pub(super) fn core(&self) -> &Shared {
+    pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
@@ -244,45 +351,7 @@ impl<T: Element> Buffer<T> {
         self.index
     }
 
-    /// The host's address of the first element, where there is one.
-    pub(crate) fn host_address(&self) -> u64 {
-        self.record().address.load(Relaxed) + self.offset as u64
-    }
-
-    pub(crate) fn device_address(&self) -> Result<u64, Error> {
-        let address = self.host_address();
-        if self.kind() == MemoryKind::Device {
-            return Ok(address);
-        }
-        let unseen = Error::Driver { call: "address of the device", code: CudaError::INVALID_VALUE };
-        self.core.upstream.device_address(address, self.size()).ok_or(unseen)
-    }
-
-    /// The lane and timeline of a stream, before anything is submitted to it.
-    #[inline]
-    pub(super) fn lane<'a>(&self, stream: &'a Stream) -> Result<(usize, &'a Timeline), Error> {
-        let timeline = stream.timeline()?;
-        Ok((self.core.lane(timeline)?, timeline))
-    }
-
-    /// Orders a stream behind the earlier owners of the memory.
-    pub(super) fn order(&self, lane: usize, stream: &Stream) -> Result<(), Error> {
-        let record = self.record();
-        let Some(of) = Use::unpack(record.inherited.load(Relaxed)) else { return Ok(()) };
-        if lane == of.lane || lane == record.home() || self.core.order(of, stream)? {
-            return Ok(());
-        }
-        let call = stream.context().driver().api().stream_wait_event.name();
-        Err(Error::Driver { call, code: CudaError::STREAM_CAPTURE_ISOLATION })
-    }
-
-    /// Notes a use by work that was submitted to a stream.
-    #[inline]
-    pub(super) fn note(&self, lane: usize, timeline: &Timeline, stream: &Stream) -> Result<(), Error> {
-        self.core.note_use(self.index, lane, timeline.issue()?, stream)
-    }
-
-    fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &BufferRecord {
         self.core.records.get(self.index)
     }
 }

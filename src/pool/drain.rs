@@ -1,46 +1,46 @@
 //! Retired blocks on their way to other streams and back to the slabs.
 //!
-//! Whoever takes a list apart has the turn, so that nobody who finds a list empty gives up while its
-//! blocks are in another thread's hands. Nobody waits for the turn but an allocation at the limit.
+//! A thread that takes a list apart has the turn, so that no other thread finds a list empty and
+//! gives up while its blocks are being moved. Only an allocation at the limit waits for the turn.
 
 use std::time::Duration;
 
 use super::core::{Core, Request};
-use super::record::{LARGE_LIST, Record};
+use super::record::{BufferRecord, LARGE_LIST};
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turn;
 use crate::profile::range;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::{Timeline, WaitError};
 
-/// Which complete blocks a drain gives back.
+/// Reclaim complete blocks a drain gives back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(super) enum Reclaim {
     /// Those that an earlier pass has seen in the same life.
     Aged,
     All,
 }
 
 impl Core {
-    /// The turn to take lists apart, if nobody has it.
+    /// The turn to take lists apart, if no thread has it.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
         self.draining.take()
     }
 
     /// Gives retired blocks that the device is done with back to the slabs, and puts markers behind
-    /// the others; how many. `own` is the timeline of the caller's stream.
-    pub(super) fn drain(&self, _turn: &Turn<'_>, which: Which, own: Option<&Timeline>) -> usize {
-        let _range = range!("wharf::pool::drain");
+    /// the others. Returns how many it gave back. `own` is the timeline of the caller's stream.
+    pub(super) fn drain(&self, _turn: &Turn<'_>, which: Reclaim, own: Option<&Timeline>) -> usize {
+        let _range = range!("pool::drain");
         let pass = self.passes.fetch_add(1, Relaxed) + 1;
-        let lists = self.lanes.all().flat_map(|(_, lane)| lane.lists.iter()).chain([&self.mixed]);
+        let lists = self.slots.all().flat_map(|(_, slot)| slot.lists.iter()).chain([&self.mixed]);
         let mut blocks = 0;
         for list in lists {
             self.sort(list, |index, record| {
-                if !self.is_idle(record) && !self.hurry(record, own) {
+                if !self.is_idle(record) && !self.request_completion(record, own) {
                     return false;
                 }
                 let seen = record.seen.load(Relaxed);
-                if which == Which::Aged && (seen == 0 || seen == pass) {
+                if which == Reclaim::Aged && (seen == 0 || seen == pass) {
                     record.seen.store(pass, Relaxed);
                     return false;
                 }
@@ -53,25 +53,30 @@ impl Core {
         blocks
     }
 
-    /// Brings blocks of the request's size that other streams have used, and the device is past, to the
-    /// request's stream; one of them is the caller's.
+    /// Brings blocks of the request's size that other streams have used, and the device is past, to
+    /// the request's stream; one of them is the caller's.
     ///
     /// Puts a marker behind what the request's stream has passed on to others, and with `urgent`
     /// behind everything.
-    pub(super) fn gather(&self, turn: &Turn<'_>, request: &Request<'_>, urgent: bool) -> Option<u32> {
-        let own = &self.lanes.get(request.lane).lists[request.list];
-        let others = self.lanes.all().filter(|(number, _)| *number != request.lane);
-        for list in others.map(|(_, lane)| &lane.lists[request.list]).chain([&self.mixed]) {
-            let mut hurried = false;
+    pub(super) fn gather(
+        &self,
+        turn: &Turn<'_>,
+        request: &Request<'_>,
+        urgent: bool,
+    ) -> Option<u32> {
+        let own = &self.slots.get(request.slot).lists[request.list()];
+        let others = self.slots.all().filter(|(number, _)| *number != request.slot);
+        for list in others.map(|(_, slot)| &slot.lists[request.list()]).chain([&self.mixed]) {
+            let mut requested = false;
             self.sort(list, |index, record| {
-                if record.list() != request.list {
+                if record.list() != request.list() {
                     return false;
                 }
                 let mut idle = self.is_idle(record);
                 // One marker serves all that are in the list.
-                if !idle && !hurried && (urgent || record.home() == request.lane) {
-                    hurried = true;
-                    idle = self.hurry(record, Some(request.timeline));
+                if !idle && !requested && (urgent || record.home() == request.slot) {
+                    requested = true;
+                    idle = self.request_completion(record, Some(request.timeline));
                 }
                 if idle {
                     self.clear_uses(record);
@@ -80,15 +85,15 @@ impl Core {
                 idle
             });
         }
-        match request.list {
-            LARGE_LIST => self.take_first(turn, own, |index| self.fits(index, request.size)),
+        match request.list() {
+            LARGE_LIST => self.take_first(turn, own, |index| self.fits(index, request.size())),
             _ => own.pop(|index| self.records.link(index)),
         }
     }
 
     /// Whether a large block wastes at most an eighth for `size` bytes.
     pub(super) fn fits(&self, index: u32, size: usize) -> bool {
-        (size..=size + size / 8).contains(&self.records.get(index).size())
+        (size..=size.saturating_add(size / 8)).contains(&self.records.get(index).size())
     }
 
     /// Takes the first record of a list for which `is_wanted` holds.
@@ -110,16 +115,16 @@ impl Core {
     }
 
     /// Shows `take` every record of a list, see [`IndexStack::sort`].
-    fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &Record) -> bool) {
+    fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &BufferRecord) -> bool) {
         list.sort(|index| self.records.link(index), |index| take(index, self.records.get(index)));
     }
 
-    /// Sees to it that the uses of a record complete some day; whether they have by now.
-    fn hurry(&self, record: &Record, own: Option<&Timeline>) -> bool {
+    /// Ensures that the uses of a record will complete. Returns whether they have by now.
+    fn request_completion(&self, record: &BufferRecord, own: Option<&Timeline>) -> bool {
         for of in record.uses() {
-            let Some(timeline) = self.lanes.get(of.lane).timeline() else { continue };
+            let Some((timeline, ticket)) = self.slots.pending(of) else { continue };
             let is_own = own.is_some_and(|own| own.id() == timeline.id());
-            if let Err(error) = timeline.advance(of.ticket, is_own) {
+            if let Err(error) = timeline.advance(ticket, is_own) {
                 self.note_error(error);
                 return false;
             }
@@ -128,42 +133,41 @@ impl Core {
     }
 
     /// Gives the block of an idle record of the caller's back to the slabs.
-    pub(super) fn give_back(&self, index: u32, record: &Record) {
+    pub(super) fn give_back(&self, index: u32, record: &BufferRecord) {
         self.clear_uses(record);
         record.state.reclaim();
         self.peaks.give(record.list(), record.size());
-        record.size.store(0, Relaxed);
-        self.upstream.dealloc(record.address.load(Relaxed));
+        if let Some(block) = record.take_block() {
+            self.upstream.dealloc(block);
+        }
         self.spare.push(index, |index| self.records.link(index));
-        self.census.dismiss();
+        self.limit.remove();
     }
 
-    /// Bytes of blocks that nobody holds.
+    /// Bytes of blocks without a handle.
     pub(super) fn retired(&self) -> usize {
         let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
         retired.map(|(_, record)| record.size()).sum()
     }
 
-    /// Waits, for at most `limit`, for the oldest use of a retired block of the first stream that has
-    /// one; whether there is one.
+    /// Waits, for at most `limit`, for the oldest use of a retired block of the first stream that
+    /// has one. Returns whether there is one.
     pub(super) fn wait_for_one(&self, limit: Duration) -> Result<bool, WaitError> {
         let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
-        let uses = retired.flat_map(|(_, record)| record.uses()).filter(|of| !self.lanes.is_complete(*of));
-        let Some(of) = uses.min_by_key(|of| (of.lane, of.ticket)) else { return Ok(false) };
-        let Some(timeline) = self.lanes.get(of.lane).timeline() else { return Ok(false) };
-        timeline.wait(of.ticket, limit)?;
+        let uses =
+            retired.flat_map(|(_, record)| record.uses()).filter(|of| !self.slots.is_complete(*of));
+        let Some(of) = uses.min_by_key(|of| (of.slot, of.ticket)) else { return Ok(false) };
+        if let Some((timeline, ticket)) = self.slots.pending(of) {
+            timeline.wait(ticket, limit)?;
+        }
         Ok(true)
     }
 
-    /// Gives all blocks back, waiting for the device, at most [`TEARDOWN`] for each stream; nobody holds
-    /// a buffer any more. What the device does not finish stays with its record.
-    pub(super) fn teardown(&self) {
-        while let Ok(true) = self.wait_for_one(TEARDOWN) {}
+    /// Gives back what the device is done with, if no other thread does, and has markers put behind
+    /// the rest.
+    pub(super) fn drain_all(&self) {
         if let Some(turn) = self.turn() {
-            self.drain(&turn, Which::All, None);
+            self.drain(&turn, Reclaim::All, None);
         }
     }
 }
-
-/// How long the end of a pool waits for a stream before it leaks what the stream uses.
-const TEARDOWN: Duration = Duration::from_secs(10);

@@ -38,11 +38,15 @@ pub enum RawError {
     },
 }
 
-/// Buffers that are alive at the end of a pool.
+/// What a pool could not give back at its end: buffers that are alive, and memory in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LeakReport {
     /// The buffers.
     pub buffers: Vec<BufferInfo>,
+    /// Bytes of blocks that no buffer holds, and that the device may still use. They are leaked if
+    /// they are in use when the pool goes.
+    pub in_use: usize,
 }
 
 impl fmt::Display for HostError {
@@ -58,11 +62,13 @@ impl fmt::Display for HostError {
 impl fmt::Display for RawError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WrongPool { address } => write!(f, "the handle of {address:#x} is not this pool's"),
+            Self::WrongPool { address } => {
+                write!(f, "the handle of {address:#x} is not this pool's")
+            }
             Self::Stale { address, generation, current } => write!(
                 f,
-                "the handle of {address:#x} is of life {generation} and the block in life {current}, or its \
-                 handle is taken back: freed twice?"
+                "the handle of {address:#x} is of life {generation} and the block in life \
+                 {current}, or its handle is taken back: freed twice?"
             ),
         }
     }
@@ -70,8 +76,20 @@ impl fmt::Display for RawError {
 
 impl fmt::Display for LeakReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.in_use > 0 {
+            write!(
+                f,
+                "the device may still use {} bytes of dropped buffers, which are leaked unless it \
+                 is done when the pool is dropped",
+                self.in_use
+            )?;
+        }
+        if self.buffers.is_empty() {
+            return Ok(());
+        }
         let bytes: usize = self.buffers.iter().map(|buffer| buffer.asked).sum();
-        write!(f, "{} buffers of {bytes} bytes are alive", self.buffers.len())?;
+        let and = if self.in_use > 0 { "; " } else { "" };
+        write!(f, "{and}{} buffers of {bytes} bytes are alive", self.buffers.len())?;
         self.buffers.iter().try_for_each(|buffer| write!(f, "\n  {buffer}"))
     }
 }

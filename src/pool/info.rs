@@ -1,10 +1,11 @@
 //! What can be seen of a buffer.
 
 use std::fmt;
+use std::panic::Location;
 use std::time::Duration;
 
 use super::core::Core;
-use super::record::Record;
+use super::record::BufferRecord;
 use crate::lockfree::buffer_state::Phase;
 use crate::sync::atomic::Ordering::Relaxed;
 
@@ -12,16 +13,17 @@ use crate::sync::atomic::Ordering::Relaxed;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BufferState {
-    /// Nobody's; its memory is back in the slabs.
+    /// No handle; its memory is back in the slabs.
     #[doc(alias = "FREE")]
     Free,
-    /// Somebody's, and not used by the device yet.
+    /// It has a handle, and was not used by the device yet.
     #[doc(alias = "ALLOCATED")]
     Allocated,
-    /// Somebody's, and used by the device.
+    /// It has a handle, and was used by the device.
     #[doc(alias = "IN_USE")]
     InUse,
-    /// Nobody's; free for the stream that used it last, and for others when the device is past that.
+    /// No handle; free for the stream that used it last, and for others when the device is past
+    /// that.
     Retired,
 }
 
@@ -44,22 +46,35 @@ pub struct BufferInfo {
     pub handles: u32,
     /// How often work was noted to use it in this life.
     pub use_count: u32,
-    /// The streams that used it, with the ticket of each last use and whether that is over.
-    pub uses: Vec<(usize, u64, bool)>,
+    /// The last use by each stream that used it.
+    pub uses: Vec<StreamUse>,
     /// How long ago it was allocated, where the pool keeps track.
     pub age: Option<Duration>,
-    /// Where in the program, as file, line and column, where the pool keeps track.
-    pub site: Option<(&'static str, u32, u32)>,
+    /// Where in the program it was allocated, where the pool keeps track.
+    pub site: Option<&'static Location<'static>>,
+}
+
+/// The last use of a block by a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StreamUse {
+    /// The stream's handle, as a number.
+    pub stream: usize,
+    /// The number of the use among the stream's tickets in this pool.
+    pub ticket: u64,
+    /// Whether the device is past it.
+    pub complete: bool,
 }
 
 impl BufferInfo {
     /// The block of a record.
     pub(super) fn of(core: &Core, index: u32) -> Self {
-        let record: &Record = core.records.get(index);
+        let record: &BufferRecord = core.records.get(index);
         let state = record.state.load();
         let uses = record.uses().filter_map(|of| {
-            let stream = core.lanes.get(of.lane).timeline()?.stream();
-            Some((stream, of.ticket, core.lanes.is_complete(of)))
+            let stream = core.slots.get(of.slot).handle()?;
+            Some(StreamUse { stream, ticket: of.ticket, complete: core.slots.is_complete(of) })
         });
         let origin = core.track.as_ref().and_then(|track| track.origin(index));
         Self {
@@ -77,16 +92,20 @@ impl BufferInfo {
             use_count: record.used.load(Relaxed),
             uses: uses.collect(),
             age: origin.map(|origin| origin.age()),
-            site: origin.map(|origin| (origin.site.file(), origin.site.line(), origin.site.column())),
+            site: origin.map(|origin| origin.site),
         }
     }
 }
 
 impl fmt::Display for BufferInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} bytes at {:#x}, {:?}", self.asked, self.size, self.address, self.state)?;
-        if let Some((file, line, column)) = self.site {
-            write!(f, ", from {file}:{line}:{column}")?;
+        write!(
+            f,
+            "{} of {} bytes at {:#x}, {:?}",
+            self.asked, self.size, self.address, self.state
+        )?;
+        if let Some(site) = self.site {
+            write!(f, ", from {site}")?;
         }
         self.age.map_or(Ok(()), |age| write!(f, ", {age:?} ago"))
     }

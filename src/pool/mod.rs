@@ -1,20 +1,23 @@
 //! Buffers: memory that is reused in the order of streams, and never while the device uses it.
 //!
+//! Every engine uses [`Pool`], [`PoolBuilder`], [`Buffer`] and [`AllocError`]. The rest is
+//! statistics and bare handles.
+//!
 //! ```text
-//!   Pool, SimplePool      alloc(len, stream)                             any thread
+//!   Pool                  alloc(len, stream)                             any thread
 //!      |
 //!   Buffer<T>             typed view of a block; drop, copy, record_use
 //!      |
-//!   Record                block | state | last use by each stream
+//!   BufferRecord                block | state | last use by each stream
 //!      |
-//!   Lane (one a stream)   lists of records that are free for that stream
+//!   StreamSlot (one a stream)   lists of records that are free for that stream
 //!      |  drain: what the device is past
 //!   SlabPool              blocks that are free for anybody
 //! ```
 //!
 //! A buffer that is dropped is free for the one stream that used it, at once and without a driver
-//! call: the stream runs in order. For others it is free when the device is past its last use, which
-//! its [`timeline`](crate::timeline) tells. What several streams used waits for all of them.
+//! call: the stream runs in order. For others it is free when the device is past its last use,
+//! which its [`timeline`](crate::timeline) tells. What several streams used waits for all of them.
 //!
 //! ```text
 //!                        +-----------------------------------------------+
@@ -24,15 +27,19 @@
 //!     +------------------- drain, when complete -----------+
 //! ```
 //!
-//! | operation | progress | driver calls |
-//! |---|---|---|
-//! | `alloc` of what the stream has dropped, `record_use`, drop | lock-free | none |
-//! | `alloc` of what other streams have dropped and completed, or of free slabs | lock-free | none |
-//! | `prewarm`, `reserve`, [`Prewarm`] | as `alloc`, up to growth; never at the limit | as `alloc` |
-//! | `alloc` that grows | blocking in the driver | the resource's, and a marker in streams that have retired blocks |
-//! | `alloc` at the limit | waits for a thread that has the lists in hand; for the device only if the options allow | an event and a wait, for a block that another stream still uses |
-//! | `trim`, `close`, drop of the pool | blocking in the driver | the resource's |
-//! | copies and fills | one driver call | one; and a wait, on a stream that is not the buffer's first, for earlier owners |
+//! Progress, and driver calls:
+//!
+//! * `alloc` of what the stream has dropped, `record_use`, drop: lock-free, without a driver call.
+//! * `alloc` of what other streams have dropped and completed, or of free slabs: the same.
+//! * `prewarm`, `reserve`, [`BlockPrewarm`]: as `alloc`, up to growth; never at the limit.
+//! * `alloc` that grows: blocking in the driver. It makes the calls of the resource, and inserts a
+//!   marker into each stream that has retired blocks.
+//! * `alloc` at the limit: waits for a thread that moves blocks between lists; for the device only
+//!   if the options allow. Where it takes a block that another stream still uses, it makes two
+//!   calls more: an event and a wait.
+//! * `trim`, `close`, drop of the pool: blocking in the driver, with the calls of the resource.
+//! * copies and fills: one driver call; and a wait for earlier owners, on a stream that is not the
+//!   buffer's first.
 //!
 //! # Captures
 //!
@@ -42,77 +49,42 @@
 //!
 //! # After a fault
 //!
-//! When the driver says that the context is lost, allocations are errors, and what the device may have
-//! been using is leaked: its slabs stay committed.
+//! When the driver says that the context is lost, allocations are errors, and what the device may
+//! have been using is leaked: its slabs stay committed.
 
-#[cfg(not(all(test, loom)))]
 mod buffer;
-#[cfg(not(all(test, loom)))]
-mod buffer_pool;
-#[cfg(not(all(test, loom)))]
+mod buffer_address;
+mod buffer_uses;
+mod builder;
+mod close;
 mod copy;
-#[cfg(not(all(test, loom)))]
 mod core;
-#[cfg(not(all(test, loom)))]
 mod drain;
-mod dtype;
-mod element;
-#[cfg(not(all(test, loom)))]
 mod error;
-#[cfg(not(all(test, loom)))]
+mod evict;
 mod info;
-#[cfg(not(all(test, loom)))]
-mod ladder;
-#[cfg(not(all(test, loom)))]
-mod lane;
-#[cfg(not(all(test, loom)))]
-mod options;
-#[cfg(not(all(test, loom)))]
+mod limit;
 mod plan;
-#[cfg(not(all(test, loom)))]
+mod pressure;
 mod prewarm;
-#[cfg(not(all(test, loom)))]
 mod raw;
-#[cfg(not(all(test, loom)))]
-mod record;
-#[cfg(not(all(test, loom)))]
-mod simple;
-mod spec;
-#[cfg(not(all(test, loom)))]
+mod ready;
+mod reclaim;
+pub(crate) mod record;
 mod stats;
-#[cfg(not(all(test, loom)))]
 mod stream_pool;
-#[cfg(not(all(test, loom)))]
+pub(crate) mod stream_slot;
 mod track;
-#[cfg(not(all(test, loom)))]
-mod upstream;
+mod uses;
 
-#[cfg(not(all(test, loom)))]
 pub use self::buffer::Buffer;
-#[cfg(not(all(test, loom)))]
-pub use self::buffer_pool::{AllocateError, BufferPool, NotOurs};
-pub use self::dtype::DType;
-#[cfg(not(all(test, loom)))]
-pub(crate) use self::element::bytes_of;
-pub(crate) use self::element::bytes_of_mut;
-pub use self::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
-#[cfg(not(all(test, loom)))]
+pub use self::builder::PoolBuilder;
 pub use self::error::{HostError, LeakReport, RawError};
-#[cfg(not(all(test, loom)))]
-pub use self::info::{BufferInfo, BufferState};
-#[cfg(not(all(test, loom)))]
-pub use self::options::{PoolBuilder, Pressure};
-#[cfg(not(all(test, loom)))]
+pub use self::info::{BufferInfo, BufferState, StreamUse};
 pub use self::plan::MemoryPlan;
-#[cfg(not(all(test, loom)))]
-pub use self::prewarm::Prewarm;
-#[cfg(not(all(test, loom)))]
+pub use self::pressure::Pressure;
+pub use self::prewarm::BlockPrewarm;
 pub use self::raw::RawBuffer;
-#[cfg(not(all(test, loom)))]
-pub use self::simple::SimplePool;
-pub use self::spec::{BufferSpec, SpecError};
-#[cfg(not(all(test, loom)))]
 pub use self::stats::ReclaimStats;
-#[cfg(not(all(test, loom)))]
 pub use self::stream_pool::Pool;
 pub use crate::slab::AllocError;

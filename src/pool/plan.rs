@@ -1,7 +1,7 @@
 //! What a run needed, so that the next one has it from the start.
 //!
-//! A pool counts the blocks that it has taken from the slabs, by size, where it takes one and where it gives one
-//! back: off the path of blocks that are reused.
+//! A pool counts the blocks that it has taken from the slabs, by size, where it takes one and where
+//! it gives one back: off the path of blocks that are reused.
 //!
 //! | word | written by | read by | orderings |
 //! |---|---|---|---|
@@ -10,6 +10,7 @@
 //! | a large size | `take`, once (CAS) | all | Relaxed: it never changes again |
 
 use super::record::LARGE_LIST;
+use crate::address::to_usize;
 use crate::slab::SizeClass;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -20,8 +21,7 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// # let stream = wharf::Stream::new(&context)?;
 /// use wharf::memory::DeviceMemoryResource;
@@ -58,7 +58,8 @@ impl MemoryPlan {
 /// The plan of these sizes and counts, as [`MemoryPlan::blocks`] gives them.
 impl FromIterator<(usize, usize)> for MemoryPlan {
     fn from_iter<T: IntoIterator<Item = (usize, usize)>>(blocks: T) -> Self {
-        let mut blocks: Vec<_> = blocks.into_iter().filter(|(size, count)| *size > 0 && *count > 0).collect();
+        let mut blocks: Vec<_> =
+            blocks.into_iter().filter(|(size, count)| *size > 0 && *count > 0).collect();
         blocks.sort_unstable_by_key(|(size, _)| core::cmp::Reverse(*size));
         Self { blocks }
     }
@@ -108,7 +109,7 @@ impl Peaks {
 
     /// The most there were.
     pub(super) fn plan(&self) -> MemoryPlan {
-        let most = |peak: &Peak| usize::try_from(peak.most.load(Relaxed)).unwrap_or(usize::MAX);
+        let most = |peak: &Peak| to_usize(peak.most.load(Relaxed));
         let classes = self.classes.iter().enumerate().filter_map(|(index, peak)| {
             let class = SizeClass::from_index(index)?;
             Some((class.block_size(), most(peak)))
@@ -117,7 +118,8 @@ impl Peaks {
         classes.chain(large).collect()
     }
 
-    /// The place of a size; `None` for a large one beyond the first [`LARGE_SIZES`], which no plan has.
+    /// The place of a size; `None` for a large one beyond the first [`LARGE_SIZES`], which no plan
+    /// has.
     fn peak(&self, list: usize, size: usize) -> Option<&Peak> {
         if let Some(peak) = self.classes.get(list) {
             return Some(peak);
@@ -133,7 +135,7 @@ impl Peaks {
 /// How many sizes above the largest class are told apart.
 const LARGE_SIZES: usize = 64;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -151,7 +153,10 @@ mod tests {
         peaks.take(LARGE_LIST, 1 << 31);
         peaks.take(LARGE_LIST, 1 << 30);
         let plan = peaks.plan();
-        assert_eq!(plan.blocks().collect::<Vec<_>>(), [(1 << 31, 1), (1 << 30, 1), (class.block_size(), 4)]);
+        assert_eq!(
+            plan.blocks().collect::<Vec<_>>(),
+            [(1 << 31, 1), (1 << 30, 1), (class.block_size(), 4)]
+        );
         assert_eq!(
             (plan.size(), &plan.blocks().collect::<MemoryPlan>()),
             ((3 << 30) + 4 * class.block_size(), &plan)

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::buffer::Buffer;
-use super::core::Shared;
-use super::element::Element;
+use super::core::Core;
 use super::error::RawError;
 use super::info::BufferInfo;
+use crate::address::to_usize;
+use crate::element::Element;
 use crate::sync::atomic::Ordering::Relaxed;
 
-/// A buffer as numbers, which keeps it allocated until a pool [takes](super::Pool::take_raw) it back.
+/// A buffer as numbers, which keeps it allocated until a pool [takes](super::Pool::take_raw) it
+/// back.
 ///
 /// It may be copied: a copy that is taken back later is found to be stale, in constant time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,17 +41,20 @@ impl RawBuffer {
         [self.pool, self.address, self.size as u64, life]
     }
 
-    /// The handle with these numbers. Any are allowed: what is no handle is found when it is taken back.
+    /// The handle with these numbers. Any are allowed: what is no handle is found when it is taken
+    /// back.
     pub fn from_words([pool, address, size, life]: [u64; 4]) -> Self {
         let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        let size = to_usize(size);
         Self { pool, address, size, index: half(life), generation: half(life >> 32) }
     }
 
     /// The block, if this is a handle of the pool's and the block in the same life.
-    pub(super) fn inspect(self, core: &Shared) -> Result<BufferInfo, RawError> {
+    pub(super) fn inspect(self, core: &Arc<Core>) -> Result<BufferInfo, RawError> {
         let address = self.address;
-        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.upstream.id()) else {
+        let Some(record) =
+            core.records.made(self.index).filter(|_| self.pool == core.upstream.id())
+        else {
             return Err(RawError::WrongPool { address });
         };
         let (info, current) = (BufferInfo::of(core, self.index), record.state.load().generation());
@@ -60,9 +65,11 @@ impl RawBuffer {
     }
 
     /// The buffer, if this is a handle of the pool's that was not taken back.
-    pub(super) fn take(self, core: &Shared) -> Result<Buffer<u8>, RawError> {
+    pub(super) fn take(self, core: &Arc<Core>) -> Result<Buffer<u8>, RawError> {
         let address = self.address;
-        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.upstream.id()) else {
+        let Some(record) =
+            core.records.made(self.index).filter(|_| self.pool == core.upstream.id())
+        else {
             return Err(RawError::WrongPool { address });
         };
         let (start, end) = (record.address.load(Relaxed), record.size() as u64);
@@ -72,16 +79,17 @@ impl RawBuffer {
         if !fits || record.state.take_raw(self.generation).is_err() {
             return Err(RawError::Stale { address, generation: self.generation, current });
         }
-        let offset = usize::try_from(offset).unwrap_or(0);
+        let offset = to_usize(offset);
         Ok(Buffer::new(Arc::clone(core), self.index, offset, self.size))
     }
 }
 
 impl<T: Element> Buffer<T> {
-    /// Gives the buffer up for a bare handle. The buffer comes back if there are other handles to its
-    /// block.
+    /// Gives the buffer up for a bare handle. The buffer comes back if there are other handles to
+    /// its block.
     ///
-    /// The pool's memory lives as long as the pool or one of its buffers; a bare handle does not count.
+    /// The pool's memory lives as long as the pool or one of its buffers; a bare handle does not
+    /// count.
     ///
     /// # Errors
     ///

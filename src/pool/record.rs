@@ -1,25 +1,26 @@
-//! What is known of a buffer: its block, and who used it last.
+//! The record of a buffer: its block, and its last uses.
 //!
 //! ```text
-//!   Record   state | next | list | address | size | home | inherited | seen | stamp | use 0 | ... | use 7
-//!   use      lane (16) | ticket (48)        0: none
+//!   BufferRecord   state | next | list | block | size | home | inherited | seen | stamp | uses (8)
+//!   use      slot (16) | ticket (48)        0: none
 //! ```
 //!
 //! A record lives as long as the pool. With its block it goes from the holders of the buffer to the
 //! list of a stream, and from there to the next holder; without one it waits in `spare`.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `state` | see `lockfree::buffer_state` | | |
-//! | `next` | see `lockfree::index_stack` | | |
-//! | `used` | holders of the buffer, the record's owner | statistics | Relaxed: a count |
-//! | `uses` | holders of the buffer (CAS), the record's owner | the same | Relaxed: the end of the last handle orders them before the owner |
-//! | all else | the record's owner | holders, statistics | Relaxed: handed over by stacks and by handles |
+//! * `state`: written by see `lockfree::buffer_state`; read by . .
+//! * `next`: written by see `lockfree::index_stack`; read by . .
+//! * `used`: written by holders of the buffer, the record's owner; read by statistics. Relaxed: a
+//!   count.
+//! * `uses`: written by holders of the buffer (CAS), the record's owner; read by the same. Relaxed:
+//!   the end of the last handle orders them before the owner.
+//! * all else: written by the record's owner; read by holders, statistics. Relaxed: handed over by
+//!   stacks and by handles.
 
-use std::sync::OnceLock;
-
+use crate::address::to_usize;
 use crate::lockfree::buffer_state::BufferWord;
-use crate::slab::SizeClass;
+use crate::slab::{Block, SizeClass};
+use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Streams that may use one buffer at a time before one has to wait for another.
@@ -31,18 +32,20 @@ pub(super) const LARGE_LIST: usize = SizeClass::COUNT;
 /// One buffer's record.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Record {
+pub(super) struct BufferRecord {
     pub(super) state: BufferWord,
     pub(super) next: AtomicU32,
     /// The list that the block goes to.
     pub(super) list: AtomicU32,
-    /// The address for the host, and for the device where it is the same.
+    /// The block's words: the address for the host, and for the device where it is the same; and
+    /// what the slabs need to take the block back.
     pub(super) address: AtomicU64,
+    meta: AtomicU64,
     /// The block's size, in bytes; 0 without a block.
     pub(super) size: AtomicUsize,
     /// What was asked for, in bytes.
     pub(super) asked: AtomicUsize,
-    /// The lane that the buffer was allocated for.
+    /// The slot that the buffer was allocated for.
     pub(super) home: AtomicU32,
     /// Whether a use could not be tracked, so that the block is not to be used again.
     pub(super) lost: AtomicBool,
@@ -57,35 +60,36 @@ pub(super) struct Record {
     pub(super) used: AtomicU32,
 }
 
-/// A use: a lane, and a ticket of its stream.
+/// A use: a slot, and a ticket of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Use {
-    pub(super) lane: usize,
-    pub(super) ticket: u64,
+pub(crate) struct Use {
+    pub(crate) slot: usize,
+    pub(crate) ticket: u64,
 }
 
 impl Use {
-    /// The word of a use; a lane's tickets do not reach 2^48 in a process's life.
+    /// The word of a use; a slot's tickets do not reach 2^48 in a process's life.
     #[inline]
     pub(super) fn pack(self) -> u64 {
-        (self.lane as u64) << TICKET_BITS | self.ticket & TICKET
+        (self.slot as u64) << TICKET_BITS | self.ticket & TICKET
     }
 
     /// The use in a word, if there is one.
     #[inline]
     pub(super) fn unpack(word: u64) -> Option<Self> {
-        let lane = usize::try_from(word >> TICKET_BITS).unwrap_or(usize::MAX);
-        (word != 0).then_some(Self { lane, ticket: word & TICKET })
+        let slot = to_usize(word >> TICKET_BITS);
+        (word != 0).then_some(Self { slot, ticket: word & TICKET })
     }
 }
 
-impl Record {
+impl BufferRecord {
     fn new() -> Self {
         Self {
             state: BufferWord::new(),
             next: AtomicU32::new(0),
             list: AtomicU32::new(0),
             address: AtomicU64::new(0),
+            meta: AtomicU64::new(0),
             size: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             home: AtomicU32::new(0),
@@ -93,9 +97,25 @@ impl Record {
             inherited: AtomicU64::new(0),
             seen: AtomicU32::new(0),
             stamp: AtomicU64::new(0),
-            uses: [const { AtomicU64::new(0) }; USES],
+            uses: std::array::from_fn(|_| AtomicU64::new(0)),
             used: AtomicU32::new(0),
         }
+    }
+
+    /// Puts a block of `size` bytes into a record of the caller's.
+    pub(super) fn put_block(&self, block: Block, size: usize) {
+        let (address, meta) = block.into_words();
+        self.address.store(address, Relaxed);
+        self.meta.store(meta, Relaxed);
+        self.size.store(size, Relaxed);
+    }
+
+    /// Takes the block out of a record of the caller's.
+    pub(super) fn take_block(&self) -> Option<Block> {
+        self.size.store(0, Relaxed);
+        let meta = self.meta.load(Relaxed);
+        self.meta.store(0, Relaxed);
+        Block::from_words(self.address.load(Relaxed), meta)
     }
 
     /// The uses at this moment.
@@ -119,12 +139,12 @@ impl Record {
 
 /// The records of a pool, by number.
 #[derive(Debug)]
-pub(super) struct Records {
-    chunks: Box<[OnceLock<Box<[Record]>>]>,
+pub(super) struct BufferRecords {
+    chunks: Box<[OnceLock<Box<[BufferRecord]>>]>,
     made: AtomicU32,
 }
 
-impl Records {
+impl BufferRecords {
     /// Records of a pool, at most.
     pub(super) const MOST: u32 = CHUNKS * CHUNK;
 
@@ -134,9 +154,9 @@ impl Records {
 
     /// The record with a number that [`make`](Self::make) returned.
     #[inline]
-    pub(super) fn get(&self, index: u32) -> &Record {
+    pub(super) fn get(&self, index: u32) -> &BufferRecord {
         let (chunk, place) = ((index / CHUNK) as usize, (index % CHUNK) as usize);
-        &self.chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| Record::new()).collect())[place]
+        &self.chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| BufferRecord::new()).collect())[place]
     }
 
     /// The link of a record, for stacks.
@@ -147,16 +167,18 @@ impl Records {
 
     /// A new record's number, if there can be one more.
     pub(super) fn make(&self) -> Option<u32> {
-        self.made.fetch_update(Relaxed, Relaxed, |made| (made < Self::MOST).then_some(made + 1)).ok()
+        self.made
+            .fetch_update(Relaxed, Relaxed, |made| (made < Self::MOST).then_some(made + 1))
+            .ok()
     }
 
     /// The record with any number, if one was made with it.
-    pub(super) fn made(&self, index: u32) -> Option<&Record> {
+    pub(super) fn made(&self, index: u32) -> Option<&BufferRecord> {
         (index < self.made.load(Relaxed)).then(|| self.get(index))
     }
 
     /// All records that were made.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &Record)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, &BufferRecord)> {
         (0..self.made.load(Relaxed)).map(|index| (index, self.get(index)))
     }
 }
@@ -164,5 +186,5 @@ impl Records {
 const TICKET_BITS: u32 = 48;
 const TICKET: u64 = (1 << TICKET_BITS) - 1;
 
-const CHUNK: u32 = 512;
-const CHUNKS: u32 = 4096;
+const CHUNK: u32 = if cfg!(all(test, loom)) { 2 } else { 512 };
+const CHUNKS: u32 = if cfg!(all(test, loom)) { 2 } else { 4096 };

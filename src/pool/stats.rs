@@ -10,7 +10,7 @@ pub struct ReclaimStats {
     pub completed: u64,
     /// From the slabs, committed already.
     pub committed: u64,
-    /// From the slabs, after blocks that nobody wanted for some time were given back.
+    /// From the slabs, after blocks that were not reused for some time were given back.
     pub drained: u64,
     /// From the slabs, which may have grown for it.
     pub grown: u64,
@@ -28,17 +28,18 @@ pub struct ReclaimStats {
     pub exhausted: u64,
     /// Blocks given back to the slabs.
     pub blocks_drained: u64,
-    /// Waits put into a stream because too many used one buffer, or to order it behind an earlier life.
+    /// Waits put into a stream because too many used one buffer, or to order it behind an earlier
+    /// life.
     pub waits: u64,
     /// Bytes that are leaked because a use could not be tracked.
     pub leaked: u64,
 }
 
-/// The counters behind [`ReclaimStats`]. What came from the stream itself is not counted: that is the
-/// hot path.
+/// The counters behind [`ReclaimStats`]. What came from the stream itself is not counted: that is
+/// the hot path.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    rungs: [AtomicU64; 10],
+    sources: [AtomicU64; 10],
     blocks_drained: AtomicU64,
     waits: AtomicU64,
     leaked: AtomicU64,
@@ -46,7 +47,7 @@ pub(super) struct Counters {
 
 /// A place where memory comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Rung {
+pub(super) enum Source {
     Completed,
     Committed,
     Drained,
@@ -60,8 +61,8 @@ pub(super) enum Rung {
 }
 
 impl Counters {
-    pub(super) fn rung(&self, rung: Rung) {
-        self.rungs[rung as usize].fetch_add(1, Relaxed);
+    pub(super) fn count(&self, source: Source) {
+        self.sources[source as usize].fetch_add(1, Relaxed);
     }
 
     pub(super) fn drain(&self, blocks: usize) {
@@ -79,18 +80,18 @@ impl Counters {
     }
 
     pub(super) fn read(&self) -> ReclaimStats {
-        let rung = |rung: Rung| self.rungs[rung as usize].load(Relaxed);
+        let source = |source: Source| self.sources[source as usize].load(Relaxed);
         ReclaimStats {
-            completed: rung(Rung::Completed),
-            committed: rung(Rung::Committed),
-            drained: rung(Rung::Drained),
-            grown: rung(Rung::Grown),
-            caches: rung(Rung::Caches),
-            retried: rung(Rung::Retried),
-            cross_stream: rung(Rung::CrossStream),
-            waited: rung(Rung::Waited),
-            hook: rung(Rung::Hook),
-            exhausted: rung(Rung::Exhausted),
+            completed: source(Source::Completed),
+            committed: source(Source::Committed),
+            drained: source(Source::Drained),
+            grown: source(Source::Grown),
+            caches: source(Source::Caches),
+            retried: source(Source::Retried),
+            cross_stream: source(Source::CrossStream),
+            waited: source(Source::Waited),
+            hook: source(Source::Hook),
+            exhausted: source(Source::Exhausted),
             blocks_drained: self.blocks_drained.load(Relaxed),
             waits: self.waits.load(Relaxed),
             leaked: self.leaked.load(Relaxed),

@@ -1,8 +1,9 @@
 //! Where buffers come from: for the debugging of leaks, at a price.
 
 use std::panic::Location;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::sync::Mutex;
 
 /// The call sites of live buffers, by record. Takes a lock at every allocation.
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ impl Origin {
 impl Track {
     /// Notes where the buffer of a record comes from.
     pub(super) fn note(&self, index: u32, site: &'static Location<'static>) {
-        let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut origins = self.0.lock();
         let index = index as usize;
         if origins.len() <= index {
             origins.resize(index + 1, None);
@@ -34,7 +35,7 @@ impl Track {
 
     /// Where the buffer of a record was last allocated.
     pub(super) fn origin(&self, index: u32) -> Option<Origin> {
-        let origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let origins = self.0.lock();
         origins.get(index as usize).copied().flatten()
     }
 }

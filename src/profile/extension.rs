@@ -105,7 +105,7 @@ pub(super) const MEMORY: u16 = 1;
 pub(super) const COMPAT: u16 = 0x0102;
 /// Functions in the extension's table, most of them for later.
 pub(super) const SLOTS: usize = 63;
-/// What a slot holds that has no function: this, or 0.
+/// The contents of a slot that has no function: this, or 0.
 pub(super) const DISABLED: isize = 1;
 /// A heap that is cut into regions, of plain addresses, with names in ASCII.
 pub(super) const SUB_ALLOCATOR: u32 = 1;

@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "loads a memory checker, calls it")]
-//! A memory checker, told through NVTX's extension for memory: what the pools have committed are heaps,
-//! of which nothing may be touched but its regions, and their blocks are the regions.
+//! A memory checker, told through NVTX's extension for memory: what the pools have committed are
+//! heaps, of which nothing may be touched but its regions, and their blocks are the regions.
 //!
 //! ```text
 //! commit of a run ──> heap      a block leaves its slab  ──> region, named after memory and size
@@ -8,38 +8,41 @@
 //! ```
 //!
 //! The crate nvtx does not have the extension, so this is its client: it loads the library that
-//! `NVTX_INJECTION64_PATH` names, as NVTX does, and gives it a table to fill with its functions. That is done
-//! when the first pool of a device's memory is made, so a context exists: compute-sanitizer takes no
-//! calls before.
+//! `NVTX_INJECTION64_PATH` names, as NVTX does, and gives it a table to fill with its functions.
+//! That is done when the first pool of a device's memory is made, so a context exists:
+//! compute-sanitizer takes no calls before.
 //!
-//! What users are told of it is in [`profile`](super).
+//! Its documentation for users is in [`profile`](super).
 //!
 //! # References
 //!
-//! The layouts and numbers are those of `nvToolsExtMem.h`, `nvtxDetail/nvtxExtTypes.h` and `nvtxExtInit.h` in
-//! [NVTX](https://github.com/NVIDIA/NVTX), as of its first release with the extension and of the crate nvtx 2; what a checker makes of them is in the
-//! [guide of compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html).
+//! The layouts and numbers are those of `nvToolsExtMem.h`, `nvtxDetail/nvtxExtTypes.h` and
+//! `nvtxExtInit.h` in [NVTX](https://github.com/NVIDIA/NVTX), as of its first release with the
+//! extension and of the crate nvtx 2; what a checker makes of them is in the [guide of
+//! compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html).
 
+use crate::address::to_usize;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::nvtx::sys::ffi::nvtxDomainHandle_t;
 
 use super::Category;
 use super::extension::{
-    ASCII, BY_POINTER, COMPAT, DISABLED, HeapDesc, MEMORY, Module, NameBatch, NameDesc, RegisterBatch, SLOTS,
-    SUB_ALLOCATOR, Segment, UnregisterBatch, VERSION, VIRTUAL_ADDRESS, VirtualRange,
+    ASCII, BY_POINTER, COMPAT, DISABLED, HeapDesc, MEMORY, Module, NameBatch, NameDesc,
+    RegisterBatch, SLOTS, SUB_ALLOCATOR, Segment, UnregisterBatch, VERSION, VIRTUAL_ADDRESS,
+    VirtualRange,
 };
 use super::tool::domain;
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 
 /// The checker, where there is one.
 static CHECKER: OnceLock<Option<Checker>> = OnceLock::new();
 
-/// What a checker knows of one pool's memory; nothing where none listens.
+/// A checker's view of one pool's memory; nothing where no checker is attached.
 #[derive(Debug)]
 pub(crate) struct Heaps(Option<Box<Told>>);
 
@@ -53,10 +56,11 @@ struct Told {
 }
 
 impl Heaps {
-    /// For a pool of memory of a `kind`, if a checker listens; with one, a context exists. `None` for
-    /// memory that checkers do not watch.
+    /// For a pool of memory of a `kind`, if a checker listens; with one, a context exists. `None`
+    /// for memory that checkers do not watch.
     pub(crate) fn new(kind: Option<&'static str>) -> Self {
-        let told = |kind| Some(Box::new(Told { checker: Checker::get()?, kind, heaps: Mutex::default() }));
+        let told =
+            |kind| Some(Box::new(Told { checker: Checker::get()?, kind, heaps: Mutex::default() }));
         Self(kind.and_then(told))
     }
 
@@ -101,7 +105,7 @@ impl Heaps {
 
 impl Told {
     fn heaps(&self) -> MutexGuard<'_, BTreeMap<u64, Heap>> {
-        self.heaps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heaps.lock()
     }
 
     #[cold]
@@ -109,7 +113,8 @@ impl Told {
         let heap = self.heaps().range(..=address).next_back().map(|(_, heap)| *heap);
         if let Some(heap) = heap {
             self.checker.register_region(heap, address, size);
-            self.checker.name_region(address, &format!("wharf {} block of {size} bytes", self.kind));
+            self.checker
+                .name_region(address, &format!("wharf {} block of {size} bytes", self.kind));
         }
     }
 }
@@ -150,7 +155,8 @@ impl Checker {
         let path = CString::new(std::env::var_os("NVTX_INJECTION64_PATH")?.as_bytes()).ok()?;
         // The tool attaches to NVTX itself first, as with NVTX's own client.
         let domain = domain();
-        // SAFETY: `path` is a C string. Whoever set the variable asked for the library, and NVTX loads it too.
+        // SAFETY: `path` is a C string. The user names the library in the variable, and NVTX
+        // loads it too.
         let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY) };
         if library.is_null() {
             return None;
@@ -158,17 +164,20 @@ impl Checker {
         // SAFETY: the library is open, and stays so; the name is a C string.
         let address = unsafe { libc::dlsym(library, c"InitializeInjectionNvtxExtension".as_ptr()) };
         // SAFETY: null, or NVTX's function of this name, whose type this is.
-        let initialize = unsafe { core::mem::transmute::<*mut c_void, Option<Initialize>>(address) }?;
+        let initialize =
+            unsafe { core::mem::transmute::<*mut c_void, Option<Initialize>>(address) }?;
         let slots = slots_of(initialize)?;
         let slot = |number: usize| (slots[number] > DISABLED).then_some(slots[number]);
-        // SAFETY: what the tool puts into this slot is its function of this number, or nothing. So below.
+        // SAFETY: what the tool puts into this slot is its function of this number, or nothing. So
+        // below.
         let register_heap = unsafe { core::mem::transmute::<isize, RegisterHeap>(slot(0)?) };
         // SAFETY: as above.
         let unregister_heap = unsafe { core::mem::transmute::<isize, UnregisterHeap>(slot(1)?) };
         // SAFETY: as above.
         let register_regions = unsafe { core::mem::transmute::<isize, RegisterRegions>(slot(3)?) };
         // SAFETY: as above.
-        let unregister_regions = unsafe { core::mem::transmute::<isize, UnregisterRegions>(slot(5)?) };
+        let unregister_regions =
+            unsafe { core::mem::transmute::<isize, UnregisterRegions>(slot(5)?) };
         // SAFETY: as above.
         let name = |slot| unsafe { core::mem::transmute::<isize, NameRegions>(slot) };
         let name_regions = slot(6).map(name);
@@ -183,6 +192,7 @@ impl Checker {
     }
 
     fn register_heap(&self, kind: &str, address: u64, size: usize) -> Heap {
+        // A sub-allocator's heap: no byte is accessible before a region covers it.
         let range = VirtualRange { size, start: pointer(address) };
         let name = CString::new(format!("wharf {kind} memory")).unwrap_or_default();
         let heap = HeapDesc {
@@ -247,6 +257,7 @@ impl Checker {
             category: Category::Memory as u32,
             reserved: 0,
         };
+        // Without a name the checker reports the region's address alone.
         let regions = NameBatch {
             compat: COMPAT,
             size: size_of_u16::<NameBatch>(),
@@ -261,7 +272,7 @@ impl Checker {
     }
 }
 
-/// The table that a tool has filled, for good; `None` if it does not want to hear of memory.
+/// The table that a tool has filled, for good; `None` if it does not take the memory extension.
 fn slots_of(initialize: Initialize) -> Option<&'static [isize; SLOTS]> {
     let slots = Box::leak(Box::new([0_isize; SLOTS]));
     let mut segment = Segment { id: 1, count: SLOTS, slots: slots.as_mut_ptr() };
@@ -275,14 +286,15 @@ fn slots_of(initialize: Initialize) -> Option<&'static [isize; SLOTS]> {
         export: ptr::null(),
         info: ptr::null(),
     };
-    // SAFETY: the function is NVTX's, for which this is the description of the module; the slots live for ever.
+    // SAFETY: the function is NVTX's, for which this is the description of the module; the slots
+    // live for ever.
     let accepted = unsafe { initialize(&raw mut module) };
     (accepted != 0).then_some(slots)
 }
 
 fn pointer(address: u64) -> *const c_void {
     // Linux on 64-bit machines only: an address fits. The checker does not go through it.
-    ptr::without_provenance(usize::try_from(address).unwrap_or(0))
+    ptr::without_provenance(to_usize(address))
 }
 
 const fn size_of_u16<T>() -> u16 {

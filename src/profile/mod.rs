@@ -1,36 +1,53 @@
-//! NVTX: one domain, "wharf", with ranges round slow paths and steps, marks where something was given up,
+//! NVTX: one domain, `wharf`, with ranges round slow paths and steps, marks where a drop failed,
 //! and names for streams and threads.
 //!
+//! An engine calls [`name_thread`] and [`Stream::set_name`](crate::Stream::set_name); the rest
+//! comes by itself with the feature `nvtx`.
+//!
 //! ```text
-//! range!("wharf::memory::pinned::commit", len)
-//!          │      │                        └── payload, in bytes
-//!          │      └── category
-//!          └── registered once for its call site, when a tool is attached
+//! range!("memory::pinned::commit", len)
+//!         │                        └── payload, in bytes
+//!         └── category; the name is registered once for its call site, when a tool is attached
 //! ```
 //!
-//! A tool attaches when the process makes its first NVTX call, or never; whether one did is asked once. Without the
-//! feature `nvtx` every function here is empty and the guard is a zero-sized value; the call sites have
-//! no conditions of their own. No range goes round a single allocation or free.
+//! Two names have the object in them, so that a profiler's table has a line for each:
+//!
+//! * `pool::alloc(POOL)`: an allocation that the stream's own blocks could not serve, by
+//!   [`PoolBuilder::name`](crate::pool::PoolBuilder::name); its payload is the requested size, in
+//!   bytes
+//! * `staging::submit(SET, TOKENS)`: a step, by
+//!   [`InputBuffersBuilder::name`](crate::staging::InputBuffersBuilder::name) and the tokens of its
+//!   bucket; its payload is the bytes that it copies
+//!
+//! A tool attaches when the process makes its first NVTX call, or never. That is asked once.
+//! Without the feature `nvtx` every function here is empty and the guard is a zero-sized value; the
+//! call sites have no conditions of their own. No range goes round a single allocation or free.
 //!
 //! # Memory checkers
 //!
-//! compute-sanitizer sees a pool's memory as one allocation, of which it finds neither accesses to free blocks nor blocks that
-//! are never freed. Where the tool that `NVTX_INJECTION64_PATH` names takes NVTX's extension for memory, it is told:
+//! compute-sanitizer sees a pool's memory as one allocation, of which it finds neither accesses to
+//! free blocks nor blocks that are never freed. Where the tool that `NVTX_INJECTION64_PATH` names
+//! takes NVTX's extension for memory, it is told:
 //!
 //! | of device and managed memory | is |
 //! |---|---|
 //! | each piece that a pool commits | a heap: nothing of it may be touched but its regions |
-//! | each block of a [`SlabPool`](crate::slab::SlabPool), from its allocation to its free | a region, named `wharf device block of 4096 bytes` |
-//! | each block of a [`Pool`](crate::pool::Pool), until the device is done with it and the slabs have it back | the same |
+//! | each block of a [`SlabPool`] until its free | a region, `wharf device block of 4096 bytes` |
+//! | each block of a [`Pool`], until the slabs have it back | the same |
 //!
-//! Regions are whole blocks: what a size class adds to the size asked for counts as in bounds. Whether a pool is told of is
-//! decided when it is made; one that is keeps no blocks in caches of threads, so that every free is heard. Others
-//! do nothing for this when they allocate and free. Layouts and numbers are those of NVIDIA's headers; compute-sanitizer has
-//! not been run with them yet.
+//! Regions are whole blocks: what a size class adds to the size asked for counts as in bounds.
+//! It is decided when a pool is made. One that is reported keeps no blocks in caches of threads, so
+//! that every free is reported; others do nothing for this when they allocate and free.
+//! Layouts and numbers are those of NVIDIA's headers; compute-sanitizer has not been run with them
+//! yet.
+//!
+//! [`SlabPool`]: crate::slab::SlabPool
+//! [`Pool`]: crate::pool::Pool
 //!
 //! # References
 //!
-//! [NVTX](https://nvidia.github.io/NVTX/), [NVTX for compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html)
+//! [NVTX](https://nvidia.github.io/NVTX/), [NVTX for
+//! compute-sanitizer](https://docs.nvidia.com/compute-sanitizer/SanitizerNvtxGuide/index.html)
 
 #[cfg_attr(all(feature = "nvtx", not(loom)), path = "nvtx.rs")]
 #[cfg_attr(not(all(feature = "nvtx", not(loom))), path = "none.rs")]
@@ -47,6 +64,7 @@ pub(crate) use self::memory::Heaps;
 pub(crate) use self::tool::Heaps;
 
 use core::ffi::CStr;
+use core::fmt;
 use core::marker::PhantomData;
 use std::ffi::CString;
 
@@ -83,19 +101,25 @@ pub(crate) fn name_stream(raw: wharf_sys::bindings::CUstream, name: &str) {
     }
 }
 
-/// The name of a range or a mark, one `static` a call site.
+/// The name of a range or a mark: a `static` of the call site, or a part of the object that it
+/// names.
 #[derive(Debug)]
 pub(crate) struct Name(tool::Registered);
 
 impl Name {
-    /// A name for `static`s; `text` is unique within the domain and says by its second part what
+    /// Makes a name for `static`s. `text` is unique within the domain; its first part says what
     /// category it is of.
     pub(crate) const fn new(text: &'static CStr) -> Self {
         Self(tool::Registered::new(text, Category::of(text)))
     }
+
+    /// Makes the name `OPERATION(OBJECT)` for the ranges of one object.
+    pub(crate) fn of(operation: &'static CStr, object: impl fmt::Display) -> Self {
+        Self(tool::Registered::of(operation, Category::of(operation), object))
+    }
 }
 
-/// What a range is about, so that a profiler can filter.
+/// The category of a range, by which a profiler can filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Category {
     Driver = 1,
@@ -108,13 +132,13 @@ pub(crate) enum Category {
 impl Category {
     const fn of(text: &CStr) -> Self {
         let text = text.to_bytes();
-        if starts(text, b"wharf::memory") || starts(text, b"wharf::slab") || starts(text, b"wharf::pool") {
+        if starts(text, b"memory") || starts(text, b"slab") || starts(text, b"pool") {
             Self::Memory
-        } else if starts(text, b"wharf::staging") {
+        } else if starts(text, b"staging") {
             Self::Staging
-        } else if starts(text, b"wharf::graph") {
+        } else if starts(text, b"graph") {
             Self::Graph
-        } else if starts(text, b"wharf::tier") {
+        } else if starts(text, b"tier") {
             Self::Tier
         } else {
             Self::Driver
@@ -134,7 +158,7 @@ pub(crate) struct Range {
 
 impl Range {
     /// Begins a range; `bytes` is what it moves or obtains.
-    pub(crate) fn enter(name: &'static Name, bytes: Option<usize>) -> Self {
+    pub(crate) fn enter(name: &Name, bytes: Option<usize>) -> Self {
         Self { _open: tool::Open::new(&name.0, bytes), thread_bound: PhantomData }
     }
 }
@@ -144,8 +168,8 @@ pub(crate) fn mark(name: &'static Name) {
     tool::mark(&name.0);
 }
 
-/// Begins a [`Range`] with a literal name, registered once for this call site, and a number of bytes if
-/// it has one.
+/// Begins a [`Range`] with a literal name, registered once for this call site, and a number of
+/// bytes if it has one.
 macro_rules! range {
     ($name:literal) => {
         $crate::profile::range!(@ $name, None)
@@ -199,20 +223,20 @@ mod tests {
     #[cfg(not(feature = "nvtx"))]
     fn a_range_costs_nothing_without_a_profiler() {
         assert_eq!(size_of::<Range>(), 0);
-        assert_eq!(size_of_val(&range!("wharf::test", 7)), 0);
+        assert_eq!(size_of_val(&range!("test", 7)), 0);
         assert!(!is_attached());
     }
 
     #[test]
     fn the_name_says_the_category() {
         for (text, category) in [
-            (c"wharf::memory::pinned", Category::Memory),
-            (c"wharf::pool::drain", Category::Memory),
-            (c"wharf::slab::grow", Category::Memory),
-            (c"wharf::staging::submit", Category::Staging),
-            (c"wharf::graph::instantiate", Category::Graph),
-            (c"wharf::tier::promote", Category::Tier),
-            (c"wharf::driver::load", Category::Driver),
+            (c"memory::pinned", Category::Memory),
+            (c"pool::drain", Category::Memory),
+            (c"slab::grow", Category::Memory),
+            (c"staging::submit", Category::Staging),
+            (c"graph::instantiate", Category::Graph),
+            (c"tier::promote", Category::Tier),
+            (c"driver::load", Category::Driver),
             (c"wharf", Category::Driver),
         ] {
             assert_eq!(Category::of(text), category, "{text:?}");

@@ -1,17 +1,26 @@
 //! No profiler: nothing to tell, nothing to keep.
 
 use core::ffi::CStr;
+use core::fmt;
 
 use wharf_sys::bindings::CUstream;
 
 use super::Category;
 
-/// What a tool knows a name by.
+/// A name as a tool knows it: nothing.
 #[derive(Debug)]
 pub(super) struct Registered;
 
 impl Registered {
     pub(super) const fn new(_text: &'static CStr, _category: Category) -> Self {
+        Self
+    }
+
+    pub(super) fn of(
+        _operation: &'static CStr,
+        _category: Category,
+        _object: impl fmt::Display,
+    ) -> Self {
         Self
     }
 }
@@ -21,7 +30,7 @@ impl Registered {
 pub(super) struct Open;
 
 impl Open {
-    pub(super) fn new(_name: &'static Registered, _bytes: Option<usize>) -> Self {
+    pub(super) fn new(_name: &Registered, _bytes: Option<usize>) -> Self {
         Self
     }
 }
@@ -36,7 +45,7 @@ pub(super) fn name_thread(_name: &CStr) {}
 
 pub(super) fn name_stream(_raw: CUstream, _name: &CStr) {}
 
-/// What a memory checker knows of one pool's memory: nothing.
+/// A memory checker's view of one pool's memory: nothing.
 #[derive(Debug)]
 pub(crate) struct Heaps;
 

@@ -1,22 +1,24 @@
 #![expect(unsafe_code, reason = "calls NVTX")]
-//! A profiler, told through the C interface of NVTX.
+//! Ranges, marks and names for a profiler, by the C interface of NVTX.
 //!
 //! | word | written by | read by |
 //! |---|---|---|
-//! | `DOMAIN` | the first to ask, once | every range: `None` without a tool, and then that is all it does |
+//! | `DOMAIN` | the first range, once | every range; `None` without a tool |
 //! | `attributes` | the first range of a name, once | every range of that name |
 
 use core::ffi::CStr;
 use core::fmt;
-use std::sync::OnceLock;
+use std::borrow::Cow;
 
 use ::nvtx::sys::ffi;
 use ::nvtx::sys::{
-    EventAttributes, MessageType, MessageValue, NVTX_EVENT_ATTRIBUTES_SIZE, PayloadType, PayloadValue,
+    EventAttributes, MessageType, MessageValue, NVTX_EVENT_ATTRIBUTES_SIZE, PayloadType,
+    PayloadValue,
 };
 use wharf_sys::bindings::CUstream;
 
-use super::Category;
+use super::{Category, terminated};
+use crate::sync::OnceLock;
 
 /// The domain, where a tool listens.
 static DOMAIN: OnceLock<Option<Domain>> = OnceLock::new();
@@ -53,12 +55,12 @@ impl Domain {
 /// A name, and what a tool knows it by: attributes with the registered string, ready to be passed.
 #[derive(Debug)]
 pub(super) struct Registered {
-    text: &'static CStr,
+    text: Cow<'static, CStr>,
     category: Category,
     attributes: OnceLock<Attributes>,
 }
 
-/// What is passed to the tool.
+/// The description of a range that is passed to the tool.
 #[derive(Clone, Copy)]
 struct Attributes(EventAttributes);
 
@@ -70,7 +72,16 @@ unsafe impl Sync for Attributes {}
 
 impl Registered {
     pub(super) const fn new(text: &'static CStr, category: Category) -> Self {
-        Self { text, category, attributes: OnceLock::new() }
+        Self { text: Cow::Borrowed(text), category, attributes: OnceLock::new() }
+    }
+
+    pub(super) fn of(
+        operation: &'static CStr,
+        category: Category,
+        object: impl fmt::Display,
+    ) -> Self {
+        let text = terminated(&format!("{}({object})", operation.to_string_lossy()));
+        Self { text: Cow::Owned(text), category, attributes: OnceLock::new() }
     }
 
     fn attributes(&self, domain: Domain) -> EventAttributes {
@@ -108,7 +119,7 @@ pub(super) struct Open(Option<Domain>);
 
 impl Open {
     #[inline]
-    pub(super) fn new(name: &'static Registered, bytes: Option<usize>) -> Self {
+    pub(super) fn new(name: &Registered, bytes: Option<usize>) -> Self {
         let domain = Domain::get();
         if let Some(domain) = domain {
             push(domain, name, bytes);

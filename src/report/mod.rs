@@ -1,4 +1,6 @@
-//! Snapshots: who holds which bytes of a pool, for people and for programs.
+//! Snapshots: which bytes of a pool are held by what, for people and for programs.
+//!
+//! [`Snapshot`] is all that is needed; the other types are its parts.
 //!
 //! | form | by |
 //! |---|---|
@@ -10,4 +12,4 @@ mod snapshot;
 mod svg;
 mod text;
 
-pub use self::snapshot::{BlockEntry, SlabEntry, Snapshot, StreamUse};
+pub use self::snapshot::{BlockEntry, SlabEntry, Snapshot};

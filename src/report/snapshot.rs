@@ -1,27 +1,29 @@
 //! A pool at one moment, in plain numbers.
 
-use crate::pool::{BufferInfo, BufferState, Pool};
+use crate::address::to_usize;
+use crate::memory::PhysicalMemory;
+use crate::pool::{BufferInfo, BufferState, Pool, StreamUse};
 use crate::slab::SlabInfo;
 
 /// A pool at one moment. Sizes are in bytes.
 ///
-/// While other threads use the pool, each number is right for some moment of the call. Taking it stops
-/// nobody, and allocates.
+/// While other threads use the pool, each number is right for some moment of the call. Taking it
+/// stops no thread, allocates, and asks the driver how much memory there is.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// # let stream = wharf::Stream::new(&context)?;
 /// use wharf::memory::DeviceMemoryResource;
 /// use wharf::pool::{Buffer, Pool};
 /// use wharf::report::Snapshot;
 ///
-/// let pool = Pool::builder().name("weights").build(DeviceMemoryResource::new(&context, 1 << 30)?)?;
+/// let memory = DeviceMemoryResource::new(&context, 1 << 30)?;
+/// let pool = Pool::builder().name("weights").build(memory)?;
 /// let weights: Buffer<f32> = pool.alloc(1000, &stream)?;
 /// let snapshot = Snapshot::of(&pool);
 /// assert_eq!((snapshot.live, snapshot.blocks.len()), (4096, 1));
@@ -47,18 +49,20 @@ pub struct Snapshot {
     pub limit: usize,
     /// What it has committed.
     pub reserved: usize,
-    /// Blocks that somebody holds.
+    /// Blocks with a handle.
     pub live: usize,
     /// Blocks in caches of threads.
     pub cached: usize,
-    /// Blocks that nobody holds, and that are free for one stream or wait for the device.
+    /// Blocks without a handle, which are free for one stream or wait for the device.
     pub retired: usize,
-    /// What live blocks hold beyond what was asked for.
+    /// Bytes of live blocks beyond the requested sizes.
     pub waste: usize,
     /// Committed, and part of no slab.
     pub unused: usize,
     /// What could not be given back.
     pub lost: usize,
+    /// The memory that the pool takes from, such as the device's, where it is known.
+    pub physical: Option<PhysicalMemory>,
     /// Slabs and runs of large blocks, by address.
     pub slabs: Vec<SlabEntry>,
     /// Blocks that are held or retired, by address.
@@ -105,23 +109,10 @@ pub struct BlockEntry {
     pub site: Option<String>,
 }
 
-/// The last use of a block by a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct StreamUse {
-    /// The stream's handle, as a number.
-    pub stream: usize,
-    /// The ticket.
-    pub ticket: u64,
-    /// Whether the device is past it.
-    pub complete: bool,
-}
-
 impl Snapshot {
     /// The pool at this moment.
     pub fn of(pool: &Pool) -> Self {
-        let (stats, (base, span)) = (pool.slab_stats(), pool.span());
+        let (stats, span) = (pool.slab_stats(), pool.span());
         let mut infos = pool.blocks();
         infos.sort_by_key(|block| block.address);
         let sum = |which: fn(&BufferInfo) -> usize, held: bool| {
@@ -134,8 +125,8 @@ impl Snapshot {
             name: pool.name().to_owned(),
             kind: format!("{:?}", pool.kind()),
             ordinal: pool.ordinal(),
-            base,
-            span,
+            base: span.start,
+            span: to_usize(span.end - span.start),
             limit: stats.limit,
             reserved: stats.reserved,
             live,
@@ -144,6 +135,7 @@ impl Snapshot {
             waste: live.saturating_sub(sum(|info| info.asked, true)),
             unused: stats.unused,
             lost: stats.lost,
+            physical: pool.physical_memory(),
             slabs,
             blocks: infos.iter().map(BlockEntry::from).collect(),
         }
@@ -159,7 +151,6 @@ impl From<&SlabInfo> for SlabEntry {
 
 impl From<&BufferInfo> for BlockEntry {
     fn from(info: &BufferInfo) -> Self {
-        let uses = info.uses.iter();
         Self {
             address: info.address,
             size: info.size,
@@ -171,9 +162,9 @@ impl From<&BufferInfo> for BlockEntry {
                 _ => "free".to_owned(),
             },
             generation: info.generation,
-            streams: uses.map(|&(stream, ticket, complete)| StreamUse { stream, ticket, complete }).collect(),
+            streams: info.uses.clone(),
             age_nanoseconds: info.age.and_then(|age| u64::try_from(age.as_nanos()).ok()),
-            site: info.site.map(|(file, line, column)| format!("{file}:{line}:{column}")),
+            site: info.site.map(ToString::to_string),
         }
     }
 }

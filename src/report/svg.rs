@@ -12,10 +12,11 @@
 use std::fmt::Write;
 
 use super::snapshot::Snapshot;
+use crate::graph::escaped;
 
 impl Snapshot {
-    /// The pool as an SVG picture, for light and dark pages; rows without anything committed are left out.
-    /// Hovering over a block shows what it is.
+    /// The pool as an SVG picture, for light and dark pages; rows without anything committed are
+    /// left out. Hovering over a block shows what it is.
     pub fn to_svg(&self) -> String {
         let mut picture = Picture::new(self);
         picture.head(self);
@@ -24,7 +25,12 @@ impl Snapshot {
             picture.draw("slab", slab.address, slab.size, &slab.to_string());
         }
         for block in &self.blocks {
-            picture.draw(&block.state.replace(' ', "-"), block.address, block.size, &block.to_string());
+            picture.draw(
+                &block.state.replace(' ', "-"),
+                block.address,
+                block.size,
+                &block.to_string(),
+            );
         }
         picture.finish(&self.name)
     }
@@ -46,7 +52,7 @@ impl Snapshot {
     }
 }
 
-/// What is drawn so far.
+/// The picture that is drawn so far.
 struct Picture {
     base: u64,
     row: u64,
@@ -66,11 +72,12 @@ impl Picture {
         let device = of.ordinal.map_or(String::new(), |ordinal| format!(" of device {ordinal}"));
         let kind = of.kind.to_lowercase();
         self.text("title", 0, 18, &format!("pool {}: {kind} memory{device}", of.name));
-        let rows = format!("rows of {}, named by their offset from {:#x}", bytes(self.row), self.base);
+        let rows =
+            format!("rows of {}, named by their offset from {:#x}", bytes(self.row), self.base);
         self.text("label", LEFT + WIDTH, 18, &rows);
         let sums = format!(
-            "{} of at most {} committed; live {}, {} of them beyond what was asked for; retired {}; in caches of \
-             threads {}; in no slab {}; lost {}",
+            "{} of at most {} committed; live {}, {} of them beyond the requested sizes; retired \
+             {}; in caches of threads {}; in no slab {}; lost {}",
             bytes(of.reserved as u64),
             bytes(of.limit as u64),
             bytes(of.live as u64),
@@ -149,10 +156,12 @@ impl Picture {
         let (width, height) = (LEFT + WIDTH + RIGHT, self.y(self.rows.len()) + HEIGHT);
         let (margin, name) = (MARGIN, escaped(name).replace('"', "&quot;"));
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"memory of the pool {name}\" \
-             viewBox=\"-{margin} -{margin} {} {}\" width=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" \
+             aria-label=\"memory of the pool {name}\" viewBox=\"-{margin} -{margin} {} {}\" \
+             width=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n\
              <style>{STYLE}</style>\n\
-             <rect class=\"paper\" x=\"-{margin}\" y=\"-{margin}\" width=\"100%\" height=\"100%\"></rect>\n{}</svg>\n",
+             <rect class=\"paper\" x=\"-{margin}\" y=\"-{margin}\" width=\"100%\" \
+             height=\"100%\"></rect>\n{}</svg>\n",
             width + 2 * margin,
             height + 2 * margin,
             width + 2 * margin,
@@ -174,27 +183,25 @@ fn bytes(size: u64) -> String {
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 /// The colours, by the class that has them.
 const LEGEND: [(&str, &str); 4] = [
     ("allocated", "held, not used by the device yet"),
     ("in-use", "held, used by a stream"),
-    ("retired", "nobody's: free for its stream, or waiting for the device"),
+    ("retired", "no handle: free for its stream, or waiting for the device"),
     ("slab", "committed, and free or in a thread's cache"),
 ];
 
 const STYLE: &str = "\
-    text{fill:#24292f}.title{font-size:16px;font-weight:bold}.tick{text-anchor:middle}.label{text-anchor:end}\
+    text{fill:#24292f}.title{font-size:16px;font-weight:bold}.tick{text-anchor:middle}\
+    .label{text-anchor:end}\
     .paper{fill:#fff}.slab{fill:#eaeef2;stroke:#8c959f;stroke-width:.75}.allocated{fill:#80b2eb}\
     .in-use{fill:#0969da}.retired{fill:#d4893b}.free{fill:none}.grid{stroke:#d0d7de}\
     .cut{stroke:#57606a;stroke-dasharray:4 4}\
-    @media(prefers-color-scheme:dark){text{fill:#e6edf3}.paper{fill:#0d1117}.slab{fill:#21262d;stroke:#6e7681}\
-    .allocated{fill:#9ecbff}.in-use{fill:#2f81f7}.retired{fill:#e3964a}.grid{stroke:#30363d}.cut{stroke:#8b949e}}";
+    @media(prefers-color-scheme:dark){text{fill:#e6edf3}.paper{fill:#0d1117}\
+    .slab{fill:#21262d;stroke:#6e7681}.allocated{fill:#9ecbff}.in-use{fill:#2f81f7}\
+    .retired{fill:#e3964a}.grid{stroke:#30363d}.cut{stroke:#8b949e}}";
 const MOST_ROWS: usize = 64;
-/// What a row is wide.
+/// The width of a row.
 const WIDTH: u64 = 1024;
 /// Room for the names of rows.
 const LEFT: u64 = 72;

@@ -3,20 +3,37 @@
 use std::fmt;
 
 use super::snapshot::{BlockEntry, SlabEntry, Snapshot};
+use crate::memory::PhysicalMemory;
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            name, kind, base, span, limit, reserved, live, cached, retired, waste, unused, lost, ..
+            name,
+            kind,
+            base,
+            span,
+            limit,
+            reserved,
+            live,
+            cached,
+            retired,
+            waste,
+            unused,
+            lost,
+            physical,
+            ..
         } = self;
         write!(f, "pool {name:?}: {kind} memory")?;
         self.ordinal.map_or(Ok(()), |ordinal| write!(f, " of device {ordinal}"))?;
         writeln!(f, ", span of {span} bytes at {base:#x}")?;
         writeln!(
             f,
-            "limit {limit}, reserved {reserved}, live {live}, retired {retired}, cached {cached}, waste {waste}, \
-             unused {unused}, lost {lost}"
+            "limit {limit}, reserved {reserved}, live {live}, retired {retired}, cached {cached}, \
+             waste {waste}, unused {unused}, lost {lost}"
         )?;
+        if let Some(PhysicalMemory { free, total, .. }) = physical {
+            writeln!(f, "memory: {free} of {total} bytes free")?;
+        }
         self.slabs.iter().try_for_each(|slab| writeln!(f, "{slab}"))?;
         self.blocks.iter().try_for_each(|block| writeln!(f, "{block}"))
     }
@@ -25,14 +42,20 @@ impl fmt::Display for Snapshot {
 impl fmt::Display for SlabEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, size, block_size, blocks, free } = self;
-        write!(f, "  slab  {address:#x} {size:>10} bytes: {blocks} blocks of {block_size}, {free} free")
+        write!(
+            f,
+            "  slab  {address:#x} {size:>10} bytes: {blocks} blocks of {block_size}, {free} free"
+        )
     }
 }
 
 impl fmt::Display for BlockEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, size, asked, state, generation, .. } = self;
-        write!(f, "  block {address:#x} {size:>10} bytes: {asked} asked for, {state}, life {generation}")?;
+        write!(
+            f,
+            "  block {address:#x} {size:>10} bytes: {asked} asked for, {state}, life {generation}"
+        )?;
         for of in &self.streams {
             let how = if of.complete { "done" } else { "pending" };
             write!(f, ", stream {:#x} {how}", of.stream)?;

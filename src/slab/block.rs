@@ -6,11 +6,11 @@ use std::num::NonZeroU64;
 use super::geometry::LARGE;
 use super::size_class::SizeClass;
 
-/// A block of a pool's memory: an address, and what the pool needs to take it back.
+/// A block of a pool's memory: an address, and what the pool needs to free it.
 ///
-/// It is a plain handle, so that it costs nothing to move, and gives nothing back when it is
-/// dropped: hand it to [`SlabPool::dealloc`](super::SlabPool::dealloc) of its pool. It cannot be
-/// copied, so safe code cannot free twice. Its size in memory is 16 bytes, also as an `Option`.
+/// It is a plain handle, which costs nothing to move and frees nothing when it is dropped: pass it
+/// to [`SlabPool::dealloc`](super::SlabPool::dealloc) of its pool. It cannot be copied, so safe
+/// code cannot free twice. Its size in memory is 16 bytes, also as an `Option`.
 ///
 /// ```text
 ///   address (64)          | pool id (56) | class (8) |
@@ -46,6 +46,18 @@ impl Block {
         Self { address, meta: tag | u64::from(class) }
     }
 
+    /// The two words, for an owner that keeps them in atomics.
+    #[inline]
+    pub(crate) fn into_words(self) -> (u64, u64) {
+        (self.address, self.meta.get())
+    }
+
+    /// The block whose words these are; the caller owns it, and has it once. `None` for zeros.
+    #[inline]
+    pub(crate) fn from_words(address: u64, meta: u64) -> Option<Self> {
+        NonZeroU64::new(meta).map(|meta| Self { address, meta })
+    }
+
     /// The address of the block's first byte, a multiple of 256.
     #[inline]
     pub fn address(&self) -> u64 {
@@ -68,7 +80,7 @@ impl Block {
         self.meta.get() ^ tag.get()
     }
 
-    /// Whether the block is a pool's.
+    /// Whether the block belongs to the pool with `tag`.
     pub(super) fn is_of(&self, tag: NonZeroU64) -> bool {
         self.class_under(tag) <= u64::from(LARGE)
     }
@@ -83,7 +95,7 @@ impl fmt::Debug for Block {
     }
 }
 
-/// A block that was given to another pool than its own; nothing was freed.
+/// The block belongs to another pool. Nothing was freed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WrongPool(
     /// The block, which is still allocated.
@@ -92,7 +104,7 @@ pub struct WrongPool(
 
 impl fmt::Display for WrongPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is another pool's", self.0)
+        write!(f, "{:?} belongs to another pool", self.0)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The bytes a pool may commit, and how many it has.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `reserved` | `reserve` (CAS), `release` | `reserve`, statistics | Relaxed: the sum itself is the fact; no other data hang on it |
-//! | `peak`, `peak_taken`, `noted`, `lost` | growth, trim | statistics | Relaxed |
+//! * `reserved`: written by `reserve` (CAS), `cancel`, `release`; read by `reserve`, statistics.
+//!   Relaxed: the sum itself is the fact; no other data hang on it.
+//! * `committed`: written by `note_commit`, `release`; read by `note_commit`. Relaxed: likewise;
+//!   what is reserved and not committed yet may fail, and makes no peak.
+//! * `peak`, `peak_taken`, `noted`, `lost`: written by growth, trim; read by statistics. Relaxed.
 
+use crate::address::to_usize;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::try_update;
 
@@ -13,13 +15,14 @@ use crate::sync::try_update;
 pub(crate) struct Budget {
     limit: u64,
     reserved: AtomicU64,
+    committed: AtomicU64,
     peak: AtomicU64,
     peak_taken: AtomicU64,
     noted: AtomicU64,
     lost: AtomicU64,
 }
 
-/// The limit leaves no room.
+/// A reservation would exceed the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverLimit;
 
@@ -28,6 +31,7 @@ impl Budget {
         Self {
             limit: limit as u64,
             reserved: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             peak_taken: AtomicU64::new(0),
             noted: AtomicU64::new(0),
@@ -38,43 +42,55 @@ impl Budget {
     /// Counts `bytes` as reserved, before they are committed.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), OverLimit> {
         let bytes = bytes as u64;
-        let old = try_update(&self.reserved, Relaxed, |reserved| {
+        try_update(&self.reserved, Relaxed, |reserved| {
             reserved.checked_add(bytes).filter(|&sum| sum <= self.limit).ok_or(OverLimit)
         })?;
-        self.peak.fetch_max(old + bytes, Relaxed);
         Ok(())
     }
 
-    /// Whether `bytes` more would be more than were ever reserved.
-    pub(crate) fn would_peak(&self, bytes: usize) -> bool {
-        self.reserved.load(Relaxed) + bytes as u64 > self.peak.load(Relaxed)
+    /// Counts reserved `bytes` as committed.
+    pub(crate) fn note_commit(&self, bytes: usize) {
+        let before = self.committed.fetch_add(bytes as u64, Relaxed);
+        self.peak.fetch_max(before + bytes as u64, Relaxed);
     }
 
-    /// Counts `bytes` as given back, after they are decommitted.
-    pub(crate) fn release(&self, bytes: usize) {
+    /// Cancels a reservation of `bytes` that could not be committed.
+    pub(crate) fn cancel(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes as u64, Relaxed);
     }
 
-    /// Counts `bytes` as reserved for ever: they could not be decommitted.
+    /// Whether `bytes` more would be more than were ever committed.
+    pub(crate) fn would_peak(&self, bytes: usize) -> bool {
+        self.reserved.load(Relaxed).saturating_add(bytes as u64) > self.peak.load(Relaxed)
+    }
+
+    /// Counts `bytes` as decommitted.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.committed.fetch_sub(bytes as u64, Relaxed);
+        self.reserved.fetch_sub(bytes as u64, Relaxed);
+    }
+
+    /// Counts `bytes` as lost: their decommit failed, and they stay reserved.
     pub(crate) fn lose(&self, bytes: usize) {
         self.lost.fetch_add(bytes as u64, Relaxed);
     }
 
     pub(crate) fn limit(&self) -> usize {
-        bytes(self.limit)
+        to_usize(self.limit)
     }
 
     pub(crate) fn reserved(&self) -> usize {
-        bytes(self.reserved.load(Relaxed))
+        to_usize(self.reserved.load(Relaxed))
     }
 
     pub(crate) fn peak(&self) -> usize {
-        bytes(self.peak.load(Relaxed))
+        to_usize(self.peak.load(Relaxed))
     }
 
-    /// Whether a sixteenth more is reserved than when this was last true: counting all slabs takes time that goes
-    /// with their number, so a pool that grows does it now and then.
-    pub(crate) fn is_note_due(&self) -> bool {
+    /// Returns whether blocks have to be counted for [`note_taken`](Self::note_taken): when a
+    /// sixteenth more is reserved than when this last returned `true`. The count takes time
+    /// proportional to the number of slabs.
+    pub(crate) fn claim_note(&self) -> bool {
         let (now, noted) = (self.reserved.load(Relaxed), self.noted.load(Relaxed));
         let due = now > noted + noted / 16;
         if due {
@@ -89,15 +105,29 @@ impl Budget {
     }
 
     pub(crate) fn peak_taken(&self) -> usize {
-        bytes(self.peak_taken.load(Relaxed))
+        to_usize(self.peak_taken.load(Relaxed))
     }
 
     pub(crate) fn lost(&self) -> usize {
-        bytes(self.lost.load(Relaxed))
+        to_usize(self.lost.load(Relaxed))
     }
 }
 
-/// A sum of lengths of things in the address space, back from the word that counts them.
-fn bytes(sum: u64) -> usize {
-    usize::try_from(sum).unwrap_or(usize::MAX)
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_reserved_and_not_committed_makes_no_peak() {
+        let budget = Budget::new(100);
+        budget.reserve(30).unwrap();
+        budget.note_commit(30);
+        budget.reserve(60).unwrap();
+        budget.cancel(60);
+        assert_eq!((budget.peak(), budget.reserved()), (30, 30));
+        assert!(budget.would_peak(1) && budget.would_peak(usize::MAX));
+        budget.release(30);
+        assert_eq!((budget.peak(), budget.reserved(), budget.would_peak(30)), (30, 0, false));
+        assert_eq!(budget.reserve(usize::MAX), Err(OverLimit));
+    }
 }

@@ -43,13 +43,16 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     ///
     /// As [`alloc`](Self::alloc) of the sum; a sum that overflows is [`AllocError::TooLarge`].
     #[inline]
-    pub fn alloc_bundle<const N: usize>(&self, sizes: &[usize; N]) -> Result<Bundle<N>, AllocError> {
+    pub fn alloc_bundle<const N: usize>(
+        &self,
+        sizes: &[usize; N],
+    ) -> Result<Bundle<N>, AllocError> {
         let mut end = 0_usize;
         let mut parts = [0; N];
         for (part, size) in parts.iter_mut().zip(sizes) {
             *part = end;
             let next = size.checked_next_multiple_of(STEP).and_then(|size| end.checked_add(size));
-            let Some(next) = next else { return Err(self.shared.store.too_large(usize::MAX)) };
+            let Some(next) = next else { return Err(self.store.too_large(usize::MAX)) };
             end = next;
         }
         Ok(Bundle { block: self.alloc(end)?, parts })

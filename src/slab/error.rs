@@ -3,73 +3,84 @@
 use std::fmt;
 
 use crate::error::Error;
+use crate::memory::PhysicalMemory;
 
-/// Why a pool gave no block.
+/// An allocation failed.
 ///
 /// Nothing was allocated. Memory that was committed on the way stays with the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AllocError {
-    /// No free block, and the limit or the span leaves no room for more; freeing helps.
+    /// No block is free, and the pool cannot grow: the limit or the span leaves no room, or the
+    /// driver or the system has no memory, which is the [cause](Exhaustion::cause) then. Freeing
+    /// helps, unless the [size](Exhaustion::size) is above the [limit](Exhaustion::limit).
     Exhausted(Exhaustion),
-    /// No block of this pool can be so large, whatever is freed.
+    /// The size exceeds the span: freeing does not help.
     TooLarge {
-        /// The size asked for, in bytes.
+        /// The requested size, in bytes.
         size: usize,
-        /// The largest possible size, in bytes.
+        /// The largest possible size, in bytes: the lesser of the span and the limit.
         max: usize,
     },
-    /// No block of this pool can be aligned so, or the alignment is not a power of two.
+    /// The alignment exceeds that of the span, or is not a power of two.
     Unaligned {
-        /// The alignment asked for, in bytes.
+        /// The requested alignment, in bytes.
         align: usize,
         /// The largest possible alignment, in bytes.
         max: usize,
     },
-    /// There are as many blocks as there may be; freeing helps.
+    /// The pool has as many blocks as it can track; freeing helps.
     TooMany {
-        /// How many there may be.
+        /// How many it can track.
         max: u64,
     },
-    /// The resource could not commit memory.
+    /// The resource failed to commit memory, for another reason than a lack of it.
     Upstream(Error),
 }
 
-/// The state of a pool that had no room, all in bytes.
+/// The state of a pool when an allocation found no room. All sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exhaustion {
-    /// What was asked for.
+    /// The requested size.
     pub size: usize,
-    /// What the pool may commit.
+    /// The most that the pool may commit.
     pub limit: usize,
     /// What it has committed.
     pub reserved: usize,
     /// Blocks handed out.
     pub live: usize,
-    /// Blocks in caches of threads.
+    /// Blocks in threads' caches.
     pub cached: usize,
-    /// Blocks that nobody holds and that a device may still use; 0 where nothing knows of devices.
+    /// Blocks that were dropped and that a device may still use; 0 for a [`SlabPool`], which does
+    /// not track devices.
+    ///
+    /// [`SlabPool`]: super::SlabPool
     pub retired: usize,
-    /// The longest piece of the span that is not in use.
+    /// The longest range of the span that is not committed.
     pub largest_free: usize,
+    /// The error of the driver or the system when it had no memory; `None` if the limit or the span
+    /// left no room.
+    pub cause: Option<Error>,
+    /// The free and total physical memory, if there is a cause and they are known.
+    pub physical: Option<PhysicalMemory>,
 }
 
-/// Why an address was not freed. Nothing was changed.
+/// An address could not be freed. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeallocError {
-    /// No pool of this process has that address.
+    /// The address is in no pool of this process.
     Foreign {
         /// The address.
         address: u64,
     },
-    /// The address is another pool's.
+    /// The address belongs to another pool.
     WrongPool {
         /// The address.
         address: u64,
     },
-    /// No slab is at that address; the one that was there has been released.
+    /// No slab is at the address: the one that was there has been released.
     Stale {
         /// The address.
         address: u64,
@@ -83,7 +94,8 @@ pub enum DeallocError {
         /// The size of that block, in bytes.
         size: usize,
     },
-    /// The block is not handed out as an address: freed already, or never.
+    /// The block is not allocated as a bare address: it was freed already, or is held as a
+    /// [`Block`](super::Block).
     NotLive {
         /// The address.
         address: u64,
@@ -92,25 +104,42 @@ pub enum DeallocError {
     },
 }
 
-/// Why a pool was not made.
+/// A pool could not be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolError {
     /// The granule is not a power of two from 4 KiB to 4 MiB, or smaller than the resource's
     /// granularity.
     Granule {
-        /// The granule asked for, in bytes.
+        /// The requested granule, in bytes.
         granule: usize,
         /// The resource's granularity, in bytes.
         granularity: usize,
     },
-    /// The resource's span does not start at a multiple of the granule, holds not even one, or
-    /// more than can be numbered.
+    /// The limit is less than a granule, the least that a pool commits.
+    Limit {
+        /// The requested limit, in bytes.
+        limit: usize,
+        /// The granule, in bytes.
+        granule: usize,
+    },
+    /// The resource's span does not start at a multiple of the granule, is shorter than one, or is
+    /// longer than a pool can address.
     Span {
         /// The start of the span.
         base: u64,
         /// Its length, in bytes.
         size: usize,
+    },
+    /// The span is one allocation, as on devices without virtual memory management, and that
+    /// allocation failed. A lower limit or a smaller span needs less.
+    Upstream {
+        /// The size of the allocation, which is the pool's limit, in bytes.
+        size: usize,
+        /// The error of the driver or the system.
+        cause: Error,
+        /// The free and total physical memory, if there was too little and they are known.
+        physical: Option<PhysicalMemory>,
     },
 }
 
@@ -124,38 +153,61 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exhausted(state) => state.fmt(f),
-            Self::TooLarge { size, max } => write!(f, "{size} bytes asked for, at most {max} possible"),
-            Self::Unaligned { align, max } => {
-                write!(f, "alignment {align} asked for, powers of two up to {max} possible")
+            Self::TooLarge { size, max } => {
+                write!(f, "requested {size} bytes; the largest possible block has {max}")
             }
-            Self::TooMany { max } => write!(f, "there are {max} blocks, and no more may be"),
-            Self::Upstream(error) => write!(f, "the pool could not grow: {error}"),
+            Self::Unaligned { align, max } => {
+                write!(
+                    f,
+                    "requested an alignment of {align} bytes; the pool supports powers of two up \
+                     to {max}"
+                )
+            }
+            Self::TooMany { max } => write!(
+                f,
+                "the pool has {max} blocks, the most that it can track: free blocks first"
+            ),
+            Self::Upstream(error) => write!(f, "the pool failed to grow: {error}"),
         }
     }
 }
 
 impl fmt::Display for Exhaustion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { size, limit, reserved, live, cached, retired, largest_free } = self;
+        let Self { size, limit, reserved, live, cached, retired, largest_free, cause, physical } =
+            self;
         write!(
             f,
-            "no room for {size} bytes: limit {limit}, reserved {reserved}, live {live}, \
-             cached {cached}, retired {retired}, largest free run {largest_free}"
-        )
+            "out of memory: requested {size} bytes; limit {limit}, reserved {reserved}, live \
+             {live}, cached {cached}, retired {retired}, largest free run {largest_free}"
+        )?;
+        if let Some(PhysicalMemory { free, total, .. }) = physical {
+            write!(f, ", {free} of {total} bytes of physical memory free")?;
+        }
+        cause.map_or(Ok(()), |cause| write!(f, ": {cause}"))
     }
 }
 
 impl fmt::Display for DeallocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign { address } => write!(f, "{address:#x} is no pool's address"),
-            Self::WrongPool { address } => write!(f, "{address:#x} is another pool's address"),
-            Self::Stale { address } => write!(f, "{address:#x} was freed long ago: its slab is gone"),
+            Self::Foreign { address } => write!(f, "{address:#x} is not in any pool"),
+            Self::WrongPool { address } => write!(f, "{address:#x} belongs to another pool"),
+            Self::Stale { address } => {
+                write!(f, "{address:#x} was freed before: its slab has been released")
+            }
             Self::Interior { address, block, size } => {
-                write!(f, "{address:#x} is inside the block of {size} bytes at {block:#x}")
+                write!(
+                    f,
+                    "{address:#x} is inside the block of {size} bytes at {block:#x}, not its start"
+                )
             }
             Self::NotLive { address, size } => {
-                write!(f, "the block of {size} bytes at {address:#x} is not handed out: freed twice?")
+                write!(
+                    f,
+                    "the block of {size} bytes at {address:#x} is not allocated as an address: \
+                     double free?"
+                )
             }
         }
     }
@@ -165,9 +217,39 @@ impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Granule { granule, granularity } => {
-                write!(f, "granule of {granule} bytes on a resource of granularity {granularity}")
+                write!(
+                    f,
+                    "invalid granule of {granule} bytes: it has to be a power of two from 4 KiB to \
+                     4 MiB, and at least the resource's granularity of {granularity} bytes"
+                )
             }
-            Self::Span { base, size } => write!(f, "no pool fits a span of {size} bytes at {base:#x}"),
+            Self::Limit { limit, granule } => write!(
+                f,
+                "max_bytes is {limit}, less than a granule of {granule} bytes, the least that the \
+                 pool can commit: raise max_bytes"
+            ),
+            Self::Span { base, size } => {
+                write!(
+                    f,
+                    "the span of {size} bytes at {base:#x} cannot be cut into granules: it is too \
+                     short, too long or misaligned"
+                )
+            }
+            Self::Upstream { size, cause, physical } => {
+                write!(
+                    f,
+                    "the pool needs one allocation of {size} bytes on this device, which failed: \
+                     {cause}"
+                )?;
+                if let Some(PhysicalMemory { free, total, .. }) = physical {
+                    write!(f, "; {free} of {total} bytes of physical memory free")?;
+                }
+                f.write_str(if cause.is_out_of_memory() {
+                    ": set max_bytes, or make the span smaller"
+                } else {
+                    ""
+                })
+            }
         }
     }
 }
@@ -175,7 +257,9 @@ impl fmt::Display for PoolError {
 impl std::error::Error for AllocError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Upstream(error) => Some(error),
+            Self::Upstream(error) | Self::Exhausted(Exhaustion { cause: Some(error), .. }) => {
+                Some(error)
+            }
             _ => None,
         }
     }
@@ -183,4 +267,11 @@ impl std::error::Error for AllocError {
 
 impl std::error::Error for DeallocError {}
 
-impl std::error::Error for PoolError {}
+impl std::error::Error for PoolError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Upstream { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+}

@@ -1,18 +1,19 @@
 //! A cache that its owner holds, instead of the thread.
 
 use super::block::{Block, WrongPool};
+use super::cache::Cache;
 use super::error::AllocError;
-use super::magazine::Cache;
 use super::pool::SlabPool;
 use super::size_class::SizeClass;
-use super::thread_cache::Drain;
+use super::thread_cache::Flush;
+use crate::address::to_usize;
 use crate::memory::MemoryResource;
 
 /// A cache of one pool's blocks for one owner, through `&mut self`.
 ///
 /// In a library that is loaded at run time (a Python extension, say) every access to a
 /// thread-local costs a call, more than the allocation. A cache that is held costs none, and can
-/// be dropped, and so emptied, when its owner pleases. Dropping it gives its blocks back.
+/// be dropped, and so emptied, when its owner pleases. Dropping it frees the blocks that it holds.
 ///
 /// It may be sent to another thread.
 ///
@@ -51,13 +52,40 @@ impl<R: MemoryResource + 'static> LocalCache<'_, R> {
     /// As [`SlabPool::alloc`].
     #[inline]
     pub fn alloc(&mut self, size: usize) -> Result<Block, AllocError> {
-        let Some(class) = SizeClass::of(size) else { return self.pool.alloc(size) };
+        let Some(class) = SizeClass::of(size) else { return self.alloc_large(size) };
         if let Some(magazine) = self.cache.magazines.get(class.index())
             && let Some(address) = magazine.pop()
         {
             return Ok(Block::new(address, self.pool.tag, class.number()));
         }
-        self.pool.alloc_through(&self.cache, class, size)
+        self.alloc_slow(class, size)
+    }
+
+    /// Allocates a large block; as in [`alloc_slow`](Self::alloc_slow), the cache is emptied before
+    /// that is refused.
+    #[cold]
+    #[inline(never)]
+    fn alloc_large(&mut self, size: usize) -> Result<Block, AllocError> {
+        match self.pool.claim_run(size, 1) {
+            Err(AllocError::Exhausted(_)) => {
+                self.flush();
+                self.pool.alloc(size)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Allocates a block of which the cache has none; the cache is emptied before that is refused.
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow(&mut self, class: SizeClass, size: usize) -> Result<Block, AllocError> {
+        match self.pool.alloc_through(&self.cache, class, size) {
+            Err(AllocError::Exhausted(_)) => {
+                self.flush();
+                self.pool.retry_after_flush(|| self.pool.alloc_through(&self.cache, class, size))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Frees a block, wherever it was allocated from the pool.
@@ -67,7 +95,7 @@ impl<R: MemoryResource + 'static> LocalCache<'_, R> {
     /// [`WrongPool`] with the block if it is another pool's.
     #[inline]
     pub fn dealloc(&mut self, block: Block) -> Result<(), WrongPool> {
-        let class = usize::try_from(block.class_under(self.pool.tag)).unwrap_or(usize::MAX);
+        let class = to_usize(block.class_under(self.pool.tag));
         if let Some(magazine) = self.cache.magazines.get(class)
             && magazine.push(block.address())
         {
@@ -76,9 +104,9 @@ impl<R: MemoryResource + 'static> LocalCache<'_, R> {
         self.pool.dealloc_through(&self.cache, block)
     }
 
-    /// Gives back what the cache keeps, and what others have left for any thread to take.
+    /// Frees what the cache holds, and what other threads have left for any thread to take.
     pub fn flush(&mut self) {
-        self.pool.shared.drain(&self.cache);
+        self.pool.store.flush(&self.cache);
     }
 }
 

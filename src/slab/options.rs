@@ -21,7 +21,10 @@ pub struct PoolOptions {
 }
 
 impl PoolOptions {
-    /// Limits what the pool commits at any time, in bytes. The span's size by default.
+    /// Limits what the pool commits at any time, in bytes, which is whole granules: at least one.
+    /// The span's size by default.
+    ///
+    /// Where a span is one allocation, the pool takes all of its limit when it is made.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
@@ -36,35 +39,51 @@ impl PoolOptions {
         Self { granule: Some(granule), ..self }
     }
 
-    /// Limits the blocks that each thread keeps for itself, in bytes. 0: threads keep none.
+    /// Limits the blocks that each thread caches, in bytes. 0: threads cache none.
     /// By default 64 MiB, and at most a 64th of what the pool may commit.
     ///
-    /// Less makes allocations of large blocks slower, most of all where several threads allocate. A thread
-    /// gives back what it keeps before a pool that had stopped growing grows again. Between all threads lies, besides,
-    /// about half as much as one may keep: what was spilled last.
+    /// Less makes allocations of large blocks slower, most of all where several threads allocate. A
+    /// thread empties its cache before a pool that had stopped growing grows again. The transfer
+    /// cache, which all threads share, holds about half as much as one thread's cache may.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
         Self { thread_cache_bytes: Some(thread_cache_bytes), ..self }
     }
 
-    /// What each thread of a pool that may commit `limit` bytes may keep, in bytes.
+    /// What each thread of a pool that may commit `limit` bytes may cache, in bytes.
     pub(super) fn cache_bytes(&self, limit: usize) -> usize {
         self.thread_cache_bytes.unwrap_or(DEFAULT_CACHE.min(limit / 64))
     }
 
-    /// The cut of a resource's span.
-    pub(super) fn geometry(&self, resource: &impl MemoryResource) -> Result<Geometry, PoolError> {
+    /// Settles a resource's span, as much of it as the limit has use for, and cuts it.
+    pub(super) fn geometry(
+        &self,
+        resource: &mut impl MemoryResource,
+    ) -> Result<Geometry, PoolError> {
         let granularity = resource.granularity();
         let granule = self.granule.unwrap_or(granularity.max(DEFAULT_GRANULE));
-        if !granule.is_power_of_two() || granule < granularity || !Geometry::GRANULES.contains(&granule) {
+        if !granule.is_power_of_two()
+            || granule < granularity
+            || !Geometry::GRANULES.contains(&granule)
+        {
             return Err(PoolError::Granule { granule, granularity });
         }
+        if self.max_bytes < granule {
+            return Err(PoolError::Limit { limit: self.max_bytes, granule });
+        }
+        let most = (self.max_bytes - self.max_bytes % granule).min(resource.size());
+        resource.limit_to(most).map_err(|cause| PoolError::Upstream {
+            size: most,
+            cause,
+            physical: cause.is_out_of_memory().then(|| resource.physical_memory()).flatten(),
+        })?;
         let wrong_span = PoolError::Span { base: resource.base(), size: resource.size() };
-        let base = usize::try_from(resource.base()).map_err(|_| wrong_span)?;
+        let base = resource.base();
         let granules = resource.size() / granule;
         let slices = resource.size() / Geometry::slice_for(granule);
         let numbered = granules > 0 && u32::try_from(slices).is_ok_and(|n| n < u32::MAX);
-        if !numbered || !base.is_multiple_of(granule) || base.checked_add(resource.size()).is_none() {
+        let aligned = base.is_multiple_of(granule as u64);
+        if !numbered || !aligned || base.checked_add(resource.size() as u64).is_none() {
             return Err(wrong_span);
         }
         Ok(Geometry::new(base, granule, Geometry::slice_for(granule), granules))

@@ -5,15 +5,16 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::block::{Block, WrongPool};
+use super::cache::Cache;
 use super::error::{AllocError, Exhaustion, PoolError};
-use super::geometry::LARGE;
-use super::magazine::{Cache, Magazine};
+use super::geometry::{LARGE, SlabShape};
 use super::options::PoolOptions;
-use super::registry::{REGISTRY, Seat};
+use super::registry::{Seat, registry};
 use super::size_class::SizeClass;
 use super::store::Store;
-use super::thread_cache::{self, Drain};
+use super::thread_cache::{self, Flush};
 use super::trim::{TrimPolicy, Trimmed};
+use crate::address::to_usize;
 use crate::memory::MemoryResource;
 use crate::sync::thread;
 
@@ -23,8 +24,9 @@ use crate::sync::thread;
 /// from the heap, unless the pool has to grow (or, once a thread, a cache has to be made). All
 /// its metadata lie outside the managed memory.
 ///
-/// It may be shared between threads. A pool that is dropped while blocks are handed out leaks
-/// its resource, so that they do not dangle.
+/// It may be shared between threads. A pool that is dropped while blocks are allocated decommits
+/// the granules without one and leaks the rest of its resource, so that no block dangles; the
+/// resource [is told](MemoryResource::note_leak).
 ///
 /// # Examples
 ///
@@ -42,7 +44,8 @@ use crate::sync::thread;
 /// ```
 #[derive(Debug)]
 pub struct SlabPool<R: MemoryResource + 'static> {
-    pub(super) shared: Arc<Shared<R>>,
+    /// Shared with the threads that have a cache, which free what they hold when they end.
+    pub(super) store: Arc<Store<R>>,
     pub(super) seat: Seat,
     /// The id, where a block handle has it.
     pub(super) tag: NonZeroU64,
@@ -50,30 +53,29 @@ pub struct SlabPool<R: MemoryResource + 'static> {
     start: Instant,
 }
 
-/// What a thread's cache needs of a pool after its last use by the thread.
-#[derive(Debug)]
-pub(super) struct Shared<R> {
-    pub(super) store: Store<R>,
-}
-
 impl<R: MemoryResource + 'static> SlabPool<R> {
-    /// Makes a pool of a resource's span. Nothing is committed yet.
+    /// Makes a pool of a resource's span. Nothing is committed yet; but where the span is one
+    /// allocation, as on devices without virtual memory management, it is made now, of the limit's
+    /// size.
     ///
     /// The metadata take 0.22 % of the span, in ordinary memory.
     ///
     /// # Errors
     ///
     /// * [`PoolError::Granule`]: the granule is out of range or smaller than the granularity.
+    /// * [`PoolError::Limit`]: the limit is less than a granule.
     /// * [`PoolError::Span`]: the span cannot be cut into granules.
-    pub fn new(resource: R, options: PoolOptions) -> Result<Self, PoolError> {
-        let geometry = options.geometry(&resource)?;
-        let seat = REGISTRY.open(resource.base(), resource.size());
+    /// * [`PoolError::Upstream`]: the span is one allocation, which could not be made.
+    pub fn new(mut resource: R, options: PoolOptions) -> Result<Self, PoolError> {
+        // As it was asked for: the geometry settles the span at whole granules.
         let limit = options.max_bytes.min(resource.size());
+        let geometry = options.geometry(&mut resource)?;
+        let seat = registry().open(resource.base(), resource.size());
         let store = Store::new(resource, geometry, limit);
         // A memory checker hears of a block when it leaves its slab.
         let cache_bytes = if store.span.heaps.are_told() { 0 } else { options.cache_bytes(limit) };
         Ok(Self {
-            shared: Arc::new(Shared { store }),
+            store: Arc::new(store),
             seat,
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
@@ -86,9 +88,11 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     ///
     /// # Errors
     ///
-    /// * [`AllocError::Exhausted`]: no free block, and no room for more within the limit.
-    /// * [`AllocError::TooLarge`]: larger than the span or the limit.
-    /// * [`AllocError::Upstream`]: the resource could not commit.
+    /// * [`AllocError::Exhausted`]: no free block, also after the calling thread's cache was
+    ///   emptied, and no room for more within the limit, or the resource has no memory for it. So
+    ///   is a size between the limit and the span's length, for which no room comes.
+    /// * [`AllocError::TooLarge`]: larger than the span.
+    /// * [`AllocError::Upstream`]: the resource could not commit, for another reason.
     #[inline]
     pub fn alloc(&self, size: usize) -> Result<Block, AllocError> {
         let Some(class) = SizeClass::of(size) else { return self.alloc_large(size, 1) };
@@ -108,7 +112,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// As [`alloc`](Self::alloc), and [`AllocError::Unaligned`] if the span has no such address
     /// or `align` is no power of two.
     pub fn alloc_aligned(&self, size: usize, align: usize) -> Result<Block, AllocError> {
-        let geometry = &self.shared.store.geometry;
+        let geometry = &self.store.geometry;
         if !align.is_power_of_two() || align > geometry.max_align() {
             return Err(AllocError::Unaligned { align, max: geometry.max_align() });
         }
@@ -128,34 +132,6 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         }
     }
 
-    /// As [`alloc`](Self::alloc), of what is committed already; `None` if the pool would have to grow.
-    pub(crate) fn alloc_committed(&self, size: usize) -> Option<Block> {
-        let store = &self.shared.store;
-        let class = SizeClass::of(size).filter(|class| store.geometry.slab(*class).is_some());
-        let Some(class) = class else {
-            let address = store.acquire_large_committed(size)?;
-            return Some(Block::new(address as u64, self.tag, LARGE));
-        };
-        let cache = thread_cache::current(self.seat.slot);
-        if let Some(address) = cache.magazines.get(class.index()).and_then(Magazine::pop) {
-            return Some(Block::new(address, self.tag, class.number()));
-        }
-        let reserved = store.acquire_committed(class)?;
-        let mut address = 0;
-        store.collect(reserved, |at| address = at);
-        Some(Block::new(address as u64, self.tag, class.number()))
-    }
-
-    /// A number that no other pool of the process has or had.
-    pub(crate) fn id(&self) -> u64 {
-        self.seat.id
-    }
-
-    /// Allocates a run of granules of its own for `size` bytes, also where there is a class for them.
-    pub(crate) fn alloc_run(&self, size: usize) -> Result<Block, AllocError> {
-        self.alloc_large(size, 1)
-    }
-
     /// Frees a block.
     ///
     /// Neither the host nor the device may use it any more.
@@ -166,7 +142,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     #[inline]
     pub fn dealloc(&self, block: Block) -> Result<(), WrongPool> {
         let cache = thread_cache::current(self.seat.slot);
-        let class = usize::try_from(block.class_under(self.tag)).unwrap_or(usize::MAX);
+        let class = to_usize(block.class_under(self.tag));
         if let Some(magazine) = cache.magazines.get(class)
             && magazine.push(block.address())
         {
@@ -177,43 +153,71 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
 
     /// The size of a block of this pool, in bytes: at least what was asked for.
     pub fn block_size(&self, block: &Block) -> usize {
-        let store = &self.shared.store;
-        let located = || store.locate(usize::try_from(block.address()).unwrap_or(0));
+        let located = || self.store.locate(block.address());
         block.class().map(SizeClass::block_size).or_else(|| Some(located()?.size)).unwrap_or(0)
     }
 
-    /// Gives empty slabs and unused large runs back to the resource, if they were seen empty
-    /// by a trim at least `idle` ago; keeps `keep` bytes of them. Zero and 0 give back all.
+    /// Decommits empty slabs and unused large runs that a trim saw empty at least `idle` ago,
+    /// except for `keep` bytes of them. `Duration::ZERO` and 0 decommit all.
     ///
-    /// Calls the driver. The calling thread's cache is emptied first.
+    /// Calls the driver. The calling thread's cache is flushed first.
     pub fn trim(&self, idle: Duration, keep: usize) -> Trimmed {
         self.flush_thread_cache();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1);
         let now = millis(self.start.elapsed());
-        self.shared.store.trim(TrimPolicy { now, idle: millis(idle), keep })
+        self.store.trim(TrimPolicy { now, idle: millis(idle), keep })
     }
 
-    /// Gives back what the calling thread keeps in its cache, and what others have left for any
-    /// thread to take.
+    /// Frees what the calling thread has cached, and what other threads have left for any thread
+    /// to take.
     pub fn flush_thread_cache(&self) {
-        self.shared.drain(thread_cache::current(self.seat.slot));
+        self.store.flush(thread_cache::current(self.seat.slot));
     }
 
     /// The resource that the pool draws from.
     pub fn upstream(&self) -> &R {
-        self.shared.store.span.resource()
+        self.store.span.resource()
     }
 
     /// Bytes in the magazines of all threads, and on their way between them, at this moment.
     pub(super) fn cached(&self) -> usize {
-        let parked = self.shared.store.parked().map(|(class, count)| class.block_size() * count);
-        REGISTRY.caches_of(self.seat.id).map(Cache::bytes).sum::<usize>() + parked.sum::<usize>()
+        let transferred =
+            self.store.in_transfer_cache().map(|(class, count)| class.block_size() * count);
+        registry().caches_of(self.seat.id).map(Cache::bytes).sum::<usize>()
+            + transferred.sum::<usize>()
     }
 
     #[cold]
     #[inline(never)]
     fn alloc_slow(&self, class: SizeClass, size: usize) -> Result<Block, AllocError> {
-        self.alloc_through(self.cache(), class, size)
+        self.retry_after_flush(|| self.alloc_through(self.cache(), class, size))
+    }
+
+    /// Tries once more, after a flush, if there was no room and something is cached.
+    pub(super) fn retry_after_flush(
+        &self,
+        attempt: impl Fn() -> Result<Block, AllocError>,
+    ) -> Result<Block, AllocError> {
+        let mut outcome = attempt();
+        if matches!(outcome, Err(AllocError::Exhausted(_))) && self.has_cached() {
+            self.flush_thread_cache();
+            outcome = attempt();
+        }
+        outcome.map_err(|error| match error {
+            AllocError::Exhausted(state) if state.cause.is_some() => {
+                AllocError::Exhausted(Exhaustion {
+                    physical: self.upstream().physical_memory(),
+                    ..state
+                })
+            }
+            other => other,
+        })
+    }
+
+    /// Whether the calling thread's cache has blocks, or the transfer cache.
+    fn has_cached(&self) -> bool {
+        thread_cache::current(self.seat.slot).bytes() > 0
+            || self.store.in_transfer_cache().any(|(_, count)| count > 0)
     }
 
     /// Allocates a block of `class` for `size` bytes for which `cache` has none.
@@ -224,21 +228,37 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         class: SizeClass,
         size: usize,
     ) -> Result<Block, AllocError> {
-        let store = &self.shared.store;
-        if store.geometry.slab(class).is_none() {
-            return self.alloc_large(size, 1);
+        let store = &self.store;
+        let Some(shape) = store.geometry.slab(class) else { return self.claim_run(size, 1) };
+        match cache.refill(store, class) {
+            Ok((address, class)) => Ok(Block::new(address, self.tag, class.number())),
+            // Where there is no room for a slab there may be room for the block alone.
+            Err(AllocError::Exhausted(_)) if self.is_shorter_alone(size, shape) => {
+                self.claim_run(size, 1)
+            }
+            Err(error) => Err(self.with_cached(error)),
         }
-        let (address, class) = cache.refill(store, class).map_err(|error| self.explain(error))?;
-        Ok(Block::new(address, self.tag, class.number()))
+    }
+
+    /// Whether a run of its own for a block is shorter than a slab of its class.
+    fn is_shorter_alone(&self, size: usize, shape: SlabShape) -> bool {
+        let geometry = &self.store.geometry;
+        geometry.slices_in(geometry.granules_for(size)) < shape.slices
     }
 
     #[cold]
     #[inline(never)]
-    fn alloc_large(&self, size: usize, align: usize) -> Result<Block, AllocError> {
-        let store = &self.shared.store;
-        let give = || thread_cache::current(self.seat.slot).recall(store);
-        let address = store.acquire_large(size, align, give).map_err(|error| self.explain(error))?;
-        Ok(Block::new(address as u64, self.tag, LARGE))
+    pub(super) fn alloc_large(&self, size: usize, align: usize) -> Result<Block, AllocError> {
+        self.retry_after_flush(|| self.claim_run(size, align))
+    }
+
+    /// Allocates a run of granules of its own.
+    pub(super) fn claim_run(&self, size: usize, align: usize) -> Result<Block, AllocError> {
+        let store = &self.store;
+        let recall = || thread_cache::current(self.seat.slot).flush_before_growth(store);
+        let address =
+            store.acquire_large(size, align, recall).map_err(|error| self.with_cached(error))?;
+        Ok(Block::new(address, self.tag, LARGE))
     }
 
     #[cold]
@@ -253,45 +273,48 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         if !block.is_of(self.tag) {
             return Err(WrongPool(block));
         }
-        let store = &self.shared.store;
         match block.class() {
-            Some(class) => cache.spill(store, class, block.address()),
-            None => store.give_large(usize::try_from(block.address()).unwrap_or(0)),
+            Some(class) => cache.spill(&self.store, class, block.address()),
+            None => self.store.free_large(block.address()),
         }
         Ok(())
     }
 
     /// The calling thread's cache, made at its first use.
-    fn cache(&self) -> &'static Cache {
+    pub(super) fn cache(&self) -> &'static Cache {
         thread_cache::attach(self.seat, self.cache_bytes, || {
-            let pool: Weak<Shared<R>> = Arc::downgrade(&self.shared);
-            pool
+            let store: Weak<Store<R>> = Arc::downgrade(&self.store);
+            store
         })
     }
 
-    /// Whether blocks are handed out, in a pool that nobody uses any more.
+    /// Whether blocks are handed out, in a pool that is being dropped.
     fn has_live_blocks(&self) -> bool {
-        // A thread that ends may be giving its blocks back right now: for some instructions
-        // they are neither in its cache nor free.
+        // A thread that ends may be flushing its cache right now: for some instructions a block is
+        // neither cached nor free.
         (0..DROP_LOOKS).all(|_| {
             thread::yield_now();
             let cached = self.cached();
-            self.shared.store.taken() > cached
+            self.store.taken() > cached
         })
     }
 
-    /// Tells blocks in caches from blocks handed out.
-    fn explain(&self, error: AllocError) -> AllocError {
+    /// Adds to an error what is cached, which the store counts as live.
+    fn with_cached(&self, error: AllocError) -> AllocError {
         let AllocError::Exhausted(state) = error else { return error };
         let cached = self.cached();
-        AllocError::Exhausted(Exhaustion { cached, live: state.live.saturating_sub(cached), ..state })
+        AllocError::Exhausted(Exhaustion {
+            cached,
+            live: state.live.saturating_sub(cached),
+            ..state
+        })
     }
 }
 
-impl<R: MemoryResource> Drain for Shared<R> {
-    fn drain(&self, cache: &Cache) {
-        cache.drain(&self.store);
-        self.store.unpack();
+impl<R: MemoryResource> Flush for Store<R> {
+    fn flush(&self, cache: &Cache) {
+        cache.flush(self);
+        self.flush_transfer_cache();
     }
 }
 
@@ -299,12 +322,15 @@ impl<R: MemoryResource + 'static> Drop for SlabPool<R> {
     fn drop(&mut self) {
         thread_cache::detach(self.seat);
         if self.has_live_blocks() {
+            let store = &self.store;
+            store.trim(TrimPolicy { now: 0, idle: 0, keep: 0 });
+            store.span.resource().note_leak(store.budget.reserved());
             #[expect(clippy::mem_forget, reason = "blocks are in use: leak rather than dangle")]
-            std::mem::forget(Arc::clone(&self.shared));
+            std::mem::forget(Arc::clone(&self.store));
         } else {
-            self.shared.store.decommit_all();
+            self.store.decommit_all();
         }
-        REGISTRY.close(self.seat);
+        registry().close(self.seat);
     }
 }
 

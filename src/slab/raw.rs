@@ -7,9 +7,8 @@
 use super::block::{Block, WrongPool};
 use super::error::{AllocError, DeallocError};
 use super::pool::SlabPool;
-use super::registry::REGISTRY;
+use super::registry::registry;
 use super::size_class::SizeClass;
-use super::store::Place;
 use crate::memory::MemoryResource;
 
 /// The block that an address lies in.
@@ -50,9 +49,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     ///
     /// [`WrongPool`] with the block if it is another pool's.
     pub fn into_raw(&self, block: Block) -> Result<u64, WrongPool> {
-        let place = if block.is_of(self.tag) { self.place(block.address()) } else { None };
-        let Some(place) = place else { return Err(WrongPool(block)) };
-        self.shared.store.mark_raw(place);
+        let own = block.is_of(self.tag).then(|| self.store.locate(block.address())).flatten();
+        let Some(found) = own else { return Err(WrongPool(block)) };
+        self.store.mark_raw(found);
         Ok(block.address())
     }
 
@@ -69,48 +68,42 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// * [`DeallocError::Interior`]: it is not where a block starts.
     /// * [`DeallocError::NotLive`]: the block is freed already, or is held as a [`Block`].
     pub fn dealloc_raw(&self, address: u64) -> Result<(), DeallocError> {
-        let store = &self.shared.store;
-        let Some(place) = self.place(address) else { return Err(self.not_here(address)) };
-        if place.start as u64 != address {
-            return Err(DeallocError::Interior { address, block: place.start as u64, size: place.size });
+        let store = &self.store;
+        let Some(found) = store.locate(address) else { return Err(self.not_here(address)) };
+        if found.start != address {
+            let (block, size) = (found.start, found.size);
+            return Err(DeallocError::Interior { address, block, size });
         }
-        if !store.unmark_raw(place) {
-            return Err(DeallocError::NotLive { address, size: place.size });
+        if !store.unmark_raw(found) {
+            return Err(DeallocError::NotLive { address, size: found.size });
         }
         // The block behind the bit is ours now, so its slab stays as it is. If it is not the
         // block that we saw, the slab has changed in between, and the address was stale.
-        if self.place(address) != Some(place) {
-            store.mark_raw(place);
+        if store.locate(address) != Some(found) {
+            store.mark_raw(found);
             return Err(DeallocError::Stale { address });
         }
-        let freed = self.dealloc(Block::new(address, self.tag, place.class));
+        let freed = self.dealloc(Block::new(address, self.tag, found.class));
         debug_assert!(freed.is_ok(), "{freed:?}");
         Ok(())
     }
 
     /// The block that an address lies in, at this moment; `None` where no slab is.
     pub fn block_at(&self, address: u64) -> Option<BlockInfo> {
-        let place = self.place(address)?;
-        let (taken, raw) = self.shared.store.is_taken(place);
+        let found = self.store.locate(address)?;
         Some(BlockInfo {
-            address: place.start as u64,
-            size: place.size,
-            class: SizeClass::from_index(usize::from(place.class)),
-            taken,
-            raw,
+            address: found.start,
+            size: found.size,
+            class: SizeClass::from_index(usize::from(found.class)),
+            taken: self.store.is_taken(found),
+            raw: self.store.is_raw(found),
         })
-    }
-
-    fn place(&self, address: u64) -> Option<Place> {
-        self.shared.store.locate(usize::try_from(address).ok()?)
     }
 
     /// Why there is no block at an address.
     fn not_here(&self, address: u64) -> DeallocError {
-        let slice =
-            usize::try_from(address).ok().and_then(|address| self.shared.store.geometry.slice_at(address));
-        match REGISTRY.owner_of(address) {
-            _ if slice.is_some() => DeallocError::Stale { address },
+        match registry().owner_of(address) {
+            _ if self.store.geometry.slice_at(address).is_some() => DeallocError::Stale { address },
             Some(_) => DeallocError::WrongPool { address },
             None => DeallocError::Foreign { address },
         }

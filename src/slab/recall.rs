@@ -1,90 +1,94 @@
-//! Recall: a pool that had stopped growing asks its threads for what they keep, before it grows again.
+//! Recall: threads free what they have cached before a pool that had stopped growing grows again.
 //!
-//! While a pool grows, nothing is to be gained: the blocks in caches are few, and soon used. Once it has
-//! stopped, what it needs moves up and down, and the blocks in the caches are a reserve for the peaks.
-//! The thread that would have to commit more than ever gives back what it keeps, and leaves word
-//! for the others, who do the same at their next miss.
+//! While a pool grows, nothing is to be gained: the blocks in caches are few, and soon used. Once
+//! it has stopped, what it needs moves up and down, and the blocks in the caches are a reserve for
+//! the peaks. The thread that would have to commit more than ever frees what it has cached, and
+//! asks the others to do the same at their next miss.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `growths`, `recalls` | who grows the pool beyond its peak | all, at a miss | Relaxed: a thread that hears later gives later |
-//! | `Heard` | the cache's one owner | the same | Relaxed; a cache changes owner through a bitmap, which orders it |
+//! * `growths`, `requests`: written by the thread that grows the pool beyond its peak; read by all,
+//!   at a miss. Relaxed: a thread that sees a request later frees later.
+//! * `RecallState`: written by the cache's one owner; read by the same. Relaxed; a cache changes
+//!   owner through a bitmap, which orders it.
 
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What the threads of a store tell each other.
+/// What the threads of a store tell each other: two counts.
 #[derive(Debug)]
 pub(crate) struct Recalls {
+    /// How often the pool has committed more than ever.
     growths: AtomicU32,
-    recalls: AtomicU32,
+    /// How often a thread has asked the others for what they have cached.
+    requests: AtomicU32,
 }
 
-/// What the owner of a cache has heard.
+/// When the owner of a cache has to free what it has cached.
 #[derive(Debug)]
-pub(crate) struct Heard {
-    pub(super) quiet: AtomicU32,
+pub(crate) struct RecallState {
+    /// Misses until the owner may be asked.
+    pub(super) rest: AtomicU32,
+    /// The counts of [`Recalls`] at the owner's last look.
     pub(super) growths: AtomicU32,
-    pub(super) recalls: AtomicU32,
+    pub(super) requests: AtomicU32,
 }
 
 impl Recalls {
     pub(crate) fn new() -> Self {
-        Self { growths: AtomicU32::new(0), recalls: AtomicU32::new(0) }
+        Self { growths: AtomicU32::new(0), requests: AtomicU32::new(0) }
     }
 
     /// The pool has committed more than ever.
     pub(super) fn note_growth(&self) {
         self.growths.fetch_add(1, Relaxed);
     }
-
-    /// Asks everybody.
-    fn recall(&self) {
-        self.recalls.fetch_add(1, Relaxed);
-    }
 }
 
-impl Heard {
+impl RecallState {
     pub(crate) fn new() -> Self {
-        Self { quiet: AtomicU32::new(0), growths: AtomicU32::new(0), recalls: AtomicU32::new(0) }
+        Self {
+            rest: AtomicU32::new(MISSES_TO_STABLE),
+            growths: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+        }
     }
 
-    /// The owner has missed in its cache; whether it is to give back what it keeps.
-    pub(super) fn miss(&self, from: &Recalls) -> bool {
-        // The growth that comes with a recall does not make it void.
-        let was_quiet = self.is_quiet();
-        let asked = news(&self.recalls, &from.recalls) && was_quiet;
-        let quiet = if news(&self.growths, &from.growths) {
-            0
+    /// Counts a miss of the owner's. Returns whether the cache has to be flushed, since another
+    /// thread has asked.
+    pub(super) fn note_miss(&self, recalls: &Recalls) -> bool {
+        // Before the look at the growths: the growth that follows a request does not void it.
+        let was_stable = self.is_stable();
+        let asked = catch_up(&self.requests, &recalls.requests) && was_stable;
+        let rest = if catch_up(&self.growths, &recalls.growths) {
+            MISSES_TO_STABLE
         } else if asked {
-            PAUSED
+            MISSES_BETWEEN
         } else {
-            self.quiet.load(Relaxed).saturating_add(1)
+            self.rest.load(Relaxed).saturating_sub(1)
         };
         // Only the owner writes here, so a load and a store are enough.
-        self.quiet.store(quiet, Relaxed);
+        self.rest.store(rest, Relaxed);
         asked
     }
 
-    /// The pool would have to grow beyond its peak for the owner; whether the owner is to give
-    /// back what it keeps first. The others are asked then.
-    pub(super) fn before_growth(&self, to: &Recalls) -> bool {
-        let quiet = self.is_quiet();
-        if quiet {
-            to.recall();
-            // The owner needs nobody to tell it.
-            let _own = news(&self.recalls, &to.recalls);
-            self.quiet.store(PAUSED, Relaxed);
+    /// Asks the other threads, before the pool grows beyond its peak for the owner. Returns whether
+    /// the cache has to be flushed first; `false` while the pool is growing anyway.
+    pub(super) fn request(&self, recalls: &Recalls) -> bool {
+        let stable = self.is_stable();
+        if stable {
+            recalls.requests.fetch_add(1, Relaxed);
+            // The owner flushes now: its own request is no reason to do so again.
+            let _own = catch_up(&self.requests, &recalls.requests);
+            self.rest.store(MISSES_BETWEEN, Relaxed);
         }
-        quiet
+        stable
     }
 
-    fn is_quiet(&self) -> bool {
-        self.quiet.load(Relaxed) >= QUIET
+    fn is_stable(&self) -> bool {
+        self.rest.load(Relaxed) == 0
     }
 }
 
-/// Whether a count has moved since it was last looked at.
-fn news(seen: &AtomicU32, now: &AtomicU32) -> bool {
+/// Sets `seen` to `now`. Returns whether they differed.
+fn catch_up(seen: &AtomicU32, now: &AtomicU32) -> bool {
     let now = now.load(Relaxed);
     let moved = seen.load(Relaxed) != now;
     if moved {
@@ -93,12 +97,12 @@ fn news(seen: &AtomicU32, now: &AtomicU32) -> bool {
     moved
 }
 
-/// Misses of one thread without growth, after which a pool has stopped growing.
-const QUIET: u32 = if cfg!(all(test, loom)) { 1 } else { 1 << 14 };
+/// After so many misses of one thread without growth, the pool has stopped growing.
+pub(super) const MISSES_TO_STABLE: u32 = if cfg!(all(test, loom)) { 1 } else { 1 << 14 };
 
-/// A thread that has just given does so again after 32 misses at the earliest: a pool may stay at its limit, and
-/// want more all the time.
-const PAUSED: u32 = QUIET - QUIET / 512;
+/// A thread that has just flushed its cache does so again after so many misses at the earliest: a
+/// pool may stay at its limit, and want more all the time.
+const MISSES_BETWEEN: u32 = MISSES_TO_STABLE / 512;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -106,21 +110,21 @@ mod tests {
 
     #[test]
     fn a_pool_that_grows_recalls_nothing() {
-        let (pool, here, there) = (Recalls::new(), Heard::new(), Heard::new());
-        assert!(!here.before_growth(&pool));
-        for _ in 0..QUIET {
-            assert!(!here.miss(&pool) && !there.miss(&pool));
+        let (pool, here, there) = (Recalls::new(), RecallState::new(), RecallState::new());
+        assert!(!here.request(&pool));
+        for _ in 0..MISSES_TO_STABLE {
+            assert!(!here.note_miss(&pool) && !there.note_miss(&pool));
         }
-        assert!(here.before_growth(&pool));
-        assert!(!here.miss(&pool) && !here.before_growth(&pool), "it has just given");
-        assert!(there.miss(&pool));
-        assert!(!there.miss(&pool), "asked once, gives once");
-        for _ in PAUSED..QUIET {
-            assert!(!here.miss(&pool) && !there.miss(&pool));
+        assert!(here.request(&pool));
+        assert!(!here.note_miss(&pool) && !here.request(&pool), "it has just flushed");
+        assert!(there.note_miss(&pool));
+        assert!(!there.note_miss(&pool), "asked once, flushes once");
+        for _ in 0..MISSES_BETWEEN {
+            assert!(!here.note_miss(&pool) && !there.note_miss(&pool));
         }
-        assert!(here.before_growth(&pool));
+        assert!(here.request(&pool));
         pool.note_growth();
-        assert!(there.miss(&pool), "growth that comes with a recall does not make it void");
-        assert!(!here.miss(&pool) && !here.before_growth(&pool));
+        assert!(there.note_miss(&pool), "growth that follows a request does not void it");
+        assert!(!here.note_miss(&pool) && !here.request(&pool));
     }
 }

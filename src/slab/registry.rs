@@ -1,44 +1,43 @@
 //! What all pools of the process share: thread caches, and which span is whose.
 //!
 //! A thread reaches its cache of a pool through a slot in thread-local storage, so a pool has
-//! a slot number for as long as any thread has a cache in that slot. Caches live for ever and are
+//! a slot number for as long as any thread has a cache in that slot. Caches are never freed and are
 //! handed on from thread to thread, so the pointers to them are plain `'static` references.
 //!
 //! ```text
-//!   thread      slots[0]  slots[1]  ...  slots[63]          slot 0: no pool, always EMPTY
+//!   thread      slots[0]  slots[1]  ...  slots[63]          slot 0: no pool, always empty
 //!                  |         |
-//!                EMPTY     caches[7]                        caches: a bitmap says which are free
+//!                empty     caches[7]                        caches: a bitmap says which are free
 //!   process     pools[1]: | alive (1) | ... | threads with a cache in the slot (32) |
 //!               pools[64] and on: pools without a slot, known by their addresses only
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `pools[s].state` | `open`, `close`, `attach`, `detach` | `open` | the `Release` of `close` and `detach` pairs with the `Acquire` of `open`: a new pool in the slot comes after every use of the old |
-//! | `pools[s].base`, `len`, `id` | `open` | `owner_of` | Relaxed: for error messages |
-//! | `caches.free` | threads | threads | those of `lockfree::bitmap`: a cache's new owner sees it as the old one left it |
+//! * `pools[s].state`: written by `open`, `close`, `attach`, `detach`; read by `open`. The
+//!   `Release` of `close` and `detach` pairs with the `Acquire` of `open`: a new pool in the slot
+//!   comes after every use of the old.
+//! * `pools[s].base`, `len`, `id`: written by `open`; read by `owner_of`. Relaxed: for error
+//!   messages.
+//! * `caches.free`: written by threads; read by threads. Those of `lockfree::bitmap`: a cache's new
+//!   owner sees it as the old one left it.
 
-#[cfg(not(all(test, loom)))]
-use std::sync::LazyLock;
-use std::sync::OnceLock;
-
-use super::magazine::Cache;
+use super::cache::Cache;
 use crate::lockfree::bitmap::{Bitmaps, Bits};
 use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::sync::try_update;
+use crate::sync::{OnceLock, try_update};
 
 /// Slots of a thread. Pools beyond have no thread caches.
 pub(super) const SLOTS: usize = if cfg!(all(test, loom)) { 2 } else { 64 };
 
-/// Pools that the process knows by their addresses. Those beyond are strangers in error messages.
+/// Pools whose spans the process knows. Addresses of pools beyond are foreign in error messages.
 const POOLS: usize = if cfg!(all(test, loom)) { 2 } else { 1024 };
 
 /// Caches of the process. Threads beyond have none.
 const CACHES: usize = if cfg!(all(test, loom)) { 1 } else { 4096 };
 
-/// The process's only registry.
-#[cfg(not(all(test, loom)))]
-pub(super) static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::new);
+crate::sync::global! {
+    /// The process's only registry.
+    pub(super) fn registry() -> &Registry = Registry::new();
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -118,8 +117,9 @@ impl Registry {
     pub(crate) fn attach(&self, seat: Seat, bytes: usize) -> Option<&CacheEntry> {
         let pool = self.pool(seat)?;
         let number = self.free.get(0).take(0, 1)?.indices().next()?;
-        let entry = self.caches[number]
-            .get_or_init(|| Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number }));
+        let entry = self.caches[number].get_or_init(|| {
+            Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number })
+        });
         // Relaxed: the caller uses a pool that is alive.
         pool.state.fetch_add(1, Relaxed);
         entry.cache.configure(bytes);
@@ -127,8 +127,8 @@ impl Registry {
         Some(entry)
     }
 
-    /// Ends a thread's use of the cache with a number, whose blocks it has given back or
-    /// forgotten.
+    /// Ends a thread's use of the cache with a number, which the thread has flushed, unless the
+    /// pool is gone.
     pub(crate) fn detach(&self, seat: Seat, number: usize) {
         if let Some(entry) = self.caches[number].get() {
             entry.cache.clear();

@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use crate::address::to_usize;
+
 /// The size class of a block: which of the fixed block sizes it has.
 ///
 /// # Examples
@@ -56,15 +58,16 @@ impl SizeClass {
         SIZES[usize::from(self.0) % Self::COUNT]
     }
 
-    /// The number of the block that starts `offset` bytes into a slab, or that the byte there lies in.
+    /// The number of the block that starts `offset` bytes into a slab, or that the byte there lies
+    /// in.
     ///
-    /// `offset / block_size` without the division: exact for offsets below 2^33, more than a slab has.
+    /// `offset / block_size` without the division: exact for offsets below 2^33, more than a slab
+    /// has.
     #[inline]
-    pub(super) fn block_at(self, offset: usize) -> usize {
-        let steps = (offset / STEP) as u64;
+    pub(super) fn block_at(self, offset: u64) -> usize {
+        let steps = offset / STEP as u64;
         // Less than a 2^40th too large for each step, so never a whole block's worth.
-        usize::try_from((steps * RECIPROCALS[usize::from(self.0) % Self::COUNT]) >> RECIPROCAL_BITS)
-            .unwrap_or(usize::MAX)
+        to_usize((steps * RECIPROCALS[usize::from(self.0) % Self::COUNT]) >> RECIPROCAL_BITS)
     }
 
     /// The class's number, from 0, smallest blocks first.
@@ -182,7 +185,9 @@ mod tests {
 
     #[test]
     fn the_smallest_class_that_fits() {
-        for size in (1..300_000).chain((1 << 20) - 3..(1 << 20) + 300).chain((32 << 20) - 9..=32 << 20) {
+        for size in
+            (1..300_000).chain((1 << 20) - 3..(1 << 20) + 300).chain((32 << 20) - 9..=32 << 20)
+        {
             let class = SizeClass::of(size).unwrap();
             assert!(class.block_size() >= size, "{size}: {class:?}");
             if class.index() > 0 {
@@ -202,7 +207,7 @@ mod tests {
             for block in (0..(32 << 20) / size).step_by(1 + (1 << 20) / size) {
                 let start = block * size;
                 for offset in [start, start + 1, start + size / 2, start + size - 1] {
-                    assert_eq!(class.block_at(offset), block, "{class:?} at {offset}");
+                    assert_eq!(class.block_at(offset as u64), block, "{class:?} at {offset}");
                 }
             }
         }

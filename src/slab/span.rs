@@ -8,15 +8,16 @@ use crate::profile::Heaps;
 
 /// A pool's resource, whose ranges only the pool uses.
 #[derive(Debug)]
-pub(crate) struct Span<R> {
+pub(crate) struct PoolSpan<R> {
     resource: R,
-    /// What a memory checker is told.
+    /// Tells a memory checker of blocks.
     pub(super) heaps: Heaps,
 }
 
-impl<R: MemoryResource> Span<R> {
+impl<R: MemoryResource> PoolSpan<R> {
     pub(crate) fn new(resource: R) -> Self {
-        // Checkers watch what the driver has allocated for kernels. A device's memory comes with a context.
+        // Checkers watch what the driver has allocated for kernels. A device's memory comes with a
+        // context.
         let kind = match resource.kind() {
             MemoryKind::Device => Some("device"),
             MemoryKind::Managed => Some("managed"),
@@ -40,14 +41,14 @@ impl<R: MemoryResource> Span<R> {
         Ok(())
     }
 
-    /// Decommits granules of which the caller has claimed the run while all blocks were free, or has
-    /// taken all slices.
+    /// Decommits granules of which the caller has claimed the run while all blocks were free, or
+    /// has taken all slices.
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
         self.heaps.decommit(self.resource.base() + offset as u64);
-        // SAFETY: granules are given back as they were committed: a run of granules keeps its length
-        // until it is given back to the run map, or is one granule that is cut, all of whose slices
-        // the caller has taken. Nobody has a block there, and who frees a block promises that its
-        // use is over.
+        // SAFETY: granules are given back as they were committed: a run of granules keeps its
+        // length until it is given back to the run map, or is one granule that is cut, all of whose
+        // slices the caller has taken. No block there is allocated, and a caller that frees a
+        // block promises that its use is over.
         unsafe { self.resource.decommit(offset, len) }
     }
 }

@@ -1,10 +1,11 @@
 //! What a pool holds, counted from its state words: the hot path counts nothing.
 
 use super::geometry::LARGE;
+use super::number::SliceCount;
 use super::pool::SlabPool;
-use super::registry::REGISTRY;
+use super::registry::registry;
 use super::size_class::SizeClass;
-use crate::lockfree::slab_state::SlabState;
+use super::store::OpenRun;
 use crate::memory::MemoryResource;
 
 /// The state of a pool at one moment. All sizes are in bytes.
@@ -14,24 +15,25 @@ use crate::memory::MemoryResource;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// What the pool may commit.
+    /// The most that the pool may commit.
     pub limit: usize,
     /// What it has committed.
     pub reserved: usize,
     /// The most it ever had committed.
     pub peak_reserved: usize,
-    /// The most blocks, handed out or cached, seen when the pool had grown by a sixteenth or was asked.
+    /// The most bytes of blocks, handed out or cached, counted whenever the pool had grown by a
+    /// sixteenth and in each call of [`SlabPool::stats`].
     pub peak_taken: usize,
     /// Blocks handed out.
     pub live: usize,
     /// Blocks in caches of threads, and on their way between them.
     pub cached: usize,
-    /// Slabs and large runs without a taken block. A trim releases those that fill granules, with what is
-    /// unused beside them.
+    /// Slabs and large runs without a taken block. A trim releases those that fill granules, with
+    /// what is unused beside them.
     pub empty: usize,
-    /// Committed, and no slab's now: free parts of granules that slabs share.
+    /// Committed but in no slab: free parts of granules that slabs share.
     pub unused: usize,
-    /// What the resource failed to take back.
+    /// What the resource failed to decommit.
     pub lost: usize,
     /// Large blocks: how many are handed out, and how many runs there are for them.
     pub large: ClassStats,
@@ -72,13 +74,13 @@ pub struct SlabInfo {
 impl<R: MemoryResource + 'static> SlabPool<R> {
     /// All slabs and runs of large blocks. Stops no other thread.
     pub fn slabs(&self) -> Vec<SlabInfo> {
-        let store = &self.shared.store;
-        let info = |(head, state, block_size): (usize, SlabState, usize)| SlabInfo {
-            address: store.geometry.address(head) as u64,
-            size: store.geometry.offset(store.len(head)),
-            block_size,
-            blocks: state.capacity() as usize,
-            free: state.free() as usize,
+        let store = &self.store;
+        let info = |run: OpenRun| SlabInfo {
+            address: store.geometry.address(run.head),
+            size: store.geometry.bytes(store.len(run.head)),
+            block_size: run.block_size,
+            blocks: run.state.capacity() as usize,
+            free: run.state.free() as usize,
         };
         store.open_runs().map(info).collect()
     }
@@ -86,7 +88,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Counts what the pool holds. Stops no other thread; takes time proportional to the span
     /// used so far. Blocks in a [`LocalCache`](super::LocalCache) count as live.
     pub fn stats(&self) -> PoolStats {
-        let store = &self.shared.store;
+        let store = &self.store;
         let budget = &store.budget;
         store.note_peak();
         let mut stats = PoolStats {
@@ -97,27 +99,28 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             live: 0,
             cached: self.cached(),
             empty: 0,
-            unused: store.geometry.offset(store.slices.count()),
+            unused: store.geometry.bytes(SliceCount::new(store.slices.count())),
             lost: budget.lost(),
             large: ClassStats::default(),
             classes: [ClassStats::default(); SizeClass::COUNT],
         };
-        for (head, state, size) in store.open_runs() {
+        for OpenRun { head, state, block_size } in store.open_runs() {
             let class = match state.class() {
                 LARGE => &mut stats.large,
                 class => &mut stats.classes[usize::from(class) % SizeClass::COUNT],
             };
-            let (capacity, taken) = (state.capacity() as usize, (state.capacity() - state.free()) as usize);
+            let (capacity, taken) =
+                (state.capacity() as usize, (state.capacity() - state.free()) as usize);
             class.slabs += 1;
             class.blocks += capacity;
             class.live += taken;
-            stats.live += taken * size;
+            stats.live += taken * block_size;
             if taken == 0 {
-                stats.empty += store.geometry.offset(store.len(head));
+                stats.empty += store.geometry.bytes(store.len(head));
             }
         }
-        let cached = REGISTRY.caches_of(self.seat.id).flat_map(|cache| cache.counts());
-        for (class, count) in cached.chain(store.parked()) {
+        let cached = registry().caches_of(self.seat.id).flat_map(|cache| cache.counts());
+        for (class, count) in cached.chain(store.in_transfer_cache()) {
             let class = &mut stats.classes[class.index()];
             class.cached += count;
             class.live = class.live.saturating_sub(count);

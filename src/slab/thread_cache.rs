@@ -8,32 +8,49 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Weak;
 
-use super::magazine::{Cache, Magazine, NO_SLAB};
-use super::recall::Heard;
-use super::registry::{CacheEntry, REGISTRY, SLOTS, Seat};
+use super::cache::Cache;
+use super::magazine::Magazine;
+use super::number::NO_SLICE;
+use super::recall::{MISSES_TO_STABLE, RecallState};
+use super::registry::{CacheEntry, SLOTS, Seat, registry};
 use super::size_class::SizeClass;
 use super::store::CACHED_CLASSES;
-use crate::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::{
+    self,
+    atomic::{AtomicU32, AtomicU64},
+};
 
-/// What takes a thread's blocks back when the thread ends: a pool, whatever its resource.
-pub(super) trait Drain: Send + Sync {
-    /// Gives everything in `cache` back.
-    fn drain(&self, cache: &Cache);
+/// Frees a thread's blocks when the thread ends: a pool, whatever its resource.
+pub(super) trait Flush: Send + Sync {
+    /// Frees everything in `cache`.
+    fn flush(&self, cache: &Cache);
 }
 
-thread_local! {
-    static CURRENT: [Cell<&'static Cache>; SLOTS] = const { [const { Cell::new(&EMPTY) }; SLOTS] };
+sync::thread_local! {
+    static CURRENT: [Cell<&'static Cache>; SLOTS] =
+        const { sync::array![Cell::new(empty()); SLOTS] };
     static GUARD: RefCell<Guard> = const { RefCell::new(Guard { attached: Vec::new() }) };
 }
 
-/// The cache of every slot that has none: nothing to take, no room to put.
-static EMPTY: Cache = Cache {
-    magazines: [const {
-        Magazine { len: AtomicU32::new(0), limit: AtomicU32::new(0), items: [const { AtomicU64::new(0) }; _] }
-    }; CACHED_CLASSES],
-    preferred: [const { AtomicU32::new(NO_SLAB) }; SizeClass::COUNT],
-    heard: Heard { quiet: AtomicU32::new(0), growths: AtomicU32::new(0), recalls: AtomicU32::new(0) },
-};
+sync::global! {
+    /// The cache of every slot that has none: nothing to take, no room to put.
+    const fn empty() -> &Cache = Cache {
+        magazines: sync::array![
+            Magazine {
+                len: AtomicU32::new(0),
+                limit: AtomicU32::new(0),
+                items: sync::array![AtomicU64::new(0); _],
+            };
+            CACHED_CLASSES
+        ],
+        preferred: sync::array![AtomicU32::new(NO_SLICE); SizeClass::COUNT],
+        recall: RecallState {
+            rest: AtomicU32::new(MISSES_TO_STABLE),
+            growths: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+        },
+    };
+}
 
 /// The calling thread's cache in a slot.
 #[inline]
@@ -43,29 +60,37 @@ pub(super) fn current(slot: usize) -> &'static Cache {
 
 /// The calling thread's cache of a pool, made if need be; the empty one if there can be none.
 #[inline]
-pub(super) fn attach(seat: Seat, bytes: usize, pool: impl FnOnce() -> Weak<dyn Drain>) -> &'static Cache {
+pub(super) fn attach(
+    seat: Seat,
+    bytes: usize,
+    pool: impl FnOnce() -> Weak<dyn Flush>,
+) -> &'static Cache {
     let found = current(seat.slot);
-    if seat.slot == 0 || bytes == 0 || !is_empty(found) { found } else { attach_new(seat, bytes, pool()) }
+    if seat.slot == 0 || bytes == 0 || !is_empty(found) {
+        found
+    } else {
+        attach_new(seat, bytes, pool())
+    }
 }
 
 /// Makes the calling thread's cache of a pool.
 #[cold]
 #[inline(never)]
-fn attach_new(seat: Seat, bytes: usize, pool: Weak<dyn Drain>) -> &'static Cache {
+fn attach_new(seat: Seat, bytes: usize, pool: Weak<dyn Flush>) -> &'static Cache {
     // A thread that is ending has no guard any more, and must not get a cache without one.
     let attached = GUARD.try_with(|guard| {
         let mut guard = guard.try_borrow_mut().ok()?;
         guard.leave_dead_pools();
-        let entry = REGISTRY.attach(seat, bytes)?;
+        let entry = registry().attach(seat, bytes)?;
         guard.attached.push(Attached { seat, entry, pool });
         Some(&entry.cache)
     });
-    let Ok(Some(cache)) = attached else { return &EMPTY };
+    let Ok(Some(cache)) = attached else { return empty() };
     CURRENT.with(|slots| slots[seat.slot].set(cache));
     cache
 }
 
-/// Gives the calling thread's blocks of a pool back, and its cache to other threads.
+/// Frees the calling thread's cached blocks of a pool, and lets other threads have the cache.
 pub(super) fn detach(seat: Seat) {
     // During the end of a thread its guard has detached everything already.
     let _ = GUARD.try_with(|guard| {
@@ -77,10 +102,10 @@ pub(super) fn detach(seat: Seat) {
 
 /// Whether a cache is the one of slots that have none.
 fn is_empty(cache: &Cache) -> bool {
-    std::ptr::eq(cache, &raw const EMPTY)
+    std::ptr::eq(cache, empty())
 }
 
-/// What a thread has to give back when it ends.
+/// What a thread has to leave when it ends.
 #[derive(Debug)]
 struct Guard {
     attached: Vec<Attached>,
@@ -89,11 +114,11 @@ struct Guard {
 struct Attached {
     seat: Seat,
     entry: &'static CacheEntry,
-    pool: Weak<dyn Drain>,
+    pool: Weak<dyn Flush>,
 }
 
 impl Guard {
-    /// Leaves pools that nobody can use any more, so that their slots become free.
+    /// Leaves pools that were dropped, so that their slots become free.
     fn leave_dead_pools(&mut self) {
         self.leave(|attached| attached.pool.strong_count() == 0);
     }
@@ -107,12 +132,12 @@ impl Guard {
 
 impl Attached {
     fn leave(self) {
-        // First the slot: if giving back allocates from the pool, it must not find this cache.
-        let _ = CURRENT.try_with(|slots| slots[self.seat.slot].set(&EMPTY));
+        // First the slot: if a free allocates from the pool, it must not find this cache.
+        let _ = CURRENT.try_with(|slots| slots[self.seat.slot].set(empty()));
         if let Some(pool) = self.pool.upgrade() {
-            pool.drain(&self.entry.cache);
+            pool.flush(&self.entry.cache);
         }
-        REGISTRY.detach(self.seat, self.entry.number);
+        registry().detach(self.seat, self.entry.number);
     }
 }
 

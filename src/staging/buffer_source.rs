@@ -4,33 +4,39 @@ use super::error::{SlotFault, StageError};
 use super::reference::Source;
 use super::slot_id::SlotId;
 use super::step::Step;
+use crate::address::to_usize;
+use crate::element::Element;
 use crate::error::Error;
 use crate::memory::MemoryKind;
-use crate::pool::{Buffer, Element};
+use crate::pool::Buffer;
 use crate::stream::Stream;
 
 impl<Tag> Step<'_, Tag> {
-    /// Lets the device read a slot's elements in a pinned buffer, so that the host copies nothing: as many
-    /// as the step is [padded](Self::padded) to.
+    /// Lets the device read a slot's elements in a pinned buffer, so that the host copies nothing:
+    /// as many as the step is [padded](Self::padded) to.
     ///
     /// `from` may be dropped at once: its memory is reused when the copy is done. Until the step is
-    /// submitted or dropped the host cannot write it ([`HostError::Shared`](crate::pool::HostError)), and then
-    /// [`Buffer::host_mut`] waits for the copy.
+    /// submitted or dropped the host cannot write it
+    /// ([`HostError::Shared`](crate::pool::HostError)), and then [`Buffer::host_mut`] waits for the
+    /// copy.
     ///
     /// Costs a driver call, and another when a later step writes the slot again.
     ///
     /// # Errors
     ///
-    /// [`StageError::Slot`]: the slot is not copied by itself, of another set, or of another length, or the
-    /// buffer is not of pinned memory. Nothing has changed; the step goes on.
+    /// Nothing has changed, and the step goes on, after an error:
+    ///
+    /// * [`StageError::Slot`]: the slot is not copied by itself, of another set, or of another
+    ///   length, or the buffer is not of pinned memory, or of another device's.
+    /// * [`StageError::Driver`] with [`CudaError::INVALID_VALUE`](crate::CudaError::INVALID_VALUE):
+    ///   the elements lie in several [registrations](crate::memory::PinnedOptions::piece_limit).
     ///
     /// # Examples
     ///
     /// ```
     /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
     /// # let _bound = machine.bind();
-    /// # // SAFETY: softcuda returns functions with the signatures of the rows.
-    /// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
     /// # let context = wharf::Context::retain(&driver.device(0)?)?;
     /// use std::time::Duration;
     /// use wharf::Stream;
@@ -44,7 +50,8 @@ impl<Tag> Step<'_, Tag> {
     /// let mut embeddings: Buffer<f32> = pool.alloc(8 * 1024, &stream)?;
     /// embeddings.host_mut(Duration::ZERO)?.fill(0.5);
     ///
-    /// let inputs = InputBuffers::builder(&context).slot::<f32>("embeddings", Len::Tokens.times(1024));
+    /// let inputs = InputBuffers::builder(&context);
+    /// let inputs = inputs.slot::<f32>("embeddings", Len::Tokens.times(1024));
     /// let inputs = inputs.buckets([8]).build()?;
     /// let mut step = inputs.begin(8, 1)?;
     /// step.refer_buffer(inputs.slot_id("embeddings")?, &embeddings)?;
@@ -63,11 +70,16 @@ impl<Tag> Step<'_, Tag> {
         if !matches!(kind, MemoryKind::Pinned | MemoryKind::WriteCombined) {
             return Err(self.misuse(slot.index(), SlotFault::NotPinned { kind }));
         }
-        // The device sees all of it as one piece, so it is one copy to the driver.
-        from.device_address()?;
+        let (wanted, given) = (self.shared.context.device().ordinal(), from.ordinal());
+        if given != Some(wanted) {
+            return Err(self.misuse(slot.index(), SlotFault::OtherDevice { wanted, given }));
+        }
+        // It is one copy to the driver, which takes no more than one piece.
+        from.one_piece()?;
         let address = from.host_address();
-        let handle = from.slice(..).ok_or_else(|| self.misuse(slot.index(), SlotFault::TooManyHandles))?;
-        let address = std::ptr::with_exposed_provenance(usize::try_from(address).unwrap_or(0));
+        let handle =
+            from.slice(..).ok_or_else(|| self.misuse(slot.index(), SlotFault::TooManyHandles))?;
+        let address = std::ptr::with_exposed_provenance(to_usize(address));
         self.put_reference(slot.index(), span, address, Box::new(handle));
         Ok(())
     }

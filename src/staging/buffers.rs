@@ -1,33 +1,37 @@
 //! Sets of input buffers.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::builder::InputBuffersBuilder;
 use super::error::{SlotError, StageError};
+use super::graphs::GraphsKept;
 use super::len::Counts;
 use super::shared::Shared;
 use super::slot_id::{SlotId, Untagged};
 use super::step::Step;
 use crate::driver::Context;
-use crate::pool::Element;
+use crate::element::Element;
 use crate::profile::range;
 
 /// The inputs of an engine's steps: host slots to write, and device memory at addresses that never
 /// change.
 ///
-/// Steps may be begun and filled on several threads. Steps that are submitted to different streams are
-/// ordered one behind the other if they are submitted one after the other.
+/// Steps may be begun and filled on several threads. Steps that are submitted to different streams
+/// are ordered one behind the other if they are submitted one after the other.
 ///
-/// Dropping it waits for steps in flight, so that the driver can take the memory back.
+/// Dropping it waits, without a deadline, for what the device is to do with the memory: the copies
+/// of steps in flight, and the reads of zero-copy slots. A step whose launch went into a capture,
+/// or was never made, has nothing for the device to do and is not waited for: its graph must not be
+/// launched. Where the driver cannot say, pinned memory is leaked, and [`Context::drop_errors`]
+/// counts it.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::staging::{InputBuffers, Len, Pad};
@@ -61,20 +65,7 @@ pub struct InputBuffers<Tag = Untagged> {
     tag: PhantomData<fn() -> Tag>,
 }
 
-impl InputBuffers {
-    /// Begins a set. Slots of two such sets are told apart when a step is submitted; those of
-    /// [tagged](InputBuffers::tagged) sets by the compiler.
-    pub fn builder(context: &Context) -> InputBuffersBuilder {
-        InputBuffersBuilder::new(context)
-    }
-}
-
 impl<Tag> InputBuffers<Tag> {
-    /// Begins a set whose slots cannot be used in steps of a set with another tag: any type will do.
-    pub fn tagged(context: &Context) -> InputBuffersBuilder<Tag> {
-        InputBuffersBuilder::new(context)
-    }
-
     /// The slot of that name, to be used in steps.
     ///
     /// # Errors
@@ -93,8 +84,8 @@ impl<Tag> InputBuffers<Tag> {
         Ok(SlotId::new(index, self.shared.id()))
     }
 
-    /// Begins a step: picks the bucket, and a ring slot that the device does not read any more. Waits for
-    /// one if need be.
+    /// Begins a step: picks the bucket, and a ring slot that the device does not read any more.
+    /// Waits for one if need be.
     ///
     /// # Errors
     ///
@@ -103,7 +94,7 @@ impl<Tag> InputBuffers<Tag> {
     /// * [`StageError::Driver`]: the device has failed.
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let _range = range!("wharf::staging::begin");
+        let _range = range!("staging::begin");
         let counts = self.checked(tokens, requests)?;
         Ok(Step::new(&self.shared, self.shared.claim()?, counts))
     }
@@ -115,7 +106,7 @@ impl<Tag> InputBuffers<Tag> {
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let _range = range!("wharf::staging::begin");
+        let _range = range!("staging::begin");
         let counts = self.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
         Ok(Step::new(&self.shared, claim, counts))
@@ -134,19 +125,22 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// # Errors
     ///
-    /// [`StageError::Stalled`], with the set: it can be tried again, or dropped, which waits without a
-    /// deadline. [`StageError::Driver`]: the device has failed.
+    /// [`ReleaseError`], which has the set, so that it can be tried again or dropped. The drop
+    /// waits without a deadline, except for a launch that was lost, see [`InputBuffers`].
+    ///
+    /// * [`StageError::Stalled`]: the device did not read a step until the deadline.
+    /// * [`StageError::Driver`]: the device has failed.
     #[doc(alias = "release_all")]
-    pub fn release(self) -> Result<(), (Self, StageError)> {
+    pub fn release(self) -> Result<(), ReleaseError<Tag>> {
         match self.wait() {
             Ok(()) => Ok(()),
-            Err(error) => Err((self, error)),
+            Err(error) => Err(ReleaseError { inputs: self, error }),
         }
     }
 
-    /// How many graphs are kept, and what they are taken to cost, in bytes.
-    pub fn graphs(&self) -> (usize, usize) {
-        self.shared.account.used()
+    /// The graphs that are kept at this moment.
+    pub fn graphs(&self) -> GraphsKept {
+        self.shared.graphs.kept()
     }
 
     /// The sizes of buckets, ascending: tokens, and requests at most.
@@ -170,10 +164,37 @@ impl<Tag> InputBuffers<Tag> {
 
     #[inline]
     pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
+        self.shared.check_fork()?;
         let (counts, max) = (Counts { tokens, requests }, self.shared.plan.max);
         if tokens > max.tokens || requests > max.requests {
             return Err(StageError::too_large(counts, max));
         }
         Ok(counts)
+    }
+}
+
+/// A set that [`InputBuffers::release`] could not give back.
+pub struct ReleaseError<Tag = Untagged> {
+    /// The set, as it was.
+    pub inputs: InputBuffers<Tag>,
+    /// Why.
+    pub error: StageError,
+}
+
+impl<Tag> fmt::Debug for ReleaseError<Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReleaseError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<Tag> fmt::Display for ReleaseError<Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the input buffers are still in use: {}", self.error)
+    }
+}
+
+impl<Tag> std::error::Error for ReleaseError<Tag> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
     }
 }

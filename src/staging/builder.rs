@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buffers::InputBuffers;
-use super::error::BuildError;
+use super::build_error::BuildError;
+use super::guard::Guard;
 use super::len::Len;
-use super::plan::{Layout, Plan, ladder, limits};
+use super::names::Names;
+use super::plan::{Layout, MAX_DYNAMIC, Plan, ladder, limits};
 use super::region::DeviceRegion;
 use super::shared::{Options, Shared};
 use super::slot_id::Untagged;
-use super::spec::{Forgotten, Pad, Padding, Place, SlotSpec};
+use super::spec::{Forgotten, Pad, Padding, SlotKind, SlotSpec};
 use crate::driver::Context;
-use crate::pool::{DType, Element};
+use crate::element::{DType, Element};
 use crate::profile::range;
 
 /// When the graphs of ring slots and buckets are made.
@@ -22,8 +24,27 @@ pub enum Instantiation {
     /// When a step first needs them.
     #[default]
     Lazy,
-    /// When the set is built, as far as the [bound](InputBuffersBuilder::max_graphs) goes.
+    /// When the set is built, and sent to the device: those of the smallest buckets, as many as
+    /// [`max_graphs`](InputBuffersBuilder::max_graphs) and
+    /// [`max_graph_bytes`](InputBuffersBuilder::max_graph_bytes) allow. The others when a step
+    /// first needs them.
     Eager,
+}
+
+impl InputBuffers {
+    /// Begins a set. Slots of two such sets are told apart when a step is submitted; those of
+    /// [tagged](InputBuffers::tagged) sets by the compiler.
+    pub fn builder(context: &Context) -> InputBuffersBuilder {
+        InputBuffersBuilder::new(context)
+    }
+}
+
+impl<Tag> InputBuffers<Tag> {
+    /// Begins a set whose slots cannot be used in steps of a set with another tag: any type will
+    /// do.
+    pub fn tagged(context: &Context) -> InputBuffersBuilder<Tag> {
+        InputBuffersBuilder::new(context)
+    }
 }
 
 /// A set of input buffers to be made; [`InputBuffers::builder`] begins one.
@@ -31,12 +52,15 @@ pub enum Instantiation {
 #[must_use = "a builder does nothing before `build`"]
 pub struct InputBuffersBuilder<Tag = Untagged> {
     context: Context,
+    name: String,
     slots: Vec<SlotSpec>,
     buckets: Vec<usize>,
     max_tokens: Option<usize>,
     max_requests: Option<usize>,
     layout: Layout,
     forgotten: Forgotten,
+    /// Whether a slot's policy was given before there was a slot.
+    is_policy_stray: bool,
     instantiation: Instantiation,
     options: Options,
     tag: PhantomData<fn() -> Tag>,
@@ -46,76 +70,94 @@ impl<Tag> InputBuffersBuilder<Tag> {
     pub(super) fn new(context: &Context) -> Self {
         Self {
             context: context.clone(),
+            name: "inputs".to_owned(),
             slots: Vec::new(),
             buckets: Vec::new(),
             max_tokens: None,
             max_requests: None,
             layout: Layout::default(),
             forgotten: Forgotten::default(),
+            is_policy_stray: false,
             instantiation: Instantiation::default(),
             options: Options {
                 depth: DEFAULT_DEPTH,
                 deadline: DEFAULT_DEADLINE,
                 max_graphs: DEFAULT_MAX_GRAPHS,
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
+                check_captures: false,
             },
             tag: PhantomData,
         }
     }
 
-    /// Adds a slot of `len` elements of type `T`; behind them, up to the bucket's length, are zeros.
+    /// Names the set, for a profiler's view: its ranges are `staging::submit(NAME, TOKENS)`. By
+    /// default `inputs`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Adds a slot of `len` elements of type `T`; behind them, up to the bucket's length, are
+    /// zeros.
     #[doc(alias = "register_slot")]
     pub fn slot<T: Element>(self, name: &str, len: Len) -> Self {
         self.slot_padded::<T>(name, len, Pad::Zero)
     }
 
-    /// Adds a slot of `len` elements of a type that is known only when the program runs; zeros are behind
-    /// them.
+    /// Adds a slot of `len` elements of a type that is known only when the program runs; zeros are
+    /// behind them.
     pub fn slot_of(self, name: &str, dtype: DType, len: Len) -> Self {
-        self.with(name, dtype, len, Padding::Bits(0), Place::Copied)
+        self.with(name, dtype, len, Padding::Bits(0), SlotKind::Copied)
     }
 
     /// Adds a slot; `pad` is behind its elements.
     pub fn slot_padded<T: Element>(self, name: &str, len: Len, pad: Pad<T>) -> Self {
-        self.with(name, T::DTYPE, len, Padding::of(pad), Place::Copied)
+        self.with(name, T::DTYPE, len, Padding::of(pad), SlotKind::Copied)
     }
 
-    /// Adds a slot that the device reads in pinned memory, where the host wrote it: for a few bytes that
-    /// are read once, or where the device shares the host's memory.
+    /// Adds a slot that the device reads in pinned memory, where the host wrote it: for a few bytes
+    /// that are read once, or where the device shares the host's memory.
     ///
-    /// Its address is another in each ring slot. A ring slot becomes free only when the reader has been
-    /// named by [`Staged::consumed_by`](super::Staged::consumed_by) and is done.
+    /// Its address is another in each ring slot. A ring slot becomes free when all that reads it is
+    /// done: what was declared by [`Staged::reader`](super::Staged::reader) or
+    /// [`Staged::consumed_by`](super::Staged::consumed_by) and, if nothing was or a reader's end
+    /// failed, what the step's stream and those that [wait](super::Staged::wait_on) for it have
+    /// been given when the next step is submitted. So with a ring of one slot every read must be
+    /// declared. Where a set has such slots, a step takes two driver calls more.
     pub fn slot_zero_copy<T: Element>(self, name: &str, len: Len, pad: Pad<T>) -> Self {
-        self.with(name, T::DTYPE, len, Padding::of(pad), Place::ZeroCopy)
+        self.with(name, T::DTYPE, len, Padding::of(pad), SlotKind::ZeroCopy)
     }
 
     /// Adds a slot whose address each step [passes through](super::Step::pass): nothing is copied.
     pub fn dynamic<T: Element>(self, name: &str) -> Self {
-        self.with(name, T::DTYPE, Len::Fixed(0), Padding::Keep, Place::Dynamic)
+        self.with(name, T::DTYPE, Len::Fixed(0), Padding::Keep, SlotKind::Dynamic)
     }
 
-    /// Says what becomes of the slot added last, if a step does not write it.
+    /// Sets the policy of the slot added last for steps that do not write it. Before any slot is
+    /// added it is an error of [`build`](Self::build) ([`BuildError::NoSlotBefore`]): for all slots
+    /// there is [`forgotten`](Self::forgotten).
     pub fn when_forgotten(mut self, forgotten: Forgotten) -> Self {
-        if let Some(slot) = self.slots.last_mut() {
-            slot.forgotten = Some(forgotten);
+        match self.slots.last_mut() {
+            Some(slot) => slot.forgotten = Some(forgotten),
+            None => self.is_policy_stray = true,
         }
         self
     }
 
-    /// Says what becomes of slots that a step does not write. By default the step fails.
+    /// Sets the policy for slots that a step does not write. By default the step fails.
     pub fn forgotten(self, forgotten: Forgotten) -> Self {
         Self { forgotten, ..self }
     }
 
-    /// Sets the numbers of tokens that steps are padded to, each with a graph of its own for each ring
-    /// slot. In a bucket of `n` tokens there are `n` requests, at most
+    /// Sets the numbers of tokens that steps are padded to, each with a graph of its own for each
+    /// ring slot. In a bucket of `n` tokens there are `n` requests, at most
     /// [`max_requests`](Self::max_requests).
     pub fn buckets(self, buckets: impl IntoIterator<Item = usize>) -> Self {
         Self { buckets: buckets.into_iter().collect(), ..self }
     }
 
-    /// Limits the tokens of a step. By default the largest bucket; steps between that and the limit are
-    /// copied at their own size, without a graph.
+    /// Limits the tokens of a step. By default the largest bucket; steps between that and the limit
+    /// are copied at their own size, without a graph.
     pub fn max_tokens(self, tokens: usize) -> Self {
         Self { max_tokens: Some(tokens), ..self }
     }
@@ -147,16 +189,29 @@ impl<Tag> InputBuffersBuilder<Tag> {
         Self { instantiation, ..self }
     }
 
-    /// Limits the graphs that are kept. By default 1024. A step for which there is no room goes without.
+    /// Limits the graphs that are kept. By default 1024. A step for which there is no room goes
+    /// without.
     pub fn max_graphs(mut self, graphs: usize) -> Self {
         self.options.max_graphs = graphs;
         self
     }
 
-    /// Limits what the kept graphs are taken to cost, in bytes: 1 KiB a node, since the driver does not
-    /// say. By default 64 MiB.
+    /// Limits what the kept graphs are taken to cost, in bytes: 1 KiB a node, since the driver does
+    /// not say. By default 64 MiB.
     pub fn max_graph_bytes(mut self, bytes: usize) -> Self {
         self.options.max_graph_bytes = bytes;
+        self
+    }
+
+    /// Asks each stream, each time, whether it is being captured: for engines whose captures are
+    /// begun by other code and cannot be announced by
+    /// [`Driver::capture_elsewhere`](crate::Driver::capture_elsewhere). One driver call more a
+    /// step, and one for each [`reader`](super::Staged::reader),
+    /// [`wait_on`](super::Staged::wait_on) and [`consumed_by`](super::Staged::consumed_by). While
+    /// such a set lives, the driver's other sets ask too. By default `false`.
+    #[doc(alias = "cuStreamIsCapturing")]
+    pub fn check_captures(mut self, check: bool) -> Self {
+        self.options.check_captures = check;
         self
     }
 
@@ -164,40 +219,56 @@ impl<Tag> InputBuffersBuilder<Tag> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`]: what was asked for contradicts itself, or the driver refused. Nothing was made.
+    /// [`BuildError`]: the configuration is invalid, or the driver refused. Nothing was made.
     pub fn build(self) -> Result<InputBuffers<Tag>, BuildError> {
-        let _range = range!("wharf::staging::build");
+        let _range = range!("staging::build");
         self.check()?;
         let context = self.context.clone();
-        // Others' captures are not to be disturbed by the waiting that is to be done.
+        // The waits below would invalidate captures of other threads.
         let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
         let buckets = ladder(self.buckets)?;
         let largest = buckets.last().copied().unwrap_or(0);
         let max = limits(largest, self.max_tokens, self.max_requests)?;
         let plan = Plan::new(self.slots, self.layout, &buckets, max, self.forgotten)?;
         let device = Arc::new(DeviceRegion::new(&self.context, plan.size.max(1))?);
-        let shared = Shared::new(Arc::new(plan), device, &self.options, &self.context)?;
+        let guard = Arc::new(Guard::new(&self.context, plan.has_zero_copy));
+        let names = Arc::new(Names::new(&self.name, &plan.buckets));
+        let plan = Arc::new(plan);
+        let shared = Shared::new(plan, names, device, guard, &self.options, &self.context)?;
         let set = InputBuffers::with(shared);
         if self.instantiation == Instantiation::Eager {
-            for bucket in buckets {
-                set.prewarm(bucket)?;
-            }
+            set.shared.prepare_all()?;
         }
         Ok(set)
     }
 
-    fn with(mut self, name: &str, dtype: DType, len: Len, pad: Padding, place: Place) -> Self {
-        self.slots.push(SlotSpec { name: name.into(), dtype, len: len.rule(), pad, forgotten: None, place });
+    fn with(mut self, name: &str, dtype: DType, len: Len, pad: Padding, kind: SlotKind) -> Self {
+        self.slots.push(SlotSpec {
+            name: name.into(),
+            dtype,
+            len: len.rule(),
+            pad,
+            forgotten: None,
+            kind,
+        });
         self
     }
 
     fn check(&self) -> Result<(), BuildError> {
-        let dynamic = self.slots.iter().filter(|slot| slot.place == Place::Dynamic).count();
+        if self.is_policy_stray {
+            return Err(BuildError::NoSlotBefore);
+        }
+        let dynamic = self.slots.iter().filter(|slot| slot.kind == SlotKind::Dynamic).count();
         if dynamic == self.slots.len() {
             return Err(BuildError::NoSlots);
         }
+        // Bits of a word stand for slots, and each step carries the addresses of dynamic ones.
         if self.slots.len() > MAX_SLOTS || dynamic > MAX_DYNAMIC {
-            return Err(BuildError::TooManySlots { given: self.slots.len(), max: (MAX_SLOTS, MAX_DYNAMIC) });
+            return Err(BuildError::TooManySlots {
+                given: self.slots.len(),
+                max: MAX_SLOTS,
+                max_dynamic: MAX_DYNAMIC,
+            });
         }
         for (index, slot) in self.slots.iter().enumerate() {
             if self.slots[..index].iter().any(|other| other.name == slot.name) {
@@ -213,8 +284,6 @@ impl<Tag> InputBuffersBuilder<Tag> {
 
 /// A bit of a word for each slot.
 const MAX_SLOTS: usize = 64;
-/// A step carries their addresses.
-pub(super) const MAX_DYNAMIC: usize = 8;
 const MAX_DEPTH: usize = 64;
 
 const DEFAULT_DEPTH: usize = 3;

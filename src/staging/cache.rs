@@ -1,8 +1,8 @@
 //! Executable graphs, kept by ring slot and bucket, bounded for all ring slots together.
 //!
-//! A ring slot's graphs belong to whoever has claimed the slot, so using one needs no atomics; only
-//! the account is shared. When it is full, the graph of this slot that was used longest ago goes,
-//! then one of a slot that nobody uses; if there is none, the step goes without a graph.
+//! A ring slot's graphs belong to the holder of the slot's claim, so using one needs no atomics;
+//! only the account is shared. When it is full, the least recently used graph of this slot is
+//! evicted, then one of a free slot; if there is none, the step goes without a graph.
 //!
 //! ```text
 //!    63            40 39                             0
@@ -18,6 +18,7 @@
 use std::convert::Infallible;
 
 use super::ring::{Claim, Ring};
+use crate::address::to_usize;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::try_update;
 
@@ -31,7 +32,7 @@ pub(crate) struct Account {
 
 impl Account {
     pub(crate) fn new(max_count: usize, max_bytes: usize) -> Self {
-        let clamp = |value: usize, max: u64| u64::try_from(value).unwrap_or(max).min(max);
+        let clamp = |value: usize, max: u64| (value as u64).min(max);
         Self {
             word: AtomicU64::new(0),
             max_count: clamp(max_count, u64::MAX >> COUNT_SHIFT),
@@ -60,7 +61,7 @@ impl Account {
     /// How many graphs there are, and their bytes.
     pub(crate) fn used(&self) -> (usize, usize) {
         let word = self.word.load(Relaxed);
-        let number = |value| usize::try_from(value).unwrap_or(usize::MAX);
+        let number = to_usize;
         (number(word >> COUNT_SHIFT), number(word & BYTES_MASK))
     }
 }
@@ -113,18 +114,20 @@ impl<E> Cache<E> {
         Some(exec)
     }
 
-    /// Takes out the graph that was used longest ago.
+    /// Takes out the least recently used graph.
     pub(crate) fn evict(&mut self, account: &Account) -> Option<E> {
         let used = |index: &usize| self.entries[*index].as_ref().map(|entry| entry.used);
-        let oldest = (0..self.entries.len()).filter(|index| used(index).is_some()).min_by_key(used)?;
+        let oldest =
+            (0..self.entries.len()).filter(|index| used(index).is_some()).min_by_key(used)?;
         let Entry { exec, bytes, .. } = self.entries[oldest].take()?;
         account.give(bytes);
         Some(exec)
     }
 }
 
-/// Whether there is room for `bytes` more, made by evictions if need be: from the claimed slot, then from
-/// slots that nobody uses, among them those of which `is_done` says that the device has read them.
+/// Makes room for a graph of `bytes`, by evictions if need be: from the claimed slot, then from
+/// slots that are free, or of which `is_done` says that the device has read them. Returns whether
+/// there is room, which is then taken.
 pub(crate) fn make_room<T, E>(
     account: &Account,
     bytes: u64,
@@ -134,11 +137,13 @@ pub(crate) fn make_room<T, E>(
     cache: impl Fn(&mut T) -> &mut Cache<E>,
 ) -> bool {
     while !account.take(bytes) {
+        // The own slot first: evicting elsewhere needs a claim.
         if cache(own).evict(account).is_some() {
             continue;
         }
         let is_done = |index| Ok::<_, Infallible>(is_done(index));
-        let mut others = (0..ring.len()).filter_map(|index| ring.claim_at(index, is_done).ok().flatten());
+        let mut others =
+            (0..ring.len()).filter_map(|index| ring.claim_at(index, is_done).ok().flatten());
         if !others.any(|mut other| cache(&mut other).evict(account).is_some()) {
             return false;
         }

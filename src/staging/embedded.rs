@@ -23,14 +23,14 @@ use crate::stream::Stream;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::graph::GraphDefinition;
 /// use wharf::staging::{InputBuffers, Len, StageError};
 ///
-/// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens).buckets([4, 8]).build()?;
+/// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+/// let inputs = inputs.buckets([4, 8]).build()?;
 /// let (ids, embedded) = (inputs.slot_id::<i32>("ids")?, inputs.embed(8)?);
 ///
 /// let mut engine = GraphDefinition::new(&context)?;
@@ -47,7 +47,7 @@ use crate::stream::Stream;
 /// ```
 #[derive(Debug)]
 pub struct Embedded<Tag = Untagged> {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     graph: GraphDefinition,
     bucket: usize,
     tag: PhantomData<fn() -> Tag>,
@@ -58,8 +58,8 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// # Errors
     ///
-    /// [`StageError::TooLarge`]: no bucket holds so many. [`StageError::Driver`], [`StageError::Graph`]: the
-    /// driver refused.
+    /// * [`StageError::TooLarge`]: no bucket holds so many.
+    /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
     pub fn embed(&self, tokens: usize) -> Result<Embedded<Tag>, StageError> {
         let own = &*self.shared;
         let largest = own.plan.buckets.last().map_or(Counts::default(), |bucket| bucket.counts);
@@ -67,8 +67,11 @@ impl<Tag> InputBuffers<Tag> {
         let Some(bucket) = own.plan.bucket_of(counts).map(|bucket| bucket.index) else {
             return Err(StageError::too_large(counts, largest));
         };
+        // A graph that is a part of another has one ring slot: its copies are not changed later.
         let options = Options { depth: 1, ..own.options };
-        let shared = Shared::new(Arc::clone(&own.plan), Arc::clone(&own.device), &options, &own.context)?;
+        let (plan, names) = (Arc::clone(&own.plan), Arc::clone(&own.names));
+        let (device, guard) = (Arc::clone(&own.device), Arc::clone(&own.guard));
+        let shared = Shared::new(plan, names, device, guard, &options, &own.context)?;
         let shared = Arc::new(shared);
         let (mut graph, _) = shared.graph(0, &shared.plan.buckets[bucket])?;
         graph.keep_alive(Arc::clone(&shared))?;
@@ -97,7 +100,8 @@ impl<Tag> Embedded<Tag> {
         Ok(node)
     }
 
-    /// Adds the staging graph to what `stream` is capturing, whoever captures it.
+    /// Adds the staging graph to what `stream` is capturing, also if the capture was begun by other
+    /// code.
     ///
     /// # Errors
     ///
@@ -106,14 +110,16 @@ impl<Tag> Embedded<Tag> {
         self.graph.append_to_capture(stream)
     }
 
-    /// Begins a step, to be submitted by [`Step::submit_with`] a launch of a graph that contains the
-    /// staging graph. Waits for the launch before to be past its copies.
+    /// Begins a step, to be submitted by [`Step::submit_with`] a launch of a graph that contains
+    /// the staging graph. Waits for the launch before to be past its copies.
     ///
     /// # Errors
     ///
     /// As [`InputBuffers::begin`]; the bucket is the limit.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let (counts, bucket) = (Counts { tokens, requests }, &self.shared.plan.buckets[self.bucket]);
+        self.shared.check_fork()?;
+        let (counts, bucket) =
+            (Counts { tokens, requests }, &self.shared.plan.buckets[self.bucket]);
         if tokens > bucket.counts.tokens || requests > bucket.counts.requests {
             return Err(StageError::too_large(counts, bucket.counts));
         }

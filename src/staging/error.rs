@@ -1,51 +1,15 @@
-//! What can go wrong with a step, and with making a set of buffers.
+//! Errors of steps and slots.
 
 use std::fmt;
-use std::time::Duration;
+
+use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
 use super::len::Counts;
+use super::stall::Stall;
+use crate::element::DType;
 use crate::error::Error;
 use crate::graph::GraphError;
 use crate::memory::MemoryKind;
-use crate::pool::DType;
-
-/// A set of input buffers cannot be made so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// No slot has bytes to stage.
-    NoSlots,
-    /// More slots than a set can have.
-    TooManySlots {
-        /// How many were given.
-        given: usize,
-        /// How many there can be, of them so many dynamic ones.
-        max: (usize, usize),
-    },
-    /// A name that two slots have.
-    DuplicateSlot(Box<str>),
-    /// A bucket of no tokens, or one that is there twice.
-    Bucket(usize),
-    /// A number of ring slots that is not 1 to 64.
-    RingDepth(usize),
-    /// A limit below what the buckets or the steps need.
-    Limit {
-        /// What is limited.
-        what: Count,
-        /// The limit.
-        limit: usize,
-        /// What it must at least be.
-        needed: usize,
-    },
-    /// Slots too long to be addressed.
-    TooLarge,
-    /// [`Forgotten::Keep`](super::Forgotten::Keep) in a packed layout, where all slots are one copy.
-    KeepNeedsPerSlot(Box<str>),
-    /// The driver refused.
-    Driver(Error),
-    /// A staging graph could not be made.
-    Graph(GraphError),
-}
 
 /// A slot that is not there, or is not of that type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,29 +28,50 @@ pub enum SlotError {
     },
 }
 
-/// A step could not be begun, written or submitted. The next one can.
+/// A step could not be begun, written or submitted. Later steps are not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StageError {
-    /// Every ring slot is in use; only `try_begin` says so.
+    /// Every ring slot is in use. Only `try_begin` returns it.
     WouldBlock,
     /// Every ring slot was in use until the deadline.
     Stalled(Stall),
-    /// A step of more than the buffers were made for.
+    /// The step is larger than the buffers.
     TooLarge {
-        /// What there is too much of.
+        /// The number that exceeds its limit.
         what: Count,
-        /// How much of it the step has.
+        /// How many the step has.
         wanted: usize,
-        /// How much there may be.
+        /// How many a step can have.
         max: usize,
     },
     /// A slot was used wrongly.
     Slot {
-        /// Its name; of a slot of other buffers, its number.
+        /// Its name, or its number if it belongs to another set.
         slot: Box<str>,
-        /// What is wrong.
+        /// The fault in its use.
         fault: SlotFault,
+    },
+    /// A later step was submitted, or is being submitted, and overwrites the inputs of this one.
+    Superseded,
+    /// A [`Reader`](super::Reader) of the last step has not ended.
+    ReaderOpen {
+        /// The driver's handle of its stream, as a number.
+        stream: usize,
+    },
+    /// A stream that uses the last step is being captured, so that the next step cannot be ordered
+    /// behind what it reads. The legacy default stream cannot be waited for while a blocking stream
+    /// of its context is being captured, nor can the default stream of another thread.
+    ReaderCaptured {
+        /// The driver's handle of the stream, as a number.
+        stream: usize,
+    },
+    /// A stream of another device than the set's.
+    OtherDevice {
+        /// The set's device, by its ordinal.
+        wanted: i32,
+        /// The stream's.
+        given: i32,
     },
     /// The driver refused.
     Driver(Error),
@@ -94,7 +79,7 @@ pub enum StageError {
     Graph(GraphError),
 }
 
-/// What is counted.
+/// A number of a step that has a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Count {
@@ -117,38 +102,32 @@ pub enum SlotFault {
         /// How many were given.
         given: usize,
     },
-    /// It belongs to other buffers.
+    /// It belongs to another set.
     Foreign,
     /// It is dynamic: it has no memory of its own to write.
     IsDynamic,
     /// It is not dynamic: its address is fixed.
     NotDynamic,
-    /// The layout cannot take the bytes from elsewhere: only [`Layout::PerSlot`](super::Layout) can.
+    /// The layout cannot take the bytes from elsewhere: only [`Layout::PerSlot`](super::Layout)
+    /// can.
     NeedsPerSlot,
     /// The bytes are elsewhere in memory that is not pinned.
     NotPinned {
-        /// What it is.
+        /// The kind of the buffer's memory.
         kind: MemoryKind,
+    },
+    /// The bytes are elsewhere in memory that is pinned for another device.
+    OtherDevice {
+        /// The set's device, by its ordinal.
+        wanted: i32,
+        /// The buffer's, where it has one.
+        given: Option<i32>,
     },
     /// The buffer with the bytes has as many handles as can be.
     TooManyHandles,
-    /// The step is one of an [`Embedded`](super::Embedded) graph, whose copies read the ring slot alone.
+    /// The step is one of an [`Embedded`](super::Embedded) graph, whose copies read the ring slot
+    /// alone.
     Embedded,
-}
-
-/// A ring slot that did not become free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stall {
-    /// The ring slot that is longest in flight.
-    pub ring_slot: usize,
-    /// The driver's handle of the stream that it was submitted to, as a number; 0 if no slot is in
-    /// flight and all are being filled.
-    pub stream: usize,
-    /// For how long it has been in flight.
-    pub age: Duration,
-    /// How often the driver was asked meanwhile; each time it said that the context works.
-    pub probes: u32,
 }
 
 impl From<Error> for StageError {
@@ -166,32 +145,6 @@ impl From<GraphError> for StageError {
     }
 }
 
-impl From<StageError> for BuildError {
-    fn from(error: StageError) -> Self {
-        match error {
-            StageError::Graph(error) => Self::Graph(error),
-            StageError::Driver(error) => Self::Driver(error),
-            // Nothing else can happen to a set that nobody uses yet.
-            _ => Self::TooLarge,
-        }
-    }
-}
-
-impl From<Error> for BuildError {
-    fn from(error: Error) -> Self {
-        Self::Driver(error)
-    }
-}
-
-impl From<GraphError> for BuildError {
-    fn from(error: GraphError) -> Self {
-        match error {
-            GraphError::Driver(error) => Self::Driver(error),
-            error => Self::Graph(error),
-        }
-    }
-}
-
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -201,38 +154,10 @@ impl fmt::Display for Count {
     }
 }
 
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSlots => f.write_str("input buffers need a slot that is staged"),
-            Self::TooManySlots { given, max: (all, dynamic) } => {
-                write!(f, "{given} slots; there can be {all}, of them {dynamic} dynamic")
-            }
-            Self::DuplicateSlot(name) => write!(f, "two slots are called {name:?}"),
-            Self::Bucket(size) => {
-                write!(f, "a bucket of {size} tokens: buckets are not 0, and each is given once")
-            }
-            Self::RingDepth(depth) => write!(f, "a ring of {depth} slots; it has 1 to 64"),
-            Self::Limit { what, limit, needed } => {
-                write!(f, "a limit of {limit} {what}, and {needed} are needed")
-            }
-            Self::TooLarge => f.write_str("the slots are too long to be addressed"),
-            Self::KeepNeedsPerSlot(name) => {
-                write!(
-                    f,
-                    "slot {name:?} is kept when forgotten, which one copy of all slots cannot: use the layout per slot"
-                )
-            }
-            Self::Driver(error) => error.fmt(f),
-            Self::Graph(error) => error.fmt(f),
-        }
-    }
-}
-
 impl fmt::Display for SlotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(name) => write!(f, "no slot is called {name:?}"),
+            Self::Unknown(name) => write!(f, "no slot has the name {name:?}"),
             Self::Type { slot, wanted, given } => {
                 write!(f, "slot {slot:?} has elements of type {wanted}, not {given}")
             }
@@ -243,63 +168,105 @@ impl fmt::Display for SlotError {
 impl fmt::Display for StageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WouldBlock => f.write_str("every ring slot is in use"),
+            Self::WouldBlock => f.write_str(
+                "every ring slot is in use: wait, or use a deeper \
+                ring",
+            ),
             Self::Stalled(stall) => stall.fmt(f),
             Self::TooLarge { what, wanted, max } => {
-                write!(f, "a step of {wanted} {what}; the buffers were made for {max}")
+                write!(f, "the step has {wanted} {what}, and the buffers hold {max}")
             }
-            Self::Slot { slot, fault } => match fault {
-                SlotFault::Forgotten => write!(f, "slot {slot:?} was not written"),
-                SlotFault::Length { wanted, given } => {
-                    write!(f, "slot {slot:?} has {wanted} elements in this step, {given} were given")
-                }
-                SlotFault::Foreign => write!(f, "slot {slot} belongs to other buffers"),
-                SlotFault::IsDynamic => write!(f, "slot {slot:?} is dynamic: pass an address"),
-                SlotFault::NotDynamic => write!(f, "slot {slot:?} has a fixed address: write it"),
-                SlotFault::NotPinned { kind } => write!(
+            Self::Slot { slot, fault } => fault.fmt_of(slot, f),
+            Self::Superseded => f.write_str(
+                "a later step was submitted and overwrites this step's inputs: call `reader`, \
+                 `wait_on` or `consumed_by` before the next step is submitted",
+            ),
+            Self::ReaderOpen { stream } => write!(
+                f,
+                "a reader of the last step on stream {stream:#x} has not ended: drop it, or call \
+                 `end`, before the next step is submitted"
+            ),
+            Self::OtherDevice { wanted, given } => write!(
+                f,
+                "the stream is on device {given}, and the buffers are on device {wanted}: use a \
+                 stream of device {wanted}"
+            ),
+            Self::ReaderCaptured { stream } => {
+                let captured = match std::ptr::without_provenance_mut(*stream) {
+                    STREAM_PER_THREAD => "it or a blocking stream of its context",
+                    raw if raw.is_null() || raw == STREAM_LEGACY => {
+                        "a blocking stream of its \
+                        context"
+                    }
+                    _ => "it",
+                };
+                write!(
                     f,
-                    "slot {slot:?} can be read elsewhere in pinned memory only, not in {kind:?}: copy it with `write_from`"
-                ),
-                SlotFault::TooManyHandles => {
-                    write!(
-                        f,
-                        "slot {slot:?}: the buffer has too many handles; drop some, or copy it with `write_from`"
-                    )
-                }
-                SlotFault::Embedded => {
-                    write!(f, "slot {slot:?} of an embedded graph cannot be read elsewhere: write it")
-                }
-                SlotFault::NeedsPerSlot => write!(
-                    f,
-                    "slot {slot:?} cannot be copied from elsewhere in a packed layout: use the layout per slot"
-                ),
-            },
+                    "stream {stream:#x} uses the last step, and {captured} is being captured, so \
+                     the next step cannot wait for it: end the capture first, or declare the read \
+                     before it by `reader` or `consumed_by`"
+                )
+            }
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Stall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ring_slot, stream, age, probes } = self;
-        if *stream == 0 {
-            return write!(f, "all ring slots are being filled, none was submitted");
-        }
-        write!(
-            f,
-            "ring slot {ring_slot} is in flight on stream {stream:#x} for {age:?}, and the driver said {probes} \
-             times that the context works: does the stream wait for something?"
-        )
-    }
-}
-
-impl std::error::Error for BuildError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl SlotFault {
+    /// The text for the slot with a name.
+    fn fmt_of(&self, slot: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Driver(error) => Some(error),
-            Self::Graph(error) => Some(error),
-            _ => None,
+            Self::Forgotten => write!(
+                f,
+                "slot {slot:?} was not written: write it, or set a policy with `when_forgotten`"
+            ),
+            Self::Length { wanted, given } => {
+                write!(
+                    f,
+                    "slot {slot:?} has {wanted} elements in this step, and {given} were given"
+                )
+            }
+            Self::Foreign => write!(f, "slot {slot} belongs to another set of input buffers"),
+            Self::IsDynamic => write!(
+                f,
+                "slot {slot:?} is dynamic and has no memory to write: call `pass` with an address"
+            ),
+            Self::NotDynamic => {
+                write!(f, "slot {slot:?} is not dynamic, its address is fixed: write it instead")
+            }
+            Self::NotPinned { kind } => write!(
+                f,
+                "slot {slot:?} can refer to pinned memory only, and the buffer is {kind:?} memory: \
+                 copy it with `write_from`"
+            ),
+            Self::OtherDevice { wanted, given } => {
+                let given = given.map_or("none".into(), |given| given.to_string());
+                write!(
+                    f,
+                    "slot {slot:?} is copied to device {wanted}, and the buffer is pinned for \
+                     device {given}: copy it with `write_from`"
+                )
+            }
+            Self::TooManyHandles => {
+                write!(
+                    f,
+                    "slot {slot:?}: the buffer has too many handles; drop some, or copy it with \
+                     `write_from`"
+                )
+            }
+            Self::Embedded => {
+                write!(
+                    f,
+                    "slot {slot:?} is in an embedded graph, which cannot refer to other memory: \
+                     write it"
+                )
+            }
+            Self::NeedsPerSlot => write!(
+                f,
+                "slot {slot:?} cannot refer to other memory: only copied slots of \
+                 `Layout::PerSlot` can"
+            ),
         }
     }
 }
@@ -317,7 +284,7 @@ impl std::error::Error for StageError {
 }
 
 impl StageError {
-    /// More than there may be of something.
+    /// The error of a step of `given`, where `max` is the limit.
     pub(super) fn too_large(given: Counts, max: Counts) -> Self {
         let Counts { tokens, requests } = given;
         if tokens > max.tokens {

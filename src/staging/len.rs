@@ -32,7 +32,7 @@ pub enum Len {
     },
 }
 
-/// What a step is made of.
+/// The size of a step: its tokens and requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// The tokens that it computes.

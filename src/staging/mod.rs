@@ -1,5 +1,9 @@
 //! Staging: a step's inputs at stable device addresses, by one driver call.
 //!
+//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`]. [`Reader`] is
+//! for a model on another stream, [`StaticBuffers`] for captured graphs; the rest is options and
+//! errors. The [guide](crate::guide::staging) has examples.
+//!
 //! ```text
 //!   begin(tokens, requests)      picks the bucket, takes a ring slot that the device has read
 //!      |                              ^
@@ -7,37 +11,53 @@
 //!   Step: write(slot) ...             |
 //!      |                              |
 //!      v  submit(&stream)       +-----+---------------------------------------+
-//!   pads the tails, launches -> | copies of the ring slot -> word -> event    |  one graph for each
-//!      |                        +---------------------------------------------+  ring slot and bucket
+//!   pads the tails, launches -> | copies of the ring slot -> word -> event    |  a graph for each
+//!      |                        +---------------------------------------------+  slot and bucket
 //!      v
-//!   Staged: device_ptr(slot), wait_on(&stream), consumed_by(&stream)
+//!   Staged: device_ptr(slot), reader(&stream), wait_on(&stream), consumed_by(&stream)
 //! ```
 //!
-//! **No overwrite in flight.** A ring slot is handed out when its completion word says that the copy
-//! which read it is done; how many there are is capacity, not a guard. **No overwrite of what is
-//! read.** Device memory is guarded by stream order, across streams by `consumed_by`. **One driver
-//! call a step**: sizes within a bucket need no change of the graph, since the tail is padded on the
-//! host and copied along.
+//! **No overwrite in flight.** A ring slot is handed out when its completion word says that the
+//! copy which read it is done; the number of slots is capacity, not a guard. **No overwrite of what
+//! is read.** Device memory is guarded by stream order on one stream; a step on another stream
+//! waits, on the device, for everything that uses the step before (`guard.rs`). **One driver call a
+//! step**: sizes within a bucket need no change of the graph, since the tail is padded on the host
+//! and copied along.
 //!
-//! Where the device cannot write words, the slot's event is asked instead, which is three calls more
-//! when a step begins: the thread must be freed of others' captures for it.
+//! Where the device cannot write words, the slot's event is asked instead, which is three calls
+//! more when a step begins: the thread must be freed of others' captures for it.
 //!
-//! **Captures.** Nothing here puts anything into a stream that is being captured, or disturbs a capture,
-//! except what is asked for: [`Embedded`] graphs, and shares in [`StaticBuffers`].
+//! **Captures.** Where a capture is known of, staging puts nothing into its streams and does not
+//! disturb it, except by what was asked for: [`Embedded`] graphs, and shares in [`StaticBuffers`].
+//! Known are those of [`CaptureScope`](crate::graph::CaptureScope), and those of other code while
+//! [`Driver::capture_elsewhere`](crate::Driver::capture_elsewhere) announces them or where a set
+//! [asks each time](InputBuffersBuilder::check_captures). Other captures record what their streams
+//! are given, or are invalidated by it:
+//! [`Step::submit`], [`Staged::reader`], [`Staged::wait_on`], [`Staged::consumed_by`] and
+//! [`Reader::end`] say which.
 
-#[cfg(not(all(test, loom)))]
 mod buffer_source;
 mod buffers;
+mod build_error;
 mod builder;
 pub(crate) mod cache;
 mod embedded;
 mod error;
+mod graphs;
+pub(crate) mod guard;
+mod in_place;
+mod launches;
 mod len;
+mod lost;
+mod names;
 mod node;
 mod pad;
 mod plan;
+mod prepare;
 mod preset;
 mod prewarm;
+mod reader;
+mod refer;
 mod reference;
 mod region;
 pub(crate) mod ring;
@@ -46,22 +66,29 @@ mod slot_id;
 mod slot_info;
 mod spec;
 mod staged;
+mod stall;
 mod state;
 mod static_buffers;
 mod step;
 mod stream_copy;
+mod submit;
 mod ticks;
+mod wait;
 
-pub use self::buffers::InputBuffers;
+pub use self::buffers::{InputBuffers, ReleaseError};
+pub use self::build_error::BuildError;
 pub use self::builder::{InputBuffersBuilder, Instantiation};
 pub use self::embedded::Embedded;
-pub use self::error::{BuildError, Count, SlotError, SlotFault, StageError, Stall};
+pub use self::error::{Count, SlotError, SlotFault, StageError};
+pub use self::graphs::{GraphsKept, GraphsMade};
 pub use self::len::{Counts, Len};
 pub use self::plan::Layout;
-pub use self::prewarm::{GraphsMade, Prewarm};
+pub use self::prewarm::Prewarm;
+pub use self::reader::Reader;
 pub use self::slot_id::{SlotId, Untagged};
 pub use self::slot_info::SlotInfo;
 pub use self::spec::{Forgotten, Pad};
 pub use self::staged::Staged;
+pub use self::stall::{Stall, StallCause};
 pub use self::static_buffers::StaticBuffers;
 pub use self::step::Step;

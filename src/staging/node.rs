@@ -7,10 +7,14 @@ use crate::graph::{Copy1d, GraphDefinition, GraphError, GraphExec, MemOp, Memcpy
 use crate::stream::Stream;
 
 /// Adds a copy from a ring slot to its place in device memory.
-pub(super) fn add_copy(graph: &mut GraphDefinition, copy: Copy1d) -> Result<MemcpyNode, GraphError> {
-    // SAFETY: both regions live as long as the set, which waits for its launches before it gives them
-    // back, or are kept alive in a graph that is embedded elsewhere. The host writes a ring slot only
-    // when its copy is done, and stream order or the guard of the destination orders the device.
+pub(super) fn add_copy(
+    graph: &mut GraphDefinition,
+    copy: Copy1d,
+) -> Result<MemcpyNode, GraphError> {
+    // SAFETY: both regions live as long as the set, which waits for its launches before it gives
+    // them back, or are kept alive in a graph that is embedded elsewhere. The host writes a ring
+    // slot only when its copy is done, and stream order or the guard of the destination orders the
+    // device.
     unsafe { graph.memcpy(copy, &[]) }
 }
 
@@ -30,14 +34,19 @@ pub(super) fn add_record(
     event: &Event,
     after: &[NodeId],
 ) -> Result<NodeId, GraphError> {
-    // SAFETY: the event was made with the ring slot, in the set's context, and lives as its memory does.
+    // SAFETY: the event was made with the ring slot, in the set's context, and lives as its memory
+    // does.
     unsafe { graph.event_record_unowned(event, after) }.map(NodeId::from)
 }
 
 /// Lets a copy read elsewhere.
-pub(super) fn redirect(exec: &mut GraphExec, node: MemcpyNode, copy: Copy1d) -> Result<(), GraphError> {
-    // SAFETY: as in `add_copy`; what is elsewhere was vouched for by who gave it, and is kept until the
-    // ring slot is used again.
+pub(super) fn redirect(
+    exec: &mut GraphExec,
+    node: MemcpyNode,
+    copy: Copy1d,
+) -> Result<(), GraphError> {
+    // SAFETY: as in `add_copy`; the caller of `refer` vouched for the source, which is kept until
+    // the ring slot is used again.
     unsafe { exec.set_copy(node, copy) }
 }
 

@@ -23,6 +23,7 @@ pub(super) fn fill(bytes: &mut [u8], width: usize, written: usize, padding: Padd
             u64::from_ne_bytes(last)
         }
     };
+    // Words are filled whole: the tail is on the path of every step that is not a bucket's size.
     let tail = &mut bytes[start..];
     let [a, b, c, d, ..] = bits.to_ne_bytes();
     match width {
@@ -37,8 +38,8 @@ pub(super) fn fill(bytes: &mut [u8], width: usize, written: usize, padding: Padd
 fn words<T: Word>(bytes: &mut [u8]) -> &mut [T] {
     debug_assert!(bytes.as_ptr().addr().is_multiple_of(size_of::<T>()));
     let len = bytes.len() / size_of::<T>();
-    // SAFETY: so many words lie in the slice, which is borrowed alone; the slot starts at a multiple
-    // of 8, and whole words follow. Any bytes are words.
+    // SAFETY: so many words lie in the slice, which is borrowed alone; the slot starts at a
+    // multiple of 8, and whole words follow. Any bytes are words.
     unsafe { slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), len) }
 }
 
@@ -51,7 +52,12 @@ impl Word for u64 {}
 mod tests {
     use super::*;
 
-    fn filled<const N: usize>(start: [u64; N], width: usize, written: usize, padding: Padding) -> Vec<u8> {
+    fn filled<const N: usize>(
+        start: [u64; N],
+        width: usize,
+        written: usize,
+        padding: Padding,
+    ) -> Vec<u8> {
         let mut words = start;
         // SAFETY: the words' own bytes.
         let bytes = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), 8 * N) };

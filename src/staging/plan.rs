@@ -10,10 +10,11 @@
 //!
 //! Offsets are the same in a ring slot of host memory and in device memory.
 
-use super::error::{BuildError, Count};
+use super::build_error::BuildError;
+use super::error::Count;
 use super::len::{Counts, Rule};
-use super::spec::{Forgotten, Place, SlotSpec};
-use crate::pool::DType;
+use super::spec::{Forgotten, SlotKind, SlotSpec};
+use crate::element::DType;
 
 /// How slots lie in memory, and how many copies bring them to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,7 +27,7 @@ pub enum Layout {
     Packed,
 }
 
-/// All that is decided when buffers are made.
+/// The layout of a set, decided when it is built.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) slots: Box<[SlotSpec]>,
@@ -34,7 +35,7 @@ pub(super) struct Plan {
     /// Ascending.
     pub(super) buckets: Box<[Bucket]>,
     pub(super) max: Counts,
-    /// What a slot that was not written comes to, for each; those that must be written are in
+    /// The policy of each slot for steps that do not write it; slots that must be written are in
     /// `required`.
     pub(super) forgotten: Box<[Forgotten]>,
     /// A bit for each slot that a step must write.
@@ -61,16 +62,16 @@ pub(super) struct Bucket {
 
 /// Where a slot lies, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Span {
+pub(super) struct ByteRange {
     pub(super) offset: usize,
     pub(super) size: usize,
 }
 
-/// What there is to know of a slot when it is written, in a cache line: every step looks at all slots.
+/// A slot's place and type, in one cache line: every step reads those of all its slots.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) struct Field {
-    pub(super) span: Span,
+    pub(super) span: ByteRange,
     pub(super) len: Rule,
     /// `None` if it has no memory here.
     pub(super) dtype: Option<DType>,
@@ -85,45 +86,41 @@ impl Plan {
         max: Counts,
         forgotten: Forgotten,
     ) -> Result<Self, BuildError> {
-        let forgotten: Box<[_]> = slots.iter().map(|slot| slot.forgotten.unwrap_or(forgotten)).collect();
+        let forgotten: Box<[_]> =
+            slots.iter().map(|slot| slot.forgotten.unwrap_or(forgotten)).collect();
         if layout == Layout::Packed
             && let Some(at) = forgotten.iter().position(|policy| *policy == Forgotten::Keep)
         {
             return Err(BuildError::KeepNeedsPerSlot(slots[at].name.clone()));
         }
-        let bits = |is: &dyn Fn(usize) -> bool| {
-            (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
-        };
-        let required = bits(&|slot| forgotten[slot] == Forgotten::Error);
-        let staged = bits(&|slot| slots[slot].place != Place::Dynamic);
-        let all = bits(&|_| true);
-        let has_zero_copy = slots.iter().any(|slot| slot.place == Place::ZeroCopy);
-        let mut plan = Self {
-            slots: slots.into(),
-            layout,
-            buckets: Box::new([]),
-            max,
-            forgotten,
-            required,
-            staged,
-            all,
-            has_zero_copy,
-            size: 0,
-        };
-        let mut fields = plan.fields();
-        plan.size = plan.spread(max, &mut fields).ok_or(BuildError::TooLarge)?.end;
+        let mut fields = fields_of(&slots);
+        let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
         let bucket = |(index, tokens): (usize, &usize)| {
             let counts = Counts { tokens: *tokens, requests: max.requests.min(*tokens) };
             let mut own = fields.clone();
             let size = match layout {
-                Layout::PerSlot => plan.shorten(counts, &mut own)?,
-                Layout::Packed => plan.spread(counts, &mut own)?.copied,
+                // Addresses are those of the largest step; only lengths are the bucket's.
+                Layout::PerSlot => shorten(&slots, counts, &mut own)?,
+                Layout::Packed => spread(&slots, counts, &mut own)?.copied,
             };
             Some(Bucket { index, counts, fields: own, size })
         };
         let buckets: Option<Box<[_]>> = sizes.iter().enumerate().map(bucket).collect();
-        plan.buckets = buckets.ok_or(BuildError::TooLarge)?;
-        Ok(plan)
+        let bits = |is: &dyn Fn(usize) -> bool| {
+            (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
+        };
+        Ok(Self {
+            layout,
+            buckets: buckets.ok_or(BuildError::TooLarge)?,
+            max,
+            required: bits(&|slot| forgotten[slot] == Forgotten::Error),
+            forgotten,
+            staged: bits(&|slot| slots[slot].kind != SlotKind::Dynamic),
+            all: bits(&|_| true),
+            has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
+            size,
+            slots: slots.into(),
+        })
     }
 
     /// The smallest bucket that holds a step.
@@ -135,28 +132,24 @@ impl Plan {
 
     /// A table that does not say yet where slots lie.
     pub(super) fn fields(&self) -> Box<[Field]> {
-        let field = |slot: &SlotSpec| Field {
-            span: Span::default(),
-            len: slot.len,
-            dtype: (slot.place != Place::Dynamic).then_some(slot.dtype),
-            is_copied: slot.place == Place::Copied,
-        };
-        self.slots.iter().map(field).collect()
+        fields_of(&self.slots)
     }
 
-    /// Places the slots of a step of its own size; the bytes from the first start to the last end.
+    /// Places the slots of a step of its own size. Returns the bytes from the first slot's start to
+    /// the last one's end.
     pub(super) fn exact(&self, counts: Counts, fields: &mut [Field]) -> Option<usize> {
         match self.layout {
-            Layout::Packed => Some(self.spread(counts, fields)?.copied),
+            Layout::Packed => Some(spread(&self.slots, counts, fields)?.copied),
             Layout::PerSlot => {
-                self.spread(self.max, fields)?;
-                self.shorten(counts, fields)
+                spread(&self.slots, self.max, fields)?;
+                shorten(&self.slots, counts, fields)
             }
         }
     }
 
-    /// Where a slot lies in a step of its own size; found anew each time, for who has no table.
-    pub(super) fn exact_span(&self, counts: Counts, slot: usize) -> Span {
+    /// Where a slot lies in a step of its own size. Lays all slots out anew, for callers that have
+    /// no table of the step.
+    pub(super) fn exact_span(&self, counts: Counts, slot: usize) -> ByteRange {
         let mut fields = self.fields();
         let _extent = self.exact(counts, &mut fields);
         fields[slot].span
@@ -166,43 +159,55 @@ impl Plan {
     pub(super) fn dynamic_index(&self, slot: usize) -> usize {
         (!self.staged & ((1 << slot) - 1)).count_ones() as usize
     }
-
-    /// Lays the slots end to end, those that are copied first.
-    fn spread(&self, counts: Counts, fields: &mut [Field]) -> Option<Extent> {
-        let mut end = 0_usize;
-        let mut copied = 0;
-        for place in [Place::Copied, Place::ZeroCopy] {
-            for (slot, field) in self.slots.iter().zip(fields.iter_mut()) {
-                if slot.place == place {
-                    let size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
-                    field.span = Span { offset: end, size };
-                    end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
-                }
-            }
-            if place == Place::Copied {
-                copied = end;
-            }
-        }
-        (end <= isize::MAX.unsigned_abs()).then_some(Extent { copied, end })
-    }
-
-    /// Leaves the slots where they are, for a shorter step.
-    fn shorten(&self, counts: Counts, fields: &mut [Field]) -> Option<usize> {
-        let mut end = 0;
-        for (slot, Field { span, .. }) in self.slots.iter().zip(fields.iter_mut()) {
-            if slot.place != Place::Dynamic {
-                span.size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
-                end = end.max(span.offset + span.size);
-            }
-        }
-        Some(end)
-    }
 }
 
 /// How far slots reach that are laid end to end, in bytes.
 struct Extent {
     copied: usize,
     end: usize,
+}
+
+/// A table that does not say yet where slots lie.
+fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
+    let field = |slot: &SlotSpec| Field {
+        span: ByteRange::default(),
+        len: slot.len,
+        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
+        is_copied: slot.kind == SlotKind::Copied,
+    };
+    slots.iter().map(field).collect()
+}
+
+/// Lays the slots end to end, those that are copied first.
+fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Extent> {
+    let mut end = 0_usize;
+    let mut copied = 0;
+    // A packed step is one copy, from the start to the end of what is copied.
+    for kind in [SlotKind::Copied, SlotKind::ZeroCopy] {
+        for (slot, field) in slots.iter().zip(fields.iter_mut()) {
+            if slot.kind == kind {
+                let size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
+                field.span = ByteRange { offset: end, size };
+                end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
+            }
+        }
+        if kind == SlotKind::Copied {
+            copied = end;
+        }
+    }
+    (end <= isize::MAX.unsigned_abs()).then_some(Extent { copied, end })
+}
+
+/// Leaves the slots where they are, for a shorter step.
+fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<usize> {
+    let mut end = 0;
+    for (slot, Field { span, .. }) in slots.iter().zip(fields.iter_mut()) {
+        if slot.kind != SlotKind::Dynamic {
+            span.size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
+            end = end.max(span.offset + span.size);
+        }
+    }
+    Some(end)
 }
 
 /// Checks the sizes of buckets and sorts them.
@@ -224,9 +229,14 @@ pub(super) fn limits(
     requests: Option<usize>,
 ) -> Result<Counts, BuildError> {
     let tokens = tokens.unwrap_or(largest);
+    // Each request has a token at least, so a bucket of n tokens holds n requests.
     let requests = requests.unwrap_or(if largest > 0 { largest } else { tokens });
     if tokens < largest.max(1) {
-        return Err(BuildError::Limit { what: Count::Tokens, limit: tokens, needed: largest.max(1) });
+        return Err(BuildError::Limit {
+            what: Count::Tokens,
+            limit: tokens,
+            needed: largest.max(1),
+        });
     }
     if requests == 0 {
         return Err(BuildError::Limit { what: Count::Requests, limit: 0, needed: 1 });
@@ -234,5 +244,7 @@ pub(super) fn limits(
     Ok(Counts { tokens, requests })
 }
 
-/// What kernels get from the driver's own allocations.
+/// The alignment of slots: that of the driver's own allocations, which kernels may rely on.
 pub(super) const ALIGN: usize = 256;
+/// How many dynamic slots a set may have: a step carries their addresses.
+pub(super) const MAX_DYNAMIC: usize = 8;

@@ -13,8 +13,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// ```
     /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
     /// # let _bound = machine.bind();
-    /// # // SAFETY: softcuda returns functions with the signatures of the rows.
-    /// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
     /// # let context = wharf::Context::retain(&driver.device(0)?)?;
     /// use wharf::staging::InputBuffers;
     ///
@@ -28,7 +27,8 @@ impl<Tag> InputBuffersBuilder<Tag> {
 
     /// The inputs of a vLLM-like runner, with `max_blocks` blocks of cache a request.
     ///
-    /// Padding tokens are mapped to slot -1, which its kernels skip; padding requests have no length.
+    /// Padding tokens are mapped to slot -1, which its kernels skip; padding requests have no
+    /// length.
     pub fn vllm_slots(self, max_blocks: usize) -> Self {
         self.slot::<i32>("input_ids", Len::Tokens)
             .slot::<i64>("positions", Len::Tokens)
@@ -41,7 +41,8 @@ impl<Tag> InputBuffersBuilder<Tag> {
 
     /// The inputs of an SGLang-like runner.
     ///
-    /// Padding requests have length 1 and padding tokens go to cache place 0, which is nobody's.
+    /// Padding requests have length 1 and padding tokens go to cache slot 0, which is reserved
+    /// for padding.
     pub fn sglang_slots(self) -> Self {
         self.slot::<i64>("input_ids", Len::Tokens)
             .slot::<i64>("positions", Len::Tokens)
@@ -50,13 +51,16 @@ impl<Tag> InputBuffersBuilder<Tag> {
             .slot_padded::<i32>("seq_lens", Len::Requests, Pad::Value(1))
     }
 
-    /// The inputs of a TensorRT-LLM-like runner, with `max_blocks` blocks of keys and as many of values a
-    /// request.
+    /// The inputs of a TensorRT-LLM-like runner, with `max_blocks` blocks of keys and as many of
+    /// values a request.
     pub fn tensorrt_llm_slots(self, max_blocks: usize) -> Self {
         self.slot::<i32>("input_ids", Len::Tokens)
             .slot::<i32>("position_ids", Len::Tokens)
             .slot_padded::<i32>("last_token_ids", Len::Requests, Pad::RepeatLast)
-            .slot::<i32>("kv_cache_block_offsets", Len::Requests.times(max_blocks.saturating_mul(2)))
+            .slot::<i32>(
+                "kv_cache_block_offsets",
+                Len::Requests.times(max_blocks.saturating_mul(2)),
+            )
             .slot_padded::<i32>("sequence_length", Len::Requests, Pad::Value(1))
             .slot_padded::<i32>("context_lengths", Len::Requests, Pad::Value(1))
             .slot::<i32>("request_types", Len::Requests)

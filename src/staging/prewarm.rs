@@ -2,21 +2,18 @@
 
 use super::buffers::InputBuffers;
 use super::error::StageError;
+use super::graphs::GraphsMade;
 use super::len::Counts;
 use super::plan::Bucket;
-use super::ring::Claim;
 use super::shared::Shared;
-use super::state::SlotState;
 use crate::forecast::{Change, WarmSet};
-use crate::graph::GraphError;
 use crate::profile::range;
-use crate::sync::atomic::Ordering::Relaxed;
 
 /// Keeps the graphs of the sizes that a forecast names ready in one set of input buffers.
 ///
-/// Any step of the set uses them. They are bounded: for as many sizes as the [`WarmSet`] has room for, each with
-/// a graph for each ring slot, and given back when the forecast changes. Ring slots that are in flight get and give back
-/// theirs with a later step.
+/// Any step of the set uses them. They are bounded: for as many sizes as the [`WarmSet`] has room
+/// for, each with a graph for each ring slot, and given back when the forecast changes. Ring slots
+/// that are in flight get and give back theirs with a later step.
 ///
 /// Belongs to one thread, which tells it of every step; steps may be begun and submitted anywhere.
 ///
@@ -25,8 +22,7 @@ use crate::sync::atomic::Ordering::Relaxed;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::forecast::{ContextModel, WarmSet};
@@ -46,7 +42,7 @@ use crate::sync::atomic::Ordering::Relaxed;
 ///     prewarm.record_usage(&inputs, counts)?;
 ///     stream.synchronize()?;
 /// }
-/// assert!(inputs.graphs().0 <= 2 * 3 + 1);
+/// assert!(inputs.graphs().count <= 2 * 3 + 1);
 /// assert!(inputs.graphs_made().ahead > inputs.graphs_made().by_steps);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -58,28 +54,20 @@ pub struct Prewarm {
     stale: u64,
 }
 
-/// Graphs that were made, by when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GraphsMade {
-    /// By steps that needed one and had none.
-    pub by_steps: u64,
-    /// Before a step needed them.
-    pub ahead: u64,
-}
-
 impl Prewarm {
     /// Keeps graphs of the sizes in `warm` ready; a size is a bucket's number of tokens.
     pub fn new(warm: WarmSet) -> Self {
         Self { warm, stale: u64::MAX }
     }
 
-    /// Takes note that a step of these counts was submitted, gives back graphs of sizes that have no room any
-    /// more, and makes those that are forecast. Calls the driver if something changes; does not wait.
+    /// Takes note that a step of these counts was submitted, gives back graphs of sizes that have
+    /// no room any more, and makes those that are forecast. Calls the driver if something changes;
+    /// does not wait.
     ///
     /// # Errors
     ///
-    /// [`StageError`]: the driver refused a graph; the step is not affected, and the next call tries again.
+    /// [`StageError`]: the driver refused a graph. The step is not affected, and the next call
+    /// tries again.
     pub fn record_usage<Tag>(
         &mut self,
         inputs: &InputBuffers<Tag>,
@@ -101,8 +89,9 @@ impl Prewarm {
         self.arrange(shared)
     }
 
-    /// Makes and gives back what could not be while its ring slot was in flight: for a moment at which the device has
-    /// caught up and the next step is not known yet. No driver call if nothing is left to do.
+    /// Makes and gives back what could not be while its ring slot was in flight: for a moment at
+    /// which the device has caught up and the next step is not known yet. No driver call if nothing
+    /// is left to do.
     ///
     /// # Errors
     ///
@@ -111,7 +100,7 @@ impl Prewarm {
         self.arrange(&inputs.shared)
     }
 
-    /// Gives back all graphs of ring slots that are free, whoever made them.
+    /// Drops all graphs of ring slots that are free, also those that steps have made.
     ///
     /// # Errors
     ///
@@ -127,13 +116,14 @@ impl Prewarm {
         &self.warm
     }
 
-    /// Gives each ring slot that is free, or that the device has read, the graphs that it is to have.
+    /// Gives each ring slot that is free, or that the device has read, the graphs that it is to
+    /// have.
     fn arrange(&mut self, shared: &Shared) -> Result<(), StageError> {
         let mut left = self.stale & all(shared.ring.len());
         if left == 0 {
             return Ok(());
         }
-        let _range = range!("wharf::staging::prewarm");
+        let _range = range!("staging::prewarm");
         while left != 0 {
             let index = left.trailing_zeros() as usize;
             left &= left - 1;
@@ -148,7 +138,7 @@ impl Prewarm {
 
 impl<Tag> InputBuffers<Tag> {
     /// Makes the graphs of the bucket that holds `tokens`, for every ring slot that is free at this
-    /// moment. How many steps will then need none.
+    /// moment, and sends them to the device. Returns how many ring slots have one then.
     ///
     /// # Errors
     ///
@@ -168,36 +158,7 @@ impl<Tag> InputBuffers<Tag> {
 
     /// How many graphs were made so far.
     pub fn graphs_made(&self) -> GraphsMade {
-        let (made, ahead) = (self.shared.made.load(Relaxed), self.shared.made_ahead.load(Relaxed));
-        GraphsMade { by_steps: made.saturating_sub(ahead), ahead }
-    }
-}
-
-impl Shared {
-    /// Has the graphs of those buckets in the claimed slot, and no others.
-    fn keep(
-        &self,
-        claim: &mut Claim<'_, SlotState>,
-        is_wanted: impl Fn(&Bucket) -> bool,
-    ) -> Result<(), GraphError> {
-        let buckets = || self.plan.buckets.iter();
-        for bucket in buckets().filter(|bucket| !is_wanted(bucket)) {
-            drop(claim.graphs.remove(bucket.index, &self.account));
-        }
-        for bucket in buckets().filter(|bucket| is_wanted(bucket)) {
-            self.prepare_ahead(claim, bucket)?;
-        }
-        Ok(())
-    }
-
-    /// Has the graph of a bucket in the claimed slot before a step needs it. `false` if there is no room for it.
-    fn prepare_ahead(&self, claim: &mut Claim<'_, SlotState>, bucket: &Bucket) -> Result<bool, GraphError> {
-        let is_new = !claim.graphs.has(bucket.index);
-        let ready = self.prepare(claim, bucket)?;
-        if is_new && ready {
-            self.made_ahead.fetch_add(1, Relaxed);
-        }
-        Ok(ready)
+        self.shared.graphs.made()
     }
 }
 

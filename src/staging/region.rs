@@ -6,14 +6,15 @@ use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
+use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
+use crate::element::Element;
 use crate::error::Error;
 use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
-use crate::pool::Element;
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
-use super::plan::Span;
+use super::plan::ByteRange;
 
 /// Device memory at addresses that never change.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl DeviceRegion {
         // SAFETY: a new resource's first commit, within its span.
         unsafe { resource.commit(0, len) }?;
         let stream = Stream::new(context)?;
-        // SAFETY: committed above, and nobody knows of it.
+        // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
         Ok(Self { base: resource.base(), _resource: resource })
@@ -42,7 +43,7 @@ impl DeviceRegion {
     }
 }
 
-/// Pinned memory for each ring slot, and what says when the device has read it.
+/// Pinned memory for each ring slot, with a completion word and an event.
 pub(super) struct HostRegion {
     /// Absent when it was leaked.
     resource: Option<PinnedMemoryResource>,
@@ -71,9 +72,10 @@ impl HostRegion {
         // SAFETY: a new resource's first commit, within its span.
         unsafe { resource.commit(0, len) }?;
         let first = host_pointer(resource.base());
-        // SAFETY: committed above, and nobody knows of it. Fresh pages are zeros already, but not those
-        // of a driver that allocates itself.
+        // SAFETY: committed above, and not used by anything else yet. Fresh pages are zeros
+        // already, but not those of a driver that allocates itself.
         unsafe { ptr::write_bytes(first, 0, len) };
+        wipe_in_children(first, len);
         let words = CompletionPage::is_supported(context)?
             && context.driver().api().graph_add_batch_mem_op_node.is_available();
         let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
@@ -87,11 +89,11 @@ impl HostRegion {
     pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
         match &self.page {
             Some(page) => Ok(page.load(index) != 0),
-            None => self.events[index].query_beside_captures(),
+            None => self.events[index].query(),
         }
     }
 
-    /// Takes back what said so, before the slot is submitted again.
+    /// Clears the completion word, before the slot is submitted again.
     #[inline]
     pub(super) fn reset(&self, index: usize) {
         if let Some(page) = &self.page {
@@ -104,14 +106,24 @@ impl HostRegion {
         self.page.as_ref().map(|page| page.device_address(index))
     }
 
-    /// Lets `stream` say that a ring slot was read, by the word and by the event.
+    /// Enqueues the completion of a ring slot on `stream`: the word and the event.
     pub(super) fn mark(&self, index: usize, stream: &Stream) -> Result<(), Error> {
         if let Some(page) = &self.page {
-            // SAFETY: the stream is the caller's, whose context was entered; whoever drops the region
-            // waits for the event below.
+            // SAFETY: the stream is the caller's, whose context was entered; the region is dropped
+            // only after a wait for the event below.
             unsafe { page.write(index, 1, stream.as_raw()) }?;
         }
         stream.record(&self.events[index])
+    }
+
+    /// Marks a ring slot as read, by the word and by the event, although nothing read it.
+    pub(super) fn mark_lost(&self, index: usize, context: &Context) -> Result<(), Error> {
+        // Captured, the event would answer with an error; a stream of ours is not.
+        Stream::new(context)?.record(&self.events[index])?;
+        if let Some(page) = &self.page {
+            page.reset(index, 1);
+        }
+        Ok(())
     }
 
     /// The memory of a ring slot.
@@ -121,12 +133,12 @@ impl HostRegion {
     }
 
     /// Where the device finds a span of a ring slot.
-    pub(super) fn device_address(&self, index: usize, span: Span) -> Option<u64> {
+    pub(super) fn device_address(&self, index: usize, span: ByteRange) -> Option<u64> {
         let resource = self.resource.as_ref()?;
         resource.device_address(index * self.stride + span.offset, span.size.max(1))
     }
 
-    /// Gives the memory up while the device may still use it.
+    /// Leaks the memory, since the device may still use it.
     pub(super) fn leak(&mut self) {
         if let Some(page) = self.page.take() {
             page.leak();
@@ -145,7 +157,7 @@ pub(super) struct SlotMemory {
 impl SlotMemory {
     /// Where a span starts.
     #[inline]
-    pub(super) fn pointer(self, span: Span) -> *mut u8 {
+    pub(super) fn pointer(self, span: ByteRange) -> *mut u8 {
         ptr::with_exposed_provenance_mut(self.start + span.offset)
     }
 
@@ -157,7 +169,11 @@ impl SlotMemory {
     /// * They lie in the span, whose offset is a multiple of 8.
     /// * The ring slot is claimed, and the claim borrowed alone for `'a`.
     #[inline]
-    pub(super) unsafe fn elements<'a, T: Element>(self, span: Span, len: usize) -> &'a mut [T] {
+    pub(super) unsafe fn elements<'a, T: Element>(
+        self,
+        span: ByteRange,
+        len: usize,
+    ) -> &'a mut [T] {
         debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
         // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
         // elements; alone, by the caller's promise.
@@ -172,10 +188,20 @@ impl fmt::Debug for HostRegion {
     }
 }
 
-fn host_pointer(address: u64) -> *mut u8 {
-    ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
+/// Lets a forked child have zeroed pages of its own in this range, where the system can, instead of
+/// none: the child may hold a step of its parent's and write to it.
+fn wipe_in_children(first: *mut u8, len: usize) {
+    // SAFETY: committed memory, whose contents here do not change.
+    if unsafe { libc::madvise(first.cast(), len, libc::MADV_WIPEONFORK) } == 0 {
+        // SAFETY: as above.
+        unsafe { libc::madvise(first.cast(), len, libc::MADV_DOFORK) };
+    }
 }
 
-/// What one registration holds.
+fn host_pointer(address: u64) -> *mut u8 {
+    ptr::with_exposed_provenance_mut(to_usize(address))
+}
+
+/// The longest registration, in bytes.
 const PIECE: usize = 256 << 20;
 const GRANULE: usize = 2 << 20;

@@ -1,24 +1,23 @@
-#![expect(unsafe_code, reason = "a slot's state belongs to whoever has claimed the slot")]
+#![expect(unsafe_code, reason = "a slot's state belongs to the holder of its claim")]
 //! The ring: which slot of host memory may be filled.
 //!
 //! A slot is handed out only when the device says that it has read what was submitted in it last;
-//! how many slots there are is a capacity, not a guard. The lowest slot that can be had is taken, so
-//! as few as possible stay in the caches.
+//! how many slots there are is a capacity, not a guard. The lowest slot that can be had is taken,
+//! so as few as possible stay in the caches.
 //!
 //! ```text
 //!   claim ──> Claim ──submit──> in flight ──(is_done)──> claim ...
 //!               └──drop──> free
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | a slot's state | claims | `claim` | those of [`SlotWord`]: whoever claims sees the state as its last holder left it |
+//! * a slot's state: written by claims; read by `claim`. Those of [`SlotWord`]: a claim sees the
+//!   state as its last holder left it.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::lockfree::slot_state::{SlotUse, SlotWord};
+use crate::sync::UnsafeCell;
 
 /// Slots, each with a state of type `T` that its holder alone uses.
 pub(crate) struct Ring<T> {
@@ -28,7 +27,7 @@ pub(crate) struct Ring<T> {
 struct Slot<T> {
     word: SlotWord,
     state: UnsafeCell<T>,
-    /// What a holder that gives up leaves to be done.
+    /// Called with the state of a slot whose claim is dropped.
     let_go: fn(&mut T),
 }
 
@@ -36,7 +35,7 @@ struct Slot<T> {
 // come to the next holder's thread.
 unsafe impl<T: Send> Sync for Slot<T> {}
 
-/// A slot that nobody else uses, until it is submitted or dropped.
+/// Exclusive use of a slot, until it is submitted or dropped.
 pub(crate) struct Claim<'a, T> {
     slot: &'a Slot<T>,
     index: usize,
@@ -44,8 +43,8 @@ pub(crate) struct Claim<'a, T> {
 }
 
 impl<T> Ring<T> {
-    /// `let_go` is called with the state of a slot that was taken and is given back without having been
-    /// submitted.
+    /// `let_go` is called with the state of a slot that was taken and is given back without having
+    /// been submitted.
     pub(crate) fn new(states: impl IntoIterator<Item = T>, let_go: fn(&mut T)) -> Self {
         let slot = |state| Slot { word: SlotWord::free(), state: UnsafeCell::new(state), let_go };
         Self { slots: states.into_iter().map(slot).collect() }
@@ -55,11 +54,12 @@ impl<T> Ring<T> {
         self.slots.len()
     }
 
-    /// Takes a slot that is free, or of which `is_done` says that the device has read it. Does not wait.
+    /// Takes a slot that is free, or of which `is_done` says that the device has read it. Does not
+    /// wait.
     ///
     /// # Errors
     ///
-    /// What `is_done` returns.
+    /// The error of `is_done`.
     #[inline]
     pub(crate) fn claim<E>(
         &self,
@@ -103,7 +103,7 @@ impl<T> Slot<T> {
     ) -> Result<Option<Claim<'_, T>>, E> {
         let taken = match self.word.in_flight() {
             None => self.word.begin(),
-            // For this use alone: if somebody else was faster, it may be in flight again.
+            // For this use alone: if another thread was faster, the slot may be in flight again.
             Some(this) if is_done(index)? => self.word.refill(this),
             Some(_) => return Ok(None),
         };
@@ -137,15 +137,16 @@ impl<T> Deref for Claim<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: `begin` or `refill` gave the slot to this claim alone, until it is submitted or dropped.
-        unsafe { &*self.slot.state.get() }
+        // SAFETY: `begin` or `refill` gave the slot to this claim alone, until it is submitted or
+        // dropped.
+        self.slot.state.with(|state| unsafe { &*state })
     }
 }
 
 impl<T> DerefMut for Claim<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and the claim is borrowed alone.
-        unsafe { &mut *self.slot.state.get() }
+        self.slot.state.with_mut(|state| unsafe { &mut *state })
     }
 }
 
@@ -159,7 +160,10 @@ impl<T> Drop for Claim<'_, T> {
 
 impl<T> fmt::Debug for Claim<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim").field("index", &self.index).field("this", &self.this).finish_non_exhaustive()
+        f.debug_struct("Claim")
+            .field("index", &self.index)
+            .field("this", &self.this)
+            .finish_non_exhaustive()
     }
 }
 

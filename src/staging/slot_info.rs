@@ -1,4 +1,4 @@
-//! Slots without their types, for who knows them by name only.
+//! Slots without their types, for callers that know them by name only.
 
 use wharf_sys::bindings::CUdeviceptr;
 
@@ -7,11 +7,11 @@ use super::error::{SlotError, StageError};
 use super::len::Len;
 use super::plan::Layout;
 use super::slot_id::SlotId;
-use super::spec::Place;
+use super::spec::SlotKind;
 use super::step::Step;
-use crate::pool::{Bf16, Bool, DType, Element, F8E4M3, F8E5M2, F16, bytes_of_mut};
+use crate::element::{Bf16, Bool, DType, Element, F8E4M3, F8E5M2, F16, bytes_of_mut};
 
-/// What is known of a slot.
+/// A slot's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[doc(alias = "InputSlot")]
@@ -38,7 +38,7 @@ impl<Tag> InputBuffers<Tag> {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = SlotInfo> + '_ {
         let plan = &self.shared.plan;
         plan.slots.iter().enumerate().map(|(index, slot)| {
-            let is_fixed = plan.layout == Layout::PerSlot && slot.place == Place::Copied;
+            let is_fixed = plan.layout == Layout::PerSlot && slot.kind == SlotKind::Copied;
             let offset = plan
                 .buckets
                 .first()
@@ -47,7 +47,7 @@ impl<Tag> InputBuffers<Tag> {
                 name: slot.name.clone(),
                 dtype: slot.dtype,
                 len: slot.len.named(),
-                is_static: slot.place != Place::Dynamic,
+                is_static: slot.kind != SlotKind::Dynamic,
                 address: is_fixed.then(|| self.shared.device.address() + offset.offset as u64),
                 index,
                 set: self.shared.id(),

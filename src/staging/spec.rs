@@ -1,12 +1,12 @@
-//! What a slot is.
+//! The description of a slot: type, length, padding, policy.
 
 #![expect(unsafe_code, reason = "values become their bytes")]
 
-use crate::pool::{DType, Element};
+use crate::element::{DType, Element};
 
 use super::len::Rule;
 
-/// What is behind a step's elements, up to the length of its bucket.
+/// The contents of a slot behind a step's elements, up to the length of its bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pad<T> {
     /// Zeros.
@@ -16,18 +16,18 @@ pub enum Pad<T> {
     Value(T),
     /// The last element again and again; zeros if the step has none.
     RepeatLast,
-    /// Whatever is there from earlier steps: for elements that nobody reads.
+    /// Whatever earlier steps left there: for elements that no kernel reads.
     Keep,
 }
 
-/// What becomes of a slot that a step did not write.
+/// The policy for a slot that a step did not write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Forgotten {
     /// The step fails, and the error names the slot.
     #[default]
     Error,
-    /// The device keeps what an earlier step put there. Costs a driver call to skip the copy and one
-    /// to take it up again, or before CUDA 11.6 the graph: such steps are copied without. Needs
+    /// The device keeps what an earlier step put there. Costs a driver call to skip the copy and
+    /// one to take it up again, or before CUDA 11.6 the graph: such steps are copied without. Needs
     /// [`Layout::PerSlot`](super::Layout).
     Keep,
     /// It is all padding.
@@ -36,7 +36,7 @@ pub enum Forgotten {
 
 /// Where the device finds a slot's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(super) enum SlotKind {
     /// In device memory, to which each step copies.
     Copied,
     /// In pinned memory, which the device reads where the host wrote it.
@@ -53,7 +53,7 @@ pub(super) struct SlotSpec {
     pub(super) len: Rule,
     pub(super) pad: Padding,
     pub(super) forgotten: Option<Forgotten>,
-    pub(super) place: Place,
+    pub(super) kind: SlotKind,
 }
 
 /// A padding with its type forgotten.

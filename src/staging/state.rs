@@ -1,9 +1,8 @@
-//! What belongs to whoever has claimed a ring slot.
+//! The state of a ring slot, which belongs to the holder of its claim.
 
-use super::builder::MAX_DYNAMIC;
 use super::cache::Cache;
 use super::node::redirect;
-use super::plan::Field;
+use super::plan::{Field, MAX_DYNAMIC};
 use super::reference::Reference;
 use super::region::SlotMemory;
 use crate::graph::{Copy1d, GraphError, GraphExec, MemcpyNode};
@@ -20,11 +19,11 @@ pub(super) struct SlotState {
     pub(super) extras: Extras,
 }
 
-/// What few steps have.
+/// State that few steps need.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
-    /// What the device reads elsewhere; what nothing else protects is kept until the ring slot is used
-    /// again.
+    /// Slots that the device reads elsewhere. Sources that nothing else protects are kept until the
+    /// ring slot is used again.
     pub(super) references: Vec<Reference>,
     /// The addresses that the step passes through.
     pub(super) dynamic: Addresses,
@@ -36,14 +35,14 @@ pub(super) struct Extras {
 pub(super) type Addresses = [u64; MAX_DYNAMIC];
 
 impl SlotState {
-    /// What the step has besides, to be added to.
+    /// The step's extras, to be added to.
     #[cold]
     pub(super) fn extras(&mut self) -> &mut Extras {
         self.has_extras = true;
         &mut self.extras
     }
 
-    /// Forgets what a step had.
+    /// Drops what the last step left in the slot.
     #[inline]
     pub(super) fn forget(&mut self) {
         if self.has_extras {
@@ -82,8 +81,8 @@ impl StagingGraph {
         Ok(())
     }
 
-    /// Lets later launches copy the slots of `referred` from elsewhere, and all others from the ring slot,
-    /// where `own` says they are.
+    /// Lets later launches copy the slots of `referred` from their references, and all others from
+    /// the ring slot: by the copies that `own` returns.
     pub(super) fn refer(
         &mut self,
         referred: u64,

@@ -11,9 +11,9 @@ use super::len::Counts;
 use super::plan::Plan;
 use super::region::DeviceRegion;
 use super::slot_id::{SlotId, Untagged};
-use super::spec::Place;
+use super::spec::SlotKind;
+use crate::element::Element;
 use crate::graph::{GraphDefinition, GraphError, keep_alive_in_capture};
-use crate::pool::Element;
 use crate::stream::Stream;
 
 /// Where a set's slots are on the device, to be captured in the engine's own graphs.
@@ -25,14 +25,14 @@ use crate::stream::Stream;
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::Stream;
 /// use wharf::graph::{CaptureMode, CaptureScope};
 /// use wharf::staging::{InputBuffers, Len};
 ///
-/// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens).buckets([8]).build()?;
+/// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+/// let inputs = inputs.buckets([8]).build()?;
 /// let (ids, buffers) = (inputs.slot_id::<i32>("ids")?, inputs.static_buffers());
 ///
 /// let stream = Stream::new(&context)?;
@@ -63,14 +63,19 @@ impl<Tag> InputBuffers<Tag> {
 impl<Tag> StaticBuffers<Tag> {
     /// Where a slot is in the bucket that holds `tokens`.
     ///
-    /// `None` for a slot that has no memory of its own on the device, or of another set, and above the
-    /// largest bucket.
-    pub fn device_ptr<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<CUdeviceptr> {
+    /// `None` for a slot that has no memory of its own on the device, or of another set, and above
+    /// the largest bucket.
+    pub fn device_ptr<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+        tokens: usize,
+    ) -> Option<CUdeviceptr> {
         let index = slot.index();
-        let spec = self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
+        let spec =
+            self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
         let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
         let offset = bucket.fields[index].span.offset as u64;
-        (spec.place == Place::Copied).then(|| self.device.address() + offset)
+        (spec.kind == SlotKind::Copied).then(|| self.device.address() + offset)
     }
 
     /// How many elements a slot has in the bucket that holds `tokens`.
@@ -89,7 +94,8 @@ impl<Tag> StaticBuffers<Tag> {
         graph.keep_alive(Arc::clone(&self.device))
     }
 
-    /// Gives the graph that `stream` is capturing a share of the buffers, whoever captures it.
+    /// Gives the graph that `stream` is capturing a share of the buffers, also if the
+    /// capture was begun by other code.
     ///
     /// # Errors
     ///
@@ -107,6 +113,8 @@ impl<Tag> Clone for StaticBuffers<Tag> {
 
 impl<Tag> fmt::Debug for StaticBuffers<Tag> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticBuffers").field("address", &self.device.address()).finish_non_exhaustive()
+        f.debug_struct("StaticBuffers")
+            .field("address", &self.device.address())
+            .finish_non_exhaustive()
     }
 }

@@ -1,9 +1,9 @@
-#![expect(unsafe_code, reason = "stores past the caches")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "stores past the caches"))]
 //! Copying into a ring slot.
 //!
-//! Non-temporal stores spare the caches what the host never reads again. Where they were measured
-//! (`bench/staging.sh`), ordinary ones were faster up to 1 MiB, so only fields of [`STREAMED`] bytes and
-//! more, which the caches could not keep in any case, go past them.
+//! Non-temporal stores keep data that the host never reads again out of the caches. Ordinary stores
+//! were measured to be faster up to 1 MiB (`bench/staging.sh`), so only fields of [`STREAMED`]
+//! bytes and more, which the caches could not hold in any case, bypass them.
 
 /// Copies `from` to `to`, which are of one length and do not overlap.
 #[inline]
@@ -29,7 +29,7 @@ fn stream<T: Copy>(to: &mut [T], from: &[T]) {
         // SAFETY: within `to`, and a multiple of 16.
         unsafe { _mm_stream_si128(target.wrapping_add(at * unit).cast(), value) };
     }
-    // The device must find them: they are not ordered before a later store, such as a doorbell, without.
+    // Without the fence these stores are not ordered before a later store, such as a doorbell.
     // SAFETY: every x86-64 has it.
     unsafe { _mm_sfence() };
     let done = whole * unit;
@@ -43,7 +43,7 @@ fn stream<T: Copy>(to: &mut [T], from: &[T]) {
     to.copy_from_slice(from);
 }
 
-/// From this many bytes on, copies go past the caches.
+/// Copies of at least this many bytes bypass the caches.
 pub(super) const STREAMED: usize = 4 << 20;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-#![expect(unsafe_code, reason = "reads the processor's counter")]
-//! A clock that is read for next to nothing, for what is only looked at when something is wrong.
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "reads the processor's counter"))]
+//! A clock that costs a few instructions to read, for times that only errors show.
 
 use std::time::{Duration, Instant};
 
-/// Counts from its start on, evenly as far as is known, at a rate that is found when an age is asked for.
+/// Counts from its start at an unknown, even rate. An age is computed from the share of the count
+/// and the time since the start.
 #[derive(Debug)]
 pub(super) struct Ticks {
     start: Instant,
@@ -22,8 +23,8 @@ impl Ticks {
         count(self.start)
     }
 
-    /// How long ago the count was `then`. Exact as far as the counter is even; never more than the age of
-    /// the clock.
+    /// How long ago the count was `then`. Exact as far as the counter is even; never more than the
+    /// age of the clock.
     pub(super) fn age(&self, then: u64) -> Duration {
         let all = self.now().saturating_sub(self.first).max(1);
         let since = self.now().saturating_sub(then.max(self.first)).min(all);
@@ -33,7 +34,8 @@ impl Ticks {
     }
 }
 
-/// The processor's counter, where user programs may read it. Processors of this century count evenly.
+/// The processor's counter, where user programs may read it. Processors of this century count
+/// evenly.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 fn count(_start: Instant) -> u64 {
@@ -57,7 +59,7 @@ mod tests {
         let clock = Ticks::start();
         let (then, start) = (clock.now(), Instant::now());
         while start.elapsed() < Duration::from_millis(20) {
-            std::hint::spin_loop();
+            crate::sync::hint::spin_loop();
         }
         let (age, most) = (clock.age(then), clock.start.elapsed());
         assert!(age >= Duration::from_millis(19) && age <= most, "{age:?} of {most:?}");

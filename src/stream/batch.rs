@@ -2,8 +2,8 @@
 //! Several copies at once, in one driver call where the driver can.
 
 use wharf_sys::bindings::{
-    CUdeviceptr, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType, CUmemcpyAttributes_v1,
-    CUmemcpySrcAccessOrder,
+    CUdeviceptr, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType,
+    CUmemcpyAttributes_v1, CUmemcpySrcAccessOrder,
 };
 
 use super::Stream;
@@ -16,7 +16,8 @@ pub struct Transfer {
     pub destination: CUdeviceptr,
     /// Where they come from.
     pub source: CUdeviceptr,
-    /// How many bytes; not 0.
+    /// How many bytes; not 0. On the host they lie in one
+    /// [registration](crate::memory::MemoryResource::pieces).
     pub size: usize,
 }
 
@@ -35,7 +36,7 @@ impl Stream {
     /// For each copy, until the stream has come past it, also if the call fails:
     ///
     /// * Both addresses are valid for `size` bytes, and do not overlap.
-    /// * The source is unchanged, and nobody else uses the destination of this copy.
+    /// * The source is unchanged, and nothing but this copy uses the destination.
     ///
     /// # References
     ///
@@ -50,7 +51,7 @@ impl Stream {
             // SAFETY: the caller's promise.
             return unsafe { self.copy_at_once(copies) };
         }
-        let _scope = self.context.enter()?;
+        let _scope = self.enter()?;
         copies.iter().try_for_each(|&Transfer { destination, source, size }| {
             // SAFETY: the caller's promise; the stream is alive.
             unsafe { api.memcpy_async.call(destination, source, size, self.as_raw()) }
@@ -63,7 +64,7 @@ impl Stream {
     ///
     /// As [`copy_batch`](Self::copy_batch).
     unsafe fn copy_at_once(&self, copies: &[Transfer]) -> Result<(), Error> {
-        let _scope = self.context.enter()?;
+        let _scope = self.enter()?;
         let api = self.context.driver().api();
         let mut to: Vec<_> = copies.iter().map(|copy| copy.destination).collect();
         let mut from: Vec<_> = copies.iter().map(|copy| copy.source).collect();

@@ -9,9 +9,10 @@
 //! * [`Stream::launch_host_func`] takes a `&'static` function that may run any number of
 //!   times, from any thread.
 //!
-//! Both run on a thread of the driver's, where no CUDA call is allowed. A panic ends there: it
-//! is counted, see [`Context::callback_panics`](crate::Context::callback_panics), and never
-//! crosses into C.
+//! Both run on a thread of the driver's, where no CUDA call is allowed. A panic ends there, and
+//! never crosses into C. One of a callback is counted, see
+//! [`Context::callback_panics`](crate::Context::callback_panics); with a host function the driver
+//! is given nothing but the function, so there is nothing to count with.
 
 use core::ffi::c_void;
 use core::mem::ManuallyDrop;
@@ -30,8 +31,9 @@ impl Stream {
     /// for it.
     ///
     /// It hears `Err` when the context has failed by then. It must not call the driver, which
-    /// answers [`CudaError::NOT_PERMITTED`], so owners of streams or events dropped in it
-    /// leak; and it must not wait for device work.
+    /// answers [`CudaError::NOT_PERMITTED`], so owners of streams or events dropped in it leak, and
+    /// so does all of a [`Pool`](crate::pool::Pool#drop) that ends in it with its last buffer; and
+    /// it must not wait for device work.
     ///
     /// The closure is boxed: this is not for a hot path.
     ///
@@ -48,17 +50,19 @@ impl Stream {
     where
         F: FnOnce(Result<(), CudaError>) + Send + 'static,
     {
-        let _scope = self.context.enter()?;
+        let _scope = self.enter()?;
         let release = Arc::clone(self.context.release());
-        let parcel = Box::into_raw(Box::new(Parcel { callback, release }));
+        let boxed = Box::into_raw(Box::new(Callback { callback, release }));
         let api = self.context.driver().api();
-        // SAFETY: the stream is alive; `run_once` takes a pointer to a `Parcel<F>`, which is
+        // SAFETY: the stream is alive; `run_once` takes a pointer to a `Callback<F>`, which is
         // sent with it and stays allocated until then.
-        let outcome =
-            unsafe { api.stream_add_callback.call(self.as_raw(), Some(run_once::<F>), parcel.cast(), 0) };
+        let outcome = unsafe {
+            api.stream_add_callback.call(self.as_raw(), Some(run_once::<F>), boxed.cast(), 0)
+        };
+        // Refused, the callback never runs, and its box is still this call's.
         if outcome.is_err() {
             // SAFETY: made by `Box::into_raw` above, and a call that fails has enqueued nothing.
-            drop(unsafe { Box::from_raw(parcel) });
+            drop(unsafe { Box::from_raw(boxed) });
         }
         outcome
     }
@@ -67,7 +71,7 @@ impl Stream {
     ///
     /// On a capturing stream it becomes a host node of the graph and runs at every launch. It is
     /// not called after an error in the context. It must not call the driver or wait for device
-    /// work. Nothing is allocated.
+    /// work. A panic in it ends there, and is not counted. Nothing is allocated.
     ///
     /// # Errors
     ///
@@ -81,16 +85,17 @@ impl Stream {
     where
         F: Fn() + Sync,
     {
-        let _scope = self.context.enter()?;
+        let _scope = self.enter()?;
         let data = ptr::from_ref(function).cast_mut().cast();
         let api = self.context.driver().api();
-        // SAFETY: the stream is alive; the function takes a pointer to an `F`, which lives for ever.
+        // SAFETY: the stream is alive; the function takes a pointer to an `F`, which lives for
+        // ever.
         unsafe { api.launch_host_func.call(self.as_raw(), Some(run_host_function::<F>), data) }
     }
 }
 
 /// A closure on its way through the driver.
-struct Parcel<F> {
+struct Callback<F> {
     callback: F,
     release: Arc<Release>,
 }
@@ -99,10 +104,10 @@ unsafe extern "C" fn run_once<F>(_stream: CUstream, status: CUresult, data: *mut
 where
     F: FnOnce(Result<(), CudaError>),
 {
-    // SAFETY: `add_callback` sent a boxed `Parcel<F>`, and the driver runs a callback exactly
+    // SAFETY: `add_callback` sent a boxed `Callback<F>`, and the driver runs a callback exactly
     // once (Driver API, cuStreamAddCallback).
-    let parcel = unsafe { Box::from_raw(data.cast::<Parcel<F>>()) };
-    let Parcel { callback, release } = *parcel;
+    let boxed = unsafe { Box::from_raw(data.cast::<Callback<F>>()) };
+    let Callback { callback, release } = *boxed;
     let status = CudaError::new(status).map_or(Ok(()), Err);
     if contained(|| callback(status)) {
         release.note_panic();

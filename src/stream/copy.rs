@@ -4,10 +4,15 @@
 //! For layers that own the memory. A size or count of 0 succeeds without a driver call. "Until the
 //! copy is done" means until the stream has reached it: an event recorded after it, or
 //! [`Stream::synchronize`].
+//!
+//! The driver refuses a range of host memory that begins in one registration and ends in another,
+//! or outside (`CUDA_ERROR_INVALID_VALUE`). A copy or fill of memory that is registered piece by
+//! piece has to be cut at [`MemoryResource::pieces`](crate::memory::MemoryResource::pieces).
 
 use core::ffi::c_void;
 
-use wharf_sys::bindings::CUdeviceptr;
+use wharf_sys::Api;
+use wharf_sys::bindings::{CUdeviceptr, CUstream};
 
 use super::Stream;
 use crate::error::Error;
@@ -26,7 +31,7 @@ impl Stream {
     /// * `source` is valid for reads of `size` bytes and, if pinned, unchanged until the copy is
     ///   done.
     /// * `destination` is valid for `size` bytes of device memory until the copy is done, and
-    ///   nobody else uses them meanwhile.
+    ///   nothing else uses them meanwhile.
     ///
     /// # References
     ///
@@ -38,13 +43,10 @@ impl Stream {
         source: *const c_void,
         size: usize,
     ) -> Result<(), Error> {
-        if size == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memcpy_htod_async.call(destination, source, size, self.as_raw()) }
+        self.submit_some(size, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memcpy_htod_async.call(destination, source, size, stream) }
+        })
     }
 
     /// Copies `size` bytes from device memory at `source` to host memory at `destination`.
@@ -57,7 +59,7 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// * `destination` is valid for writes of `size` bytes until the copy is done, and nobody
+    /// * `destination` is valid for writes of `size` bytes until the copy is done, and nothing
     ///   else uses them meanwhile.
     /// * `source` is valid for `size` bytes of device memory, unchanged until the copy is done.
     ///
@@ -71,13 +73,10 @@ impl Stream {
         source: CUdeviceptr,
         size: usize,
     ) -> Result<(), Error> {
-        if size == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memcpy_dtoh_async.call(destination, source, size, self.as_raw()) }
+        self.submit_some(size, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memcpy_dtoh_async.call(destination, source, size, stream) }
+        })
     }
 
     /// Copies `size` bytes of device memory from `source` to `destination`.
@@ -90,7 +89,7 @@ impl Stream {
     ///
     /// * Both are valid for `size` bytes of device memory until the copy is done, and do not
     ///   overlap.
-    /// * `source` is unchanged, and nobody else uses `destination`, until then.
+    /// * `source` is unchanged, and nothing else uses `destination`, until then.
     ///
     /// # References
     ///
@@ -102,16 +101,14 @@ impl Stream {
         source: CUdeviceptr,
         size: usize,
     ) -> Result<(), Error> {
-        if size == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memcpy_dtod_async.call(destination, source, size, self.as_raw()) }
+        self.submit_some(size, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memcpy_dtod_async.call(destination, source, size, stream) }
+        })
     }
 
-    /// Copies `size` bytes between any memory that the driver knows, on the host or a device.
+    /// Copies `size` bytes between any memory that the driver knows, on the host or a device; on
+    /// the host within one [registration](crate::memory::MemoryResource::pieces).
     ///
     /// # Errors
     ///
@@ -131,13 +128,10 @@ impl Stream {
         source: CUdeviceptr,
         size: usize,
     ) -> Result<(), Error> {
-        if size == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memcpy_async.call(destination, source, size, self.as_raw()) }
+        self.submit_some(size, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memcpy_async.call(destination, source, size, stream) }
+        })
     }
 
     /// Writes `value` to `size` bytes of device memory at `destination`.
@@ -149,20 +143,22 @@ impl Stream {
     /// # Safety
     ///
     /// `destination` is valid for `size` bytes of device memory until the fill is done, and
-    /// nobody else uses them meanwhile.
+    /// nothing else uses them meanwhile.
     ///
     /// # References
     ///
     /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
     #[doc(alias = "cuMemsetD8Async")]
-    pub unsafe fn fill_d8(&self, destination: CUdeviceptr, value: u8, size: usize) -> Result<(), Error> {
-        if size == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memset_d8_async.call(destination, value, size, self.as_raw()) }
+    pub unsafe fn fill_d8(
+        &self,
+        destination: CUdeviceptr,
+        value: u8,
+        size: usize,
+    ) -> Result<(), Error> {
+        self.submit_some(size, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memset_d8_async.call(destination, value, size, stream) }
+        })
     }
 
     /// Writes `value` to `len` 16-bit words of device memory at `destination`.
@@ -180,14 +176,16 @@ impl Stream {
     ///
     /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
     #[doc(alias = "cuMemsetD16Async")]
-    pub unsafe fn fill_d16(&self, destination: CUdeviceptr, value: u16, len: usize) -> Result<(), Error> {
-        if len == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memset_d16_async.call(destination, value, len, self.as_raw()) }
+    pub unsafe fn fill_d16(
+        &self,
+        destination: CUdeviceptr,
+        value: u16,
+        len: usize,
+    ) -> Result<(), Error> {
+        self.submit_some(len, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memset_d16_async.call(destination, value, len, stream) }
+        })
     }
 
     /// Writes `value` to `len` 32-bit words of device memory at `destination`.
@@ -205,13 +203,25 @@ impl Stream {
     ///
     /// [Memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html)
     #[doc(alias = "cuMemsetD32Async")]
-    pub unsafe fn fill_d32(&self, destination: CUdeviceptr, value: u32, len: usize) -> Result<(), Error> {
-        if len == 0 {
-            return Ok(());
-        }
-        let _scope = self.context.enter()?;
-        let api = self.context.driver().api();
-        // SAFETY: the caller's promise; the stream is alive.
-        unsafe { api.memset_d32_async.call(destination, value, len, self.as_raw()) }
+    pub unsafe fn fill_d32(
+        &self,
+        destination: CUdeviceptr,
+        value: u32,
+        len: usize,
+    ) -> Result<(), Error> {
+        self.submit_some(len, |api, stream| {
+            // SAFETY: the caller's promise; the stream is alive.
+            unsafe { api.memset_d32_async.call(destination, value, len, stream) }
+        })
+    }
+
+    /// Makes one call of the driver's for `len` bytes or words; none for 0, which drivers answer
+    /// differently.
+    fn submit_some(
+        &self,
+        len: usize,
+        call: impl FnOnce(&Api, CUstream) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if len == 0 { Ok(()) } else { self.submit(call) }
     }
 }

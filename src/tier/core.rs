@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::Tier;
-use super::error::{Obstacle, TierError};
+use super::error::{Blocked, TierError};
 use super::file::MappedFile;
-use super::moves::Move;
-use super::pace::Pace;
-use super::record::Record;
-use super::shelf::{Place, Shelf};
+use super::memory::{TierBlock, TierMemory};
+use super::planned::Move;
+use super::rate_limit::RateLimit;
+use super::record::ObjectRecord;
 use super::slots::Slots;
 use super::stats::Counters;
 use crate::error::Error;
@@ -21,17 +21,17 @@ use crate::timeline::{GaveUp, Sentinel, Ticket};
 /// Objects, tiers, and what waits for the device.
 #[derive(Debug)]
 pub(super) struct Core {
-    pub(super) records: Box<[Record]>,
+    pub(super) records: Box<[ObjectRecord]>,
     pub(super) free: Bitmaps,
     /// Records that are or were in use are below this.
     pub(super) used: AtomicUsize,
-    pub(super) shelves: [Option<Shelf>; FILE + 1],
+    pub(super) tiers: [Option<TierMemory>; FILE + 1],
     pub(super) moves: Slots<Move>,
     pub(super) leases: Slots<Lease>,
     /// The stream of all copies.
     pub(super) stream: Stream,
     pub(super) sentinel: Sentinel,
-    pub(super) pace: Pace,
+    pub(super) rate: RateLimit,
     pub(super) wait: Duration,
     pub(super) step: AtomicU64,
     pub(super) counters: Counters,
@@ -46,50 +46,57 @@ pub(super) struct Lease {
 
 /// Why an attempt has not succeeded.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stop {
+pub(super) enum AttemptError {
     /// A later one may.
-    Wait(Obstacle),
+    Blocked(Blocked),
     /// No later one will.
-    Fail(TierError),
+    Failed(TierError),
 }
 
-impl<E: Into<TierError>> From<E> for Stop {
+impl<E: Into<TierError>> From<E> for AttemptError {
     fn from(error: E) -> Self {
-        Self::Fail(error.into())
+        Self::Failed(error.into())
     }
 }
 
-impl Stop {
+impl AttemptError {
     /// What a transition's refusal means for a caller who holds a handle to the object.
     pub(super) fn of(refusal: Refusal) -> Self {
-        Self::Wait(match refusal {
-            Refusal::Moving | Refusal::Elsewhere => Obstacle::Copying,
-            _ => Obstacle::Held,
+        Self::Blocked(match refusal {
+            Refusal::Moving | Refusal::Elsewhere => Blocked::Copying,
+            _ => Blocked::Held,
         })
     }
 
     /// The error of a call that does not wait.
     pub(super) fn at_once(self) -> TierError {
         match self {
-            Self::Wait(obstacle) => TierError::Busy { obstacle, age: Duration::ZERO },
-            Self::Fail(error) => error,
+            Self::Blocked(blocked) => TierError::Busy { blocked, age: Duration::ZERO },
+            Self::Failed(error) => error,
         }
     }
 }
 
 impl Core {
-    pub(super) fn shelf(&self, tier: usize) -> Result<&Shelf, TierError> {
-        self.shelves[tier].as_ref().ok_or(TierError::Absent(Tier::from_index(tier)))
+    pub(super) fn memory(&self, tier: usize) -> Result<&TierMemory, TierError> {
+        self.tiers[tier].as_ref().ok_or(TierError::Absent(Tier::from_index(tier)))
+    }
+
+    /// Makes sure that a stream may use objects in a tier.
+    pub(super) fn check_reach(&self, tier: usize, stream: &Stream) -> Result<(), Error> {
+        let ordinal = self.stream.context().device().ordinal();
+        Tier::from_index(tier).kind().check_reach(Some(ordinal), stream.context())
     }
 
     /// Makes an object of `size` bytes in `tier`, of whatever bytes are there; waits for room.
     pub(super) fn alloc(&self, size: usize, tier: usize) -> Result<usize, TierError> {
-        self.shelf(tier)?;
+        self.stream.context().driver().check_fork()?;
+        self.memory(tier)?;
         let index = self.take_record()?;
         match self.until(self.wait, || self.room(tier, size)) {
-            Ok(place) => {
-                let home = (tier == FILE).then_some(place);
-                self.records[index].set_up(size, place, home, None);
+            Ok(block) => {
+                let home = (tier == FILE).then_some(block);
+                self.records[index].set_up(size, block, home, None);
                 self.records[index].word.occupy(tier, false);
                 Ok(index)
             }
@@ -101,24 +108,30 @@ impl Core {
     }
 
     /// Makes an object of a part of a file.
-    pub(super) fn adopt(&self, file: &MappedFile, place: Place, size: usize) -> Result<usize, TierError> {
+    pub(super) fn adopt(
+        &self,
+        file: &MappedFile,
+        block: TierBlock,
+        size: usize,
+    ) -> Result<usize, TierError> {
+        self.stream.context().driver().check_fork()?;
         let index = self.take_record()?;
-        self.records[index].set_up(size, place, Some(place), Some(file.clone()));
+        self.records[index].set_up(size, block, Some(block), Some(file.clone()));
         self.records[index].word.occupy(FILE, true);
         Ok(index)
     }
 
-    /// Holds an object in `tier`, or where it is, and moves it there if it is elsewhere. The slot for
-    /// the end of the hold.
+    /// Holds an object in `tier`, or where it is, and moves it there if it is elsewhere. The slot
+    /// for the end of the hold.
     pub(super) fn hold(
         &self,
         index: usize,
         tier: Option<usize>,
         write: bool,
-    ) -> Result<(usize, TierState), Stop> {
+    ) -> Result<(usize, TierState), AttemptError> {
         let Some(lease) = self.leases.reserve() else {
             self.settle()?;
-            return Err(Stop::Wait(Obstacle::Pins));
+            return Err(AttemptError::Blocked(Blocked::Pins));
         };
         let refusal = match self.records[index].word.pin(tier, write) {
             Ok(state) => return Ok((lease, state)),
@@ -129,7 +142,23 @@ impl Core {
         if let (Refusal::Elsewhere, Some(to)) = (refusal, tier) {
             self.start(index, to)?;
         }
-        Err(Stop::of(refusal))
+        Err(AttemptError::of(refusal))
+    }
+
+    /// Makes sure that no copy reads an object that the caller holds for writing. One that was
+    /// under way when the hold began is in vain, and none begins as long as it lasts.
+    pub(super) fn end_copy(&self, index: usize) -> Result<(), AttemptError> {
+        let word = &self.records[index].word;
+        if word.is_moving() {
+            self.settle()?;
+        }
+        if word.is_moving() { Err(AttemptError::Blocked(Blocked::Copying)) } else { Ok(()) }
+    }
+
+    /// Ends a hold that the device never knew of.
+    pub(super) fn abandon(&self, index: usize, lease: usize) {
+        self.leases.release(lease);
+        self.unhold(index);
     }
 
     /// Ends a hold that the device has come past, or never knew of.
@@ -140,39 +169,51 @@ impl Core {
 
     /// Takes note of what the device is past: copies and holds. Does not wait.
     pub(super) fn settle(&self) -> Result<(), Error> {
+        self.stream.context().driver().check_fork()?;
         self.leases.drain(|lease| lease.ticket.poll(), |lease| self.unhold(lease.index))?;
         self.moves.drain(|it| it.ticket.poll(), |it| self.finish(&it))?;
         Ok(())
     }
 
     /// Room for `size` bytes in a tier. Where there is none, the coldest objects begin to leave.
-    pub(super) fn room(&self, tier: usize, size: usize) -> Result<Place, Stop> {
-        let (shelf, name) = (self.shelf(tier)?, Tier::from_index(tier));
-        if size > shelf.limit {
-            return Err(TierError::TooLarge { tier: name, size, max: shelf.limit }.into());
+    pub(super) fn room(&self, tier: usize, size: usize) -> Result<TierBlock, AttemptError> {
+        let (memory, name) = (self.memory(tier)?, Tier::from_index(tier));
+        if size > memory.limit {
+            return Err(TierError::TooLarge { tier: name, size, max: memory.limit }.into());
         }
-        let take = || shelf.take(size).map_err(|error| TierError::of_slab(error, name, size));
-        if let Some(place) = take()? {
-            return Ok(place);
+        let take = || memory.take(size).map_err(|error| TierError::of_slab(error, name, size));
+        if let Some(block) = take()? {
+            return Ok(block);
         }
         self.settle()?;
-        if let Some(place) = take()? {
-            return Ok(place);
+        if let Some(block) = take()? {
+            return Ok(block);
         }
-        let lack = shelf.lack(size);
+        let lack = memory.lack(size);
         let stopped = if lack > 0 { self.demote(tier, lack).err() } else { None };
         // Some leave without a copy.
         match (take()?, stopped) {
-            (Some(place), _) => Ok(place),
-            (None, Some(stop)) => Err(stop),
-            (None, None) => Err(Stop::Wait(Obstacle::Copying)),
+            (Some(block), _) => Ok(block),
+            (None, Some(error)) => Err(error),
+            (None, None) => Err(AttemptError::Blocked(Blocked::Copying)),
         }
     }
 
-    /// Gives back a place that nobody uses; one in the file is kept with the object.
-    pub(super) fn give_place(&self, tier: usize, place: Place) {
-        if let (Some(shelf), true) = (&self.shelves[tier], tier != FILE) {
-            shelf.give(place.address);
+    /// Gives back a block that is not in use; one in the file is kept with the object.
+    pub(super) fn give_block(&self, tier: usize, block: TierBlock) {
+        if let (Some(memory), true) = (&self.tiers[tier], tier != FILE) {
+            memory.give(block);
+        }
+    }
+
+    /// How many of `len` bytes of an object, from an address in one of its blocks on, one copy may
+    /// take.
+    pub(super) fn piece_len(&self, index: usize, tier: usize, address: u64, len: usize) -> usize {
+        let record = &self.records[index];
+        match &self.tiers[tier] {
+            _ if tier == FILE && record.is_fixed() => record.file_piece_len(address, len),
+            Some(memory) => memory.piece_len(address, len),
+            None => len,
         }
     }
 
@@ -183,9 +224,11 @@ impl Core {
         }
         let record = &self.records[index];
         let state = record.word.load();
-        self.give_place(state.tier(), record.place(state.place()));
-        if let (Some(home), Some(shelf), false) = (record.home(), &self.shelves[FILE], record.is_fixed()) {
-            shelf.give(home.address);
+        self.give_block(state.tier(), record.block(state.place()));
+        if let (Some(home), Some(memory), false) =
+            (record.home(), &self.tiers[FILE], record.is_fixed())
+        {
+            memory.give(home);
         }
         record.clear();
         record.word.vacate();
@@ -196,18 +239,18 @@ impl Core {
     pub(super) fn until<T>(
         &self,
         limit: Duration,
-        mut attempt: impl FnMut() -> Result<T, Stop>,
+        mut attempt: impl FnMut() -> Result<T, AttemptError>,
     ) -> Result<T, TierError> {
         let mut last = match attempt() {
             Ok(done) => return Ok(done),
-            Err(Stop::Fail(error)) => return Err(error),
-            Err(stop) => stop,
+            Err(AttemptError::Failed(error)) => return Err(error),
+            Err(error) => error,
         };
         let (start, mut end) = (Instant::now(), None);
         let waited = self.sentinel.wait(limit, || {
             match attempt() {
-                Err(Stop::Wait(obstacle)) => last = Stop::Wait(obstacle),
-                Err(Stop::Fail(error)) => end = Some(Err(error)),
+                Err(AttemptError::Blocked(blocked)) => last = AttemptError::Blocked(blocked),
+                Err(AttemptError::Failed(error)) => end = Some(Err(error)),
                 Ok(done) => end = Some(Ok(done)),
             }
             Ok(end.is_some())
@@ -215,8 +258,10 @@ impl Core {
         match (end, waited, last) {
             (Some(end), ..) => end,
             (None, Err(GaveUp::Driver(error)), _) => Err(error.into()),
-            (None, _, Stop::Wait(obstacle)) => Err(TierError::Busy { obstacle, age: start.elapsed() }),
-            (None, _, Stop::Fail(error)) => Err(error),
+            (None, _, AttemptError::Blocked(blocked)) => {
+                Err(TierError::Busy { blocked, age: start.elapsed() })
+            }
+            (None, _, AttemptError::Failed(error)) => Err(error),
         }
     }
 
@@ -228,7 +273,7 @@ impl Core {
     }
 
     fn give_record(&self, index: usize) {
-        // Nobody else has it.
+        // No other thread has it.
         let given = self.free.get(0).give(Bits::one(index));
         debug_assert!(given.is_ok(), "{given:?}");
     }
@@ -240,7 +285,7 @@ impl Drop for Core {
         let done = self.until(self.wait, || {
             self.settle()?;
             let waiting = self.leases.len() + self.moves.len();
-            if waiting == 0 { Ok(()) } else { Err(Stop::Wait(Obstacle::Copying)) }
+            if waiting == 0 { Ok(()) } else { Err(AttemptError::Blocked(Blocked::Copying)) }
         });
         if let Err(TierError::Driver(error)) = done {
             let context = self.stream.context();

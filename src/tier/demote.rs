@@ -1,16 +1,18 @@
-//! Who has to leave a tier that is full, and who is expected in another.
+//! Which objects leave a tier that is full, and which are expected in another.
 
 use super::Tier;
-use super::core::{Core, Stop};
-use super::error::{Obstacle, TierError};
+use super::core::{AttemptError, Core};
+use super::error::{Blocked, TierError};
+use super::planned::Planned;
+use crate::address::to_usize;
 use crate::lockfree::tier_state::FILE;
 use crate::sync::atomic::Ordering::Relaxed;
 
 impl Core {
-    /// Sends objects of at least `lack` bytes to lower tiers, in the order of a clock with second chances.
-    /// One that is expected soon is passed over as long as there are others.
-    pub(super) fn demote(&self, tier: usize, lack: usize) -> Result<(), Stop> {
-        let (hand, count) = (&self.shelf(tier)?.hand, self.used.load(Relaxed));
+    /// Sends objects of at least `lack` bytes to lower tiers, in the order of a clock with second
+    /// chances. One that is expected soon is passed over as long as there are others.
+    pub(super) fn demote(&self, tier: usize, lack: usize) -> Result<(), AttemptError> {
+        let (hand, count) = (&self.memory(tier)?.hand, self.used.load(Relaxed));
         let (mut gone, mut batch, mut stopped) = (0, Vec::new(), None);
         for turn in 0..count * ROUNDS {
             if gone >= lack {
@@ -28,9 +30,9 @@ impl Core {
                     batch.extend(planned);
                     gone += size;
                 }
-                Err(Stop::Wait(Obstacle::Held)) => {}
-                Err(stop) => {
-                    stopped = Some(stop);
+                Err(AttemptError::Blocked(Blocked::Held)) => {}
+                Err(error) => {
+                    stopped = Some(error);
                     break;
                 }
             }
@@ -40,37 +42,39 @@ impl Core {
         }
         match stopped {
             _ if gone > 0 => Ok(()),
-            Some(stop) => Err(stop),
-            None => Err(Stop::Wait(Obstacle::Full(Tier::from_index(tier)))),
+            Some(error) => Err(error),
+            None => Err(AttemptError::Blocked(Blocked::Full(Tier::from_index(tier)))),
         }
     }
 
     /// Plans a move to the next lower tier that has room, or makes it.
-    fn plan_lower(&self, index: usize, tier: usize) -> Result<Option<super::moves::Planned>, Stop> {
+    fn plan_lower(&self, index: usize, tier: usize) -> Result<Option<Planned>, AttemptError> {
         let record = &self.records[index];
         if record.word.load().is_clean() && record.home().is_some() {
             return self.plan(index, FILE);
         }
-        let mut stop = Stop::Wait(Obstacle::Full(Tier::from_index(tier)));
+        let mut error = AttemptError::Blocked(Blocked::Full(Tier::from_index(tier)));
         for lower in tier + 1..=FILE {
             match self.plan(index, lower) {
-                Err(Stop::Fail(TierError::Absent(_) | TierError::TooLarge { .. })) => {}
-                Err(full @ Stop::Wait(Obstacle::Full(_))) => stop = full,
+                Err(AttemptError::Failed(TierError::Absent(_) | TierError::TooLarge { .. })) => {}
+                Err(full @ AttemptError::Blocked(Blocked::Full(_))) => error = full,
                 outcome => return outcome,
             }
         }
-        Err(stop)
+        Err(error)
     }
 
     /// Notes that an object will be used in some steps.
     pub(super) fn expect(&self, index: usize, tier: usize, steps: u64) {
         let at = self.step.load(Relaxed).saturating_add(steps).saturating_add(1);
-        self.records[index].due.store(at.min(u64::MAX >> TIER_BITS) << TIER_BITS | tier as u64, Relaxed);
+        self.records[index]
+            .due
+            .store(at.min(u64::MAX >> TIER_BITS) << TIER_BITS | tier as u64, Relaxed);
     }
 
-    /// A step has gone by: copies that are complete count, and objects that are expected soon begin to
-    /// move.
-    pub(super) fn advance(&self) -> Result<(), Stop> {
+    /// A step has gone by: copies that are complete count, and objects that are expected soon begin
+    /// to move.
+    pub(super) fn advance(&self) -> Result<(), AttemptError> {
         let now = self.step.fetch_add(1, Relaxed) + 1;
         self.settle()?;
         let mut batch = Vec::new();
@@ -84,15 +88,15 @@ impl Core {
                 match self.plan(index, tier) {
                     Ok(planned) => batch.extend(planned),
                     // Later, then.
-                    Err(Stop::Wait(_)) => {}
-                    Err(stop) => failed = Err(stop),
+                    Err(AttemptError::Blocked(_)) => {}
+                    Err(error) => failed = Err(error),
                 }
             }
         }
         if batch.is_empty() { failed } else { self.submit(batch).and(failed) }
     }
 
-    /// Whether somebody will use the object soon.
+    /// Whether a use of the object is expected soon.
     fn is_expected(&self, index: usize) -> bool {
         let now = self.step.load(Relaxed);
         self.due(index).is_some_and(|(at, _)| (now..=now + HORIZON).contains(&at))
@@ -101,7 +105,7 @@ impl Core {
     /// The step at which the object is expected, and in which tier.
     fn due(&self, index: usize) -> Option<(u64, usize)> {
         let due = self.records[index].due.load(Relaxed);
-        let tier = usize::try_from(due & ((1 << TIER_BITS) - 1)).unwrap_or(0);
+        let tier = to_usize(due & ((1 << TIER_BITS) - 1));
         (due != 0).then(|| ((due >> TIER_BITS) - 1, tier))
     }
 }

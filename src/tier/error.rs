@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Tier;
 use crate::error::Error;
-use crate::slab::{AllocError, PoolError};
+use crate::slab::{AllocError, Exhaustion, PoolError};
 
 /// Why an object was not made, held or moved. It is where it was, with its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub enum TierError {
     /// Something stood in the way for as long as the caller would wait.
     Busy {
         /// What it was at last.
-        obstacle: Obstacle,
+        blocked: Blocked,
         /// How long was waited; zero where the call does not wait.
         age: Duration,
     },
@@ -59,18 +59,18 @@ pub enum TierError {
 /// What a call on a tier may have to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Obstacle {
+pub enum Blocked {
     /// A copy of the object, or of one that makes room, is under way.
     Copying,
-    /// The object is held elsewhere, or by somebody who writes, or is to be written while others hold
-    /// it: a guard, or the device.
+    /// The object is held elsewhere, or for writing, or is to be written while it is held: by a
+    /// guard or the device.
     Held,
     /// All of the tier is held.
     Full(Tier),
     /// As many copies as allowed are under way.
     InFlight,
     /// As many bytes as allowed were copied a moment ago.
-    Pace,
+    RateLimit,
     /// As many holds as allowed are out.
     Pins,
 }
@@ -92,8 +92,9 @@ impl TierError {
     pub(super) fn of_slab(error: AllocError, tier: Tier, size: usize) -> Self {
         match error {
             AllocError::Upstream(error) => Self::Driver(error),
+            AllocError::Exhausted(Exhaustion { cause: Some(error), .. }) => Self::Driver(error),
             AllocError::TooLarge { max, .. } => Self::TooLarge { tier, size, max },
-            _ => Self::Busy { obstacle: Obstacle::Full(tier), age: Duration::ZERO },
+            _ => Self::Busy { blocked: Blocked::Full(tier), age: Duration::ZERO },
         }
     }
 }
@@ -101,31 +102,37 @@ impl TierError {
 impl fmt::Display for TierError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy { obstacle, age } => write!(f, "{obstacle}, for {age:?}"),
+            Self::Busy { blocked, age } => write!(f, "{blocked}, for {age:?}"),
             Self::Absent(tier) => write!(f, "the pool has no tier of {tier} memory"),
             Self::TooLarge { tier, size, max } => {
                 write!(f, "an object of {size} bytes in a tier of {max} bytes of {tier} memory")
             }
-            Self::TooManyObjects { max } => write!(f, "there are {max} objects, and no more may be"),
-            Self::OutOfFile { end, len } => write!(f, "a range to byte {end} of a file of {len} bytes"),
+            Self::TooManyObjects { max } => {
+                write!(f, "there are {max} objects, and no more may be")
+            }
+            Self::OutOfFile { end, len } => {
+                write!(f, "a range to byte {end} of a file of {len} bytes")
+            }
             Self::Length { slice, object } => {
                 write!(f, "a slice of {slice} bytes for an object of {object} bytes")
             }
-            Self::ReadOnly => f.write_str("the object is a part of a file that is mapped for reading"),
+            Self::ReadOnly => {
+                f.write_str("the object is a part of a file that is mapped for reading")
+            }
             Self::Pool(error) => error.fmt(f),
             Self::Driver(error) => error.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Obstacle {
+impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Copying => f.write_str("a copy is under way"),
             Self::Held => f.write_str("the object is held"),
             Self::Full(tier) => write!(f, "all objects in {tier} memory are held"),
             Self::InFlight => f.write_str("as many copies as allowed are under way"),
-            Self::Pace => f.write_str("as many bytes as allowed were copied just now"),
+            Self::RateLimit => f.write_str("as many bytes as allowed were copied just now"),
             Self::Pins => f.write_str("as many holds as allowed are out"),
         }
     }

@@ -5,15 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::TierError;
-use super::shelf::Place;
+use super::memory::TierBlock;
+use crate::address::to_usize;
 use crate::driver::Context;
-use crate::memory::{FileMappedMemoryResource, MemoryResource};
+use crate::memory::{FileMappedMemoryResource, MemoryResource, joined_device_address};
 use crate::slab::{PoolOptions, SlabPool};
 
 /// A file, such as one of weights, whose parts are objects that need no writing back.
 ///
-/// All of it is read in and, where the driver can, registered. Cheap to clone; the file stays mapped as
-/// long as a clone or an object of it.
+/// All of it is read in and, where the driver can, registered. Cheap to clone; the file stays
+/// mapped as long as a clone or an object of it.
 #[derive(Clone, Debug)]
 pub struct MappedFile(Arc<Mapping>);
 
@@ -31,7 +32,7 @@ impl MappedFile {
             call: "fstat",
             errno: error.raw_os_error().unwrap_or(0),
         };
-        let len = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(usize::MAX);
+        let len = to_usize(file.metadata().map_err(failed)?.len());
         let resource = FileMappedMemoryResource::read_only(context, file)?;
         let size = resource.size();
         let slabs = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(0))?;
@@ -54,12 +55,19 @@ impl MappedFile {
     }
 
     /// Where a range of the file is.
-    pub(super) fn place(&self, range: &Range<usize>) -> Result<Place, TierError> {
+    pub(super) fn block(&self, range: &Range<usize>) -> Result<TierBlock, TierError> {
         if range.is_empty() || range.end > self.0.len {
             return Err(TierError::OutOfFile { end: range.end, len: self.0.len });
         }
-        let device = self.0.slabs.upstream().device_address(range.start, range.len());
-        Ok(Place { address: self.0.base + range.start as u64, device })
+        let device = joined_device_address(self.0.slabs.upstream(), range.start, range.len());
+        // No slab takes it back: it ends with the mapping.
+        Ok(TierBlock { address: self.0.base + range.start as u64, meta: 0, device })
+    }
+
+    /// How many of `len` bytes from an address of the file's on one copy may take.
+    pub(super) fn piece_len(&self, address: u64, len: usize) -> usize {
+        let offset = to_usize(address - self.0.base);
+        self.0.slabs.upstream().piece_len(offset, len)
     }
 }
 

@@ -1,60 +1,39 @@
 //! Moves: a copy from one tier to another, from its beginning to its end.
 //!
 //! ```text
-//!   begin: the word   room in the other tier   a slot, the pace   the copy   ...   end: the word
+//!   begin: the word   room in the other tier   a slot, the rate   the copy   ...   end: the word
 //!   `-- whatever fails before the copy undoes what came before it --'
 //! ```
 
 #![expect(unsafe_code, reason = "copies between blocks that it owns")]
 
-use super::core::{Core, Stop};
-use super::error::Obstacle;
-use super::record::Record;
-use super::shelf::Place;
+use super::core::{AttemptError, Core};
+use super::error::Blocked;
+use super::memory::TierBlock;
+use super::planned::{Move, Planned};
+use super::record::ObjectRecord;
 use crate::lockfree::tier_state::{FILE, Outcome, TierState};
 use crate::profile::range;
-use crate::stream::Transfer;
+use crate::stream::{Transfer, parts};
 use crate::sync::atomic::Ordering::Relaxed;
-use crate::timeline::Ticket;
-
-/// A move whose copy is ready to be submitted. Its owner submits or abandons it.
-#[derive(Debug)]
-pub(super) struct Planned {
-    index: usize,
-    slot: usize,
-    from: usize,
-    to: usize,
-    source: Place,
-    target: Place,
-    size: usize,
-}
-
-/// A move whose copy is in the stream.
-#[derive(Debug)]
-pub(super) struct Move {
-    planned: Planned,
-    /// Whether the driver took the copy.
-    copied: bool,
-    pub(super) ticket: Ticket,
-}
 
 impl Core {
     /// Begins to move an object that a user wants in another tier.
-    pub(super) fn start(&self, index: usize, to: usize) -> Result<(), Stop> {
+    pub(super) fn start(&self, index: usize, to: usize) -> Result<(), AttemptError> {
         match self.plan(index, to)? {
             Some(planned) => self.submit(vec![planned]),
             None => Ok(()),
         }
     }
 
-    /// Begins a move, and gets it all it needs but the copy. `None` if none is needed: the object has
-    /// moved.
-    pub(super) fn plan(&self, index: usize, to: usize) -> Result<Option<Planned>, Stop> {
+    /// Begins a move, and gets it all it needs but the copy. `None` if none is needed: the object
+    /// has moved.
+    pub(super) fn plan(&self, index: usize, to: usize) -> Result<Option<Planned>, AttemptError> {
         let record = &self.records[index];
-        let before = record.word.begin(to).map_err(Stop::of)?;
-        let source = record.place(before.place());
+        let before = record.word.begin(to).map_err(AttemptError::of)?;
+        let source = record.block(before.place());
         if let (FILE, true, Some(home)) = (to, before.is_clean(), record.home()) {
-            record.set_place(1 - before.place(), home);
+            record.set_block(1 - before.place(), home);
             self.land(index, before, home, source, true);
             self.counters.clean.fetch_add(1, Relaxed);
             return Ok(None);
@@ -64,17 +43,17 @@ impl Core {
                 let (from, size) = (before.tier(), record.size());
                 Ok(Some(Planned { index, slot, from, to, source, target, size }))
             }
-            Err(stop) => {
+            Err(error) => {
                 self.free_if(record.word.end(false), index);
-                Err(stop)
+                Err(error)
             }
         }
     }
 
     /// Room, a slot and the time for a copy.
-    fn equip(&self, record: &Record, to: usize) -> Result<(Place, usize), Stop> {
+    fn equip(&self, record: &ObjectRecord, to: usize) -> Result<(TierBlock, usize), AttemptError> {
         let target = match record.home().filter(|_| to == FILE) {
-            Some(_) if record.is_fixed() => return Err(Stop::Wait(Obstacle::Held)),
+            Some(_) if record.is_fixed() => return Err(AttemptError::Blocked(Blocked::Held)),
             Some(home) => home,
             None => self.room(to, record.size())?,
         };
@@ -82,33 +61,32 @@ impl Core {
             record.set_home(target);
         }
         let slot = self.moves.reserve();
-        let stop = match slot {
-            None => Obstacle::InFlight,
-            Some(slot) if self.pace.admit(record.size()) => return Ok((target, slot)),
+        let blocked = match slot {
+            None => Blocked::InFlight,
+            Some(slot) if self.rate.admit(record.size()) => return Ok((target, slot)),
             Some(slot) => {
                 self.moves.release(slot);
-                Obstacle::Pace
+                Blocked::RateLimit
             }
         };
-        self.give_place(to, target);
-        Err(Stop::Wait(stop))
+        self.give_block(to, target);
+        Err(AttemptError::Blocked(blocked))
     }
 
     /// Submits the copies of moves. After an error none of them lands.
-    pub(super) fn submit(&self, batch: Vec<Planned>) -> Result<(), Stop> {
-        let _range = range!("wharf::tier::copy", batch.iter().map(|it| it.size).sum());
-        let copy = |it: &Planned| Transfer {
-            destination: it.target.address,
-            source: it.source.address,
-            size: it.size,
-        };
-        let copies: Vec<_> = batch.iter().map(copy).collect();
+    pub(super) fn submit(&self, batch: Vec<Planned>) -> Result<(), AttemptError> {
+        let _range = range!("tier::copy", batch.iter().map(|it| it.size).sum());
+        let copies: Vec<_> = batch.iter().flat_map(|it| self.copies(it)).collect();
+        let moves = batch.len() as u64;
         // SAFETY: source and target are blocks of the objects' sizes. A source is given back, and a
-        // target used otherwise, only after the ticket below; a write to a source in between spoils
-        // the move, and so its copy is never read.
+        // target used otherwise, only after the ticket below; who holds a source for writing spoils
+        // the move, and waits for its end, which comes after that ticket too.
         let submitted = unsafe { self.stream.copy_batch(&copies) };
         // Made with the pool, so this is no driver call, and does not fail.
         let ticket = self.stream.ticket()?;
+        // Its end is waited for, and not that of copies that are submitted later. An error comes
+        // again with the question.
+        let _marked = self.stream.mark();
         for planned in batch {
             self.count_leaving(&planned, true);
             let slot = planned.slot;
@@ -116,9 +94,23 @@ impl Core {
             self.moves.fill(slot, Move { planned, copied, ticket: ticket.clone() });
         }
         if submitted.is_err() {
-            self.counters.failed.fetch_add(copies.len() as u64, Relaxed);
+            self.counters.failed.fetch_add(moves, Relaxed);
         }
         Ok(submitted?)
+    }
+
+    /// The copies of a move: one for each piece of memory.
+    fn copies(&self, it: &Planned) -> impl Iterator<Item = Transfer> {
+        let &Planned { index, from, to, source, target, size, .. } = it;
+        let reach = move |at: usize, left| {
+            let in_source = self.piece_len(index, from, source.address + at as u64, left);
+            in_source.min(self.piece_len(index, to, target.address + at as u64, left))
+        };
+        parts(size, reach).map(move |part| Transfer {
+            destination: target.address + part.start as u64,
+            source: source.address + part.start as u64,
+            size: part.len(),
+        })
     }
 
     /// Ends a move whose copy is complete.
@@ -127,47 +119,54 @@ impl Core {
         self.count_leaving(&it.planned, false);
         let record = &self.records[index];
         let before = record.word.load();
-        record.set_place(1 - before.place(), target);
+        record.set_block(1 - before.place(), target);
         record.near.store(from > to, Relaxed);
         if it.copied {
-            self.attract(to, target, size, from > to);
+            self.prefetch(to, target, size, from > to);
         }
         if self.land(index, before, target, source, it.copied) {
             self.counters.moved[to].fetch_add(size as u64, Relaxed);
         }
     }
 
-    /// Ends a move of the caller's; whether it landed. One of the two places is free then.
-    fn land(&self, index: usize, before: TierState, target: Place, source: Place, copied: bool) -> bool {
+    /// Ends a move of the caller's. Returns whether it landed. One of the two blocks is free then.
+    fn land(
+        &self,
+        index: usize,
+        before: TierState,
+        target: TierBlock,
+        source: TierBlock,
+        copied: bool,
+    ) -> bool {
         let record = &self.records[index];
         // While the move is the caller's: afterwards the object may go on.
         let (from, to) = (before.tier(), record.word.load().to());
         let outcome = record.word.end(copied);
         if outcome == Outcome::Landed {
-            self.give_place(from, source);
+            self.give_block(from, source);
             return true;
         }
         self.counters.in_vain.fetch_add(u64::from(copied), Relaxed);
-        self.give_place(to, target);
+        self.give_block(to, target);
         self.free_if(outcome, index);
         false
     }
 
     /// Asks the driver to bring managed memory to the device, or to the host. It need not.
-    pub(super) fn attract(&self, tier: usize, place: Place, size: usize, to_device: bool) {
-        let Some(shelf) = &self.shelves[tier] else { return };
-        if shelf.attract(place, size, to_device, &self.stream).is_err() {
+    pub(super) fn prefetch(&self, tier: usize, block: TierBlock, size: usize, to_device: bool) {
+        let Some(memory) = &self.tiers[tier] else { return };
+        if memory.prefetch(block, size, to_device, &self.stream).is_err() {
             self.counters.refused_hints.fetch_add(1, Relaxed);
         }
     }
 
     /// Counts an object in or out of those that leave a tier.
     fn count_leaving(&self, it: &Planned, begins: bool) {
-        let Some(shelf) = &self.shelves[it.from] else { return };
+        let Some(memory) = &self.tiers[it.from] else { return };
         if begins {
-            shelf.leaving.fetch_add(it.size, Relaxed);
+            memory.leaving.fetch_add(it.size, Relaxed);
         } else {
-            shelf.leaving.fetch_sub(it.size, Relaxed);
+            memory.leaving.fetch_sub(it.size, Relaxed);
         }
     }
 }

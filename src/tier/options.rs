@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::pace::Pace;
+use super::memory::TierMemory;
 use super::pool::TieredPool;
-use super::record::Record;
-use super::shelf::{self, Shelf};
+use super::rate_limit::RateLimit;
+use super::record::ObjectRecord;
 use super::slots::Slots;
 use super::stats::Counters;
 use super::{Tier, TierError};
 use crate::driver::{Context, DeviceAttribute};
 use crate::lockfree::bitmap::Bitmaps;
-use crate::memory::{FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::memory::{
+    FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+};
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
 use crate::timeline::Sentinel;
@@ -33,9 +35,10 @@ pub struct TierBuilder {
     wait: Duration,
 }
 
-impl TierBuilder {
-    pub(super) fn new(context: &Context) -> Self {
-        Self {
+impl TieredPool {
+    /// Begins to describe a pool, which has no tiers yet.
+    pub fn builder(context: &Context) -> TierBuilder {
+        TierBuilder {
             context: context.clone(),
             limits: [None; Tier::ALL.len()],
             file: None,
@@ -46,9 +49,11 @@ impl TierBuilder {
             wait: Duration::from_secs(10),
         }
     }
+}
 
-    /// Gives the pool a tier of at most `bytes` of the device's memory, a whole number of granules of
-    /// 2 MiB and at least one.
+impl TierBuilder {
+    /// Gives the pool a tier of at most `bytes` of the device's memory, a whole number of granules
+    /// of 2 MiB and at least one.
     pub fn device(self, bytes: usize) -> Self {
         self.limit(Tier::Device, bytes)
     }
@@ -63,7 +68,8 @@ impl TierBuilder {
         self.limit(Tier::Pinned, bytes)
     }
 
-    /// Gives the pool a tier of at most `bytes` of a file, which is written to and made longer if need be.
+    /// Gives the pool a tier of at most `bytes` of a file, which is written to and made longer if
+    /// need be.
     ///
     /// An object that was there once keeps its place in the file.
     pub fn file(self, file: File, bytes: usize) -> Self {
@@ -75,18 +81,20 @@ impl TierBuilder {
         Self { max_in_flight: max_in_flight.max(1), ..self }
     }
 
-    /// Limits what copies are begun of, in bytes a second. A copy larger than that is begun, and the next
-    /// one waits so much longer. By default there is no limit.
+    /// Limits what copies are begun of, in bytes a second. A copy larger than that is begun, and
+    /// the next one waits so much longer. By default there is no limit.
     pub fn bytes_per_second(self, bytes_per_second: u64) -> Self {
         Self { bytes_per_second, ..self }
     }
 
-    /// Limits the number of objects. By default 4096; each costs about 150 bytes of ordinary memory.
+    /// Limits the number of objects. By default 4096; each costs about 150 bytes of ordinary
+    /// memory.
     pub fn max_objects(self, max_objects: usize) -> Self {
         Self { max_objects: max_objects.max(1), ..self }
     }
 
-    /// Limits the number of holds: guards, and what the device still does after their end. By default 1024.
+    /// Limits the number of holds: guards, and what the device still does after their end. By
+    /// default 1024.
     pub fn max_pins(self, max_pins: usize) -> Self {
         Self { max_pins: max_pins.max(1), ..self }
     }
@@ -101,7 +109,8 @@ impl TierBuilder {
     /// # Errors
     ///
     /// * [`TierError::Driver`]: the driver or the system refused.
-    /// * [`TierError::Pool`]: a tier is larger than slabs can number.
+    /// * [`TierError::Pool`]: a tier is larger than slabs can number, or, where it is one
+    ///   allocation, than what the driver has.
     pub fn build(self) -> Result<TieredPool, TierError> {
         let stream = Stream::new(&self.context)?;
         // Later tickets make no driver call.
@@ -109,15 +118,15 @@ impl TierBuilder {
         let free = Bitmaps::new(1, self.max_objects);
         free.get(0).fill(self.max_objects);
         let core = Core {
-            records: (0..self.max_objects).map(|_| Record::new()).collect(),
+            records: (0..self.max_objects).map(|_| ObjectRecord::new()).collect(),
             free,
             used: AtomicUsize::new(0),
-            shelves: self.shelves()?,
+            tiers: self.tiers()?,
             moves: Slots::new(self.max_in_flight),
             leases: Slots::new(self.max_pins),
             sentinel: Sentinel::new(&self.context),
             stream,
-            pace: Pace::new(self.bytes_per_second),
+            rate: RateLimit::new(self.bytes_per_second),
             wait: self.wait,
             step: AtomicU64::new(0),
             counters: Counters::default(),
@@ -130,26 +139,29 @@ impl TierBuilder {
         self
     }
 
-    fn shelves(&self) -> Result<[Option<Shelf>; Tier::ALL.len()], TierError> {
+    fn tiers(&self) -> Result<[Option<TierMemory>; Tier::ALL.len()], TierError> {
         let context = &self.context;
         let [device, managed, pinned, file] = self.limits;
-        let can_map = context.device().supports(DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
-        let device = device.map(|limit| shelf::device(context, limit, can_map)).transpose()?;
+        let can_map =
+            context.device().supports(DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
+        let device = device.map(|limit| TierMemory::device(context, limit, can_map)).transpose()?;
         let managed = match managed {
-            Some(limit) => Some(Shelf::new(ManagedMemoryResource::new(context, limit)?, limit)?),
+            Some(limit) => {
+                Some(TierMemory::managed(ManagedMemoryResource::new(context, limit)?, limit)?)
+            }
             None => None,
         };
         let pinned = match pinned {
             Some(limit) => {
                 let resource = PinnedMemoryResource::new(context, limit, PinnedOptions::default())?;
-                Some(Shelf::new(resource, limit)?)
+                Some(TierMemory::new(resource, limit)?)
             }
             None => None,
         };
         let file = match (file, &self.file) {
             (Some(limit), Some(file)) => {
                 let resource = FileMappedMemoryResource::scratch(context, file, limit)?;
-                Some(Shelf::new(resource, limit)?)
+                Some(TierMemory::new(resource, limit)?)
             }
             _ => None,
         };

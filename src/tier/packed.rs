@@ -1,8 +1,8 @@
 //! Memory in smaller units than its resource commits.
 //!
 //! A device maps memory in granules of 2 MiB. Objects of all sizes that each had whole granules, or
-//! slabs of their own class, would leave a good part of a small tier unused. Here any range of small
-//! units may be committed: a granule is, as long as one of its units is.
+//! slabs of their own class, would leave a good part of a small tier unused. Here any range of
+//! small units may be committed: a granule is, as long as one of its units is.
 //!
 //! ```text
 //!   granule  |        2 MiB        |        2 MiB        |        2 MiB        |
@@ -10,17 +10,19 @@
 //!   users             3                     2                       0: not committed
 //! ```
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `users[g]` | `hold`, `release` | both | their `Release` pairs with their `Acquire`: who adds itself to a granule sees that it is committed, who commits it again that it was decommitted |
+//! * `users[g]`: written by `hold`, `release`; read by both. Their `Release` pairs with their
+//!   `Acquire`: who adds itself to a granule sees that it is committed, who commits it again that
+//!   it was decommitted.
 
 #![expect(unsafe_code, reason = "vouches for addresses")]
 
 use crate::error::{CudaError, Error};
-use crate::memory::{MemoryKind, MemoryResource};
+use crate::memory::{MemoryKind, MemoryResource, PhysicalMemory};
 use crate::slab::budget::Budget;
 use crate::sync::atomic::AtomicU32;
-use crate::sync::atomic::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use crate::sync::thread;
 
 /// A resource whose granules are shared by ranges of units.
@@ -35,8 +37,8 @@ pub(super) struct Packed<R> {
 }
 
 impl<R: MemoryResource> Packed<R> {
-    /// Shares granules of `upstream`, of which nobody else commits any, and never commits more than
-    /// `limit` bytes. `unit` is a power of two and not larger than a granule.
+    /// Shares granules of `upstream`, of which no other owner commits any, and never commits more
+    /// than `limit` bytes. `unit` is a power of two and not larger than a granule.
     pub(super) fn new(upstream: R, unit: usize, limit: usize) -> Self {
         let granules = upstream.size() / upstream.granularity();
         let users = (0..granules).map(|_| AtomicU32::new(0)).collect();
@@ -90,8 +92,8 @@ impl<R: MemoryResource> Packed<R> {
             }
         }
         let len = self.upstream.granularity();
-        // SAFETY: exactly the range of the commit in `hold`; nobody has a part of it any more, and who
-        // decommits a range promises that its use is over.
+        // SAFETY: exactly the range of the commit in `hold`; no part of it is in use any more, as
+        // the caller promises.
         let outcome = unsafe { self.upstream.decommit(granule * len, len) };
         if outcome.is_ok() {
             self.budget.release(len);
@@ -104,9 +106,15 @@ impl<R: MemoryResource> Packed<R> {
     fn commit_granule(&self, granule: usize) -> Result<(), Error> {
         let len = self.upstream.granularity();
         self.budget.reserve(len).map_err(|_| self.out_of_memory())?;
-        // SAFETY: a granule of the span; nothing of it is committed, and its word is BUSY, so nobody
-        // else commits it.
-        unsafe { self.upstream.commit(granule * len, len) }.inspect_err(|_| self.budget.release(len))
+        // SAFETY: a granule of the span; nothing of it is committed, and its word is BUSY, so
+        // no other thread commits it.
+        let committed = unsafe { self.upstream.commit(granule * len, len) };
+        if committed.is_ok() {
+            self.budget.note_commit(len);
+        } else {
+            self.budget.cancel(len);
+        }
+        committed
     }
 
     fn out_of_memory(&self) -> Error {
@@ -114,9 +122,9 @@ impl<R: MemoryResource> Packed<R> {
     }
 }
 
-// SAFETY: the span and its addresses are the upstream's, which holds what it promises; the unit is a
-// power of two that divides its granule. A range is committed if all its granules are, and they stay so
-// until the last range in them is decommitted; a commit that fails gives back what it held.
+// SAFETY: the span and its addresses are the upstream's, which holds what it promises; the unit is
+// a power of two that divides its granule. A range is committed if all its granules are, and they
+// stay so until the last range in them is decommitted; a commit that fails gives back what it held.
 unsafe impl<R: MemoryResource> MemoryResource for Packed<R> {
     fn base(&self) -> u64 {
         self.upstream.base()
@@ -138,12 +146,34 @@ unsafe impl<R: MemoryResource> MemoryResource for Packed<R> {
         self.upstream.ordinal()
     }
 
+    fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
+        self.upstream.limit_to(bytes)
+    }
+
+    fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
+        self.upstream.device_address(offset, len)
+    }
+
+    fn piece_len(&self, offset: usize, len: usize) -> usize {
+        self.upstream.piece_len(offset, len)
+    }
+
+    fn physical_memory(&self) -> Option<PhysicalMemory> {
+        self.upstream.physical_memory()
+    }
+
+    fn note_leak(&self, _units: usize) {
+        // Of whole granules.
+        self.upstream.note_leak(self.budget.reserved());
+    }
+
     unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
         let granules = self.granules(offset, len);
         for granule in granules.clone() {
             if let Err(error) = self.hold(granule) {
                 // One that cannot be given back is out of use, which the next commit of it is told.
-                let _lost = (granules.start..granule).filter(|held| self.release(*held).is_err()).count();
+                let _lost =
+                    (granules.start..granule).filter(|held| self.release(*held).is_err()).count();
                 return Err(error);
             }
         }
@@ -161,7 +191,8 @@ const BUSY: u32 = u32::MAX;
 /// The granule could not be decommitted.
 const LOST: u32 = u32::MAX - 1;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "a failed test panics")]
 mod tests {
     use super::*;
     use crate::memory::UnbackedResource;

@@ -6,34 +6,46 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::core::Lease;
+use super::memory::TierBlock;
 use super::object::TieredObject;
-use super::shelf::Place;
 use super::{Tier, TierError};
 use crate::error::Error;
 use crate::lockfree::tier_state::TierState;
-use crate::stream::{Stream, Transfer};
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::stream::{Stream, Transfer, parts};
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// An object held in a tier, for work on one stream that reads it.
 ///
-/// The object stays there until the guard is dropped and the stream is past what was submitted to it by
-/// then. Dropping it makes no driver call and never waits.
+/// The object stays there until the guard is dropped and the stream is past what was submitted to
+/// it by then. Dropping it never waits, and makes no driver call unless the guard has copied or
+/// writes: then it puts a marker into the stream, so that the object is free when that work is
+/// done, whatever is submitted later. After other work whose end matters, call [`Stream::mark`]
+/// behind the guard's end.
 pub struct Pin<'a> {
     object: &'a TieredObject,
     stream: &'a Stream,
     /// The slot that the end of the hold goes to.
     lease: usize,
-    place: Place,
+    /// Whether the hold's end will be waited for: of a guard that writes, or has copied.
+    marks: AtomicBool,
+    block: TierBlock,
     tier: Tier,
 }
 
 impl<'a> Pin<'a> {
-    pub(super) fn new(object: &'a TieredObject, lease: usize, state: TierState, stream: &'a Stream) -> Self {
+    pub(super) fn new(
+        object: &'a TieredObject,
+        lease: usize,
+        state: TierState,
+        write: bool,
+        stream: &'a Stream,
+    ) -> Self {
         let record = &object.core.records[object.index];
         let tier = Tier::from_index(state.tier());
-        let pin = Self { object, stream, lease, place: record.place(state.place()), tier };
+        let (block, marks) = (record.block(state.place()), AtomicBool::new(write));
+        let pin = Self { object, stream, lease, marks, block, tier };
         if tier == Tier::Managed && !record.near.swap(true, Relaxed) {
-            object.core.attract(tier.index(), pin.place, pin.size(), true);
+            object.core.prefetch(tier.index(), pin.block, pin.size(), true);
         }
         pin
     }
@@ -48,19 +60,25 @@ impl<'a> Pin<'a> {
         self.object.size()
     }
 
-    /// The address of the first byte: the host's, in a tier that the host reaches, else the device's.
+    /// The address of the first byte: the host's, in a tier that the host reaches, else the
+    /// device's.
     ///
-    /// What is there may be read, by work on the guard's stream before the guard is dropped, or by the host
-    /// as long as it is held.
+    /// The bytes there may be read, by work on the guard's stream before the guard is dropped, or
+    /// by the host as long as it is held.
     pub fn address(&self) -> u64 {
-        self.place.address
+        self.block.address
     }
 
-    /// The device's address of the first byte, for work on the guard's stream before the guard is dropped.
+    /// The device's address of the first byte, for work on the guard's stream before the guard is
+    /// dropped.
     ///
     /// `None` where the device does not reach it: in a file that the driver could not register.
+    ///
+    /// Good for kernels. The driver refuses a copy or fill of pinned or file-mapped memory that
+    /// crosses from one [registration](crate::memory::MemoryResource::pieces), of 256 MiB, to the
+    /// next; those of this crate are cut there.
     pub fn device_address(&self) -> Option<u64> {
-        self.place.device
+        self.block.device
     }
 
     /// Copies the object to the host, and waits for the stream.
@@ -70,28 +88,41 @@ impl<'a> Pin<'a> {
     /// * [`TierError::Length`]: the slice has another length than the object.
     /// * [`TierError::Driver`]: the driver refused the copy, or earlier work of the stream failed.
     pub fn copy_to_slice(&self, bytes: &mut [u8]) -> Result<(), TierError> {
-        let copy =
-            self.copy(bytes.as_mut_ptr().expose_provenance() as u64, self.place.address, bytes.len())?;
-        // SAFETY: the slice is borrowed until the stream is synchronised, below; the object stays where
-        // it is as long as this guard.
-        unsafe { self.stream.copy_batch(&[copy]) }?;
-        Ok(self.stream.synchronize()?)
+        let host = bytes.as_mut_ptr().expose_provenance() as u64;
+        let to_host =
+            |part: Part| Transfer { destination: part.host, source: part.object, size: part.size };
+        let copies: Vec<_> = self.parts(host, bytes.len())?.map(to_host).collect();
+        // SAFETY: the slice is borrowed until the stream is synchronised, below; the object stays
+        // where it is as long as this guard.
+        let copied = unsafe { self.stream.copy_batch(&copies) };
+        self.marks.store(true, Relaxed);
+        // Also after an error: some of the copies may have been submitted.
+        let waited = self.stream.synchronize();
+        Ok(copied.and(waited)?)
     }
 
-    /// A copy of the whole object.
-    fn copy(&self, destination: u64, source: u64, size: usize) -> Result<Transfer, TierError> {
+    /// The parts of the whole object that one copy from or to the host may take each.
+    fn parts(&self, host: u64, size: usize) -> Result<impl Iterator<Item = Part>, TierError> {
         let object = self.size();
-        if size == object {
-            Ok(Transfer { destination, source, size })
-        } else {
-            Err(TierError::Length { slice: size, object })
+        if size != object {
+            return Err(TierError::Length { slice: size, object });
         }
+        let (core, index, address) = (&self.object.core, self.object.index, self.block.address);
+        let reach = move |at: usize, left| {
+            let of_host = self.stream.host_memory(host + at as u64).reach(left);
+            of_host.min(core.piece_len(index, self.tier.index(), address + at as u64, left))
+        };
+        Ok(parts(size, reach).map(move |part| Part {
+            host: host + part.start as u64,
+            object: address + part.start as u64,
+            size: part.len(),
+        }))
     }
 }
 
 impl fmt::Debug for Pin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pin({} bytes in {} memory at {:#x})", self.size(), self.tier, self.place.address)
+        write!(f, "Pin({} bytes in {} memory at {:#x})", self.size(), self.tier, self.block.address)
     }
 }
 
@@ -99,11 +130,25 @@ impl Drop for Pin<'_> {
     fn drop(&mut self) {
         let (core, index) = (&self.object.core, self.object.index);
         match self.stream.ticket() {
-            Ok(ticket) => core.leases.fill(self.lease, Lease { index, ticket }),
-            // Nobody knows when the stream is past its use, so the object stays where it is.
+            Ok(ticket) => {
+                if self.marks.load(Relaxed) {
+                    // An error comes again with the question.
+                    let _marked = self.stream.mark();
+                }
+                core.leases.fill(self.lease, Lease { index, ticket });
+            }
+            // It is unknown when the stream is past its use, so the object stays where it is.
             Err(error) => note(core.stream.context(), error),
         }
     }
+}
+
+/// What one copy between the host and an object takes.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    host: u64,
+    object: u64,
+    size: usize,
 }
 
 /// Takes note of an error that has no caller.
@@ -113,7 +158,7 @@ fn note(context: &crate::driver::Context, error: Error) {
 
 /// An object held in a tier, for work on one stream that reads and writes it.
 ///
-/// Nobody else holds it meanwhile, on the host or the device.
+/// It has no other holder meanwhile, on the host or the device.
 #[derive(Debug)]
 pub struct PinMut<'a>(Pin<'a>);
 
@@ -129,11 +174,16 @@ impl<'a> PinMut<'a> {
     /// * [`TierError::Length`]: the slice has another length than the object.
     /// * [`TierError::Driver`]: the driver refused the copy, or earlier work of the stream failed.
     pub fn copy_from_slice(&mut self, bytes: &[u8]) -> Result<(), TierError> {
-        let copy = self.copy(self.place.address, bytes.as_ptr().expose_provenance() as u64, bytes.len())?;
-        // SAFETY: the slice is borrowed until the stream is synchronised, below; nobody else uses the
-        // object as long as this guard.
-        unsafe { self.stream.copy_batch(&[copy]) }?;
-        Ok(self.stream.synchronize()?)
+        let host = bytes.as_ptr().expose_provenance() as u64;
+        let to_object =
+            |part: Part| Transfer { destination: part.object, source: part.host, size: part.size };
+        let copies: Vec<_> = self.parts(host, bytes.len())?.map(to_object).collect();
+        // SAFETY: the slice is borrowed until the stream is synchronised, below; the object has
+        // no other user as long as this guard.
+        let copied = unsafe { self.stream.copy_batch(&copies) };
+        // Also after an error: some of the copies may have been submitted.
+        let waited = self.stream.synchronize();
+        Ok(copied.and(waited)?)
     }
 }
 

@@ -1,31 +1,30 @@
-//! The pool.
+//! The pool of objects: allocation, mapped files, steps and statistics.
 
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::core::{Core, Stop};
+use super::core::{AttemptError, Core};
 use super::file::MappedFile;
+use super::memory::TierMemory;
 use super::object::TieredObject;
-use super::options::TierBuilder;
-use super::shelf::Shelf;
-use super::stats::TierStats;
+use super::stats::{Counters, TierStats, TierUse};
 use super::{Tier, TierError};
 use crate::driver::Context;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// Objects that move between device, managed, pinned and file-mapped memory.
 ///
-/// It may be shared between threads. Objects keep its memory alive; the last of them, or the pool, waits for
-/// what the device still does with it when it is dropped, and leaks what the device does not finish within
-/// the pool's deadline.
+/// It may be shared between threads. Objects keep its memory alive; the last of them, or the pool,
+/// waits for what the device still does with it when it is dropped, and leaks what the device does
+/// not finish within the pool's deadline.
 ///
 /// # Examples
 ///
 /// ```
 /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
 /// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+/// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// use wharf::tier::{Tier, TieredPool};
 /// use wharf::{Context, Stream};
 ///
@@ -55,18 +54,14 @@ pub struct TieredPool {
 }
 
 impl TieredPool {
-    /// Begins to describe a pool, which has no tiers yet.
-    pub fn builder(context: &Context) -> TierBuilder {
-        TierBuilder::new(context)
-    }
-
     /// Allocates an object of `size` bytes in `tier`; 0 counts as 1. The bytes are not set.
     ///
     /// Waits for room if need be, while colder objects are copied to lower tiers.
     ///
     /// # Errors
     ///
-    /// * [`TierError::Absent`], [`TierError::TooLarge`]: the pool has no such tier, or none so large.
+    /// * [`TierError::Absent`], [`TierError::TooLarge`]: the pool has no such tier, or none so
+    ///   large.
     /// * [`TierError::TooManyObjects`].
     /// * [`TierError::Busy`]: there was no room before the deadline; says why.
     /// * [`TierError::Driver`]: the driver refused memory or a copy.
@@ -88,17 +83,23 @@ impl TieredPool {
         MappedFile::new(file, self.core.stream.context())
     }
 
-    /// Makes an object of a part of a file, in [`Tier::FileMapped`]. The pool needs no tier of files.
+    /// Makes an object of a part of a file, in [`Tier::FileMapped`]. The pool needs no tier of
+    /// files.
     ///
-    /// It leaves other tiers without a copy, as long as it is not written; in the file it cannot be.
+    /// It leaves other tiers without a copy, as long as it is not written; in the file it cannot
+    /// be.
     ///
     /// # Errors
     ///
     /// * [`TierError::OutOfFile`]: the range is empty or not within the file.
     /// * [`TierError::TooManyObjects`].
-    pub fn object_of(&self, file: &MappedFile, range: Range<usize>) -> Result<TieredObject, TierError> {
-        let place = file.place(&range)?;
-        let index = self.core.adopt(file, place, range.len())?;
+    pub fn object_of(
+        &self,
+        file: &MappedFile,
+        range: Range<usize>,
+    ) -> Result<TieredObject, TierError> {
+        let block = file.block(&range)?;
+        let index = self.core.adopt(file, block, range.len())?;
         Ok(TieredObject::new(Arc::clone(&self.core), index))
     }
 
@@ -107,19 +108,21 @@ impl TieredPool {
     ///
     /// # Errors
     ///
-    /// [`TierError::Driver`]: the driver refused a copy that was expected; its object stays where it is.
+    /// [`TierError::Driver`]: the driver refused a copy that was expected; its object stays where
+    /// it is.
     pub fn step(&self) -> Result<(), TierError> {
-        self.core.advance().map_err(Stop::at_once)
+        self.core.advance().map_err(AttemptError::at_once)
     }
 
-    /// Frees what the device is past, and gives memory that no object has back to the driver. Does not wait.
+    /// Frees what the device is past, and gives memory that no object has back to the driver. Does
+    /// not wait.
     ///
     /// # Errors
     ///
     /// [`TierError::Driver`]: a stream could not be asked how far it is.
     pub fn trim(&self) -> Result<(), TierError> {
         self.core.settle()?;
-        self.core.shelves.iter().flatten().for_each(Shelf::trim);
+        self.core.tiers.iter().flatten().for_each(TierMemory::trim);
         Ok(())
     }
 
@@ -135,6 +138,22 @@ impl TieredPool {
 
     /// What the pool holds and has done.
     pub fn stats(&self) -> TierStats {
-        self.core.stats()
+        let Counters { hits, misses, clean, failed, in_vain, refused_hints, moved } =
+            &self.core.counters;
+        let tiers = std::array::from_fn(|tier| TierUse {
+            limit: self.core.tiers[tier].as_ref().map_or(0, |memory| memory.limit),
+            used: self.core.tiers[tier].as_ref().map_or(0, TierMemory::used),
+            moved: moved[tier].load(Relaxed),
+        });
+        TierStats {
+            hits: hits.load(Relaxed),
+            misses: misses.load(Relaxed),
+            clean: clean.load(Relaxed),
+            failed: failed.load(Relaxed),
+            in_vain: in_vain.load(Relaxed),
+            refused_hints: refused_hints.load(Relaxed),
+            in_flight: self.core.moves.len(),
+            tiers,
+        }
     }
 }

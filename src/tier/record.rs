@@ -1,44 +1,44 @@
 //! What the pool knows of one object.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `places[i]` | who makes the object; the owner of a move, the place that is not current | who pins | Relaxed: ordered by the state word |
-//! | `home`, `size` | who makes the object; the owner of a move (`home`) | owners of moves, who frees | Relaxed: ordered by the state word |
-//! | `due` | `expect_use_in`, `step` | `step`, the clock | Relaxed: a hint |
-//! | `near` | who pins, moves | who pins | Relaxed: a hint |
-
-use std::sync::{Mutex, PoisonError};
+//! * `blocks[i]`: written by who makes the object; the owner of a move, the block that is not
+//!   current; read by who pins. Relaxed: ordered by the state word.
+//! * `home`, `size`: written by who makes the object; the owner of a move (`home`); read by owners
+//!   of moves, who frees. Relaxed: ordered by the state word.
+//! * `due`: written by `expect_use_in`, `step`; read by `step`, the clock. Relaxed: a hint.
+//! * `near`: written by who pins, moves; read by who pins. Relaxed: a hint.
 
 use super::file::MappedFile;
-use super::shelf::Place;
+use super::memory::TierBlock;
 use crate::lockfree::tier_state::TierWord;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// One object, or a place for one.
+/// One object, or a block for one.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct ObjectRecord {
     pub(super) word: TierWord,
-    /// An address, and the device's: 0 is none.
-    places: [[AtomicU64; 2]; 2],
-    /// Where the object's block in the tier of files is, 0 if it has none: it keeps it while elsewhere.
-    home: [AtomicU64; 2],
+    /// An address, the slabs' word, and the device's address: 0 is none.
+    blocks: [[AtomicU64; 3]; 2],
+    /// Where the object's block in the tier of files is, 0 if it has none: it keeps it while
+    /// elsewhere.
+    home: [AtomicU64; 3],
     size: AtomicUsize,
-    /// The step at which somebody will use the object, and in which tier; 0: nobody said.
+    /// The step at which a use of the object is expected, and in which tier; 0: none is.
     pub(super) due: AtomicU64,
     /// Whether managed memory was asked to be at the device.
     pub(super) near: AtomicBool,
-    /// The file that `home` is a part of, for an object that was made of one. Touched by who makes and who
-    /// frees the object.
+    /// The file that `home` is a part of, for an object that was made of one. Touched by who makes,
+    /// copies and frees the object.
     file: Mutex<Option<MappedFile>>,
     /// Whether there is one: its bytes are not to be written.
     is_fixed: AtomicBool,
 }
 
-impl Record {
+impl ObjectRecord {
     pub(super) fn new() -> Self {
         Self {
             word: TierWord::vacant(),
-            places: Default::default(),
+            blocks: Default::default(),
             home: Default::default(),
             size: AtomicUsize::new(0),
             due: AtomicU64::new(0),
@@ -48,41 +48,53 @@ impl Record {
         }
     }
 
-    /// Notes all there is to know of a new object, in the place with number 0.
-    pub(super) fn set_up(&self, size: usize, place: Place, home: Option<Place>, file: Option<MappedFile>) {
+    /// Notes all there is to know of a new object, in the block with number 0.
+    pub(super) fn set_up(
+        &self,
+        size: usize,
+        block: TierBlock,
+        home: Option<TierBlock>,
+        file: Option<MappedFile>,
+    ) {
         self.size.store(size, Relaxed);
-        self.set_place(0, place);
+        self.set_block(0, block);
         store(&self.home, home);
         self.due.store(0, Relaxed);
         self.near.store(false, Relaxed);
         self.is_fixed.store(file.is_some(), Relaxed);
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        *self.file.lock() = file;
     }
 
     /// Lets go of the file.
     pub(super) fn clear(&self) {
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.file.lock() = None;
+    }
+
+    /// How many of `len` bytes of a part of a file one copy may take.
+    pub(super) fn file_piece_len(&self, address: u64, len: usize) -> usize {
+        let file = self.file.lock();
+        file.as_ref().map_or(len, |file| file.piece_len(address, len))
     }
 
     pub(super) fn size(&self) -> usize {
         self.size.load(Relaxed)
     }
 
-    pub(super) fn place(&self, number: usize) -> Place {
-        load(&self.places[number]).unwrap_or(Place { address: 0, device: None })
+    pub(super) fn block(&self, number: usize) -> TierBlock {
+        load(&self.blocks[number]).unwrap_or(TierBlock { address: 0, meta: 0, device: None })
     }
 
-    /// Sets a place, by who makes the object, or owns its move and the place is not current.
-    pub(super) fn set_place(&self, number: usize, place: Place) {
-        store(&self.places[number], Some(place));
+    /// Sets a block, by who makes the object, or owns its move and the block is not current.
+    pub(super) fn set_block(&self, number: usize, block: TierBlock) {
+        store(&self.blocks[number], Some(block));
     }
 
-    pub(super) fn home(&self) -> Option<Place> {
+    pub(super) fn home(&self) -> Option<TierBlock> {
         load(&self.home)
     }
 
-    pub(super) fn set_home(&self, place: Place) {
-        store(&self.home, Some(place));
+    pub(super) fn set_home(&self, block: TierBlock) {
+        store(&self.home, Some(block));
     }
 
     /// Whether the object's file is another's, and not to be written.
@@ -91,12 +103,14 @@ impl Record {
     }
 }
 
-fn load([address, device]: &[AtomicU64; 2]) -> Option<Place> {
+fn load([address, meta, device]: &[AtomicU64; 3]) -> Option<TierBlock> {
     let device = Some(device.load(Relaxed)).filter(|device| *device != 0);
-    Some(Place { address: address.load(Relaxed), device }).filter(|place| place.address != 0)
+    let block = TierBlock { address: address.load(Relaxed), meta: meta.load(Relaxed), device };
+    Some(block).filter(|block| block.address != 0)
 }
 
-fn store([address, device]: &[AtomicU64; 2], place: Option<Place>) {
-    address.store(place.map_or(0, |place| place.address), Relaxed);
-    device.store(place.and_then(|place| place.device).unwrap_or(0), Relaxed);
+fn store([address, meta, device]: &[AtomicU64; 3], block: Option<TierBlock>) {
+    address.store(block.map_or(0, |block| block.address), Relaxed);
+    meta.store(block.map_or(0, |block| block.meta), Relaxed);
+    device.store(block.and_then(|block| block.device).unwrap_or(0), Relaxed);
 }

@@ -5,16 +5,14 @@
 //!     ^______release_________|              ^______not yet____|
 //! ```
 //!
-//! A slot is in one bitmap or the other, or one thread's, so its lock never finds another thread inside:
-//! it is there because the value is not a word, and costs one exchange.
+//! A slot is in one bitmap or the other, or one thread's, so its lock never finds another thread
+//! inside: it is there because the value is not a word, and costs one exchange.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `free`, `filled` | who gives a slot | who takes it | those of [`Bitmap`](crate::lockfree::bitmap): `Release` and `Acquire` |
-
-use std::sync::{Mutex, PoisonError};
+//! * `free`, `filled`: written by who gives a slot; read by who takes it. Those of
+//!   [`Bitmap`](crate::lockfree::bitmap): `Release` and `Acquire`.
 
 use crate::lockfree::bitmap::{Bitmap, Bitmaps, Bits};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Slots for values of one kind.
 #[derive(Debug)]
@@ -28,7 +26,11 @@ impl<T> Slots<T> {
     pub(super) fn new(len: usize) -> Self {
         let free = Bitmaps::new(1, len);
         free.get(0).fill(len);
-        Self { free, filled: Bitmaps::new(1, len), values: (0..len).map(|_| Mutex::new(None)).collect() }
+        Self {
+            free,
+            filled: Bitmaps::new(1, len),
+            values: (0..len).map(|_| Mutex::new(None)).collect(),
+        }
     }
 
     /// A slot for the caller, if one is free.
@@ -47,8 +49,8 @@ impl<T> Slots<T> {
         give(self.filled.get(0), slot);
     }
 
-    /// Ends the waits of values that are `done`; how many those were. One whose question fails stays,
-    /// and the error goes to the caller.
+    /// Ends the waits of values that are `done`, and returns how many. One whose question fails
+    /// stays, and the error goes to the caller.
     pub(super) fn drain<E>(
         &self,
         mut is_done: impl FnMut(&T) -> Result<bool, E>,
@@ -79,8 +81,8 @@ impl<T> Slots<T> {
         self.filled.get(0).snapshot().map(|bits| bits.count() as usize).sum()
     }
 
-    fn value(&self, slot: usize) -> std::sync::MutexGuard<'_, Option<T>> {
-        self.values[slot].lock().unwrap_or_else(PoisonError::into_inner)
+    fn value(&self, slot: usize) -> MutexGuard<'_, Option<T>> {
+        self.values[slot].lock()
     }
 }
 
@@ -90,7 +92,7 @@ fn give(set: Bitmap<'_>, slot: usize) {
     debug_assert!(given.is_ok(), "{given:?}");
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::Tier;
 use crate::lockfree::tier_state::TIERS;
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::AtomicU64;
 
 /// What a pool of tiers holds and has done. Sizes are in bytes.
 ///
@@ -28,7 +28,7 @@ pub struct TierStats {
     pub tiers: [TierUse; TIERS],
 }
 
-/// What is in one tier, in bytes.
+/// The use of one tier, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TierUse {
@@ -57,25 +57,4 @@ pub(super) struct Counters {
     pub(super) in_vain: AtomicU64,
     pub(super) refused_hints: AtomicU64,
     pub(super) moved: [AtomicU64; TIERS],
-}
-
-impl super::core::Core {
-    pub(super) fn stats(&self) -> TierStats {
-        let Counters { hits, misses, clean, failed, in_vain, refused_hints, moved } = &self.counters;
-        let tiers = std::array::from_fn(|tier| TierUse {
-            limit: self.shelves[tier].as_ref().map_or(0, |shelf| shelf.limit),
-            used: self.shelves[tier].as_ref().map_or(0, |shelf| shelf.used()),
-            moved: moved[tier].load(Relaxed),
-        });
-        TierStats {
-            hits: hits.load(Relaxed),
-            misses: misses.load(Relaxed),
-            clean: clean.load(Relaxed),
-            failed: failed.load(Relaxed),
-            in_vain: in_vain.load(Relaxed),
-            refused_hints: refused_hints.load(Relaxed),
-            in_flight: self.moves.len(),
-            tiers,
-        }
-    }
 }

@@ -1,160 +1,180 @@
-//! Timelines: how far a stream has come, known without asking the driver.
+//! Timelines: how far a stream is, known without a call to the driver.
 //!
-//! Memory that a stream uses may be used otherwise when the stream has come past the use. A
-//! [`Ticket`] names a place in a stream; issuing one is a load. Only when somebody wants to know
-//! whether the stream is there, a marker is put into it, which serves all tickets so far:
+//! [`Ticket`], from [`Stream::ticket`](crate::Stream::ticket), is what an engine uses.
 //!
-//! | the device | marker | asking |
-//! |---|---|---|
-//! | has 64-bit memory operations | it writes the marker's number to a word in pinned host memory | one load |
-//! | has none | an event, from a pool | one query |
+//! Memory that a stream uses may be reused when the stream is past the use. A [`Ticket`] names a
+//! place in a stream; issuing one is a load. A marker is put into the stream only when a ticket is
+//! asked about, and serves all tickets so far:
+//!
+//! * A device with 64-bit memory operations writes the marker's number to a word in pinned host
+//!   memory: a poll is one load.
+//! * For others a marker is an event, from a pool: a poll is one query.
 //!
 //! ```text
-//!   Stream ──> Timeline <── Ticket, Buffer             "──>" keeps alive
+//!   Stream ──> Timeline <── Ticket, pool               "──>" keeps alive
+//!                 |  ^······ Context, by the handle    "··>" weak
 //!                 |
-//!                 +── CompletionPage     the word
-//!                 +── Pen                who holds it puts markers into the stream
+//!                 +── Word               of a page of the context's
+//!                 +── Pen                its holder puts markers into the stream
 //!                 +── Sentinel           asks the driver whether there is hope
 //! ```
 //!
-//! The host polls words for what is complete already. Device work is never ordered by them, since the
-//! driver does not see such an order (Driver API, cuStreamWaitValue64): that is what events are for.
+//! The host polls words for what is complete already. Device work is never ordered by them, since
+//! the driver does not see such an order (Driver API, cuStreamWaitValue64): that is what events are
+//! for.
 //!
 //! # Captures
 //!
 //! A marker in a stream that is being captured would become a node of the graph, and every replay
-//! would claim that old work is done. So the stream is asked first. A call that gets the stream from
-//! its caller can rely on the answer: the caller is who captures it or not. A call that does not,
-//! because it wants memory last used on another stream, uses an event in any case: captured by
+//! would claim that old work is done. So the stream is asked first. A call that gets the stream
+//! from its caller can rely on the answer: only the caller can be capturing it. A call that does
+//! not, because it wants memory last used on another stream, uses an event in any case: captured by
 //! accident it leaves nothing in the graph, and looking again afterwards finds it out.
 //!
 //! # Ends
 //!
-//! When a [`Stream`](crate::Stream) object is dropped its timeline puts a last marker in and lets go
-//! of the handle; tickets live on. What could not be marked, because the stream was being
-//! captured, never completes, and its memory is leaked rather than reused.
+//! A timeline is one stream's, however many objects borrow it, and lives as long as anything refers
+//! to it. The end of an owned
+//! [`Stream`](crate::Stream), and [`Context::forget_stream`](crate::Context::forget_stream), close
+//! it: it puts a last marker in and lets go of the handle; tickets live on. What could not be
+//! marked, because the stream was being captured, never completes, and its memory is leaked rather
+//! than reused.
 
 mod page;
 mod pen;
+mod progress;
+mod tail;
+mod ticket;
 mod wait;
 
+use std::any::Any;
 use std::fmt;
-use std::process;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use wharf_sys::bindings::CUstream;
-use wharf_sys::constants::STREAM_PER_THREAD;
 
 pub(crate) use self::page::CompletionPage;
-use self::pen::{Means, Pen};
+use self::pen::Means;
+use self::progress::{Inner, OPEN};
+pub(crate) use self::tail::Tail;
+pub use self::ticket::Ticket;
 pub(crate) use self::wait::{GaveUp, Sentinel};
 pub use self::wait::{Stalled, WaitError};
-use crate::driver::{Context, Event};
-use crate::error::{CudaError, Error};
-use crate::lockfree::tickets::Tickets;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release};
+use crate::driver::{Context, Event, StreamId, StreamKey};
+use crate::error::Error;
+use crate::sync::YIELDS;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How far one stream has come.
 ///
-/// Cheap to clone; the clones are one timeline. May be used from any thread, except that of a
-/// per-thread default stream, which belongs to the thread that asked for it first.
+/// Cheap to clone; the clones are one timeline. May be used from any thread, except that tickets of
+/// a per-thread default stream are issued on its own thread.
 #[derive(Clone)]
 pub struct Timeline(Arc<Inner>);
 
-struct Inner {
-    tickets: Tickets,
-    /// The word that the device writes, if it can, and one that is not 0 in this process.
-    word: Option<CompletionPage>,
-    pen: Pen,
-    sentinel: Sentinel,
-    context: Context,
-    /// The stream's handle, as a number.
-    name: usize,
-    /// The thread that a per-thread default stream belongs to.
-    thread: Option<ThreadId>,
-    /// The process that has the driver.
-    process: u32,
-    is_closed: AtomicBool,
-    /// Where pools have put this timeline, see [`Timeline::seat`].
-    seats: [AtomicU64; 4],
-}
-
-/// A place in a stream: behind everything submitted to it before the ticket was issued.
-///
-/// # Examples
-///
-/// ```
-/// # let machine = softcuda::Simulator::new(softcuda::Config::default());
-/// # let _bound = machine.bind();
-/// # // SAFETY: softcuda returns functions with the signatures of the rows.
-/// # let driver = unsafe { wharf::Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
-/// # let context = wharf::Context::retain(&driver.device(0)?)?;
-/// use std::time::Duration;
-/// use wharf::Stream;
-///
-/// let stream = Stream::new(&context)?;
-/// // Work is submitted here.
-/// let ticket = stream.ticket()?;
-/// ticket.wait(Duration::from_secs(1))?;
-/// assert!(ticket.is_complete());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone)]
-pub struct Ticket {
-    timeline: Timeline,
-    number: u64,
-}
-
 impl Timeline {
-    /// The timeline of a stream, by the means that its device has.
-    pub(crate) fn new(stream: CUstream, context: &Context) -> Result<Self, Error> {
-        let supported = CompletionPage::is_supported(context)?;
-        let word = supported.then(|| CompletionPage::new(context, 2)).transpose()?;
-        if let Some(page) = &word {
-            page.reset(1, 1);
+    /// The timeline of the stream that a handle names: the one that is known, or a new one. With an
+    /// `owner`, the stream lives as long as that.
+    pub(crate) fn of(raw: CUstream, context: &Context, owner: Option<Owner>) -> Self {
+        let key = StreamKey::of(raw);
+        let found = context.streams().find_or(key, Inner::adopt, || Inner::new(raw, key, context));
+        if let Some(owner) = owner {
+            found.pen.keep(owner);
         }
-        let thread = (stream == STREAM_PER_THREAD).then(|| thread::current().id());
-        Ok(Self(Arc::new(Inner {
-            tickets: Tickets::new(),
-            word,
-            pen: Pen::new(stream, context),
-            sentinel: Sentinel::new(context),
-            context: context.clone(),
-            name: stream.addr(),
-            thread,
-            process: process::id(),
-            is_closed: AtomicBool::new(false),
-            seats: std::array::from_fn(|_| AtomicU64::new(0)),
-        })))
+        Self(found)
     }
 
-    /// A ticket for everything submitted to the stream so far. No driver call.
+    /// The timeline of a stream that was just created. One that had its handle was destroyed
+    /// without being forgotten: its tickets never complete.
+    pub(crate) fn of_new(raw: CUstream, context: &Context) -> Self {
+        let key = StreamKey::of(raw);
+        let new = Inner::new(raw, key, context);
+        if let Some(old) = context.streams().insert(key, &new) {
+            old.abandon();
+        }
+        Self(new)
+    }
+
+    /// The timeline of the stream that a handle names, if it is known.
+    pub(crate) fn known(raw: CUstream, context: &Context) -> Option<Self> {
+        context.streams().find(StreamKey::of(raw)).map(Self)
+    }
+
+    /// The context of the stream.
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    /// The number of the stream.
+    pub(crate) fn stream_id(&self) -> StreamId {
+        self.0.id
+    }
+
+    /// Whether a ticket can be issued without further ado: the stream is open and bound to no
+    /// thread, and has had a ticket.
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_open() && self.0.word.get().is_some() && !self.0.context.driver().is_forked()
+    }
+
+    /// Whether any thread may use the stream.
+    #[inline]
+    fn is_open(&self) -> bool {
+        // Relaxed: an object's calls come before its end.
+        self.0.stage.load(Relaxed) == OPEN
+    }
+
+    /// Refuses a stream that the calling thread must not use, before anything is submitted.
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] with [`CudaError::INVALID_HANDLE`]: this is the default stream of another
-    /// thread.
+    /// * [`Error::OtherThread`]: it is the default stream of another thread.
+    /// * [`Error::StreamForgotten`]: it was closed.
     #[inline]
-    pub fn ticket(&self) -> Result<Ticket, Error> {
-        Ok(Ticket { number: self.issue()?, timeline: self.clone() })
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.is_open() { Ok(()) } else { self.0.check() }
     }
 
-    /// The number of a ticket for everything submitted so far.
+    /// Has what tickets need, from the first one on.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check), and [`Error::Driver`]: a page could not be pinned.
+    #[cold]
+    pub(crate) fn equip(&self) -> Result<(), Error> {
+        self.0.check()?;
+        self.0.equip()
+    }
+
+    /// A ticket for everything submitted to the stream so far. No driver call but for the first
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::OtherThread`]: this is the default stream of another thread.
+    /// * [`Error::StreamForgotten`]: the stream was closed.
+    /// * [`Error::Driver`]: a page for the first ticket could not be pinned.
     #[inline]
-    pub(crate) fn issue(&self) -> Result<u64, Error> {
-        if self.0.thread.is_some() {
-            self.0.check_thread()?;
+    pub fn ticket(&self) -> Result<Ticket, Error> {
+        if !self.is_ready() {
+            self.equip()?;
         }
-        Ok(self.0.tickets.issue())
+        Ok(Ticket { number: self.issue(), timeline: self.clone() })
+    }
+
+    /// The number of a ticket for everything submitted so far, by a caller that has
+    /// [checked](Self::check) the stream.
+    #[inline]
+    pub(crate) fn issue(&self) -> u64 {
+        self.0.tickets.issue()
     }
 
     /// Whether the stream is known to be behind a ticket. One load, or two.
     #[inline]
     pub(crate) fn is_complete(&self, number: u64) -> bool {
-        let Inner { tickets, word, .. } = &*self.0;
-        tickets.is_complete(number) || word.as_ref().is_some_and(|word| word.load(0) >= number)
+        let tickets = &self.0.tickets;
+        tickets.is_complete(number) || self.0.word().is_some_and(|word| word.load() >= number)
     }
 
     /// Puts a marker into the stream, so that tickets issued so far complete without anybody asking
@@ -164,9 +184,9 @@ impl Timeline {
         self.0.mark(Means::Word)
     }
 
-    /// Sees to it that a ticket completes some day: puts a marker into the stream if it has none for
-    /// it, and asks the events that are out. `is_own` says that the caller has the stream from its
-    /// own caller.
+    /// Sees to it that a ticket completes some day: puts a marker into the stream if it has none
+    /// for it, and asks the events that are out. `is_own` says that the caller has the stream from
+    /// its own caller.
     pub(crate) fn advance(&self, number: u64, is_own: bool) -> Result<(), Error> {
         if !self.0.tickets.is_marked(number) {
             self.0.mark(if is_own { Means::Word } else { Means::Event })?;
@@ -174,8 +194,18 @@ impl Timeline {
         self.0.pen.poll(&self.0.context, &self.0.tickets)
     }
 
-    /// An event in the stream behind all tickets so far, for other streams to wait for on the device.
-    /// `None` while the stream is captured, and when it is closed.
+    /// Whether a ticket is to be expected to complete while nothing but this waits for it: it has a
+    /// marker, or can be given one. Not where the driver refuses to say, as in a callback of a
+    /// stream.
+    pub(crate) fn can_complete(&self, number: u64) -> bool {
+        let inner = &*self.0;
+        let can_mark = inner.pen.can_mark(&inner.context);
+        can_mark
+            .is_ok_and(|can| inner.tickets.is_marked(number) || (can && inner.is_on_its_thread()))
+    }
+
+    /// An event in the stream behind all tickets so far, for other streams to wait for on the
+    /// device. `None` while the stream is captured, and when it is closed.
     pub(crate) fn event(&self) -> Result<Option<Event>, Error> {
         self.0.check_process()?;
         if !self.0.is_on_its_thread() {
@@ -184,10 +214,21 @@ impl Timeline {
         self.0.pen.event(&self.0.context)
     }
 
-    /// A number that no other timeline has as long as this one is held.
+    /// A number that no other timeline ever has.
     #[inline]
     pub(crate) fn id(&self) -> u64 {
-        Arc::as_ptr(&self.0).addr() as u64
+        self.0.id.get()
+    }
+
+    /// The number to [prove](Self::prove) when everything that is in the stream now is done.
+    pub(crate) fn begin_proof(&self) -> u64 {
+        self.0.tickets.begin_marker()
+    }
+
+    /// Notes that everything that was in the stream at [`begin_proof`](Self::begin_proof) is done.
+    pub(crate) fn prove(&self, number: u64) {
+        self.0.tickets.end_marker(number);
+        self.0.tickets.observe(number);
     }
 
     /// A word for a pool to note where it has put this timeline; it may be another pool's.
@@ -196,55 +237,110 @@ impl Timeline {
         &self.0.seats[(pool % 4) as usize]
     }
 
-    /// Whether the stream is gone: no ticket will be issued any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        // Acquire: pairs with the Release of `close`.
-        self.0.is_closed.load(Acquire)
+    /// Whether the stream is gone, and the device past its last ticket.
+    pub(crate) fn is_over(&self) -> bool {
+        let is_closed = self.0.is_closed();
+        let last = self.0.last.load(Relaxed);
+        is_closed && last != 0 && self.is_complete(last)
     }
 
-    /// Whether this process is a fork of the one that has the driver.
-    #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        match &self.0.word {
-            // The child's page is empty.
-            Some(page) => page.load(1) == 0,
-            None => self.0.check_process().is_err(),
-        }
+    /// The last ticket of a timeline that is over.
+    pub(crate) fn last_ticket(&self) -> u64 {
+        self.0.last.load(Relaxed)
     }
 
     /// Waits until the stream is behind a ticket.
     pub(crate) fn wait(&self, number: u64, limit: Duration) -> Result<(), WaitError> {
         let inner = &*self.0;
         inner.check_process()?;
+        let mut round = 0_u32;
         let outcome = inner.sentinel.wait(limit, || {
             if self.is_complete(number) {
                 return Ok(true);
             }
+            round = round.saturating_add(1);
+            // Events cost calls: while nothing sleeps in between, they are asked ever more rarely.
+            if round < YIELDS && !round.is_power_of_two() {
+                return Ok(false);
+            }
             self.advance(number, false)?;
             Ok(self.is_complete(number))
         });
-        outcome.map_err(|gave_up| match gave_up {
-            GaveUp::Driver(error) => WaitError::Driver(error),
-            GaveUp::Deadline { age, probes } => WaitError::Deadline(Stalled {
-                stream: inner.name,
-                ticket: number,
-                completed: inner.completed(),
-                marked: inner.tickets.is_marked(number),
-                age,
-                probes,
-            }),
-        })
+        let (age, probes) = match outcome {
+            Ok(()) => return Ok(()),
+            Err(GaveUp::Driver(error)) => return Err(error.into()),
+            Err(GaveUp::Deadline { age, probes }) => (age, probes),
+        };
+        self.advance(number, false)?;
+        if self.is_complete(number) {
+            return Ok(());
+        }
+        Err(WaitError::Deadline(Stalled {
+            stream: inner.name,
+            ticket: number,
+            completed: inner.completed(),
+            marked: inner.tickets.is_marked(number),
+            age,
+            probes,
+        }))
     }
 
     /// Puts a last marker in and lets go of the stream, which is about to go.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        // Nobody else has a ticket of it, or could get one.
-        let is_of_interest = Arc::strong_count(&self.0) > 1;
-        let outcome = if is_of_interest { self.0.mark_last() } else { Ok(()) };
-        self.0.pen.close();
-        // Release: pairs with the Acquire of `is_closed`.
-        self.0.is_closed.store(true, Release);
+        let inner = &*self.0;
+        let is_first = inner.context.streams().remove(inner.key, inner, || true);
+        let mut outcome = Ok(());
+        if is_first {
+            let last = inner.last_marker(Arc::strong_count(&self.0) > 1);
+            inner.seal(last.ok().flatten());
+            outcome = last.map(drop).and(inner.keep_end());
+        }
+        // Waits for a thread that is in a call with the handle.
+        drop(inner.pen.close());
         outcome
+    }
+
+    /// Closes a timeline that no [`Stream`](crate::Stream) object refers to, if it can put a last
+    /// marker in. Returns whether it did.
+    pub(crate) fn close_if_unheld(&self) -> bool {
+        let (inner, mut outcome, mut owner) = (&*self.0, Ok(()), None);
+        let finish = || {
+            if inner.objects.load(Relaxed) > 0 {
+                return false;
+            }
+            let last = inner.last_marker(true);
+            let can_close = last.is_ok_and(|last| last.is_some());
+            outcome = last.map(drop);
+            if can_close {
+                outcome = inner.keep_end();
+                inner.seal(last.ok().flatten());
+                owner = inner.pen.close();
+            }
+            can_close
+        };
+        let is_closed = inner.context.streams().remove(inner.key, inner, finish);
+        // Hooks and owners are others' code, and run without the lock.
+        inner.context.release().note(inner.context.driver(), outcome);
+        drop(owner);
+        is_closed
+    }
+
+    /// Notes that an object of the stream has ended.
+    pub(crate) fn leave(&self) {
+        let inner = &*self.0;
+        let is_last = inner.objects.fetch_sub(1, Relaxed) == 1;
+        if !is_last || inner.key.thread().is_none() || inner.is_closed() {
+            return;
+        }
+        // The thread may end, and then no other can put a marker in.
+        inner.context.release().note(inner.context.driver(), inner.keep_end());
+        if Arc::strong_count(&self.0) > 1 && inner.word.get().is_some() {
+            let outcome = inner.mark_last();
+            if let Ok(Some(last)) = outcome {
+                inner.last.store(last, Relaxed);
+            }
+            inner.context.release().note(inner.context.driver(), outcome.map(drop));
+        }
     }
 
     /// The stream's handle, as a number: it may be gone.
@@ -253,107 +349,14 @@ impl Timeline {
     }
 }
 
-impl Inner {
-    fn mark(&self, means: Means) -> Result<bool, Error> {
-        self.check_process()?;
-        if !self.is_on_its_thread() {
-            return Ok(false);
-        }
-        let word = self.word.as_ref().filter(|_| means == Means::Word);
-        self.pen.mark(&self.context, &self.tickets, word)
-    }
-
-    /// As `mark`, and waits for the other threads that are putting markers in.
-    fn mark_last(&self) -> Result<(), Error> {
-        if !self.is_on_its_thread() || self.check_process().is_err() {
-            return Ok(());
-        }
-        self.pen.mark_last(&self.context, &self.tickets, self.word.as_ref())
-    }
-
-    fn check_process(&self) -> Result<(), Error> {
-        if self.process == process::id() { Ok(()) } else { Err(Error::Forked) }
-    }
-
-    /// The last ticket known to be complete.
-    fn completed(&self) -> u64 {
-        self.tickets.completed().max(self.word.as_ref().map_or(0, |word| word.load(0)))
-    }
-
-    fn is_on_its_thread(&self) -> bool {
-        self.thread.is_none_or(|thread| thread == thread::current().id())
-    }
-
-    #[cold]
-    fn check_thread(&self) -> Result<(), Error> {
-        let call = self.context.driver().api().stream_write_value_64.name();
-        let wrong = Error::Driver { call, code: CudaError::INVALID_HANDLE };
-        if self.is_on_its_thread() { Ok(()) } else { Err(wrong) }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // The device may be about to write to the word: nobody waited for it.
-        if let Some(word) = self.word.take()
-            && word.load(0) < self.pen.last_word()
-        {
-            word.leak();
-        }
-    }
-}
-
-impl Ticket {
-    /// Whether the work is known to be done. No driver call; it stays `false` until somebody
-    /// [asks](Self::poll) or [waits](Self::wait), if nothing else makes the stream report.
-    #[inline]
-    pub fn is_complete(&self) -> bool {
-        self.timeline.is_complete(self.number)
-    }
-
-    /// Whether the work is done; makes the stream report if need be, at most one marker.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Driver`]: the driver reports a failure, after which the work never completes.
-    pub fn poll(&self) -> Result<bool, Error> {
-        if !self.is_complete() {
-            self.timeline.advance(self.number, false)?;
-        }
-        Ok(self.is_complete())
-    }
-
-    /// Waits until the work is done, for at most `limit`.
-    ///
-    /// # Errors
-    ///
-    /// * [`WaitError::Driver`]: the driver reports a failure, such as a fault of the device.
-    /// * [`WaitError::Deadline`]: it takes longer; says which stream, what ticket, and how far it is.
-    pub fn wait(&self, limit: Duration) -> Result<(), WaitError> {
-        self.timeline.wait(self.number, limit)
-    }
-
-    /// The stream whose place it is.
-    pub fn timeline(&self) -> &Timeline {
-        &self.timeline
-    }
-
-    /// The number: of two tickets of a timeline, the greater completes last.
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-}
+/// What keeps a borrowed stream alive.
+pub(crate) type Owner = Arc<dyn Any + Send + Sync>;
 
 impl fmt::Debug for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Timeline");
-        out.field("stream", &format_args!("{:#x}", self.0.name)).field("completed", &self.0.completed());
+        out.field("stream", &format_args!("{:#x}", self.0.name))
+            .field("completed", &self.0.completed());
         out.finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({} of stream {:#x})", self.number, self.timeline.stream())
     }
 }

@@ -1,24 +1,22 @@
 //! Waiting for the device, with an end in every case.
 //!
 //! After a device fault nothing completes any more: a completion word stays as it is for ever. So
-//! who waits asks the driver now and then, on a stream that is never captured and never has
+//! a waiting thread asks the driver now and then, on a stream that is never captured and never has
 //! work, whether the context still works; and every wait has a deadline.
 
 #![expect(unsafe_code, reason = "calls the driver; owns a handle")]
 
 use core::ffi::c_uint;
 use std::fmt;
-use std::hint;
 use std::ptr;
-use std::sync::OnceLock;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf_sys::bindings::{CUstream, CUstream_flags, CUstream_st};
+use wharf_sys::bindings::{CUstream, CUstream_flags};
 
-use crate::driver::{Context, ready};
+use crate::driver::{Context, RawStream, ready};
 use crate::error::Error;
 use crate::profile::range;
+use crate::sync::{OnceLock, pause};
 
 /// Why a wait for the device has ended without success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +64,10 @@ impl fmt::Display for WaitError {
 impl fmt::Display for Stalled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stream, ticket, completed, marked, age, probes } = self;
-        write!(f, "stream {stream:#x} is not at ticket {ticket} after {age:?}: it is at {completed}")?;
+        write!(
+            f,
+            "stream {stream:#x} is not at ticket {ticket} after {age:?}: it is at {completed}"
+        )?;
         if !marked {
             f.write_str(", has no marker for it (is it being captured?)")?;
         }
@@ -109,8 +110,8 @@ impl Sentinel {
     ///
     /// What the driver says of a context that is lost or destroyed.
     pub(crate) fn probe(&self) -> Result<(), Error> {
-        let _range = range!("wharf::timeline::probe");
-        let _scope = self.context.enter()?;
+        let _range = range!("timeline::probe");
+        let _scope = self.context.make_current()?;
         let _relaxed = self.context.driver().relax_capture()?;
         let stream = self.stream()?;
         // SAFETY: a stream of ours, alive.
@@ -123,7 +124,7 @@ impl Sentinel {
         limit: Duration,
         mut is_ready: impl FnMut() -> Result<bool, Error>,
     ) -> Result<(), GaveUp> {
-        let _range = range!("wharf::timeline::wait");
+        let _range = range!("timeline::wait");
         let start = Instant::now();
         let (mut rounds, mut probes) = (0_u32, 0);
         let mut next_probe = FIRST_PROBE;
@@ -155,8 +156,8 @@ impl Sentinel {
         // SAFETY: `raw` is valid for writes for the whole call, and the context is current.
         unsafe { api.stream_create.call(&raw mut raw, flags) }?;
         if self.stream.set(RawStream(raw)).is_err() {
-            // Somebody else was faster.
-            // SAFETY: made above, and nobody knows of it.
+            // Another thread was faster.
+            // SAFETY: made above, and no other thread knows of it.
             unsafe { api.stream_destroy.call(raw) }?;
         }
         Ok(self.stream.get().map_or(raw, |stream| stream.0))
@@ -173,31 +174,6 @@ impl Drop for Sentinel {
         self.context.release().note(self.context.driver(), outcome);
     }
 }
-
-/// A stream's handle, which belongs to no thread.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RawStream(pub(super) *mut CUstream_st);
-
-// SAFETY: a stream belongs to a context, not to a thread; who calls the driver with the handle
-// of a thread's default stream looks at the thread first.
-unsafe impl Send for RawStream {}
-// SAFETY: as above; the driver orders submissions from several threads.
-unsafe impl Sync for RawStream {}
-
-/// Lets time pass: first without giving the processor away, at last in steps that cost nothing.
-fn pause(rounds: u32, left: Duration) {
-    match rounds {
-        0..SPINS => hint::spin_loop(),
-        SPINS..YIELDS => thread::yield_now(),
-        // allow-sleep: the device writes a word and wakes nobody.
-        _ => thread::sleep(NAP.min(left)),
-    }
-}
-
-/// About what a short copy takes.
-const SPINS: u32 = 200;
-const YIELDS: u32 = 400;
-const NAP: Duration = Duration::from_micros(50);
 
 /// Work that takes longer than this is worth a question.
 const FIRST_PROBE: Duration = Duration::from_millis(5);

@@ -53,16 +53,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args_os().skip(1).map(PathBuf::from);
     let headers = match arguments.next() {
         Some(directory) => directory,
-        None => PathBuf::from(env::var_os("CUDA_HOME").ok_or("name a header directory or set CUDA_HOME")?)
-            .join("include"),
+        None => PathBuf::from(
+            env::var_os("CUDA_HOME").ok_or("name a header directory or set CUDA_HOME")?,
+        )
+        .join("include"),
     };
     let output = arguments.next().unwrap_or_else(|| package.join("src/bindings.rs"));
     let table = std::fs::read_to_string(package.join("src/table.rs"))?;
     let style = package.join("../rustfmt.toml");
+    let enums = bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false };
     let mut builder = bindgen::Builder::default()
         .header_contents("wharf.h", "#include <cuda.h>\n#include <cudaTypedefs.h>\n")
         .clang_arg(format!("-I{}", headers.display()))
-        .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false })
+        .default_enum_style(enums)
         .generate_comments(false)
         .layout_tests(false)
         .merge_extern_blocks(true)
@@ -70,7 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .sort_semantically(true)
         .rustfmt_configuration_file(style.exists().then_some(style))
         .raw_line(
-            "// Made by `examples/bindgen.rs` from NVIDIA's cuda.h and cudaTypedefs.h; not edited by hand.",
+            "// Made by `examples/bindgen.rs` from NVIDIA's cuda.h and cudaTypedefs.h; not edited \
+             by hand.",
         );
     for name in pfn_names(&table) {
         builder = builder.allowlist_type(name);
@@ -93,5 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// The function pointer types that the table names, each once.
 fn pfn_names(table: &str) -> impl Iterator<Item = &str> {
-    table.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("PFN_cu"))
+    table
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("PFN_cu"))
 }

@@ -48,7 +48,8 @@ pub type CUasyncCallback = ::core::option::Option<
 >;
 pub type CUdevprop_v1 = CUdevprop_st;
 pub type CUlinkState = *mut CUlinkState_st;
-pub type CUhostFn = ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void)>;
+pub type CUhostFn =
+    ::core::option::Option<unsafe extern "C" fn(userData: *mut ::core::ffi::c_void)>;
 pub type CUaccessPolicyWindow_v1 = CUaccessPolicyWindow_st;
 pub type CUaccessPolicyWindow = CUaccessPolicyWindow_v1;
 pub type CUDA_KERNEL_NODE_PARAMS_v1 = CUDA_KERNEL_NODE_PARAMS_st;
@@ -149,8 +150,9 @@ pub type PFN_cuGetErrorName_v6000 = ::core::option::Option<
 >;
 pub type PFN_cuInit_v2000 =
     ::core::option::Option<unsafe extern "C" fn(Flags: ::core::ffi::c_uint) -> CUresult>;
-pub type PFN_cuDriverGetVersion_v2020 =
-    ::core::option::Option<unsafe extern "C" fn(driverVersion: *mut ::core::ffi::c_int) -> CUresult>;
+pub type PFN_cuDriverGetVersion_v2020 = ::core::option::Option<
+    unsafe extern "C" fn(driverVersion: *mut ::core::ffi::c_int) -> CUresult,
+>;
 pub type PFN_cuDeviceGet_v2000 = ::core::option::Option<
     unsafe extern "C" fn(device: *mut CUdevice_v1, ordinal: ::core::ffi::c_int) -> CUresult,
 >;
@@ -193,12 +195,15 @@ pub type PFN_cuDeviceGetAttribute_v2000 = ::core::option::Option<
 >;
 pub type PFN_cuDeviceSetMemPool_v11020 =
     ::core::option::Option<unsafe extern "C" fn(dev: CUdevice_v1, pool: CUmemoryPool) -> CUresult>;
-pub type PFN_cuDeviceGetMemPool_v11020 =
-    ::core::option::Option<unsafe extern "C" fn(pool: *mut CUmemoryPool, dev: CUdevice_v1) -> CUresult>;
-pub type PFN_cuDeviceGetDefaultMemPool_v11020 =
-    ::core::option::Option<unsafe extern "C" fn(pool_out: *mut CUmemoryPool, dev: CUdevice_v1) -> CUresult>;
-pub type PFN_cuDeviceGetProperties_v2000 =
-    ::core::option::Option<unsafe extern "C" fn(prop: *mut CUdevprop_v1, dev: CUdevice_v1) -> CUresult>;
+pub type PFN_cuDeviceGetMemPool_v11020 = ::core::option::Option<
+    unsafe extern "C" fn(pool: *mut CUmemoryPool, dev: CUdevice_v1) -> CUresult,
+>;
+pub type PFN_cuDeviceGetDefaultMemPool_v11020 = ::core::option::Option<
+    unsafe extern "C" fn(pool_out: *mut CUmemoryPool, dev: CUdevice_v1) -> CUresult,
+>;
+pub type PFN_cuDeviceGetProperties_v2000 = ::core::option::Option<
+    unsafe extern "C" fn(prop: *mut CUdevprop_v1, dev: CUdevice_v1) -> CUresult,
+>;
 pub type PFN_cuDeviceComputeCapability_v2000 = ::core::option::Option<
     unsafe extern "C" fn(
         major: *mut ::core::ffi::c_int,
@@ -206,12 +211,14 @@ pub type PFN_cuDeviceComputeCapability_v2000 = ::core::option::Option<
         dev: CUdevice_v1,
     ) -> CUresult,
 >;
-pub type PFN_cuDevicePrimaryCtxRetain_v7000 =
-    ::core::option::Option<unsafe extern "C" fn(pctx: *mut CUcontext, dev: CUdevice_v1) -> CUresult>;
+pub type PFN_cuDevicePrimaryCtxRetain_v7000 = ::core::option::Option<
+    unsafe extern "C" fn(pctx: *mut CUcontext, dev: CUdevice_v1) -> CUresult,
+>;
 pub type PFN_cuDevicePrimaryCtxRelease_v11000 =
     ::core::option::Option<unsafe extern "C" fn(dev: CUdevice_v1) -> CUresult>;
-pub type PFN_cuDevicePrimaryCtxSetFlags_v11000 =
-    ::core::option::Option<unsafe extern "C" fn(dev: CUdevice_v1, flags: ::core::ffi::c_uint) -> CUresult>;
+pub type PFN_cuDevicePrimaryCtxSetFlags_v11000 = ::core::option::Option<
+    unsafe extern "C" fn(dev: CUdevice_v1, flags: ::core::ffi::c_uint) -> CUresult,
+>;
 pub type PFN_cuDevicePrimaryCtxGetState_v7000 = ::core::option::Option<
     unsafe extern "C" fn(
         dev: CUdevice_v1,
@@ -222,17 +229,23 @@ pub type PFN_cuDevicePrimaryCtxGetState_v7000 = ::core::option::Option<
 pub type PFN_cuDevicePrimaryCtxReset_v11000 =
     ::core::option::Option<unsafe extern "C" fn(dev: CUdevice_v1) -> CUresult>;
 pub type PFN_cuCtxCreate_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(pctx: *mut CUcontext, flags: ::core::ffi::c_uint, dev: CUdevice_v1) -> CUresult,
+    unsafe extern "C" fn(
+        pctx: *mut CUcontext,
+        flags: ::core::ffi::c_uint,
+        dev: CUdevice_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuCtxGetId_v12000 = ::core::option::Option<
     unsafe extern "C" fn(ctx: CUcontext, ctxId: *mut ::core::ffi::c_ulonglong) -> CUresult,
 >;
-pub type PFN_cuCtxDestroy_v4000 = ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
+pub type PFN_cuCtxDestroy_v4000 =
+    ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
 pub type PFN_cuCtxPushCurrent_v4000 =
     ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
 pub type PFN_cuCtxPopCurrent_v4000 =
     ::core::option::Option<unsafe extern "C" fn(pctx: *mut CUcontext) -> CUresult>;
-pub type PFN_cuCtxSetCurrent_v4000 = ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
+pub type PFN_cuCtxSetCurrent_v4000 =
+    ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
 pub type PFN_cuCtxGetCurrent_v4000 =
     ::core::option::Option<unsafe extern "C" fn(pctx: *mut CUcontext) -> CUresult>;
 pub type PFN_cuCtxGetDevice_v2000 =
@@ -267,11 +280,13 @@ pub type PFN_cuCtxGetStreamPriorityRange_v5050 = ::core::option::Option<
         greatestPriority: *mut ::core::ffi::c_int,
     ) -> CUresult,
 >;
-pub type PFN_cuCtxResetPersistingL2Cache_v11000 = ::core::option::Option<unsafe extern "C" fn() -> CUresult>;
+pub type PFN_cuCtxResetPersistingL2Cache_v11000 =
+    ::core::option::Option<unsafe extern "C" fn() -> CUresult>;
 pub type PFN_cuCtxAttach_v2000 = ::core::option::Option<
     unsafe extern "C" fn(pctx: *mut CUcontext, flags: ::core::ffi::c_uint) -> CUresult,
 >;
-pub type PFN_cuCtxDetach_v2000 = ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
+pub type PFN_cuCtxDetach_v2000 =
+    ::core::option::Option<unsafe extern "C" fn(ctx: CUcontext) -> CUresult>;
 pub type PFN_cuModuleLoad_v2000 = ::core::option::Option<
     unsafe extern "C" fn(module: *mut CUmodule, fname: *const ::core::ffi::c_char) -> CUresult,
 >;
@@ -290,7 +305,8 @@ pub type PFN_cuModuleLoadDataEx_v2010 = ::core::option::Option<
 pub type PFN_cuModuleLoadFatBinary_v2000 = ::core::option::Option<
     unsafe extern "C" fn(module: *mut CUmodule, fatCubin: *const ::core::ffi::c_void) -> CUresult,
 >;
-pub type PFN_cuModuleUnload_v2000 = ::core::option::Option<unsafe extern "C" fn(hmod: CUmodule) -> CUresult>;
+pub type PFN_cuModuleUnload_v2000 =
+    ::core::option::Option<unsafe extern "C" fn(hmod: CUmodule) -> CUresult>;
 pub type PFN_cuModuleGetFunction_v2000 = ::core::option::Option<
     unsafe extern "C" fn(
         hfunc: *mut CUfunction,
@@ -320,8 +336,9 @@ pub type PFN_cuModuleGetSurfRef_v3000 = ::core::option::Option<
         name: *const ::core::ffi::c_char,
     ) -> CUresult,
 >;
-pub type PFN_cuModuleGetFunctionCount_v12040 =
-    ::core::option::Option<unsafe extern "C" fn(count: *mut ::core::ffi::c_uint, hmod: CUmodule) -> CUresult>;
+pub type PFN_cuModuleGetFunctionCount_v12040 = ::core::option::Option<
+    unsafe extern "C" fn(count: *mut ::core::ffi::c_uint, hmod: CUmodule) -> CUresult,
+>;
 pub type PFN_cuModuleEnumerateFunctions_v12040 = ::core::option::Option<
     unsafe extern "C" fn(
         functions: *mut CUfunction,
@@ -370,8 +387,9 @@ pub type PFN_cuLinkDestroy_v5050 =
     ::core::option::Option<unsafe extern "C" fn(state: CUlinkState) -> CUresult>;
 pub type PFN_cuMemGetInfo_v3020 =
     ::core::option::Option<unsafe extern "C" fn(free: *mut usize, total: *mut usize) -> CUresult>;
-pub type PFN_cuMemAlloc_v3020 =
-    ::core::option::Option<unsafe extern "C" fn(dptr: *mut CUdeviceptr_v2, bytesize: usize) -> CUresult>;
+pub type PFN_cuMemAlloc_v3020 = ::core::option::Option<
+    unsafe extern "C" fn(dptr: *mut CUdeviceptr_v2, bytesize: usize) -> CUresult,
+>;
 pub type PFN_cuMemAllocPitch_v3020 = ::core::option::Option<
     unsafe extern "C" fn(
         dptr: *mut CUdeviceptr_v2,
@@ -381,9 +399,14 @@ pub type PFN_cuMemAllocPitch_v3020 = ::core::option::Option<
         ElementSizeBytes: ::core::ffi::c_uint,
     ) -> CUresult,
 >;
-pub type PFN_cuMemFree_v3020 = ::core::option::Option<unsafe extern "C" fn(dptr: CUdeviceptr_v2) -> CUresult>;
+pub type PFN_cuMemFree_v3020 =
+    ::core::option::Option<unsafe extern "C" fn(dptr: CUdeviceptr_v2) -> CUresult>;
 pub type PFN_cuMemGetAddressRange_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(pbase: *mut CUdeviceptr_v2, psize: *mut usize, dptr: CUdeviceptr_v2) -> CUresult,
+    unsafe extern "C" fn(
+        pbase: *mut CUdeviceptr_v2,
+        psize: *mut usize,
+        dptr: CUdeviceptr_v2,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemAllocHost_v3020 = ::core::option::Option<
     unsafe extern "C" fn(pp: *mut *mut ::core::ffi::c_void, bytesize: usize) -> CUresult,
@@ -408,7 +431,11 @@ pub type PFN_cuMemHostGetFlags_v2030 = ::core::option::Option<
     unsafe extern "C" fn(pFlags: *mut ::core::ffi::c_uint, p: *mut ::core::ffi::c_void) -> CUresult,
 >;
 pub type PFN_cuMemAllocManaged_v6000 = ::core::option::Option<
-    unsafe extern "C" fn(dptr: *mut CUdeviceptr_v2, bytesize: usize, flags: ::core::ffi::c_uint) -> CUresult,
+    unsafe extern "C" fn(
+        dptr: *mut CUdeviceptr_v2,
+        bytesize: usize,
+        flags: ::core::ffi::c_uint,
+    ) -> CUresult,
 >;
 pub type PFN_cuDeviceGetByPCIBusId_v4010 = ::core::option::Option<
     unsafe extern "C" fn(dev: *mut CUdevice_v1, pciBusId: *const ::core::ffi::c_char) -> CUresult,
@@ -448,10 +475,16 @@ pub type PFN_cuMemHostRegister_v6050 = ::core::option::Option<
 pub type PFN_cuMemHostUnregister_v4000 =
     ::core::option::Option<unsafe extern "C" fn(p: *mut ::core::ffi::c_void) -> CUresult>;
 pub type PFN_cuArrayCreate_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(pHandle: *mut CUarray, pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR_v2) -> CUresult,
+    unsafe extern "C" fn(
+        pHandle: *mut CUarray,
+        pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR_v2,
+    ) -> CUresult,
 >;
 pub type PFN_cuArrayGetDescriptor_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(pArrayDescriptor: *mut CUDA_ARRAY_DESCRIPTOR_v2, hArray: CUarray) -> CUresult,
+    unsafe extern "C" fn(
+        pArrayDescriptor: *mut CUDA_ARRAY_DESCRIPTOR_v2,
+        hArray: CUarray,
+    ) -> CUresult,
 >;
 pub type PFN_cuArrayGetMemoryRequirements_v11060 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -467,7 +500,8 @@ pub type PFN_cuArrayGetPlane_v11020 = ::core::option::Option<
         planeIdx: ::core::ffi::c_uint,
     ) -> CUresult,
 >;
-pub type PFN_cuArrayDestroy_v2000 = ::core::option::Option<unsafe extern "C" fn(hArray: CUarray) -> CUresult>;
+pub type PFN_cuArrayDestroy_v2000 =
+    ::core::option::Option<unsafe extern "C" fn(hArray: CUarray) -> CUresult>;
 pub type PFN_cuArray3DCreate_v3020 = ::core::option::Option<
     unsafe extern "C" fn(
         pHandle: *mut CUarray,
@@ -475,7 +509,10 @@ pub type PFN_cuArray3DCreate_v3020 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuArray3DGetDescriptor_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(pArrayDescriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2, hArray: CUarray) -> CUresult,
+    unsafe extern "C" fn(
+        pArrayDescriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2,
+        hArray: CUarray,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemAddressReserve_v10020 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -496,8 +533,9 @@ pub type PFN_cuMemCreate_v10020 = ::core::option::Option<
         flags: ::core::ffi::c_ulonglong,
     ) -> CUresult,
 >;
-pub type PFN_cuMemRelease_v10020 =
-    ::core::option::Option<unsafe extern "C" fn(handle: CUmemGenericAllocationHandle_v1) -> CUresult>;
+pub type PFN_cuMemRelease_v10020 = ::core::option::Option<
+    unsafe extern "C" fn(handle: CUmemGenericAllocationHandle_v1) -> CUresult,
+>;
 pub type PFN_cuMemMap_v10020 = ::core::option::Option<
     unsafe extern "C" fn(
         ptr: CUdeviceptr_v2,
@@ -558,8 +596,9 @@ pub type PFN_cuMemRetainAllocationHandle_v11000 = ::core::option::Option<
         addr: *mut ::core::ffi::c_void,
     ) -> CUresult,
 >;
-pub type PFN_cuMemPoolTrimTo_v11020 =
-    ::core::option::Option<unsafe extern "C" fn(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult>;
+pub type PFN_cuMemPoolTrimTo_v11020 = ::core::option::Option<
+    unsafe extern "C" fn(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult,
+>;
 pub type PFN_cuMemPoolSetAttribute_v11020 = ::core::option::Option<
     unsafe extern "C" fn(
         pool: CUmemoryPool,
@@ -575,7 +614,11 @@ pub type PFN_cuMemPoolGetAttribute_v11020 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuMemPoolSetAccess_v11020 = ::core::option::Option<
-    unsafe extern "C" fn(pool: CUmemoryPool, map: *const CUmemAccessDesc_v1, count: usize) -> CUresult,
+    unsafe extern "C" fn(
+        pool: CUmemoryPool,
+        map: *const CUmemAccessDesc_v1,
+        count: usize,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemPoolGetAccess_v11020 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -627,7 +670,10 @@ pub type PFN_cuMemPoolImportFromShareableHandle_v11020 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuMemPoolExportPointer_v11020 = ::core::option::Option<
-    unsafe extern "C" fn(shareData_out: *mut CUmemPoolPtrExportData_v1, ptr: CUdeviceptr_v2) -> CUresult,
+    unsafe extern "C" fn(
+        shareData_out: *mut CUmemPoolPtrExportData_v1,
+        ptr: CUdeviceptr_v2,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemPoolImportPointer_v11020 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -713,10 +759,12 @@ pub type PFN_cuStreamDestroy_v4000 =
 pub type PFN_cuEventCreate_v2000 = ::core::option::Option<
     unsafe extern "C" fn(phEvent: *mut CUevent, Flags: ::core::ffi::c_uint) -> CUresult,
 >;
-pub type PFN_cuEventQuery_v2000 = ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent) -> CUresult>;
+pub type PFN_cuEventQuery_v2000 =
+    ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent) -> CUresult>;
 pub type PFN_cuEventSynchronize_v2000 =
     ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent) -> CUresult>;
-pub type PFN_cuEventDestroy_v4000 = ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent) -> CUresult>;
+pub type PFN_cuEventDestroy_v4000 =
+    ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent) -> CUresult>;
 pub type PFN_cuEventElapsedTime_v2000 = ::core::option::Option<
     unsafe extern "C" fn(pMilliseconds: *mut f32, hStart: CUevent, hEnd: CUevent) -> CUresult,
 >;
@@ -737,10 +785,12 @@ pub type PFN_cuFuncSetAttribute_v9000 = ::core::option::Option<
         value: ::core::ffi::c_int,
     ) -> CUresult,
 >;
-pub type PFN_cuFuncSetCacheConfig_v3000 =
-    ::core::option::Option<unsafe extern "C" fn(hfunc: CUfunction, config: CUfunc_cache) -> CUresult>;
-pub type PFN_cuFuncSetSharedMemConfig_v4020 =
-    ::core::option::Option<unsafe extern "C" fn(hfunc: CUfunction, config: CUsharedconfig) -> CUresult>;
+pub type PFN_cuFuncSetCacheConfig_v3000 = ::core::option::Option<
+    unsafe extern "C" fn(hfunc: CUfunction, config: CUfunc_cache) -> CUresult,
+>;
+pub type PFN_cuFuncSetSharedMemConfig_v4020 = ::core::option::Option<
+    unsafe extern "C" fn(hfunc: CUfunction, config: CUsharedconfig) -> CUresult,
+>;
 pub type PFN_cuFuncGetName_v12030 = ::core::option::Option<
     unsafe extern "C" fn(name: *mut *const ::core::ffi::c_char, hfunc: CUfunction) -> CUresult,
 >;
@@ -752,12 +802,14 @@ pub type PFN_cuFuncGetParamInfo_v12040 = ::core::option::Option<
         paramSize: *mut usize,
     ) -> CUresult,
 >;
-pub type PFN_cuFuncGetParamCount_v13020 =
-    ::core::option::Option<unsafe extern "C" fn(func: CUfunction, paramCount: *mut usize) -> CUresult>;
+pub type PFN_cuFuncGetParamCount_v13020 = ::core::option::Option<
+    unsafe extern "C" fn(func: CUfunction, paramCount: *mut usize) -> CUresult,
+>;
 pub type PFN_cuFuncIsLoaded_v12040 = ::core::option::Option<
     unsafe extern "C" fn(state: *mut CUfunctionLoadingState, hfunc: CUfunction) -> CUresult,
 >;
-pub type PFN_cuFuncLoad_v12040 = ::core::option::Option<unsafe extern "C" fn(hfunc: CUfunction) -> CUresult>;
+pub type PFN_cuFuncLoad_v12040 =
+    ::core::option::Option<unsafe extern "C" fn(hfunc: CUfunction) -> CUresult>;
 pub type PFN_cuLaunchCooperativeKernelMultiDevice_v9000 = ::core::option::Option<
     unsafe extern "C" fn(
         launchParamsList: *mut CUDA_LAUNCH_PARAMS_v1,
@@ -773,9 +825,11 @@ pub type PFN_cuFuncSetBlockShape_v2000 = ::core::option::Option<
         z: ::core::ffi::c_int,
     ) -> CUresult,
 >;
-pub type PFN_cuFuncSetSharedSize_v2000 =
-    ::core::option::Option<unsafe extern "C" fn(hfunc: CUfunction, bytes: ::core::ffi::c_uint) -> CUresult>;
-pub type PFN_cuLaunch_v2000 = ::core::option::Option<unsafe extern "C" fn(f: CUfunction) -> CUresult>;
+pub type PFN_cuFuncSetSharedSize_v2000 = ::core::option::Option<
+    unsafe extern "C" fn(hfunc: CUfunction, bytes: ::core::ffi::c_uint) -> CUresult,
+>;
+pub type PFN_cuLaunch_v2000 =
+    ::core::option::Option<unsafe extern "C" fn(f: CUfunction) -> CUresult>;
 pub type PFN_cuLaunchGrid_v2000 = ::core::option::Option<
     unsafe extern "C" fn(
         f: CUfunction,
@@ -804,10 +858,16 @@ pub type PFN_cuGraphAddKernelNode_v10000 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphKernelNodeGetParams_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *mut CUDA_KERNEL_NODE_PARAMS_v1) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *mut CUDA_KERNEL_NODE_PARAMS_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphKernelNodeSetParams_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v1) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphAddKernelNode_v12000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -819,10 +879,16 @@ pub type PFN_cuGraphAddKernelNode_v12000 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphKernelNodeGetParams_v12000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *mut CUDA_KERNEL_NODE_PARAMS_v2) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *mut CUDA_KERNEL_NODE_PARAMS_v2,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphKernelNodeSetParams_v12000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v2) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_KERNEL_NODE_PARAMS_v2,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphAddMemcpyNode_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -851,10 +917,16 @@ pub type PFN_cuGraphAddMemsetNode_v10000 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphMemsetNodeGetParams_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *mut CUDA_MEMSET_NODE_PARAMS_v1) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *mut CUDA_MEMSET_NODE_PARAMS_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphMemsetNodeSetParams_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *const CUDA_MEMSET_NODE_PARAMS_v1) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_MEMSET_NODE_PARAMS_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphAddHostNode_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -869,7 +941,10 @@ pub type PFN_cuGraphHostNodeGetParams_v10000 = ::core::option::Option<
     unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *mut CUDA_HOST_NODE_PARAMS_v1) -> CUresult,
 >;
 pub type PFN_cuGraphHostNodeSetParams_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *const CUDA_HOST_NODE_PARAMS_v1) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_HOST_NODE_PARAMS_v1,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphAddChildGraphNode_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -880,8 +955,9 @@ pub type PFN_cuGraphAddChildGraphNode_v10000 = ::core::option::Option<
         childGraph: CUgraph,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphChildGraphNodeGetGraph_v10000 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, phGraph: *mut CUgraph) -> CUresult>;
+pub type PFN_cuGraphChildGraphNodeGetGraph_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, phGraph: *mut CUgraph) -> CUresult,
+>;
 pub type PFN_cuGraphAddEmptyNode_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
         phGraphNode: *mut CUgraphNode,
@@ -899,8 +975,9 @@ pub type PFN_cuGraphAddEventRecordNode_v11010 = ::core::option::Option<
         event: CUevent,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphEventRecordNodeGetEvent_v11010 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, event_out: *mut CUevent) -> CUresult>;
+pub type PFN_cuGraphEventRecordNodeGetEvent_v11010 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, event_out: *mut CUevent) -> CUresult,
+>;
 pub type PFN_cuGraphEventRecordNodeSetEvent_v11010 =
     ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, event: CUevent) -> CUresult>;
 pub type PFN_cuGraphAddEventWaitNode_v11010 = ::core::option::Option<
@@ -912,8 +989,9 @@ pub type PFN_cuGraphAddEventWaitNode_v11010 = ::core::option::Option<
         event: CUevent,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphEventWaitNodeGetEvent_v11010 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, event_out: *mut CUevent) -> CUresult>;
+pub type PFN_cuGraphEventWaitNodeGetEvent_v11010 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, event_out: *mut CUevent) -> CUresult,
+>;
 pub type PFN_cuGraphEventWaitNodeSetEvent_v11010 =
     ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, event: CUevent) -> CUresult>;
 pub type PFN_cuGraphAddBatchMemOpNode_v11070 = ::core::option::Option<
@@ -926,10 +1004,16 @@ pub type PFN_cuGraphAddBatchMemOpNode_v11070 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphBatchMemOpNodeGetParams_v11070 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams_out: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams_out: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphBatchMemOpNodeSetParams_v11070 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, nodeParams: *const CUDA_BATCH_MEM_OP_NODE_PARAMS) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        nodeParams: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphExecBatchMemOpNodeSetParams_v11070 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -948,10 +1032,12 @@ pub type PFN_cuGraphNodeFindInClone_v10000 = ::core::option::Option<
         hClonedGraph: CUgraph,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphNodeGetType_v10000 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, type_: *mut CUgraphNodeType) -> CUresult>;
-pub type PFN_cuGraphNodeGetContainingGraph_v13010 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, phGraph: *mut CUgraph) -> CUresult>;
+pub type PFN_cuGraphNodeGetType_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, type_: *mut CUgraphNodeType) -> CUresult,
+>;
+pub type PFN_cuGraphNodeGetContainingGraph_v13010 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, phGraph: *mut CUgraph) -> CUresult,
+>;
 pub type PFN_cuGraphNodeGetLocalId_v13010 = ::core::option::Option<
     unsafe extern "C" fn(hNode: CUgraphNode, nodeId: *mut ::core::ffi::c_uint) -> CUresult,
 >;
@@ -965,10 +1051,18 @@ pub type PFN_cuGraphExecGetId_v13010 = ::core::option::Option<
     unsafe extern "C" fn(hGraphExec: CUgraphExec, graphId: *mut ::core::ffi::c_uint) -> CUresult,
 >;
 pub type PFN_cuGraphGetNodes_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hGraph: CUgraph, nodes: *mut CUgraphNode, numNodes: *mut usize) -> CUresult,
+    unsafe extern "C" fn(
+        hGraph: CUgraph,
+        nodes: *mut CUgraphNode,
+        numNodes: *mut usize,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphGetRootNodes_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hGraph: CUgraph, rootNodes: *mut CUgraphNode, numRootNodes: *mut usize) -> CUresult,
+    unsafe extern "C" fn(
+        hGraph: CUgraph,
+        rootNodes: *mut CUgraphNode,
+        numRootNodes: *mut usize,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphGetEdges_v10000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1060,8 +1154,9 @@ pub type PFN_cuGraphInstantiateWithFlags_v11040 = ::core::option::Option<
         flags: ::core::ffi::c_ulonglong,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphExecGetFlags_v12000 =
-    ::core::option::Option<unsafe extern "C" fn(hGraphExec: CUgraphExec, flags: *mut cuuint64_t) -> CUresult>;
+pub type PFN_cuGraphExecGetFlags_v12000 = ::core::option::Option<
+    unsafe extern "C" fn(hGraphExec: CUgraphExec, flags: *mut cuuint64_t) -> CUresult,
+>;
 pub type PFN_cuGraphExecKernelNodeSetParams_v10010 = ::core::option::Option<
     unsafe extern "C" fn(
         hGraphExec: CUgraphExec,
@@ -1100,7 +1195,11 @@ pub type PFN_cuGraphExecHostNodeSetParams_v10020 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphExecChildGraphNodeSetParams_v11010 = ::core::option::Option<
-    unsafe extern "C" fn(hGraphExec: CUgraphExec, hNode: CUgraphNode, childGraph: CUgraph) -> CUresult,
+    unsafe extern "C" fn(
+        hGraphExec: CUgraphExec,
+        hNode: CUgraphNode,
+        childGraph: CUgraph,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphExecEventRecordNodeSetEvent_v11010 = ::core::option::Option<
     unsafe extern "C" fn(hGraphExec: CUgraphExec, hNode: CUgraphNode, event: CUevent) -> CUresult,
@@ -1160,7 +1259,10 @@ pub type PFN_cuGraphAddMemAllocNode_v11040 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphMemAllocNodeGetParams_v11040 = ::core::option::Option<
-    unsafe extern "C" fn(hNode: CUgraphNode, params_out: *mut CUDA_MEM_ALLOC_NODE_PARAMS) -> CUresult,
+    unsafe extern "C" fn(
+        hNode: CUgraphNode,
+        params_out: *mut CUDA_MEM_ALLOC_NODE_PARAMS,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphAddMemFreeNode_v11040 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1171,8 +1273,9 @@ pub type PFN_cuGraphAddMemFreeNode_v11040 = ::core::option::Option<
         dptr: CUdeviceptr,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphMemFreeNodeGetParams_v11040 =
-    ::core::option::Option<unsafe extern "C" fn(hNode: CUgraphNode, dptr_out: *mut CUdeviceptr) -> CUresult>;
+pub type PFN_cuGraphMemFreeNodeGetParams_v11040 = ::core::option::Option<
+    unsafe extern "C" fn(hNode: CUgraphNode, dptr_out: *mut CUdeviceptr) -> CUresult,
+>;
 pub type PFN_cuGraphNodeSetEnabled_v11060 = ::core::option::Option<
     unsafe extern "C" fn(
         hGraphExec: CUgraphExec,
@@ -1340,8 +1443,9 @@ pub type PFN_cuGetExportTable_v3000 = ::core::option::Option<
         pExportTableId: *const CUuuid,
     ) -> CUresult,
 >;
-pub type PFN_cuFuncGetModule_v11000 =
-    ::core::option::Option<unsafe extern "C" fn(hmod: *mut CUmodule, hfunc: CUfunction) -> CUresult>;
+pub type PFN_cuFuncGetModule_v11000 = ::core::option::Option<
+    unsafe extern "C" fn(hmod: *mut CUmodule, hfunc: CUfunction) -> CUresult,
+>;
 pub type PFN_cuGetProcAddress_v11030 = ::core::option::Option<
     unsafe extern "C" fn(
         symbol: *const ::core::ffi::c_char,
@@ -1374,7 +1478,11 @@ pub type PFN_cuMemcpyDtoH_v3020 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuMemcpyDtoD_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(dstDevice: CUdeviceptr_v2, srcDevice: CUdeviceptr_v2, ByteCount: usize) -> CUresult,
+    unsafe extern "C" fn(
+        dstDevice: CUdeviceptr_v2,
+        srcDevice: CUdeviceptr_v2,
+        ByteCount: usize,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemcpyDtoA_v3020 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1475,7 +1583,11 @@ pub type PFN_cuMemsetD8_v3020 = ::core::option::Option<
     unsafe extern "C" fn(dstDevice: CUdeviceptr_v2, uc: ::core::ffi::c_uchar, N: usize) -> CUresult,
 >;
 pub type PFN_cuMemsetD16_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(dstDevice: CUdeviceptr_v2, us: ::core::ffi::c_ushort, N: usize) -> CUresult,
+    unsafe extern "C" fn(
+        dstDevice: CUdeviceptr_v2,
+        us: ::core::ffi::c_ushort,
+        N: usize,
+    ) -> CUresult,
 >;
 pub type PFN_cuMemsetD32_v3020 = ::core::option::Option<
     unsafe extern "C" fn(dstDevice: CUdeviceptr_v2, ui: ::core::ffi::c_uint, N: usize) -> CUresult,
@@ -1660,12 +1772,18 @@ pub type PFN_cuStreamGetPriority_v5050 = ::core::option::Option<
 pub type PFN_cuStreamGetFlags_v5050 = ::core::option::Option<
     unsafe extern "C" fn(hStream: CUstream, flags: *mut ::core::ffi::c_uint) -> CUresult,
 >;
-pub type PFN_cuStreamGetCtx_v9020 =
-    ::core::option::Option<unsafe extern "C" fn(hStream: CUstream, pctx: *mut CUcontext) -> CUresult>;
-pub type PFN_cuStreamGetDevice_v12080 =
-    ::core::option::Option<unsafe extern "C" fn(hStream: CUstream, device: *mut CUdevice) -> CUresult>;
+pub type PFN_cuStreamGetCtx_v9020 = ::core::option::Option<
+    unsafe extern "C" fn(hStream: CUstream, pctx: *mut CUcontext) -> CUresult,
+>;
+pub type PFN_cuStreamGetDevice_v12080 = ::core::option::Option<
+    unsafe extern "C" fn(hStream: CUstream, device: *mut CUdevice) -> CUresult,
+>;
 pub type PFN_cuStreamWaitEvent_v3020 = ::core::option::Option<
-    unsafe extern "C" fn(hStream: CUstream, hEvent: CUevent, Flags: ::core::ffi::c_uint) -> CUresult,
+    unsafe extern "C" fn(
+        hStream: CUstream,
+        hEvent: CUevent,
+        Flags: ::core::ffi::c_uint,
+    ) -> CUresult,
 >;
 pub type PFN_cuStreamAddCallback_v5000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1690,7 +1808,11 @@ pub type PFN_cuStreamSynchronize_v2000 =
 pub type PFN_cuEventRecord_v2000 =
     ::core::option::Option<unsafe extern "C" fn(hEvent: CUevent, hStream: CUstream) -> CUresult>;
 pub type PFN_cuEventRecordWithFlags_v11010 = ::core::option::Option<
-    unsafe extern "C" fn(hEvent: CUevent, hStream: CUstream, flags: ::core::ffi::c_uint) -> CUresult,
+    unsafe extern "C" fn(
+        hEvent: CUevent,
+        hStream: CUstream,
+        flags: ::core::ffi::c_uint,
+    ) -> CUresult,
 >;
 pub type PFN_cuLaunchKernel_v4000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1716,7 +1838,11 @@ pub type PFN_cuLaunchKernelEx_v11060 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuLaunchHostFunc_v10000 = ::core::option::Option<
-    unsafe extern "C" fn(hStream: CUstream, fn_: CUhostFn, userData: *mut ::core::ffi::c_void) -> CUresult,
+    unsafe extern "C" fn(
+        hStream: CUstream,
+        fn_: CUhostFn,
+        userData: *mut ::core::ffi::c_void,
+    ) -> CUresult,
 >;
 pub type PFN_cuGraphicsMapResources_v3000 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -1876,8 +2002,9 @@ pub type PFN_cuLaunchCooperativeKernel_v9000 = ::core::option::Option<
         kernelParams: *mut *mut ::core::ffi::c_void,
     ) -> CUresult,
 >;
-pub type PFN_cuStreamBeginCapture_v10010 =
-    ::core::option::Option<unsafe extern "C" fn(hStream: CUstream, mode: CUstreamCaptureMode) -> CUresult>;
+pub type PFN_cuStreamBeginCapture_v10010 = ::core::option::Option<
+    unsafe extern "C" fn(hStream: CUstream, mode: CUstreamCaptureMode) -> CUresult,
+>;
 pub type PFN_cuStreamBeginCaptureToGraph_v12030 = ::core::option::Option<
     unsafe extern "C" fn(
         hStream: CUstream,
@@ -1888,8 +2015,9 @@ pub type PFN_cuStreamBeginCaptureToGraph_v12030 = ::core::option::Option<
         mode: CUstreamCaptureMode,
     ) -> CUresult,
 >;
-pub type PFN_cuStreamEndCapture_v10000 =
-    ::core::option::Option<unsafe extern "C" fn(hStream: CUstream, phGraph: *mut CUgraph) -> CUresult>;
+pub type PFN_cuStreamEndCapture_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(hStream: CUstream, phGraph: *mut CUgraph) -> CUresult,
+>;
 pub type PFN_cuStreamIsCapturing_v10000 = ::core::option::Option<
     unsafe extern "C" fn(hStream: CUstream, captureStatus: *mut CUstreamCaptureStatus) -> CUresult,
 >;
@@ -1945,12 +2073,15 @@ pub type PFN_cuGraphInstantiateWithParams_v12000 = ::core::option::Option<
         instantiateParams: *mut CUDA_GRAPH_INSTANTIATE_PARAMS,
     ) -> CUresult,
 >;
-pub type PFN_cuGraphUpload_v11010 =
-    ::core::option::Option<unsafe extern "C" fn(hGraph: CUgraphExec, hStream: CUstream) -> CUresult>;
-pub type PFN_cuGraphLaunch_v10000 =
-    ::core::option::Option<unsafe extern "C" fn(hGraph: CUgraphExec, hStream: CUstream) -> CUresult>;
-pub type PFN_cuStreamCopyAttributes_v11000 =
-    ::core::option::Option<unsafe extern "C" fn(dstStream: CUstream, srcStream: CUstream) -> CUresult>;
+pub type PFN_cuGraphUpload_v11010 = ::core::option::Option<
+    unsafe extern "C" fn(hGraph: CUgraphExec, hStream: CUstream) -> CUresult,
+>;
+pub type PFN_cuGraphLaunch_v10000 = ::core::option::Option<
+    unsafe extern "C" fn(hGraph: CUgraphExec, hStream: CUstream) -> CUresult,
+>;
+pub type PFN_cuStreamCopyAttributes_v11000 = ::core::option::Option<
+    unsafe extern "C" fn(dstStream: CUstream, srcStream: CUstream) -> CUresult,
+>;
 pub type PFN_cuStreamGetAttribute_v11000 = ::core::option::Option<
     unsafe extern "C" fn(
         hStream: CUstream,
@@ -1965,8 +2096,9 @@ pub type PFN_cuStreamSetAttribute_v11000 = ::core::option::Option<
         param: *const CUstreamAttrValue_v1,
     ) -> CUresult,
 >;
-pub type PFN_cuMemFreeAsync_v11020 =
-    ::core::option::Option<unsafe extern "C" fn(dptr: CUdeviceptr_v2, hStream: CUstream) -> CUresult>;
+pub type PFN_cuMemFreeAsync_v11020 = ::core::option::Option<
+    unsafe extern "C" fn(dptr: CUdeviceptr_v2, hStream: CUstream) -> CUresult,
+>;
 pub type PFN_cuMemAllocAsync_v11020 = ::core::option::Option<
     unsafe extern "C" fn(dptr: *mut CUdeviceptr_v2, bytesize: usize, hStream: CUstream) -> CUresult,
 >;
@@ -2008,7 +2140,11 @@ pub type PFN_cuGraphRetainUserObject_v11030 = ::core::option::Option<
     ) -> CUresult,
 >;
 pub type PFN_cuGraphReleaseUserObject_v11030 = ::core::option::Option<
-    unsafe extern "C" fn(graph: CUgraph, object: CUuserObject, count: ::core::ffi::c_uint) -> CUresult,
+    unsafe extern "C" fn(
+        graph: CUgraph,
+        object: CUuserObject,
+        count: ::core::ffi::c_uint,
+    ) -> CUresult,
 >;
 pub type PFN_cuModuleGetLoadingMode_v11070 =
     ::core::option::Option<unsafe extern "C" fn(mode: *mut CUmoduleLoadingMode) -> CUresult>;
@@ -2054,17 +2190,25 @@ pub type PFN_cuLibraryGetKernel_v12000 = ::core::option::Option<
         name: *const ::core::ffi::c_char,
     ) -> CUresult,
 >;
-pub type PFN_cuLibraryGetModule_v12000 =
-    ::core::option::Option<unsafe extern "C" fn(pMod: *mut CUmodule, library: CUlibrary) -> CUresult>;
-pub type PFN_cuLibraryGetKernelCount_v12040 =
-    ::core::option::Option<unsafe extern "C" fn(count: *mut ::core::ffi::c_uint, lib: CUlibrary) -> CUresult>;
-pub type PFN_cuLibraryEnumerateKernels_v12040 = ::core::option::Option<
-    unsafe extern "C" fn(kernels: *mut CUkernel, numKernels: ::core::ffi::c_uint, lib: CUlibrary) -> CUresult,
+pub type PFN_cuLibraryGetModule_v12000 = ::core::option::Option<
+    unsafe extern "C" fn(pMod: *mut CUmodule, library: CUlibrary) -> CUresult,
 >;
-pub type PFN_cuKernelGetFunction_v12000 =
-    ::core::option::Option<unsafe extern "C" fn(pFunc: *mut CUfunction, kernel: CUkernel) -> CUresult>;
-pub type PFN_cuKernelGetLibrary_v12050 =
-    ::core::option::Option<unsafe extern "C" fn(pLib: *mut CUlibrary, kernel: CUkernel) -> CUresult>;
+pub type PFN_cuLibraryGetKernelCount_v12040 = ::core::option::Option<
+    unsafe extern "C" fn(count: *mut ::core::ffi::c_uint, lib: CUlibrary) -> CUresult,
+>;
+pub type PFN_cuLibraryEnumerateKernels_v12040 = ::core::option::Option<
+    unsafe extern "C" fn(
+        kernels: *mut CUkernel,
+        numKernels: ::core::ffi::c_uint,
+        lib: CUlibrary,
+    ) -> CUresult,
+>;
+pub type PFN_cuKernelGetFunction_v12000 = ::core::option::Option<
+    unsafe extern "C" fn(pFunc: *mut CUfunction, kernel: CUkernel) -> CUresult,
+>;
+pub type PFN_cuKernelGetLibrary_v12050 = ::core::option::Option<
+    unsafe extern "C" fn(pLib: *mut CUlibrary, kernel: CUkernel) -> CUresult,
+>;
 pub type PFN_cuLibraryGetGlobal_v12000 = ::core::option::Option<
     unsafe extern "C" fn(
         dptr: *mut CUdeviceptr,
@@ -2111,8 +2255,9 @@ pub type PFN_cuKernelGetParamInfo_v12040 = ::core::option::Option<
         paramSize: *mut usize,
     ) -> CUresult,
 >;
-pub type PFN_cuKernelGetParamCount_v13020 =
-    ::core::option::Option<unsafe extern "C" fn(kernel: CUkernel, paramCount: *mut usize) -> CUresult>;
+pub type PFN_cuKernelGetParamCount_v13020 = ::core::option::Option<
+    unsafe extern "C" fn(kernel: CUkernel, paramCount: *mut usize) -> CUresult,
+>;
 pub type PFN_cuLibraryGetUnifiedFunction_v12000 = ::core::option::Option<
     unsafe extern "C" fn(
         fptr: *mut *mut ::core::ffi::c_void,
@@ -2125,7 +2270,11 @@ pub type PFN_cuCtxRecordEvent_v12050 =
 pub type PFN_cuCtxWaitEvent_v12050 =
     ::core::option::Option<unsafe extern "C" fn(hCtx: CUcontext, hEvent: CUevent) -> CUresult>;
 pub type PFN_cuStreamGetCtx_v12050 = ::core::option::Option<
-    unsafe extern "C" fn(hStream: CUstream, pctx: *mut CUcontext, pGreenCtx: *mut CUgreenCtx) -> CUresult,
+    unsafe extern "C" fn(
+        hStream: CUstream,
+        pctx: *mut CUcontext,
+        pGreenCtx: *mut CUgreenCtx,
+    ) -> CUresult,
 >;
 pub type PFN_cuLaunchHostFunc_v13010 = ::core::option::Option<
     unsafe extern "C" fn(
@@ -2296,7 +2445,8 @@ pub struct CUstreamAtomicReductionDataType_enum(pub ::core::ffi::c_uint);
 pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st {
     pub operation: CUstreamBatchMemOpType,
     pub address: CUdeviceptr,
-    pub __bindgen_anon_1: CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
+    pub __bindgen_anon_1:
+        CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
     pub flags: ::core::ffi::c_uint,
     pub alias: CUdeviceptr,
 }
@@ -2305,7 +2455,8 @@ pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st {
 pub struct CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st {
     pub operation: CUstreamBatchMemOpType,
     pub address: CUdeviceptr,
-    pub __bindgen_anon_1: CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
+    pub __bindgen_anon_1:
+        CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
     pub flags: ::core::ffi::c_uint,
     pub alias: CUdeviceptr,
 }
@@ -3386,8 +3537,10 @@ impl CUatomicOperation_enum {
     pub const CU_ATOMIC_OPERATION_INTEGER_ADD: CUatomicOperation_enum = CUatomicOperation_enum(0);
     pub const CU_ATOMIC_OPERATION_INTEGER_MIN: CUatomicOperation_enum = CUatomicOperation_enum(1);
     pub const CU_ATOMIC_OPERATION_INTEGER_MAX: CUatomicOperation_enum = CUatomicOperation_enum(2);
-    pub const CU_ATOMIC_OPERATION_INTEGER_INCREMENT: CUatomicOperation_enum = CUatomicOperation_enum(3);
-    pub const CU_ATOMIC_OPERATION_INTEGER_DECREMENT: CUatomicOperation_enum = CUatomicOperation_enum(4);
+    pub const CU_ATOMIC_OPERATION_INTEGER_INCREMENT: CUatomicOperation_enum =
+        CUatomicOperation_enum(3);
+    pub const CU_ATOMIC_OPERATION_INTEGER_DECREMENT: CUatomicOperation_enum =
+        CUatomicOperation_enum(4);
     pub const CU_ATOMIC_OPERATION_AND: CUatomicOperation_enum = CUatomicOperation_enum(5);
     pub const CU_ATOMIC_OPERATION_OR: CUatomicOperation_enum = CUatomicOperation_enum(6);
     pub const CU_ATOMIC_OPERATION_XOR: CUatomicOperation_enum = CUatomicOperation_enum(7);
@@ -3399,25 +3552,36 @@ impl CUatomicOperation_enum {
     pub const CU_ATOMIC_OPERATION_MAX: CUatomicOperation_enum = CUatomicOperation_enum(13);
 }
 impl CUstreamWaitValue_flags_enum {
-    pub const CU_STREAM_WAIT_VALUE_GEQ: CUstreamWaitValue_flags_enum = CUstreamWaitValue_flags_enum(0);
-    pub const CU_STREAM_WAIT_VALUE_EQ: CUstreamWaitValue_flags_enum = CUstreamWaitValue_flags_enum(1);
-    pub const CU_STREAM_WAIT_VALUE_AND: CUstreamWaitValue_flags_enum = CUstreamWaitValue_flags_enum(2);
-    pub const CU_STREAM_WAIT_VALUE_NOR: CUstreamWaitValue_flags_enum = CUstreamWaitValue_flags_enum(3);
+    pub const CU_STREAM_WAIT_VALUE_GEQ: CUstreamWaitValue_flags_enum =
+        CUstreamWaitValue_flags_enum(0);
+    pub const CU_STREAM_WAIT_VALUE_EQ: CUstreamWaitValue_flags_enum =
+        CUstreamWaitValue_flags_enum(1);
+    pub const CU_STREAM_WAIT_VALUE_AND: CUstreamWaitValue_flags_enum =
+        CUstreamWaitValue_flags_enum(2);
+    pub const CU_STREAM_WAIT_VALUE_NOR: CUstreamWaitValue_flags_enum =
+        CUstreamWaitValue_flags_enum(3);
     pub const CU_STREAM_WAIT_VALUE_FLUSH: CUstreamWaitValue_flags_enum =
         CUstreamWaitValue_flags_enum(1073741824);
 }
 impl CUstreamWriteValue_flags_enum {
-    pub const CU_STREAM_WRITE_VALUE_DEFAULT: CUstreamWriteValue_flags_enum = CUstreamWriteValue_flags_enum(0);
+    pub const CU_STREAM_WRITE_VALUE_DEFAULT: CUstreamWriteValue_flags_enum =
+        CUstreamWriteValue_flags_enum(0);
     pub const CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER: CUstreamWriteValue_flags_enum =
         CUstreamWriteValue_flags_enum(1);
 }
 impl CUstreamBatchMemOpType_enum {
-    pub const CU_STREAM_MEM_OP_WAIT_VALUE_32: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(1);
-    pub const CU_STREAM_MEM_OP_WRITE_VALUE_32: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(2);
-    pub const CU_STREAM_MEM_OP_WAIT_VALUE_64: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(4);
-    pub const CU_STREAM_MEM_OP_WRITE_VALUE_64: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(5);
-    pub const CU_STREAM_MEM_OP_BARRIER: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(6);
-    pub const CU_STREAM_MEM_OP_ATOMIC_REDUCTION: CUstreamBatchMemOpType_enum = CUstreamBatchMemOpType_enum(8);
+    pub const CU_STREAM_MEM_OP_WAIT_VALUE_32: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(1);
+    pub const CU_STREAM_MEM_OP_WRITE_VALUE_32: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(2);
+    pub const CU_STREAM_MEM_OP_WAIT_VALUE_64: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(4);
+    pub const CU_STREAM_MEM_OP_WRITE_VALUE_64: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(5);
+    pub const CU_STREAM_MEM_OP_BARRIER: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(6);
+    pub const CU_STREAM_MEM_OP_ATOMIC_REDUCTION: CUstreamBatchMemOpType_enum =
+        CUstreamBatchMemOpType_enum(8);
     pub const CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES: CUstreamBatchMemOpType_enum =
         CUstreamBatchMemOpType_enum(3);
 }
@@ -3514,31 +3678,46 @@ impl CUarray_format_enum {
     pub const CU_AD_FORMAT_MAX: CUarray_format_enum = CUarray_format_enum(2147483647);
 }
 impl CUdevice_attribute_enum {
-    pub const CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: CUdevice_attribute_enum = CUdevice_attribute_enum(1);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: CUdevice_attribute_enum = CUdevice_attribute_enum(2);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: CUdevice_attribute_enum = CUdevice_attribute_enum(3);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: CUdevice_attribute_enum = CUdevice_attribute_enum(4);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: CUdevice_attribute_enum = CUdevice_attribute_enum(5);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y: CUdevice_attribute_enum = CUdevice_attribute_enum(6);
-    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: CUdevice_attribute_enum = CUdevice_attribute_enum(7);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(1);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(2);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(3);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(4);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(5);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(6);
+    pub const CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(7);
     pub const CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: CUdevice_attribute_enum =
         CUdevice_attribute_enum(8);
     pub const CU_DEVICE_ATTRIBUTE_SHARED_MEMORY_PER_BLOCK: CUdevice_attribute_enum =
         CUdevice_attribute_enum(8);
-    pub const CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY: CUdevice_attribute_enum = CUdevice_attribute_enum(9);
+    pub const CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(9);
     pub const CU_DEVICE_ATTRIBUTE_WARP_SIZE: CUdevice_attribute_enum = CUdevice_attribute_enum(10);
     pub const CU_DEVICE_ATTRIBUTE_MAX_PITCH: CUdevice_attribute_enum = CUdevice_attribute_enum(11);
     pub const CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK: CUdevice_attribute_enum =
         CUdevice_attribute_enum(12);
-    pub const CU_DEVICE_ATTRIBUTE_REGISTERS_PER_BLOCK: CUdevice_attribute_enum = CUdevice_attribute_enum(12);
+    pub const CU_DEVICE_ATTRIBUTE_REGISTERS_PER_BLOCK: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(12);
     pub const CU_DEVICE_ATTRIBUTE_CLOCK_RATE: CUdevice_attribute_enum = CUdevice_attribute_enum(13);
-    pub const CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT: CUdevice_attribute_enum = CUdevice_attribute_enum(14);
-    pub const CU_DEVICE_ATTRIBUTE_GPU_OVERLAP: CUdevice_attribute_enum = CUdevice_attribute_enum(15);
-    pub const CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: CUdevice_attribute_enum = CUdevice_attribute_enum(16);
-    pub const CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT: CUdevice_attribute_enum = CUdevice_attribute_enum(17);
+    pub const CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(14);
+    pub const CU_DEVICE_ATTRIBUTE_GPU_OVERLAP: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(15);
+    pub const CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(16);
+    pub const CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(17);
     pub const CU_DEVICE_ATTRIBUTE_INTEGRATED: CUdevice_attribute_enum = CUdevice_attribute_enum(18);
-    pub const CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: CUdevice_attribute_enum = CUdevice_attribute_enum(19);
-    pub const CU_DEVICE_ATTRIBUTE_COMPUTE_MODE: CUdevice_attribute_enum = CUdevice_attribute_enum(20);
+    pub const CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(19);
+    pub const CU_DEVICE_ATTRIBUTE_COMPUTE_MODE: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(20);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_WIDTH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(21);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_WIDTH: CUdevice_attribute_enum =
@@ -3563,25 +3742,34 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(28);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_ARRAY_NUMSLICES: CUdevice_attribute_enum =
         CUdevice_attribute_enum(29);
-    pub const CU_DEVICE_ATTRIBUTE_SURFACE_ALIGNMENT: CUdevice_attribute_enum = CUdevice_attribute_enum(30);
-    pub const CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS: CUdevice_attribute_enum = CUdevice_attribute_enum(31);
-    pub const CU_DEVICE_ATTRIBUTE_ECC_ENABLED: CUdevice_attribute_enum = CUdevice_attribute_enum(32);
+    pub const CU_DEVICE_ATTRIBUTE_SURFACE_ALIGNMENT: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(30);
+    pub const CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(31);
+    pub const CU_DEVICE_ATTRIBUTE_ECC_ENABLED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(32);
     pub const CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(33);
-    pub const CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(34);
+    pub const CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(34);
     pub const CU_DEVICE_ATTRIBUTE_TCC_DRIVER: CUdevice_attribute_enum = CUdevice_attribute_enum(35);
-    pub const CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: CUdevice_attribute_enum = CUdevice_attribute_enum(36);
+    pub const CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(36);
     pub const CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(37);
-    pub const CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: CUdevice_attribute_enum = CUdevice_attribute_enum(38);
+    pub const CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(38);
     pub const CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: CUdevice_attribute_enum =
         CUdevice_attribute_enum(39);
-    pub const CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: CUdevice_attribute_enum = CUdevice_attribute_enum(40);
-    pub const CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: CUdevice_attribute_enum = CUdevice_attribute_enum(41);
+    pub const CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(40);
+    pub const CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(41);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_WIDTH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(42);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_LAYERED_LAYERS: CUdevice_attribute_enum =
         CUdevice_attribute_enum(43);
-    pub const CU_DEVICE_ATTRIBUTE_CAN_TEX2D_GATHER: CUdevice_attribute_enum = CUdevice_attribute_enum(44);
+    pub const CU_DEVICE_ATTRIBUTE_CAN_TEX2D_GATHER: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(44);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_GATHER_WIDTH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(45);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_GATHER_HEIGHT: CUdevice_attribute_enum =
@@ -3592,7 +3780,8 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(48);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_DEPTH_ALTERNATE: CUdevice_attribute_enum =
         CUdevice_attribute_enum(49);
-    pub const CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(50);
+    pub const CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(50);
     pub const CU_DEVICE_ATTRIBUTE_TEXTURE_PITCH_ALIGNMENT: CUdevice_attribute_enum =
         CUdevice_attribute_enum(51);
     pub const CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURECUBEMAP_WIDTH: CUdevice_attribute_enum =
@@ -3657,8 +3846,10 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(81);
     pub const CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: CUdevice_attribute_enum =
         CUdevice_attribute_enum(82);
-    pub const CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY: CUdevice_attribute_enum = CUdevice_attribute_enum(83);
-    pub const CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD: CUdevice_attribute_enum = CUdevice_attribute_enum(84);
+    pub const CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(83);
+    pub const CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(84);
     pub const CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD_GROUP_ID: CUdevice_attribute_enum =
         CUdevice_attribute_enum(85);
     pub const CU_DEVICE_ATTRIBUTE_HOST_NATIVE_ATOMIC_SUPPORTED: CUdevice_attribute_enum =
@@ -3679,7 +3870,8 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(93);
     pub const CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR_V1: CUdevice_attribute_enum =
         CUdevice_attribute_enum(94);
-    pub const CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH: CUdevice_attribute_enum = CUdevice_attribute_enum(95);
+    pub const CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(95);
     pub const CU_DEVICE_ATTRIBUTE_COOPERATIVE_MULTI_DEVICE_LAUNCH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(96);
     pub const CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: CUdevice_attribute_enum =
@@ -3688,16 +3880,16 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(98);
     pub const CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(99);
-    pub const CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES: CUdevice_attribute_enum =
-        CUdevice_attribute_enum(100);
+    pub const CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES:
+        CUdevice_attribute_enum = CUdevice_attribute_enum(100);
     pub const CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST: CUdevice_attribute_enum =
         CUdevice_attribute_enum(101);
     pub const CU_DEVICE_ATTRIBUTE_VIRTUAL_ADDRESS_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(102);
     pub const CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(102);
-    pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED: CUdevice_attribute_enum =
-        CUdevice_attribute_enum(103);
+    pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED:
+        CUdevice_attribute_enum = CUdevice_attribute_enum(103);
     pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_HANDLE_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(104);
     pub const CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_WIN32_KMT_HANDLE_SUPPORTED: CUdevice_attribute_enum =
@@ -3730,15 +3922,18 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(118);
     pub const CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES: CUdevice_attribute_enum =
         CUdevice_attribute_enum(119);
-    pub const CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH: CUdevice_attribute_enum = CUdevice_attribute_enum(120);
+    pub const CU_DEVICE_ATTRIBUTE_CLUSTER_LAUNCH: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(120);
     pub const CU_DEVICE_ATTRIBUTE_DEFERRED_MAPPING_CUDA_ARRAY_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(121);
     pub const CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS: CUdevice_attribute_enum =
         CUdevice_attribute_enum(122);
     pub const CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR: CUdevice_attribute_enum =
         CUdevice_attribute_enum(123);
-    pub const CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED: CUdevice_attribute_enum = CUdevice_attribute_enum(124);
-    pub const CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED: CUdevice_attribute_enum = CUdevice_attribute_enum(125);
+    pub const CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(124);
+    pub const CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(125);
     pub const CU_DEVICE_ATTRIBUTE_MEM_SYNC_DOMAIN_COUNT: CUdevice_attribute_enum =
         CUdevice_attribute_enum(126);
     pub const CU_DEVICE_ATTRIBUTE_TENSOR_MAP_ACCESS_SUPPORTED: CUdevice_attribute_enum =
@@ -3747,35 +3942,41 @@ impl CUdevice_attribute_enum {
         CUdevice_attribute_enum(128);
     pub const CU_DEVICE_ATTRIBUTE_UNIFIED_FUNCTION_POINTERS: CUdevice_attribute_enum =
         CUdevice_attribute_enum(129);
-    pub const CU_DEVICE_ATTRIBUTE_NUMA_CONFIG: CUdevice_attribute_enum = CUdevice_attribute_enum(130);
+    pub const CU_DEVICE_ATTRIBUTE_NUMA_CONFIG: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(130);
     pub const CU_DEVICE_ATTRIBUTE_NUMA_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(131);
-    pub const CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED: CUdevice_attribute_enum = CUdevice_attribute_enum(132);
-    pub const CU_DEVICE_ATTRIBUTE_MPS_ENABLED: CUdevice_attribute_enum = CUdevice_attribute_enum(133);
-    pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(134);
-    pub const CU_DEVICE_ATTRIBUTE_D3D12_CIG_SUPPORTED: CUdevice_attribute_enum = CUdevice_attribute_enum(135);
+    pub const CU_DEVICE_ATTRIBUTE_MULTICAST_SUPPORTED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(132);
+    pub const CU_DEVICE_ATTRIBUTE_MPS_ENABLED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(133);
+    pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(134);
+    pub const CU_DEVICE_ATTRIBUTE_D3D12_CIG_SUPPORTED: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(135);
     pub const CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK: CUdevice_attribute_enum =
         CUdevice_attribute_enum(136);
     pub const CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_MAXIMUM_LENGTH: CUdevice_attribute_enum =
         CUdevice_attribute_enum(137);
     pub const CU_DEVICE_ATTRIBUTE_VULKAN_CIG_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(138);
-    pub const CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID: CUdevice_attribute_enum = CUdevice_attribute_enum(139);
+    pub const CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID: CUdevice_attribute_enum =
+        CUdevice_attribute_enum(139);
     pub const CU_DEVICE_ATTRIBUTE_GPU_PCI_SUBSYSTEM_ID: CUdevice_attribute_enum =
         CUdevice_attribute_enum(140);
-    pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum =
-        CUdevice_attribute_enum(141);
+    pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
+        CUdevice_attribute_enum = CUdevice_attribute_enum(141);
     pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_MEMORY_POOLS_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(142);
     pub const CU_DEVICE_ATTRIBUTE_HOST_NUMA_MULTINODE_IPC_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(143);
     pub const CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(144);
-    pub const CU_DEVICE_ATTRIBUTE_HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED: CUdevice_attribute_enum =
-        CUdevice_attribute_enum(145);
+    pub const CU_DEVICE_ATTRIBUTE_HOST_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED:
+        CUdevice_attribute_enum = CUdevice_attribute_enum(145);
     pub const CU_DEVICE_ATTRIBUTE_HOST_ALLOC_DMA_BUF_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(146);
-    pub const CU_DEVICE_ATTRIBUTE_ONLY_PARTIAL_HOST_NATIVE_ATOMIC_SUPPORTED: CUdevice_attribute_enum =
-        CUdevice_attribute_enum(147);
+    pub const CU_DEVICE_ATTRIBUTE_ONLY_PARTIAL_HOST_NATIVE_ATOMIC_SUPPORTED:
+        CUdevice_attribute_enum = CUdevice_attribute_enum(147);
     pub const CU_DEVICE_ATTRIBUTE_ATOMIC_REDUCTION_SUPPORTED: CUdevice_attribute_enum =
         CUdevice_attribute_enum(148);
     pub const CU_DEVICE_ATTRIBUTE_D3D12_CIG_STREAMS_SUPPORTED: CUdevice_attribute_enum =
@@ -3794,41 +3995,62 @@ impl CUdevice_attribute_enum {
 }
 impl CUpointer_attribute_enum {
     pub const CU_POINTER_ATTRIBUTE_CONTEXT: CUpointer_attribute_enum = CUpointer_attribute_enum(1);
-    pub const CU_POINTER_ATTRIBUTE_MEMORY_TYPE: CUpointer_attribute_enum = CUpointer_attribute_enum(2);
-    pub const CU_POINTER_ATTRIBUTE_DEVICE_POINTER: CUpointer_attribute_enum = CUpointer_attribute_enum(3);
-    pub const CU_POINTER_ATTRIBUTE_HOST_POINTER: CUpointer_attribute_enum = CUpointer_attribute_enum(4);
-    pub const CU_POINTER_ATTRIBUTE_P2P_TOKENS: CUpointer_attribute_enum = CUpointer_attribute_enum(5);
-    pub const CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: CUpointer_attribute_enum = CUpointer_attribute_enum(6);
-    pub const CU_POINTER_ATTRIBUTE_BUFFER_ID: CUpointer_attribute_enum = CUpointer_attribute_enum(7);
-    pub const CU_POINTER_ATTRIBUTE_IS_MANAGED: CUpointer_attribute_enum = CUpointer_attribute_enum(8);
-    pub const CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: CUpointer_attribute_enum = CUpointer_attribute_enum(9);
+    pub const CU_POINTER_ATTRIBUTE_MEMORY_TYPE: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(2);
+    pub const CU_POINTER_ATTRIBUTE_DEVICE_POINTER: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(3);
+    pub const CU_POINTER_ATTRIBUTE_HOST_POINTER: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(4);
+    pub const CU_POINTER_ATTRIBUTE_P2P_TOKENS: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(5);
+    pub const CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(6);
+    pub const CU_POINTER_ATTRIBUTE_BUFFER_ID: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(7);
+    pub const CU_POINTER_ATTRIBUTE_IS_MANAGED: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(8);
+    pub const CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(9);
     pub const CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: CUpointer_attribute_enum =
         CUpointer_attribute_enum(10);
-    pub const CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: CUpointer_attribute_enum = CUpointer_attribute_enum(11);
-    pub const CU_POINTER_ATTRIBUTE_RANGE_SIZE: CUpointer_attribute_enum = CUpointer_attribute_enum(12);
+    pub const CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(11);
+    pub const CU_POINTER_ATTRIBUTE_RANGE_SIZE: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(12);
     pub const CU_POINTER_ATTRIBUTE_MAPPED: CUpointer_attribute_enum = CUpointer_attribute_enum(13);
     pub const CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: CUpointer_attribute_enum =
         CUpointer_attribute_enum(14);
     pub const CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE: CUpointer_attribute_enum =
         CUpointer_attribute_enum(15);
-    pub const CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: CUpointer_attribute_enum = CUpointer_attribute_enum(16);
-    pub const CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: CUpointer_attribute_enum = CUpointer_attribute_enum(17);
-    pub const CU_POINTER_ATTRIBUTE_MAPPING_SIZE: CUpointer_attribute_enum = CUpointer_attribute_enum(18);
-    pub const CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: CUpointer_attribute_enum = CUpointer_attribute_enum(19);
-    pub const CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: CUpointer_attribute_enum = CUpointer_attribute_enum(20);
+    pub const CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(16);
+    pub const CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(17);
+    pub const CU_POINTER_ATTRIBUTE_MAPPING_SIZE: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(18);
+    pub const CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(19);
+    pub const CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: CUpointer_attribute_enum =
+        CUpointer_attribute_enum(20);
     pub const CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: CUpointer_attribute_enum =
         CUpointer_attribute_enum(21);
 }
 impl CUfunction_attribute_enum {
     pub const CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: CUfunction_attribute_enum =
         CUfunction_attribute_enum(0);
-    pub const CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: CUfunction_attribute_enum = CUfunction_attribute_enum(1);
-    pub const CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES: CUfunction_attribute_enum = CUfunction_attribute_enum(2);
-    pub const CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: CUfunction_attribute_enum = CUfunction_attribute_enum(3);
+    pub const CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(1);
+    pub const CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(2);
+    pub const CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(3);
     pub const CU_FUNC_ATTRIBUTE_NUM_REGS: CUfunction_attribute_enum = CUfunction_attribute_enum(4);
-    pub const CU_FUNC_ATTRIBUTE_PTX_VERSION: CUfunction_attribute_enum = CUfunction_attribute_enum(5);
-    pub const CU_FUNC_ATTRIBUTE_BINARY_VERSION: CUfunction_attribute_enum = CUfunction_attribute_enum(6);
-    pub const CU_FUNC_ATTRIBUTE_CACHE_MODE_CA: CUfunction_attribute_enum = CUfunction_attribute_enum(7);
+    pub const CU_FUNC_ATTRIBUTE_PTX_VERSION: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(5);
+    pub const CU_FUNC_ATTRIBUTE_BINARY_VERSION: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(6);
+    pub const CU_FUNC_ATTRIBUTE_CACHE_MODE_CA: CUfunction_attribute_enum =
+        CUfunction_attribute_enum(7);
     pub const CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: CUfunction_attribute_enum =
         CUfunction_attribute_enum(8);
     pub const CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT: CUfunction_attribute_enum =
@@ -3857,8 +4079,10 @@ impl CUfunc_cache_enum {
 }
 impl CUsharedconfig_enum {
     pub const CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE: CUsharedconfig_enum = CUsharedconfig_enum(0);
-    pub const CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE: CUsharedconfig_enum = CUsharedconfig_enum(1);
-    pub const CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE: CUsharedconfig_enum = CUsharedconfig_enum(2);
+    pub const CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE: CUsharedconfig_enum =
+        CUsharedconfig_enum(1);
+    pub const CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE: CUsharedconfig_enum =
+        CUsharedconfig_enum(2);
 }
 impl CUmemorytype_enum {
     pub const CU_MEMORYTYPE_HOST: CUmemorytype_enum = CUmemorytype_enum(1);
@@ -3875,10 +4099,12 @@ impl CUmem_advise_enum {
     pub const CU_MEM_ADVISE_UNSET_ACCESSED_BY: CUmem_advise_enum = CUmem_advise_enum(6);
 }
 impl CUmem_range_attribute_enum {
-    pub const CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY: CUmem_range_attribute_enum = CUmem_range_attribute_enum(1);
+    pub const CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY: CUmem_range_attribute_enum =
+        CUmem_range_attribute_enum(1);
     pub const CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION: CUmem_range_attribute_enum =
         CUmem_range_attribute_enum(2);
-    pub const CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY: CUmem_range_attribute_enum = CUmem_range_attribute_enum(3);
+    pub const CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY: CUmem_range_attribute_enum =
+        CUmem_range_attribute_enum(3);
     pub const CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION: CUmem_range_attribute_enum =
         CUmem_range_attribute_enum(4);
     pub const CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_TYPE: CUmem_range_attribute_enum =
@@ -3963,9 +4189,12 @@ impl CUaccessProperty_enum {
     pub const CU_ACCESS_PROPERTY_PERSISTING: CUaccessProperty_enum = CUaccessProperty_enum(2);
 }
 impl CUgraphConditionalNodeType_enum {
-    pub const CU_GRAPH_COND_TYPE_IF: CUgraphConditionalNodeType_enum = CUgraphConditionalNodeType_enum(0);
-    pub const CU_GRAPH_COND_TYPE_WHILE: CUgraphConditionalNodeType_enum = CUgraphConditionalNodeType_enum(1);
-    pub const CU_GRAPH_COND_TYPE_SWITCH: CUgraphConditionalNodeType_enum = CUgraphConditionalNodeType_enum(2);
+    pub const CU_GRAPH_COND_TYPE_IF: CUgraphConditionalNodeType_enum =
+        CUgraphConditionalNodeType_enum(0);
+    pub const CU_GRAPH_COND_TYPE_WHILE: CUgraphConditionalNodeType_enum =
+        CUgraphConditionalNodeType_enum(1);
+    pub const CU_GRAPH_COND_TYPE_SWITCH: CUgraphConditionalNodeType_enum =
+        CUgraphConditionalNodeType_enum(2);
 }
 impl CUgraphNodeType_enum {
     pub const CU_GRAPH_NODE_TYPE_KERNEL: CUgraphNodeType_enum = CUgraphNodeType_enum(0);
@@ -3987,7 +4216,8 @@ impl CUgraphNodeType_enum {
 impl CUgraphInstantiateResult_enum {
     pub const CUDA_GRAPH_INSTANTIATE_SUCCESS: CUgraphInstantiateResult_enum =
         CUgraphInstantiateResult_enum(0);
-    pub const CUDA_GRAPH_INSTANTIATE_ERROR: CUgraphInstantiateResult_enum = CUgraphInstantiateResult_enum(1);
+    pub const CUDA_GRAPH_INSTANTIATE_ERROR: CUgraphInstantiateResult_enum =
+        CUgraphInstantiateResult_enum(1);
     pub const CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE: CUgraphInstantiateResult_enum =
         CUgraphInstantiateResult_enum(2);
     pub const CUDA_GRAPH_INSTANTIATE_NODE_OPERATION_NOT_SUPPORTED: CUgraphInstantiateResult_enum =
@@ -4001,7 +4231,8 @@ impl CUsynchronizationPolicy_enum {
     pub const CU_SYNC_POLICY_AUTO: CUsynchronizationPolicy_enum = CUsynchronizationPolicy_enum(1);
     pub const CU_SYNC_POLICY_SPIN: CUsynchronizationPolicy_enum = CUsynchronizationPolicy_enum(2);
     pub const CU_SYNC_POLICY_YIELD: CUsynchronizationPolicy_enum = CUsynchronizationPolicy_enum(3);
-    pub const CU_SYNC_POLICY_BLOCKING_SYNC: CUsynchronizationPolicy_enum = CUsynchronizationPolicy_enum(4);
+    pub const CU_SYNC_POLICY_BLOCKING_SYNC: CUsynchronizationPolicy_enum =
+        CUsynchronizationPolicy_enum(4);
 }
 impl CUclusterSchedulingPolicy_enum {
     pub const CU_CLUSTER_SCHEDULING_POLICY_DEFAULT: CUclusterSchedulingPolicy_enum =
@@ -4012,38 +4243,47 @@ impl CUclusterSchedulingPolicy_enum {
         CUclusterSchedulingPolicy_enum(2);
 }
 impl CUlaunchMemSyncDomain_enum {
-    pub const CU_LAUNCH_MEM_SYNC_DOMAIN_DEFAULT: CUlaunchMemSyncDomain_enum = CUlaunchMemSyncDomain_enum(0);
-    pub const CU_LAUNCH_MEM_SYNC_DOMAIN_REMOTE: CUlaunchMemSyncDomain_enum = CUlaunchMemSyncDomain_enum(1);
+    pub const CU_LAUNCH_MEM_SYNC_DOMAIN_DEFAULT: CUlaunchMemSyncDomain_enum =
+        CUlaunchMemSyncDomain_enum(0);
+    pub const CU_LAUNCH_MEM_SYNC_DOMAIN_REMOTE: CUlaunchMemSyncDomain_enum =
+        CUlaunchMemSyncDomain_enum(1);
 }
 impl CUlaunchAttributePortableClusterMode_enum {
     pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_DEFAULT: CUlaunchAttributePortableClusterMode_enum =
         CUlaunchAttributePortableClusterMode_enum(0);
-    pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_REQUIRE_PORTABLE: CUlaunchAttributePortableClusterMode_enum =
-        CUlaunchAttributePortableClusterMode_enum(1);
-    pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_ALLOW_NON_PORTABLE: CUlaunchAttributePortableClusterMode_enum =
-        CUlaunchAttributePortableClusterMode_enum(2);
+    pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_REQUIRE_PORTABLE:
+        CUlaunchAttributePortableClusterMode_enum = CUlaunchAttributePortableClusterMode_enum(1);
+    pub const CU_LAUNCH_PORTABLE_CLUSTER_MODE_ALLOW_NON_PORTABLE:
+        CUlaunchAttributePortableClusterMode_enum = CUlaunchAttributePortableClusterMode_enum(2);
 }
 impl CUsharedMemoryMode_enum {
     pub const CU_SHARED_MEMORY_MODE_DEFAULT: CUsharedMemoryMode_enum = CUsharedMemoryMode_enum(0);
-    pub const CU_SHARED_MEMORY_MODE_REQUIRE_PORTABLE: CUsharedMemoryMode_enum = CUsharedMemoryMode_enum(1);
-    pub const CU_SHARED_MEMORY_MODE_ALLOW_NON_PORTABLE: CUsharedMemoryMode_enum = CUsharedMemoryMode_enum(2);
+    pub const CU_SHARED_MEMORY_MODE_REQUIRE_PORTABLE: CUsharedMemoryMode_enum =
+        CUsharedMemoryMode_enum(1);
+    pub const CU_SHARED_MEMORY_MODE_ALLOW_NON_PORTABLE: CUsharedMemoryMode_enum =
+        CUsharedMemoryMode_enum(2);
 }
 impl CUlaunchAttributeID_enum {
     pub const CU_LAUNCH_ATTRIBUTE_IGNORE: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(0);
     pub const CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(1);
-    pub const CU_LAUNCH_ATTRIBUTE_COOPERATIVE: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(2);
+    pub const CU_LAUNCH_ATTRIBUTE_COOPERATIVE: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(2);
     pub const CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(3);
-    pub const CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(4);
+    pub const CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(4);
     pub const CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(5);
     pub const CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(6);
-    pub const CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(7);
+    pub const CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(7);
     pub const CU_LAUNCH_ATTRIBUTE_PRIORITY: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(8);
-    pub const CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(9);
-    pub const CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(10);
+    pub const CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(9);
+    pub const CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(10);
     pub const CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(11);
     pub const CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT: CUlaunchAttributeID_enum =
@@ -4056,21 +4296,27 @@ impl CUlaunchAttributeID_enum {
         CUlaunchAttributeID_enum(16);
     pub const CU_LAUNCH_ATTRIBUTE_PORTABLE_CLUSTER_SIZE_MODE: CUlaunchAttributeID_enum =
         CUlaunchAttributeID_enum(17);
-    pub const CU_LAUNCH_ATTRIBUTE_SHARED_MEMORY_MODE: CUlaunchAttributeID_enum = CUlaunchAttributeID_enum(18);
+    pub const CU_LAUNCH_ATTRIBUTE_SHARED_MEMORY_MODE: CUlaunchAttributeID_enum =
+        CUlaunchAttributeID_enum(18);
 }
 impl CUstreamCaptureStatus_enum {
-    pub const CU_STREAM_CAPTURE_STATUS_NONE: CUstreamCaptureStatus_enum = CUstreamCaptureStatus_enum(0);
-    pub const CU_STREAM_CAPTURE_STATUS_ACTIVE: CUstreamCaptureStatus_enum = CUstreamCaptureStatus_enum(1);
+    pub const CU_STREAM_CAPTURE_STATUS_NONE: CUstreamCaptureStatus_enum =
+        CUstreamCaptureStatus_enum(0);
+    pub const CU_STREAM_CAPTURE_STATUS_ACTIVE: CUstreamCaptureStatus_enum =
+        CUstreamCaptureStatus_enum(1);
     pub const CU_STREAM_CAPTURE_STATUS_INVALIDATED: CUstreamCaptureStatus_enum =
         CUstreamCaptureStatus_enum(2);
 }
 impl CUstreamCaptureMode_enum {
     pub const CU_STREAM_CAPTURE_MODE_GLOBAL: CUstreamCaptureMode_enum = CUstreamCaptureMode_enum(0);
-    pub const CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUstreamCaptureMode_enum = CUstreamCaptureMode_enum(1);
-    pub const CU_STREAM_CAPTURE_MODE_RELAXED: CUstreamCaptureMode_enum = CUstreamCaptureMode_enum(2);
+    pub const CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: CUstreamCaptureMode_enum =
+        CUstreamCaptureMode_enum(1);
+    pub const CU_STREAM_CAPTURE_MODE_RELAXED: CUstreamCaptureMode_enum =
+        CUstreamCaptureMode_enum(2);
 }
 impl CUdriverProcAddress_flags_enum {
-    pub const CU_GET_PROC_ADDRESS_DEFAULT: CUdriverProcAddress_flags_enum = CUdriverProcAddress_flags_enum(0);
+    pub const CU_GET_PROC_ADDRESS_DEFAULT: CUdriverProcAddress_flags_enum =
+        CUdriverProcAddress_flags_enum(0);
     pub const CU_GET_PROC_ADDRESS_LEGACY_STREAM: CUdriverProcAddress_flags_enum =
         CUdriverProcAddress_flags_enum(1);
     pub const CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM: CUdriverProcAddress_flags_enum =
@@ -4093,7 +4339,8 @@ impl CUcigDataType_enum {
     pub const CIG_DATA_TYPE_NV_BLOB: CUcigDataType_enum = CUcigDataType_enum(2);
 }
 impl CUstreamCigDataType_enum {
-    pub const STREAM_CIG_DATA_TYPE_D3D12_COMMAND_LIST: CUstreamCigDataType_enum = CUstreamCigDataType_enum(1);
+    pub const STREAM_CIG_DATA_TYPE_D3D12_COMMAND_LIST: CUstreamCigDataType_enum =
+        CUstreamCigDataType_enum(1);
 }
 impl CUlibraryOption_enum {
     pub const CU_LIBRARY_HOST_UNIVERSAL_FUNCTION_AND_DATA_TABLE: CUlibraryOption_enum =
@@ -4217,25 +4464,30 @@ impl CUdevice_P2PAttribute_enum {
         CUdevice_P2PAttribute_enum(4);
     pub const CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED: CUdevice_P2PAttribute_enum =
         CUdevice_P2PAttribute_enum(4);
-    pub const CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED: CUdevice_P2PAttribute_enum =
-        CUdevice_P2PAttribute_enum(5);
+    pub const CU_DEVICE_P2P_ATTRIBUTE_ONLY_PARTIAL_NATIVE_ATOMIC_SUPPORTED:
+        CUdevice_P2PAttribute_enum = CUdevice_P2PAttribute_enum(5);
 }
 impl CUmemAllocationHandleType_enum {
-    pub const CU_MEM_HANDLE_TYPE_NONE: CUmemAllocationHandleType_enum = CUmemAllocationHandleType_enum(0);
+    pub const CU_MEM_HANDLE_TYPE_NONE: CUmemAllocationHandleType_enum =
+        CUmemAllocationHandleType_enum(0);
     pub const CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR: CUmemAllocationHandleType_enum =
         CUmemAllocationHandleType_enum(1);
-    pub const CU_MEM_HANDLE_TYPE_WIN32: CUmemAllocationHandleType_enum = CUmemAllocationHandleType_enum(2);
+    pub const CU_MEM_HANDLE_TYPE_WIN32: CUmemAllocationHandleType_enum =
+        CUmemAllocationHandleType_enum(2);
     pub const CU_MEM_HANDLE_TYPE_WIN32_KMT: CUmemAllocationHandleType_enum =
         CUmemAllocationHandleType_enum(4);
-    pub const CU_MEM_HANDLE_TYPE_FABRIC: CUmemAllocationHandleType_enum = CUmemAllocationHandleType_enum(8);
+    pub const CU_MEM_HANDLE_TYPE_FABRIC: CUmemAllocationHandleType_enum =
+        CUmemAllocationHandleType_enum(8);
     pub const CU_MEM_HANDLE_TYPE_MAX: CUmemAllocationHandleType_enum =
         CUmemAllocationHandleType_enum(2147483647);
 }
 impl CUmemAccess_flags_enum {
     pub const CU_MEM_ACCESS_FLAGS_PROT_NONE: CUmemAccess_flags_enum = CUmemAccess_flags_enum(0);
     pub const CU_MEM_ACCESS_FLAGS_PROT_READ: CUmemAccess_flags_enum = CUmemAccess_flags_enum(1);
-    pub const CU_MEM_ACCESS_FLAGS_PROT_READWRITE: CUmemAccess_flags_enum = CUmemAccess_flags_enum(3);
-    pub const CU_MEM_ACCESS_FLAGS_PROT_MAX: CUmemAccess_flags_enum = CUmemAccess_flags_enum(2147483647);
+    pub const CU_MEM_ACCESS_FLAGS_PROT_READWRITE: CUmemAccess_flags_enum =
+        CUmemAccess_flags_enum(3);
+    pub const CU_MEM_ACCESS_FLAGS_PROT_MAX: CUmemAccess_flags_enum =
+        CUmemAccess_flags_enum(2147483647);
 }
 impl CUmemLocationType_enum {
     pub const CU_MEM_LOCATION_TYPE_INVALID: CUmemLocationType_enum = CUmemLocationType_enum(0);
@@ -4243,15 +4495,19 @@ impl CUmemLocationType_enum {
     pub const CU_MEM_LOCATION_TYPE_DEVICE: CUmemLocationType_enum = CUmemLocationType_enum(1);
     pub const CU_MEM_LOCATION_TYPE_HOST: CUmemLocationType_enum = CUmemLocationType_enum(2);
     pub const CU_MEM_LOCATION_TYPE_HOST_NUMA: CUmemLocationType_enum = CUmemLocationType_enum(3);
-    pub const CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT: CUmemLocationType_enum = CUmemLocationType_enum(4);
+    pub const CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT: CUmemLocationType_enum =
+        CUmemLocationType_enum(4);
     pub const CU_MEM_LOCATION_TYPE_INVISIBLE: CUmemLocationType_enum = CUmemLocationType_enum(5);
     pub const CU_MEM_LOCATION_TYPE_MAX: CUmemLocationType_enum = CUmemLocationType_enum(2147483647);
 }
 impl CUmemAllocationType_enum {
-    pub const CU_MEM_ALLOCATION_TYPE_INVALID: CUmemAllocationType_enum = CUmemAllocationType_enum(0);
+    pub const CU_MEM_ALLOCATION_TYPE_INVALID: CUmemAllocationType_enum =
+        CUmemAllocationType_enum(0);
     pub const CU_MEM_ALLOCATION_TYPE_PINNED: CUmemAllocationType_enum = CUmemAllocationType_enum(1);
-    pub const CU_MEM_ALLOCATION_TYPE_MANAGED: CUmemAllocationType_enum = CUmemAllocationType_enum(2);
-    pub const CU_MEM_ALLOCATION_TYPE_MAX: CUmemAllocationType_enum = CUmemAllocationType_enum(2147483647);
+    pub const CU_MEM_ALLOCATION_TYPE_MANAGED: CUmemAllocationType_enum =
+        CUmemAllocationType_enum(2);
+    pub const CU_MEM_ALLOCATION_TYPE_MAX: CUmemAllocationType_enum =
+        CUmemAllocationType_enum(2147483647);
 }
 impl CUmemAllocationGranularity_flags_enum {
     pub const CU_MEM_ALLOC_GRANULARITY_MINIMUM: CUmemAllocationGranularity_flags_enum =
@@ -4260,8 +4516,10 @@ impl CUmemAllocationGranularity_flags_enum {
         CUmemAllocationGranularity_flags_enum(1);
 }
 impl CUmemRangeHandleType_enum {
-    pub const CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD: CUmemRangeHandleType_enum = CUmemRangeHandleType_enum(1);
-    pub const CU_MEM_RANGE_HANDLE_TYPE_MAX: CUmemRangeHandleType_enum = CUmemRangeHandleType_enum(2147483647);
+    pub const CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD: CUmemRangeHandleType_enum =
+        CUmemRangeHandleType_enum(1);
+    pub const CU_MEM_RANGE_HANDLE_TYPE_MAX: CUmemRangeHandleType_enum =
+        CUmemRangeHandleType_enum(2147483647);
 }
 impl CUarraySparseSubresourceType_enum {
     pub const CU_ARRAY_SPARSE_SUBRESOURCE_TYPE_SPARSE_LEVEL: CUarraySparseSubresourceType_enum =
@@ -4277,8 +4535,10 @@ impl CUmemHandleType_enum {
     pub const CU_MEM_HANDLE_TYPE_GENERIC: CUmemHandleType_enum = CUmemHandleType_enum(0);
 }
 impl CUgraphExecUpdateResult_enum {
-    pub const CU_GRAPH_EXEC_UPDATE_SUCCESS: CUgraphExecUpdateResult_enum = CUgraphExecUpdateResult_enum(0);
-    pub const CU_GRAPH_EXEC_UPDATE_ERROR: CUgraphExecUpdateResult_enum = CUgraphExecUpdateResult_enum(1);
+    pub const CU_GRAPH_EXEC_UPDATE_SUCCESS: CUgraphExecUpdateResult_enum =
+        CUgraphExecUpdateResult_enum(0);
+    pub const CU_GRAPH_EXEC_UPDATE_ERROR: CUgraphExecUpdateResult_enum =
+        CUgraphExecUpdateResult_enum(1);
     pub const CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED: CUgraphExecUpdateResult_enum =
         CUgraphExecUpdateResult_enum(2);
     pub const CU_GRAPH_EXEC_UPDATE_ERROR_NODE_TYPE_CHANGED: CUgraphExecUpdateResult_enum =
@@ -4301,39 +4561,56 @@ impl CUmemPool_attribute_enum {
         CUmemPool_attribute_enum(2);
     pub const CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES: CUmemPool_attribute_enum =
         CUmemPool_attribute_enum(3);
-    pub const CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: CUmemPool_attribute_enum = CUmemPool_attribute_enum(4);
-    pub const CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: CUmemPool_attribute_enum = CUmemPool_attribute_enum(5);
-    pub const CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: CUmemPool_attribute_enum = CUmemPool_attribute_enum(6);
-    pub const CU_MEMPOOL_ATTR_USED_MEM_CURRENT: CUmemPool_attribute_enum = CUmemPool_attribute_enum(7);
+    pub const CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(4);
+    pub const CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(5);
+    pub const CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(6);
+    pub const CU_MEMPOOL_ATTR_USED_MEM_CURRENT: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(7);
     pub const CU_MEMPOOL_ATTR_USED_MEM_HIGH: CUmemPool_attribute_enum = CUmemPool_attribute_enum(8);
-    pub const CU_MEMPOOL_ATTR_ALLOCATION_TYPE: CUmemPool_attribute_enum = CUmemPool_attribute_enum(9);
-    pub const CU_MEMPOOL_ATTR_EXPORT_HANDLE_TYPES: CUmemPool_attribute_enum = CUmemPool_attribute_enum(10);
+    pub const CU_MEMPOOL_ATTR_ALLOCATION_TYPE: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(9);
+    pub const CU_MEMPOOL_ATTR_EXPORT_HANDLE_TYPES: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(10);
     pub const CU_MEMPOOL_ATTR_LOCATION_ID: CUmemPool_attribute_enum = CUmemPool_attribute_enum(11);
-    pub const CU_MEMPOOL_ATTR_LOCATION_TYPE: CUmemPool_attribute_enum = CUmemPool_attribute_enum(12);
-    pub const CU_MEMPOOL_ATTR_MAX_POOL_SIZE: CUmemPool_attribute_enum = CUmemPool_attribute_enum(13);
-    pub const CU_MEMPOOL_ATTR_HW_DECOMPRESS_ENABLED: CUmemPool_attribute_enum = CUmemPool_attribute_enum(14);
+    pub const CU_MEMPOOL_ATTR_LOCATION_TYPE: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(12);
+    pub const CU_MEMPOOL_ATTR_MAX_POOL_SIZE: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(13);
+    pub const CU_MEMPOOL_ATTR_HW_DECOMPRESS_ENABLED: CUmemPool_attribute_enum =
+        CUmemPool_attribute_enum(14);
 }
 impl CUmemcpySrcAccessOrder_enum {
     pub const CU_MEMCPY_SRC_ACCESS_ORDER_INVALID: CUmemcpySrcAccessOrder_enum =
         CUmemcpySrcAccessOrder_enum(0);
-    pub const CU_MEMCPY_SRC_ACCESS_ORDER_STREAM: CUmemcpySrcAccessOrder_enum = CUmemcpySrcAccessOrder_enum(1);
+    pub const CU_MEMCPY_SRC_ACCESS_ORDER_STREAM: CUmemcpySrcAccessOrder_enum =
+        CUmemcpySrcAccessOrder_enum(1);
     pub const CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL: CUmemcpySrcAccessOrder_enum =
         CUmemcpySrcAccessOrder_enum(2);
-    pub const CU_MEMCPY_SRC_ACCESS_ORDER_ANY: CUmemcpySrcAccessOrder_enum = CUmemcpySrcAccessOrder_enum(3);
+    pub const CU_MEMCPY_SRC_ACCESS_ORDER_ANY: CUmemcpySrcAccessOrder_enum =
+        CUmemcpySrcAccessOrder_enum(3);
     pub const CU_MEMCPY_SRC_ACCESS_ORDER_MAX: CUmemcpySrcAccessOrder_enum =
         CUmemcpySrcAccessOrder_enum(2147483647);
 }
 impl CUmemcpy3DOperandType_enum {
-    pub const CU_MEMCPY_OPERAND_TYPE_POINTER: CUmemcpy3DOperandType_enum = CUmemcpy3DOperandType_enum(1);
-    pub const CU_MEMCPY_OPERAND_TYPE_ARRAY: CUmemcpy3DOperandType_enum = CUmemcpy3DOperandType_enum(2);
-    pub const CU_MEMCPY_OPERAND_TYPE_MAX: CUmemcpy3DOperandType_enum = CUmemcpy3DOperandType_enum(2147483647);
+    pub const CU_MEMCPY_OPERAND_TYPE_POINTER: CUmemcpy3DOperandType_enum =
+        CUmemcpy3DOperandType_enum(1);
+    pub const CU_MEMCPY_OPERAND_TYPE_ARRAY: CUmemcpy3DOperandType_enum =
+        CUmemcpy3DOperandType_enum(2);
+    pub const CU_MEMCPY_OPERAND_TYPE_MAX: CUmemcpy3DOperandType_enum =
+        CUmemcpy3DOperandType_enum(2147483647);
 }
 impl CUgraphMem_attribute_enum {
-    pub const CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT: CUgraphMem_attribute_enum = CUgraphMem_attribute_enum(0);
-    pub const CU_GRAPH_MEM_ATTR_USED_MEM_HIGH: CUgraphMem_attribute_enum = CUgraphMem_attribute_enum(1);
+    pub const CU_GRAPH_MEM_ATTR_USED_MEM_CURRENT: CUgraphMem_attribute_enum =
+        CUgraphMem_attribute_enum(0);
+    pub const CU_GRAPH_MEM_ATTR_USED_MEM_HIGH: CUgraphMem_attribute_enum =
+        CUgraphMem_attribute_enum(1);
     pub const CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT: CUgraphMem_attribute_enum =
         CUgraphMem_attribute_enum(2);
-    pub const CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH: CUgraphMem_attribute_enum = CUgraphMem_attribute_enum(3);
+    pub const CU_GRAPH_MEM_ATTR_RESERVED_MEM_HIGH: CUgraphMem_attribute_enum =
+        CUgraphMem_attribute_enum(3);
 }
 impl CUgraphChildGraphNodeOwnership_enum {
     pub const CU_GRAPH_CHILD_GRAPH_OWNERSHIP_CLONE: CUgraphChildGraphNodeOwnership_enum =
@@ -4350,11 +4627,12 @@ impl CUflushGPUDirectRDMAWritesScope_enum {
         CUflushGPUDirectRDMAWritesScope_enum(200);
 }
 impl CUflushGPUDirectRDMAWritesTarget_enum {
-    pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX: CUflushGPUDirectRDMAWritesTarget_enum =
-        CUflushGPUDirectRDMAWritesTarget_enum(0);
+    pub const CU_FLUSH_GPU_DIRECT_RDMA_WRITES_TARGET_CURRENT_CTX:
+        CUflushGPUDirectRDMAWritesTarget_enum = CUflushGPUDirectRDMAWritesTarget_enum(0);
 }
 impl CUgraphDebugDot_flags_enum {
-    pub const CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE: CUgraphDebugDot_flags_enum = CUgraphDebugDot_flags_enum(1);
+    pub const CU_GRAPH_DEBUG_DOT_FLAGS_VERBOSE: CUgraphDebugDot_flags_enum =
+        CUgraphDebugDot_flags_enum(1);
     pub const CU_GRAPH_DEBUG_DOT_FLAGS_RUNTIME_TYPES: CUgraphDebugDot_flags_enum =
         CUgraphDebugDot_flags_enum(2);
     pub const CU_GRAPH_DEBUG_DOT_FLAGS_KERNEL_NODE_PARAMS: CUgraphDebugDot_flags_enum =
@@ -4373,7 +4651,8 @@ impl CUgraphDebugDot_flags_enum {
         CUgraphDebugDot_flags_enum(256);
     pub const CU_GRAPH_DEBUG_DOT_FLAGS_KERNEL_NODE_ATTRIBUTES: CUgraphDebugDot_flags_enum =
         CUgraphDebugDot_flags_enum(512);
-    pub const CU_GRAPH_DEBUG_DOT_FLAGS_HANDLES: CUgraphDebugDot_flags_enum = CUgraphDebugDot_flags_enum(1024);
+    pub const CU_GRAPH_DEBUG_DOT_FLAGS_HANDLES: CUgraphDebugDot_flags_enum =
+        CUgraphDebugDot_flags_enum(1024);
     pub const CU_GRAPH_DEBUG_DOT_FLAGS_MEM_ALLOC_NODE_PARAMS: CUgraphDebugDot_flags_enum =
         CUgraphDebugDot_flags_enum(2048);
     pub const CU_GRAPH_DEBUG_DOT_FLAGS_MEM_FREE_NODE_PARAMS: CUgraphDebugDot_flags_enum =
@@ -4386,10 +4665,12 @@ impl CUgraphDebugDot_flags_enum {
         CUgraphDebugDot_flags_enum(32768);
 }
 impl CUuserObject_flags_enum {
-    pub const CU_USER_OBJECT_NO_DESTRUCTOR_SYNC: CUuserObject_flags_enum = CUuserObject_flags_enum(1);
+    pub const CU_USER_OBJECT_NO_DESTRUCTOR_SYNC: CUuserObject_flags_enum =
+        CUuserObject_flags_enum(1);
 }
 impl CUuserObjectRetain_flags_enum {
-    pub const CU_GRAPH_USER_OBJECT_MOVE: CUuserObjectRetain_flags_enum = CUuserObjectRetain_flags_enum(1);
+    pub const CU_GRAPH_USER_OBJECT_MOVE: CUuserObjectRetain_flags_enum =
+        CUuserObjectRetain_flags_enum(1);
 }
 impl CUgraphInstantiate_flags_enum {
     pub const CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH: CUgraphInstantiate_flags_enum =
@@ -4406,7 +4687,8 @@ impl CUmoduleLoadingMode_enum {
     pub const CU_MODULE_LAZY_LOADING: CUmoduleLoadingMode_enum = CUmoduleLoadingMode_enum(2);
 }
 impl CUmemDecompressAlgorithm_enum {
-    pub const CU_MEM_DECOMPRESS_UNSUPPORTED: CUmemDecompressAlgorithm_enum = CUmemDecompressAlgorithm_enum(0);
+    pub const CU_MEM_DECOMPRESS_UNSUPPORTED: CUmemDecompressAlgorithm_enum =
+        CUmemDecompressAlgorithm_enum(0);
     pub const CU_MEM_DECOMPRESS_ALGORITHM_DEFLATE: CUmemDecompressAlgorithm_enum =
         CUmemDecompressAlgorithm_enum(1);
     pub const CU_MEM_DECOMPRESS_ALGORITHM_SNAPPY: CUmemDecompressAlgorithm_enum =
@@ -4419,13 +4701,16 @@ impl CUgraphRecaptureStatus_enum {
         CUgraphRecaptureStatus_enum(0);
     pub const CU_GRAPH_RECAPTURE_INELIGIBLE_FOR_UPDATE: CUgraphRecaptureStatus_enum =
         CUgraphRecaptureStatus_enum(1);
-    pub const CU_GRAPH_RECAPTURE_ERROR: CUgraphRecaptureStatus_enum = CUgraphRecaptureStatus_enum(2);
+    pub const CU_GRAPH_RECAPTURE_ERROR: CUgraphRecaptureStatus_enum =
+        CUgraphRecaptureStatus_enum(2);
 }
 impl CUfunctionLoadingState_enum {
     pub const CU_FUNCTION_LOADING_STATE_UNLOADED: CUfunctionLoadingState_enum =
         CUfunctionLoadingState_enum(0);
-    pub const CU_FUNCTION_LOADING_STATE_LOADED: CUfunctionLoadingState_enum = CUfunctionLoadingState_enum(1);
-    pub const CU_FUNCTION_LOADING_STATE_MAX: CUfunctionLoadingState_enum = CUfunctionLoadingState_enum(2);
+    pub const CU_FUNCTION_LOADING_STATE_LOADED: CUfunctionLoadingState_enum =
+        CUfunctionLoadingState_enum(1);
+    pub const CU_FUNCTION_LOADING_STATE_MAX: CUfunctionLoadingState_enum =
+        CUfunctionLoadingState_enum(2);
 }
 impl CUdevResourceType {
     pub const CU_DEV_RESOURCE_TYPE_INVALID: CUdevResourceType = CUdevResourceType(0);
@@ -4434,8 +4719,10 @@ impl CUdevResourceType {
     pub const CU_DEV_RESOURCE_TYPE_WORKQUEUE: CUdevResourceType = CUdevResourceType(10000);
 }
 impl CUdevWorkqueueConfigScope {
-    pub const CU_WORKQUEUE_SCOPE_DEVICE_CTX: CUdevWorkqueueConfigScope = CUdevWorkqueueConfigScope(0);
-    pub const CU_WORKQUEUE_SCOPE_GREEN_CTX_BALANCED: CUdevWorkqueueConfigScope = CUdevWorkqueueConfigScope(1);
+    pub const CU_WORKQUEUE_SCOPE_DEVICE_CTX: CUdevWorkqueueConfigScope =
+        CUdevWorkqueueConfigScope(0);
+    pub const CU_WORKQUEUE_SCOPE_GREEN_CTX_BALANCED: CUdevWorkqueueConfigScope =
+        CUdevWorkqueueConfigScope(1);
 }
 pub use self::CUaccessProperty_enum as CUaccessProperty;
 pub use self::CUarray_format_enum as CUarray_format;

@@ -2,7 +2,8 @@
 //!
 //! # References
 //!
-//! [Data types used by CUDA driver](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html)
+//! [Data types used by CUDA
+//! driver](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html)
 
 use core::ptr;
 

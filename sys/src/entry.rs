@@ -5,13 +5,16 @@ use core::ffi::c_void;
 use core::fmt;
 
 use crate::bindings::CUresult;
-use crate::error::{CudaError, Error};
+use crate::code::CudaError;
+use crate::error::Error;
+use crate::process::Home;
 
 /// An entry point of the driver with the signature of `P`, an optional function pointer.
 ///
 /// `call` takes the arguments of the driver API reference and turns the result into a
 /// [`Result`]: an entry point that the driver lacks is [`Error::Unsupported`], never a jump
-/// through null.
+/// through null, and every call of a forked child is [`Error::Forked`] and does not reach the
+/// driver.
 ///
 /// # Examples
 ///
@@ -27,16 +30,22 @@ pub struct Entry<P> {
     name: &'static str,
     introduced: u32,
     function: P,
+    home: Home,
 }
 
 impl<P: Signature> Entry<P> {
     /// # Safety
     ///
     /// `address` is null or a function with the signature of `P`, callable as long as this.
-    pub(crate) unsafe fn new(name: &'static str, introduced: u32, address: *mut c_void) -> Self {
+    pub(crate) unsafe fn new(
+        name: &'static str,
+        introduced: u32,
+        address: *mut c_void,
+        home: Home,
+    ) -> Self {
         // SAFETY: the caller's promise is the callee's precondition.
         let function = unsafe { P::from_address(address) };
-        Self { name, introduced, function }
+        Self { name, introduced, function, home }
     }
 
     /// Whether the loaded driver has this entry point at this version.
@@ -98,9 +107,14 @@ mod sealed {
 
 macro_rules! signatures {
     ($(($($argument:ident)*))+) => {$(
-        impl<$($argument),*> sealed::Sealed for Option<unsafe extern "C" fn($($argument),*) -> CUresult> {}
+        impl<$($argument),*> sealed::Sealed
+            for Option<unsafe extern "C" fn($($argument),*) -> CUresult>
+        {
+        }
 
-        impl<$($argument),*> Signature for Option<unsafe extern "C" fn($($argument),*) -> CUresult> {
+        impl<$($argument),*> Signature
+            for Option<unsafe extern "C" fn($($argument),*) -> CUresult>
+        {
             unsafe fn from_address(address: *mut c_void) -> Self {
                 // SAFETY: an optional function pointer has the size of a pointer and null is
                 // `None`; the signature is the caller's promise.
@@ -119,6 +133,7 @@ macro_rules! signatures {
             ///
             /// * [`Error::Driver`]: the driver returned something other than `CUDA_SUCCESS`.
             /// * [`Error::Unsupported`]: the driver has no such entry point.
+            /// * [`Error::Forked`]: this process is a fork of the one that loaded the driver.
             ///
             /// # Safety
             ///
@@ -132,6 +147,7 @@ macro_rules! signatures {
             #[allow(non_snake_case, clippy::too_many_arguments, reason = "named after its type")]
             pub unsafe fn call(&self, $($argument: $argument),*) -> Result<(), Error> {
                 let Some(function) = self.function else { return Err(self.unsupported()) };
+                self.home.check()?;
                 // SAFETY: the caller's promise is the callee's precondition.
                 let result = unsafe { function($($argument),*) };
                 self.check(result)

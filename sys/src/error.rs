@@ -1,89 +1,12 @@
-//! What can go wrong at the driver's door: a result code, an absent entry point, a driver
-//! that does not load.
+//! Errors of calls to the driver and to the system.
 //!
-//! Nothing here allocates but [`LoadError`], and nothing needs a loaded driver to be printed.
+//! Nothing here allocates, and nothing needs a loaded driver to be printed.
 
 use core::fmt;
-use core::num::NonZeroU32;
-use std::ffi::OsString;
 
-use crate::bindings::CUresult;
+use crate::code::CudaError;
 
-/// A `CUresult` other than `CUDA_SUCCESS`.
-///
-/// Codes that this crate does not know, such as a newer driver's, are kept as they are.
-///
-/// # Examples
-///
-/// ```
-/// use wharf_sys::CudaError;
-///
-/// assert_eq!(CudaError::OUT_OF_MEMORY.to_string(), "CUDA_ERROR_OUT_OF_MEMORY (2)");
-/// ```
-///
-/// # References
-///
-/// [`CUresult`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html)
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-#[doc(alias = "CUresult")]
-pub struct CudaError(NonZeroU32);
-
-impl CudaError {
-    /// The error in `result`, or nothing for `CUDA_SUCCESS`.
-    pub fn new(result: CUresult) -> Option<Self> {
-        NonZeroU32::new(result.0).map(Self)
-    }
-
-    /// The number of the code.
-    pub fn code(self) -> u32 {
-        self.0.get()
-    }
-
-    /// The code as the driver returns it.
-    pub fn as_raw(self) -> CUresult {
-        CUresult(self.0.get())
-    }
-
-    /// Whether the context is lost: every later call in it returns the same code.
-    ///
-    /// The driver API reference says of these that "the process must be terminated and
-    /// relaunched" or that "this leaves the process in an inconsistent state".
-    pub fn is_sticky(self) -> bool {
-        matches!(
-            self,
-            Self::ECC_UNCORRECTABLE
-                | Self::ILLEGAL_ADDRESS
-                | Self::LAUNCH_TIMEOUT
-                | Self::ASSERT
-                | Self::HARDWARE_STACK_ERROR
-                | Self::ILLEGAL_INSTRUCTION
-                | Self::MISALIGNED_ADDRESS
-                | Self::INVALID_ADDRESS_SPACE
-                | Self::INVALID_PC
-                | Self::LAUNCH_FAILED
-        )
-    }
-}
-
-impl fmt::Display for CudaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "{name} ({})", self.0),
-            None => write!(f, "CUDA error {}", self.0),
-        }
-    }
-}
-
-impl fmt::Debug for CudaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl core::error::Error for CudaError {}
-
-/// A call to the driver or the system that failed. It has created nothing and lost nothing.
+/// A call to the driver or the system that failed. The call had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
@@ -91,7 +14,7 @@ pub enum Error {
     Driver {
         /// The entry point, as the driver API reference names it.
         call: &'static str,
-        /// What it returned.
+        /// The result code.
         code: CudaError,
     },
     /// The loaded driver has no `call`.
@@ -105,27 +28,85 @@ pub enum Error {
     System {
         /// The system call.
         call: &'static str,
-        /// What it left in `errno`.
+        /// The value of `errno`.
         errno: i32,
     },
-    /// The process is a fork of the one that has the driver, which is of no use here.
+    /// The process is a fork of the one that loaded the driver, and cannot use it.
     Forked,
+    /// The stream is the per-thread default stream of another thread. Nothing was submitted.
+    OtherThread,
+    /// The stream was forgotten, or its owner has ended, while an object of it was kept. Nothing
+    /// was submitted.
+    StreamForgotten,
+    /// A pool tracks as many streams as it supports: the device has not completed their work yet,
+    /// or objects refer to them. Nothing was submitted.
+    TooManyStreams {
+        /// The number of streams that the pool supports.
+        max: usize,
+    },
+    /// The host, or the control group of the process, has too little memory for a commit. The
+    /// system would have ended the process.
+    HostMemory {
+        /// The size of the commit, in bytes.
+        wanted: usize,
+        /// The memory that is free, in bytes.
+        free: usize,
+        /// The memory of the host, or the limit of the group, in bytes.
+        total: usize,
+        /// Whether the limit is the group's.
+        is_group: bool,
+    },
+    /// An operation would have used memory of one device on a stream of another. Nothing was
+    /// submitted.
+    OtherDevice {
+        /// The ordinal of the stream's device.
+        stream: i32,
+        /// The ordinal of the device whose memory it is.
+        memory: i32,
+    },
+    /// A pool was dropped while its blocks were in use, by their owners or by the device. Their
+    /// memory is leaked, since it must not be used again. Reported to the hook for errors in drops
+    /// only.
+    Leaked {
+        /// The size of the leaked memory, in bytes.
+        bytes: usize,
+    },
 }
 
 impl Error {
-    /// The entry point or the system call that failed.
+    /// The entry point or the system call that failed; `"fork"` or `"stream"` where the library
+    /// refused the call, `"end of a pool"` for a leak.
     pub fn call(&self) -> &'static str {
         match self {
-            Self::Driver { call, .. } | Self::Unsupported { call, .. } | Self::System { call, .. } => call,
+            Self::Driver { call, .. }
+            | Self::Unsupported { call, .. }
+            | Self::System { call, .. } => call,
             Self::Forked => "fork",
+            Self::HostMemory { .. } => "commit of host memory",
+            Self::Leaked { .. } => "end of a pool",
+            Self::OtherThread
+            | Self::StreamForgotten
+            | Self::TooManyStreams { .. }
+            | Self::OtherDevice { .. } => "stream",
         }
     }
 
-    /// The driver's code, if it was the driver that refused.
+    /// The driver's result code, if the driver returned the error.
     pub fn code(&self) -> Option<CudaError> {
         match self {
             Self::Driver { code, .. } => Some(*code),
-            Self::Unsupported { .. } | Self::System { .. } | Self::Forked => None,
+            _ => None,
+        }
+    }
+
+    /// Returns whether the device, the host or a file system had too little memory. The call may
+    /// succeed when memory is freed, in this process or another.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Driver { code, .. } => *code == CudaError::OUT_OF_MEMORY,
+            Self::System { errno, .. } => matches!(*errno, libc::ENOMEM | libc::ENOSPC),
+            Self::HostMemory { .. } => true,
+            _ => false,
         }
     }
 }
@@ -135,260 +116,66 @@ impl fmt::Display for Error {
         match self {
             Self::Driver { call, code } => write!(f, "{call}: {code}"),
             Self::Unsupported { call, introduced } => {
-                write!(f, "{call}: the loaded driver lacks it; it came with CUDA ")?;
+                write!(f, "{call} is not in the loaded driver; it was introduced in CUDA ")?;
                 version(f, *introduced)?;
-                f.write_str(", so update the driver")
+                f.write_str(": update the driver")
             }
             Self::System { call, errno } => {
                 write!(f, "{call}: {}", std::io::Error::from_raw_os_error(*errno))
             }
-            Self::Forked => f.write_str("the process was forked: a child has no driver, so exec or exit"),
+            Self::Forked => f.write_str(
+                "this process was forked from the one that loaded the driver, and cannot use it: \
+                 call exec or exit",
+            ),
+            Self::OtherThread => f.write_str(
+                "the stream is the per-thread default stream of another thread: use it on that \
+                 thread, or create a stream",
+            ),
+            Self::StreamForgotten => f.write_str(
+                "the stream was forgotten or destroyed while this object still refers to it: \
+                 borrow the stream again if it still exists",
+            ),
+            Self::HostMemory { wanted, free, total, is_group } => {
+                write!(
+                    f,
+                    "cannot commit {wanted} bytes of host memory: {free} bytes of {total} are free"
+                )?;
+                f.write_str(if *is_group {
+                    " in the process's control group; raise its limit (memory.max) or commit less \
+                     (max_bytes)"
+                } else {
+                    "; commit less (max_bytes) or free memory of other programs"
+                })
+            }
+            Self::TooManyStreams { max } => write!(
+                f,
+                "the pool already tracks {max} streams, the most it supports: drop streams and \
+                 wait until their work is complete"
+            ),
+            Self::OtherDevice { stream, memory } => write!(
+                f,
+                "a stream of device {stream} cannot use memory of device {memory}: use a stream \
+                 of device {memory} or memory of device {stream}"
+            ),
+            Self::Leaked { bytes } => write!(
+                f,
+                "{bytes} bytes leaked because blocks were in use when their pool was dropped: \
+                 drop all blocks and wait for the device before dropping the pool"
+            ),
         }
     }
 }
 
 impl core::error::Error for Error {}
 
-/// A driver that cannot be used. Nothing stays loaded.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// No library could be opened under any of the names tried.
-    Library {
-        /// The path or the last name tried.
-        name: OsString,
-        /// What the dynamic linker said.
-        source: Box<dyn core::error::Error + Send + Sync>,
-    },
-    /// The library opened, and is not a CUDA driver.
-    NotCuda {
-        /// The path or name.
-        name: OsString,
-        /// The symbol it lacks.
-        symbol: &'static str,
-    },
-    /// The driver works, and there is no device.
-    NoDevice,
-    /// The driver is older than this crate supports.
-    TooOld {
-        /// Its version, as 1000 * major + 10 * minor.
-        found: u32,
-        /// The oldest version supported.
-        needed: u32,
-    },
-    /// The driver lacks an entry point that every supported version has.
-    Missing {
-        /// The entry point.
-        call: &'static str,
-        /// The CUDA version it came with, as 1000 * major + 10 * minor.
-        introduced: u32,
-    },
-    /// The driver refused to start.
-    Init(Error),
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Library { name, source } => write!(
-                f,
-                "no CUDA driver library: {} ({source}); install the NVIDIA driver or set WHARF_LIBCUDA to its path",
-                name.display()
-            ),
-            Self::NotCuda { name, symbol } => write!(
-                f,
-                "{} is not a CUDA driver: it has no {symbol}; point WHARF_LIBCUDA at libcuda.so.1",
-                name.display()
-            ),
-            Self::NoDevice => {
-                f.write_str("the CUDA driver found no device; check nvidia-smi and CUDA_VISIBLE_DEVICES")
-            }
-            Self::TooOld { found, needed } => {
-                f.write_str("the CUDA driver supports only CUDA ")?;
-                version(f, *found)?;
-                f.write_str(", and ")?;
-                version(f, *needed)?;
-                f.write_str(" is the oldest that works; update the driver")
-            }
-            Self::Missing { call, introduced } => {
-                write!(f, "the CUDA driver has no {call}, which came with CUDA ")?;
-                version(f, *introduced)?;
-                f.write_str("; reinstall or update the driver")
-            }
-            Self::Init(error) => write!(f, "the CUDA driver does not start: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for LoadError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Library { source, .. } => Some(&**source),
-            Self::Init(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-fn version(f: &mut fmt::Formatter<'_>, version: u32) -> fmt::Result {
+/// Writes a CUDA version as people do: 12.3 for 12030.
+pub(crate) fn version(f: &mut fmt::Formatter<'_>, version: u32) -> fmt::Result {
     write!(f, "{}.{}", version / 1000, version % 1000 / 10)
-}
-
-macro_rules! codes {
-    ($($name:ident = $code:literal;)+) => {
-        impl CudaError {
-            $(#[doc = concat!("`CUDA_ERROR_", stringify!($name), "`")]
-            pub const $name: Self = Self(match NonZeroU32::new($code) {
-                Some(code) => code,
-                None => unreachable!(),
-            });)+
-
-            /// The name in the driver API reference, if this crate knows the code.
-            pub fn name(self) -> Option<&'static str> {
-                match self.0.get() {
-                    $($code => Some(concat!("CUDA_ERROR_", stringify!($name))),)+
-                    _ => None,
-                }
-            }
-        }
-
-        #[cfg(test)]
-        const CODES: &[(&str, u32)] = &[$((stringify!($name), $code),)+];
-    };
-}
-
-codes! {
-    INVALID_VALUE = 1;
-    OUT_OF_MEMORY = 2;
-    NOT_INITIALIZED = 3;
-    DEINITIALIZED = 4;
-    PROFILER_DISABLED = 5;
-    PROFILER_NOT_INITIALIZED = 6;
-    PROFILER_ALREADY_STARTED = 7;
-    PROFILER_ALREADY_STOPPED = 8;
-    STUB_LIBRARY = 34;
-    CALL_REQUIRES_NEWER_DRIVER = 36;
-    DEVICE_UNAVAILABLE = 46;
-    NO_DEVICE = 100;
-    INVALID_DEVICE = 101;
-    DEVICE_NOT_LICENSED = 102;
-    INVALID_IMAGE = 200;
-    INVALID_CONTEXT = 201;
-    CONTEXT_ALREADY_CURRENT = 202;
-    MAP_FAILED = 205;
-    UNMAP_FAILED = 206;
-    ARRAY_IS_MAPPED = 207;
-    ALREADY_MAPPED = 208;
-    NO_BINARY_FOR_GPU = 209;
-    ALREADY_ACQUIRED = 210;
-    NOT_MAPPED = 211;
-    NOT_MAPPED_AS_ARRAY = 212;
-    NOT_MAPPED_AS_POINTER = 213;
-    ECC_UNCORRECTABLE = 214;
-    UNSUPPORTED_LIMIT = 215;
-    CONTEXT_ALREADY_IN_USE = 216;
-    PEER_ACCESS_UNSUPPORTED = 217;
-    INVALID_PTX = 218;
-    INVALID_GRAPHICS_CONTEXT = 219;
-    NVLINK_UNCORRECTABLE = 220;
-    JIT_COMPILER_NOT_FOUND = 221;
-    UNSUPPORTED_PTX_VERSION = 222;
-    JIT_COMPILATION_DISABLED = 223;
-    UNSUPPORTED_EXEC_AFFINITY = 224;
-    UNSUPPORTED_DEVSIDE_SYNC = 225;
-    CONTAINED = 226;
-    INVALID_SOURCE = 300;
-    FILE_NOT_FOUND = 301;
-    SHARED_OBJECT_SYMBOL_NOT_FOUND = 302;
-    SHARED_OBJECT_INIT_FAILED = 303;
-    OPERATING_SYSTEM = 304;
-    INVALID_HANDLE = 400;
-    ILLEGAL_STATE = 401;
-    LOSSY_QUERY = 402;
-    NOT_FOUND = 500;
-    NOT_READY = 600;
-    ILLEGAL_ADDRESS = 700;
-    LAUNCH_OUT_OF_RESOURCES = 701;
-    LAUNCH_TIMEOUT = 702;
-    LAUNCH_INCOMPATIBLE_TEXTURING = 703;
-    PEER_ACCESS_ALREADY_ENABLED = 704;
-    PEER_ACCESS_NOT_ENABLED = 705;
-    PRIMARY_CONTEXT_ACTIVE = 708;
-    CONTEXT_IS_DESTROYED = 709;
-    ASSERT = 710;
-    TOO_MANY_PEERS = 711;
-    HOST_MEMORY_ALREADY_REGISTERED = 712;
-    HOST_MEMORY_NOT_REGISTERED = 713;
-    HARDWARE_STACK_ERROR = 714;
-    ILLEGAL_INSTRUCTION = 715;
-    MISALIGNED_ADDRESS = 716;
-    INVALID_ADDRESS_SPACE = 717;
-    INVALID_PC = 718;
-    LAUNCH_FAILED = 719;
-    COOPERATIVE_LAUNCH_TOO_LARGE = 720;
-    TENSOR_MEMORY_LEAK = 721;
-    NOT_PERMITTED = 800;
-    NOT_SUPPORTED = 801;
-    SYSTEM_NOT_READY = 802;
-    SYSTEM_DRIVER_MISMATCH = 803;
-    COMPAT_NOT_SUPPORTED_ON_DEVICE = 804;
-    MPS_CONNECTION_FAILED = 805;
-    MPS_RPC_FAILURE = 806;
-    MPS_SERVER_NOT_READY = 807;
-    MPS_MAX_CLIENTS_REACHED = 808;
-    MPS_MAX_CONNECTIONS_REACHED = 809;
-    MPS_CLIENT_TERMINATED = 810;
-    CDP_NOT_SUPPORTED = 811;
-    CDP_VERSION_MISMATCH = 812;
-    STREAM_CAPTURE_UNSUPPORTED = 900;
-    STREAM_CAPTURE_INVALIDATED = 901;
-    STREAM_CAPTURE_MERGE = 902;
-    STREAM_CAPTURE_UNMATCHED = 903;
-    STREAM_CAPTURE_UNJOINED = 904;
-    STREAM_CAPTURE_ISOLATION = 905;
-    STREAM_CAPTURE_IMPLICIT = 906;
-    CAPTURED_EVENT = 907;
-    STREAM_CAPTURE_WRONG_THREAD = 908;
-    TIMEOUT = 909;
-    GRAPH_EXEC_UPDATE_FAILURE = 910;
-    EXTERNAL_DEVICE = 911;
-    INVALID_CLUSTER_SIZE = 912;
-    FUNCTION_NOT_LOADED = 913;
-    INVALID_RESOURCE_TYPE = 914;
-    INVALID_RESOURCE_CONFIGURATION = 915;
-    KEY_ROTATION = 916;
-    STREAM_DETACHED = 917;
-    GRAPH_RECAPTURE_FAILURE = 918;
-    UNKNOWN = 999;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The list above is the header's: same names, same numbers, none left out.
-    #[test]
-    fn codes_agree_with_the_bindings() {
-        let bindings = include_str!("bindings.rs");
-        let mut found = 0;
-        for line in bindings.lines().filter(|line| line.contains("pub const CUDA_ERROR_")) {
-            let name = line.split("CUDA_ERROR_").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
-            found += 1;
-            assert!(CODES.iter().any(|(known, _)| *known == name), "{name} is not in the list");
-        }
-        assert_eq!(found, CODES.len());
-        assert_eq!(CudaError::OUT_OF_MEMORY.as_raw(), CUresult::CUDA_ERROR_OUT_OF_MEMORY);
-        assert_eq!(CudaError::CAPTURED_EVENT.as_raw(), CUresult::CUDA_ERROR_CAPTURED_EVENT);
-        assert_eq!(CudaError::UNKNOWN.as_raw(), CUresult::CUDA_ERROR_UNKNOWN);
-    }
-
-    #[test]
-    fn an_unknown_code_is_kept_and_printed() {
-        let error = CudaError::new(CUresult(54_321)).unwrap();
-        assert_eq!(error.name(), None);
-        assert_eq!(error.to_string(), "CUDA error 54321");
-        assert_eq!(CudaError::new(CUresult::CUDA_SUCCESS), None);
-    }
 
     #[test]
     fn errors_say_what_happened_and_what_to_do() {
@@ -396,7 +183,5 @@ mod tests {
         assert_eq!(driver.to_string(), "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY (2)");
         let absent = Error::Unsupported { call: "cuGraphAddNode", introduced: 12_020 };
         assert!(absent.to_string().contains("CUDA 12.2"), "{absent}");
-        let old = LoadError::TooOld { found: 10_010, needed: 11_040 };
-        assert!(old.to_string().contains("CUDA 10.1, and 11.4"), "{old}");
     }
 }

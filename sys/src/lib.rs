@@ -6,13 +6,16 @@
 //! * [`Api`]: the function table. [`Api::load`] finds the system's driver,
 //!   [`Api::load_from`] opens a given library, [`Api::from_fns`] takes functions from anywhere,
 //!   such as the software driver's.
+//! * [`signature`]: what the name of a signature says.
 //! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
 //!
-//! Nothing links against CUDA, and a driver without some entry point still loads: calling
-//! that one is an [`Error::Unsupported`].
+//! Nothing links against CUDA. A driver that lacks an optional entry point still loads; calling
+//! that entry point returns [`Error::Unsupported`].
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-compile_error!("wharf supports Linux on x86-64 and aarch64: the CUDA driver is looked for there only");
+compile_error!(
+    "wharf supports Linux on x86-64 and aarch64: the CUDA driver is looked for there only"
+);
 
 #[allow(clippy::allow_attributes, reason = "which of these fire depends on bindgen's version")]
 #[allow(
@@ -30,13 +33,19 @@ compile_error!("wharf supports Linux on x86-64 and aarch64: the CUDA driver is l
     reason = "generated: NVIDIA's names, bindgen's layout"
 )]
 pub mod bindings;
+mod code;
 pub mod constants;
 mod entry;
 mod error;
+mod load_error;
 mod loader;
+mod process;
+pub mod signature;
 mod table;
 
+pub use code::CudaError;
 pub use entry::{Entry, Signature};
-pub use error::{CudaError, Error, LoadError};
+pub use error::Error;
+pub use load_error::LoadError;
 pub use loader::{LIBRARY_VARIABLE, OLDEST_VERSION};
 pub use table::{Api, ROWS, Row};

@@ -14,10 +14,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::bindings::{
-    CUresult, PFN_cuDriverGetVersion_v2020, PFN_cuGetProcAddress_v11030, PFN_cuGetProcAddress_v12000,
+    CUresult, PFN_cuDriverGetVersion_v2020, PFN_cuGetProcAddress_v11030,
+    PFN_cuGetProcAddress_v12000,
 };
 use crate::entry::Signature;
-use crate::error::LoadError;
+use crate::load_error::LoadError;
 use crate::table::{Api, Row};
 
 /// The oldest driver that has every required row, as 1000 * major + 10 * minor.
@@ -39,7 +40,8 @@ impl Api {
     ///
     /// # References
     ///
-    /// [Driver entry point access](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DRIVER__ENTRY__POINT.html)
+    /// [Driver entry point
+    /// access](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__DRIVER__ENTRY__POINT.html)
     pub fn load() -> Result<Self, LoadError> {
         if let Some(path) = environment(LIBRARY_VARIABLE) {
             return Self::load_from(Path::new(&path));
@@ -125,7 +127,8 @@ impl Library {
         let not_cuda = || LoadError::NotCuda { name: self.name.clone(), symbol };
         let address = self.symbol(c"cuDriverGetVersion");
         // SAFETY: null, or what a library exports under this name: the driver's function.
-        let function = unsafe { PFN_cuDriverGetVersion_v2020::from_address(address) }.ok_or_else(not_cuda)?;
+        let function =
+            unsafe { PFN_cuDriverGetVersion_v2020::from_address(address) }.ok_or_else(not_cuda)?;
         let mut version: c_int = 0;
         // SAFETY: a library that exports this name is a CUDA driver; `version` outlives the
         // call. The reference allows it before cuInit.
@@ -153,7 +156,8 @@ struct Resolver {
 
 impl Resolver {
     fn new(library: &Library) -> Self {
-        let (newest, first) = (library.symbol(c"cuGetProcAddress_v2"), library.symbol(c"cuGetProcAddress"));
+        let (newest, first) =
+            (library.symbol(c"cuGetProcAddress_v2"), library.symbol(c"cuGetProcAddress"));
         Self {
             // SAFETY: null, or what a CUDA driver exports under the name of this signature.
             newest: unsafe { Signature::from_address(newest) },
@@ -187,11 +191,12 @@ impl Resolver {
     }
 }
 
-/// What the dynamic linker said last on this thread.
+/// The last error of the dynamic linker on this thread.
 fn last_error() -> String {
     // SAFETY: no precondition; null when there was no error.
     let message = unsafe { libc::dlerror() };
-    owned(message).map_or_else(|| "unknown error".to_owned(), |text| text.to_string_lossy().into_owned())
+    owned(message)
+        .map_or_else(|| "unknown error".to_owned(), |text| text.to_string_lossy().into_owned())
 }
 
 /// A variable of the environment, unless the program runs with raised rights.

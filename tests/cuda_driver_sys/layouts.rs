@@ -21,17 +21,22 @@ macro_rules! agree {
 fn copies_and_arrays() {
     agree! {
         CUDA_MEMCPY2D_st {
-            srcXInBytes srcY srcMemoryType srcHost srcDevice srcArray srcPitch dstXInBytes dstY dstMemoryType
+            srcXInBytes srcY srcMemoryType srcHost srcDevice srcArray srcPitch dstXInBytes dstY
+            dstMemoryType
             dstHost dstDevice dstArray dstPitch WidthInBytes Height
         }
         CUDA_MEMCPY3D_st {
-            srcXInBytes srcY srcZ srcLOD srcMemoryType srcHost srcDevice srcArray reserved0 srcPitch srcHeight
-            dstXInBytes dstY dstZ dstLOD dstMemoryType dstHost dstDevice dstArray reserved1 dstPitch dstHeight
+            srcXInBytes srcY srcZ srcLOD srcMemoryType srcHost srcDevice srcArray reserved0
+            srcPitch srcHeight
+            dstXInBytes dstY dstZ dstLOD dstMemoryType dstHost dstDevice dstArray reserved1
+            dstPitch dstHeight
             WidthInBytes Height Depth
         }
         CUDA_MEMCPY3D_PEER_st {
-            srcXInBytes srcY srcZ srcLOD srcMemoryType srcHost srcDevice srcArray srcContext srcPitch srcHeight
-            dstXInBytes dstY dstZ dstLOD dstMemoryType dstHost dstDevice dstArray dstContext dstPitch dstHeight
+            srcXInBytes srcY srcZ srcLOD srcMemoryType srcHost srcDevice srcArray srcContext
+            srcPitch srcHeight
+            dstXInBytes dstY dstZ dstLOD dstMemoryType dstHost dstDevice dstArray dstContext
+            dstPitch dstHeight
             WidthInBytes Height Depth
         }
         CUDA_ARRAY_DESCRIPTOR_st { Width Height Format NumChannels }
@@ -45,10 +50,12 @@ fn nodes_and_launches() {
         CUDA_MEMSET_NODE_PARAMS_st { dst pitch value elementSize width height }
         CUDA_HOST_NODE_PARAMS_st { fn_ userData }
         CUDA_KERNEL_NODE_PARAMS_st {
-            func gridDimX gridDimY gridDimZ blockDimX blockDimY blockDimZ sharedMemBytes kernelParams extra
+            func gridDimX gridDimY gridDimZ blockDimX blockDimY blockDimZ sharedMemBytes
+            kernelParams extra
         }
         CUDA_LAUNCH_PARAMS_st {
-            function gridDimX gridDimY gridDimZ blockDimX blockDimY blockDimZ sharedMemBytes hStream kernelParams
+            function gridDimX gridDimY gridDimZ blockDimX blockDimY blockDimZ sharedMemBytes
+            hStream kernelParams
         }
         CUstreamBatchMemOpParams_union { operation waitValue writeValue flushRemoteWrites pad }
         CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st {
@@ -67,7 +74,8 @@ fn nodes_and_launches() {
 fn devices_and_memory() {
     agree! {
         CUdevprop_st {
-            maxThreadsPerBlock maxThreadsDim maxGridSize sharedMemPerBlock totalConstantMemory SIMDWidth memPitch
+            maxThreadsPerBlock maxThreadsDim maxGridSize sharedMemPerBlock totalConstantMemory
+            SIMDWidth memPitch
             regsPerBlock clockRate textureAlign
         }
         CUuuid_st { bytes }

@@ -112,5 +112,6 @@ fn handles_survive_the_round_trip() {
     // The same integers in both: no conversion is needed.
     let _device: ours::CUdevice = theirs::CUdevice::default();
     let _address: ours::CUdeviceptr = theirs::CUdeviceptr::default();
-    let _allocation: ours::CUmemGenericAllocationHandle = theirs::CUmemGenericAllocationHandle::default();
+    let _allocation: ours::CUmemGenericAllocationHandle =
+        theirs::CUmemGenericAllocationHandle::default();
 }

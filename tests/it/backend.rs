@@ -4,11 +4,13 @@
 use std::cell::RefCell;
 use std::env;
 use std::io::Write;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
-use softcuda::{Binding, Schedule};
-/// Here under names that the module `softcuda` of stamped tests does not hide.
-pub(crate) use softcuda::{Config, Simulator};
+/// Here under a name that the module `softcuda` of stamped tests does not hide.
+pub(crate) use softcuda::Config;
+use softcuda::{Binding, Check, Schedule};
 use wharf::{Driver, LoadError};
 
 /// Stamps each test, a function of `&Driver`, for the software driver and for the system's.
@@ -24,19 +26,55 @@ macro_rules! on_each_driver {
         mod system {
             $(#[test]
             fn $test() {
-                $crate::backend::on_system(concat!(module_path!(), "::", stringify!($test)), super::$test);
+                let name = concat!(module_path!(), "::", stringify!($test));
+                $crate::backend::on_system(name, super::$test);
             })+
         }
     };
 }
 pub(crate) use on_each_driver;
 
+/// A machine that looks for races, and whose handles and addresses come back under every schedule:
+/// a test that has a race fails when the machine goes.
+#[derive(Debug)]
+pub(crate) struct Simulator(softcuda::Simulator);
+
+impl Simulator {
+    pub(crate) fn new(mut config: Config) -> Self {
+        config.checks.race = true;
+        config.recycle.get_or_insert(true);
+        Self(softcuda::Simulator::new(config))
+    }
+}
+
+impl Deref for Simulator {
+    type Target = softcuda::Simulator;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        let races =
+            self.violations().into_iter().filter(|violation| violation.check == Check::Race);
+        let races: Vec<_> = races.map(|race| race.to_string()).collect();
+        assert!(races.is_empty(), "accesses that nothing orders:\n{}", races.join("\n"));
+    }
+}
+
 /// Runs `test` on a new machine under each schedule, and with the oldest driver there may be, and
 /// sees that it leaves nothing behind.
 pub(crate) fn on_softcuda(test: fn(&Driver)) {
     let newest = Config::default().version;
     let schedules = [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(1)];
-    for (schedule, version) in schedules.map(|schedule| (schedule, newest)).into_iter().chain([OLDEST]) {
+    for (schedule, version) in
+        schedules.map(|schedule| (schedule, newest)).into_iter().chain([OLDEST])
+    {
         let machine = Arc::new(Simulator::new(Config { schedule, version, ..Config::default() }));
         on_machine(&machine, test);
         assert_eq!(machine.leaks(), Vec::<String>::new(), "{schedule:?}, driver {version}");
@@ -50,9 +88,18 @@ const OLDEST: (Schedule, u32) = (Schedule::Async, 11_040);
 pub(crate) fn on_machine<R>(machine: &Arc<Simulator>, test: impl FnOnce(&Driver) -> R) -> R {
     let _bound = machine.bind();
     MACHINE.set(Some(Arc::clone(machine)));
-    let result = test(&softcuda_driver().unwrap());
-    MACHINE.set(None);
-    result
+    let _forgets = Forgets;
+    test(&softcuda_driver().unwrap())
+}
+
+/// Takes the thread's machine away, also where the test panics: that of a thread that is over would
+/// not know of the panic.
+struct Forgets;
+
+impl Drop for Forgets {
+    fn drop(&mut self) {
+        MACHINE.set(None);
+    }
 }
 
 /// What a thread that a test starts calls first: it binds that thread to the machine of this one,
@@ -132,7 +179,10 @@ fn only_an_absent_driver_or_device_is_skipped() {
     assert_eq!(verdict(&LoadError::NoDevice, false), Verdict::Skip);
     let old = LoadError::TooOld { found: 10_000, needed: 11_040 };
     assert_eq!(verdict(&old, false), Verdict::Fail);
-    assert_eq!(verdict(&LoadError::Missing { call: "cuInit", introduced: 2000 }, false), Verdict::Fail);
+    assert_eq!(
+        verdict(&LoadError::Missing { call: "cuInit", introduced: 2000 }, false),
+        Verdict::Fail
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use wharf::driver::EventKind;
+use wharf::graph::{CaptureMode, CaptureScope};
 use wharf::{Context, CudaError, Driver, Event, EventPool, Stream};
 
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
@@ -13,6 +14,7 @@ use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
 on_each_driver!(
     an_unrecorded_event_is_complete,
     an_event_completes_with_its_stream,
+    a_query_leaves_the_captures_of_other_streams_valid,
     time_passes_between_events,
     time_needs_timing_events,
     a_pool_uses_events_again,
@@ -49,6 +51,19 @@ fn an_event_completes_with_its_stream(driver: &Driver) {
     }
 }
 
+fn a_query_leaves_the_captures_of_other_streams_valid(driver: &Driver) {
+    let context = context(driver);
+    let [captured, stream] = [0, 1].map(|_| Stream::new(&context).unwrap());
+    let event = Event::new(&context, EventKind::Ordering).unwrap();
+    stream.record(&event).unwrap();
+    stream.synchronize().unwrap();
+    for mode in [CaptureMode::Global, CaptureMode::ThreadLocal, CaptureMode::Relaxed] {
+        let capture = CaptureScope::begin(&captured, mode).unwrap();
+        assert_eq!(event.query(), Ok(true));
+        assert!(capture.end().unwrap().is_empty());
+    }
+}
+
 fn time_passes_between_events(driver: &Driver) {
     let context = context(driver);
     let stream = Stream::new(&context).unwrap();
@@ -71,7 +86,10 @@ fn time_needs_timing_events(driver: &Driver) {
     stream.record(&end).unwrap();
     stream.synchronize().unwrap();
     assert_eq!(end.elapsed_since(&begin).unwrap_err().code(), Some(CudaError::INVALID_HANDLE));
-    assert_eq!(timed(&context).elapsed_since(&begin).unwrap_err().code(), Some(CudaError::INVALID_HANDLE));
+    assert_eq!(
+        timed(&context).elapsed_since(&begin).unwrap_err().code(),
+        Some(CudaError::INVALID_HANDLE)
+    );
 }
 
 fn a_pool_uses_events_again(driver: &Driver) {

@@ -7,10 +7,10 @@ use std::thread;
 
 use wharf::driver::EventKind;
 use wharf::graph::{
-    Copy1d, Direction, DotDetail, Fill, FillValue, GraphDefinition, GraphError, MemOp, MemOpNode, MemcpyNode,
-    MemsetNode, NodeId, NodeKind, UpdateRefusal,
+    Copy1d, Direction, DotDetail, Fill, FillValue, GraphDefinition, GraphError, MemOp, MemOpNode,
+    MemcpyNode, MemsetNode, NodeId, NodeKind, UpdateRefusal,
 };
-use wharf::{Context, CudaError, Driver, Error, Event};
+use wharf::{Context, Driver, Error, Event};
 
 use crate::backend::{Config, Simulator, on_each_driver, on_machine};
 use crate::graph_rig::{Cells, Owner, until_dropped, until_sole};
@@ -29,22 +29,35 @@ on_each_driver!(
     a_graph_does_not_end_before_its_duplicate,
     a_panic_in_a_host_function_ends_there,
     pictures_name_what_is_there,
+    control_characters_in_a_label_are_shown_in_pictures,
 );
 
 /// Adds a copy to a graph whose memory outlives its launches, in an order that its edges make.
-fn memcpy(graph: &mut GraphDefinition, copy: Copy1d, after: &[NodeId]) -> Result<MemcpyNode, GraphError> {
+pub(crate) fn memcpy(
+    graph: &mut GraphDefinition,
+    copy: Copy1d,
+    after: &[NodeId],
+) -> Result<MemcpyNode, GraphError> {
     // SAFETY: the memory is that of `Cells`, which outlive the launches.
     unsafe { graph.memcpy(copy, after) }
 }
 
 /// As `memcpy`, for a fill.
-fn memset(graph: &mut GraphDefinition, fill: Fill, after: &[NodeId]) -> Result<MemsetNode, GraphError> {
+pub(crate) fn memset(
+    graph: &mut GraphDefinition,
+    fill: Fill,
+    after: &[NodeId],
+) -> Result<MemsetNode, GraphError> {
     // SAFETY: as in `memcpy`.
     unsafe { graph.memset(fill, after) }
 }
 
 /// As `memcpy`, for writes of words.
-fn mem_ops(graph: &mut GraphDefinition, words: &[MemOp], after: &[NodeId]) -> Result<MemOpNode, GraphError> {
+pub(crate) fn mem_ops(
+    graph: &mut GraphDefinition,
+    words: &[MemOp],
+    after: &[NodeId],
+) -> Result<MemOpNode, GraphError> {
     // SAFETY: as in `memcpy`.
     unsafe { graph.mem_ops(words, after) }
 }
@@ -87,7 +100,10 @@ fn every_kind_of_node_runs(driver: &Driver) {
         exec.launch(&cells.stream).unwrap();
         event.synchronize().unwrap();
         cells.stream.synchronize().unwrap();
-        assert_eq!((cells.get(1), cells.get(2), cells.get(3)), (7 + launch, 0x0101_0101_0101_0101, 99));
+        assert_eq!(
+            (cells.get(1), cells.get(2), cells.get(3)),
+            (7 + launch, 0x0101_0101_0101_0101, 99)
+        );
         assert_eq!(calls.load(Ordering::Relaxed) as u64, launch);
     }
     drop(exec);
@@ -110,7 +126,8 @@ fn edges_order_nodes(driver: &Driver) {
     for pair in copies.windows(2) {
         graph.depend(pair[1], pair[0]).unwrap();
     }
-    let down = memcpy(&mut graph, Copy1d::dtoh(cells.host_at(8), cells.device() + 160, 8), &[]).unwrap();
+    let down =
+        memcpy(&mut graph, Copy1d::dtoh(cells.host_at(8), cells.device() + 160, 8), &[]).unwrap();
     graph.depend(down, copies[19]).unwrap();
     cells.set(0, 5);
     cells.up(8);
@@ -158,7 +175,7 @@ fn edges_are_checked(driver: &Driver) {
 }
 
 /// A graph that brings the first cell up and down again as the second, and its first node.
-fn round_trip(cells: &Cells) -> (GraphDefinition, MemcpyNode) {
+pub(crate) fn round_trip(cells: &Cells) -> (GraphDefinition, MemcpyNode) {
     let mut graph = GraphDefinition::new(&cells.context).unwrap();
     let up = memcpy(&mut graph, Copy1d::htod(cells.device(), cells.host(), 8), &[]).unwrap();
     memcpy(&mut graph, Copy1d::dtoh(cells.host_at(8), cells.device(), 8), &[up.into()]).unwrap();
@@ -226,7 +243,10 @@ fn a_whole_update_says_why_not(driver: &Driver) {
     let first = other.empty(&[]).unwrap();
     let second = other.empty(&[first.into()]).unwrap();
     let refused = exec.update(&other).unwrap_err();
-    assert_eq!(refused, GraphError::Update { reason: UpdateRefusal::NodeKind, node: Some(second.into()) });
+    assert_eq!(
+        refused,
+        GraphError::Update { reason: UpdateRefusal::NodeKind, node: Some(second.into()) }
+    );
     assert!(refused.to_string().contains("NodeKind"));
     let elsewhere = Cells::new(driver);
     let (fits, _) = round_trip(&elsewhere);
@@ -303,7 +323,7 @@ fn pictures_name_what_is_there(driver: &Driver) {
     let (mut graph, up) = round_trip(&cells);
     graph.label(up, "input \"ids\"").unwrap();
     let dot = graph.to_dot();
-    assert!(dot.contains("n0 [label=\"input 'ids'\\nmemcpy htod\\n8 bytes\"]"), "{dot}");
+    assert!(dot.contains("n0 [label=\"input 'ids'\\nmemcpy htod, 8 bytes\"]"), "{dot}");
     assert!(dot.contains("n0 -> n1;"), "{dot}");
     let name = format!("wharf-{}-{:?}.dot", std::process::id(), thread::current().id());
     let file = std::env::temp_dir().join(name);
@@ -314,6 +334,27 @@ fn pictures_name_what_is_there(driver: &Driver) {
     let nowhere = graph.write_driver_dot("/nowhere/at/all", DotDetail::Shape);
     assert!(matches!(nowhere, Err(GraphError::Driver(Error::Driver { .. }))), "{nowhere:?}");
     assert!(graph.write_driver_dot("a\0b", DotDetail::Shape).is_err());
+}
+
+fn control_characters_in_a_label_are_shown_in_pictures(driver: &Driver) {
+    let cells = Cells::new(driver);
+    let (mut graph, up) = round_trip(&cells);
+    graph.label(up, "a\u{1b}[0m\0<b>\u{85}\u{ffff}\nsecond").unwrap();
+    let dot = graph.to_dot();
+    assert!(dot.contains("a\u{241b}[0m\u{2400}<b>\u{fffd}\u{fffd}\\nsecond\\n"), "{dot}");
+    #[cfg(feature = "svg")]
+    {
+        let svg = graph.to_svg();
+        assert!(
+            svg.contains("a\u{241b}[0m\u{2400}&lt;b&gt;\u{fffd}\u{fffd}<")
+                && svg.contains("second<"),
+            "{svg}"
+        );
+        assert!(
+            svg.chars()
+                .all(|letter| letter == '\n' || !letter.is_control() && letter != '\u{ffff}')
+        );
+    }
 }
 
 /// A graph goes to another thread, and so does an executable one.
@@ -335,96 +376,4 @@ fn an_event_of_another_context_is_refused() {
         assert_eq!(graph.event_record(&event, &[]), Err(GraphError::OtherContext));
         graph.event_wait(&event, &[]).unwrap();
     });
-}
-
-/// Where a driver lacks what came later, that is an error that says so, and all else works.
-#[test]
-fn older_drivers_say_what_they_lack() {
-    let machine = Arc::new(Simulator::new(Config { version: 11_040, ..Config::default() }));
-    on_machine(&machine, |driver| {
-        let cells = Cells::new(driver);
-        let (mut graph, up) = round_trip(&cells);
-        let write = MemOp::Write64 { address: cells.device(), value: 1 };
-        let refused = mem_ops(&mut graph, &[write], &[]);
-        let call = "cuGraphAddBatchMemOpNode";
-        assert_eq!(refused, Err(GraphError::Driver(Error::Unsupported { call, introduced: 11_070 })));
-        let mut exec = graph.instantiate().unwrap();
-        let call = "cuGraphNodeSetEnabled";
-        let unsupported = GraphError::Driver(Error::Unsupported { call, introduced: 11_060 });
-        assert_eq!(exec.set_enabled(up, false), Err(unsupported));
-        let (fits, _) = round_trip(&cells);
-        exec.update(&fits).unwrap();
-        exec.launch(&cells.stream).unwrap();
-        cells.stream.synchronize().unwrap();
-    });
-}
-
-/// What `graph_life` does fails at each call of the driver in turn: the error names the call, nothing
-/// is left behind, and the next try works.
-#[test]
-fn every_call_fails_cleanly() {
-    let machine = Arc::new(Simulator::new(Config::default()));
-    on_machine(&machine, |driver| graph_life(&Cells::new(driver)).unwrap());
-    let before: Vec<_> = {
-        let machine = Arc::new(Simulator::new(Config::default()));
-        on_machine(&machine, |driver| drop(Cells::new(driver)));
-        machine.all_calls()
-    };
-    let count = |name| before.iter().find(|call| call.0 == name).map_or(0, |call| call.1);
-    let mut tried = 0;
-    for (call, times) in machine.all_calls().into_iter().filter(|call| call.0.starts_with("cuGraph")) {
-        for nth in 1..=times - count(call) {
-            tried += 1;
-            let machine = Arc::new(Simulator::new(Config::default()));
-            on_machine(&machine, |driver| {
-                let cells = Cells::new(driver);
-                machine.fail(call, nth, CudaError::OPERATING_SYSTEM);
-                match graph_life(&cells) {
-                    Err(GraphError::Driver(Error::Driver { call: named, code })) => {
-                        assert_eq!((named, code), (call, CudaError::OPERATING_SYSTEM));
-                    }
-                    // What is only given back, or lent and taken back, has no caller to tell.
-                    Ok(()) if TOLD_BY_DROPS.contains(&call) => assert_eq!(cells.context.drop_errors(), 1),
-                    other => panic!("{call} {nth}: {other:?}"),
-                }
-                graph_life(&cells).unwrap();
-            });
-            let leaks = machine.leaks();
-            assert!(leaks.is_empty() || TOLD_BY_DROPS.contains(&call), "{call} {nth}: {leaks:?}");
-        }
-    }
-    assert!(tried > 10, "{tried}");
-}
-
-const TOLD_BY_DROPS: [&str; 3] = ["cuGraphDestroy", "cuGraphExecDestroy", "cuGraphReleaseUserObject"];
-
-fn graph_life(cells: &Cells) -> Result<(), GraphError> {
-    let event = Arc::new(Event::new(&cells.context, EventKind::Ordering)?);
-    let outcome = life_with(cells, &event);
-    // What a refused drop leaks keeps the event for ever.
-    if cells.context.drop_errors() == 0 {
-        until_sole(cells.context.driver(), &event);
-    }
-    outcome
-}
-
-fn life_with(cells: &Cells, event: &Arc<Event>) -> Result<(), GraphError> {
-    let mut graph = GraphDefinition::new(&cells.context)?;
-    let up = memcpy(&mut graph, Copy1d::htod(cells.device(), cells.host(), 8), &[])?;
-    let fill = Fill { destination: cells.device() + 8, value: FillValue::D8(1), len: 8 };
-    let fill = memset(&mut graph, fill, &[up.into()])?;
-    let record = graph.event_record(event, &[fill.into()])?;
-    graph.host_func(|| {}, &[record.into()])?;
-    graph.keep_alive(Arc::clone(event))?;
-    let copy = graph.duplicate()?;
-    let mut exec = graph.instantiate()?;
-    // SAFETY: as in `memcpy`.
-    unsafe { exec.set_copy(up, Copy1d::htod(cells.device(), cells.host_at(8), 8)) }?;
-    exec.set_enabled(fill, false)?;
-    exec.set_record(record, event)?;
-    exec.update(&copy)?;
-    exec.upload(&cells.stream)?;
-    exec.launch(&cells.stream)?;
-    cells.stream.synchronize()?;
-    Ok(())
 }

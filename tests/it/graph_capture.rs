@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wharf::driver::EventKind;
 use wharf::graph::{
-    CaptureFault, CaptureMode, CaptureScope, GraphDefinition, GraphError, NodeKind, keep_alive_in_capture,
+    CaptureFault, CaptureMode, CaptureScope, GraphDefinition, GraphError, NodeKind,
+    keep_alive_in_capture,
 };
 use wharf::stream::CaptureStatus;
 use wharf::{CudaError, Driver, Event, Stream};
@@ -64,10 +65,13 @@ fn a_forbidden_call_is_one_clear_error(driver: &Driver) {
         };
         assert_eq!(error.code(), Some(CudaError::STREAM_CAPTURE_UNSUPPORTED));
         assert!(spoilt.to_string().contains("do not wait"), "{spoilt}");
-        // Whoever swallows the first error hears of it at the end.
-        let swallowed = CaptureScope::capture(&cells.stream, mode, |stream| stream.synchronize().or(Ok(())));
+        // A caller that swallows the first error gets it again at the end.
+        let swallowed =
+            CaptureScope::capture(&cells.stream, mode, |stream| stream.synchronize().or(Ok(())));
         let fault = CaptureFault::Invalidated;
-        assert!(matches!(swallowed, Err(GraphError::Capture { fault: found, .. }) if found == fault));
+        assert!(
+            matches!(swallowed, Err(GraphError::Capture { fault: found, .. }) if found == fault)
+        );
         assert!(!active(&cells.stream));
     }
 }
@@ -100,7 +104,10 @@ fn an_unjoined_stream_is_told(driver: &Driver) {
         other.wait_event(&event)?;
         other.launch_host_func(&|| {})
     });
-    assert!(matches!(forked, Err(GraphError::Capture { fault: CaptureFault::Unjoined, .. })), "{forked:?}");
+    assert!(
+        matches!(forked, Err(GraphError::Capture { fault: CaptureFault::Unjoined, .. })),
+        "{forked:?}"
+    );
     assert!(!active(&cells.stream) && !active(&other));
 }
 
@@ -127,7 +134,8 @@ fn allocate(stream: &Stream) -> Result<(), wharf::Error> {
 
 fn memory_nodes_are_refused(driver: &Driver) {
     let cells = Cells::new(driver);
-    let refused = CaptureScope::capture(&cells.stream, CaptureMode::default(), allocate).unwrap_err();
+    let refused =
+        CaptureScope::capture(&cells.stream, CaptureMode::default(), allocate).unwrap_err();
     assert_eq!(refused, GraphError::MemoryNode { allocates: true });
     assert!(refused.to_string().contains("before the capture"));
 }
@@ -140,7 +148,7 @@ fn a_graph_is_appended_to_a_capture(driver: &Driver) {
     child
         .host_func(
             move || {
-                // SAFETY: the cells outlive the launch, and nobody writes them meanwhile.
+                // SAFETY: the cells outlive the launch, and are not written meanwhile.
                 let value = unsafe { *(from as *const u64) };
                 // SAFETY: as above.
                 unsafe { *(to as *mut u64) = value + 1 }

@@ -60,7 +60,10 @@ fn a_missing_required_row_is_told() {
     let without = |row: &Row| if row.name == "cuMemAlloc" { ptr::null_mut() } else { resolve(row) };
     // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
     let error = unsafe { Driver::from_fns(without) }.unwrap_err();
-    assert!(matches!(error, LoadError::Missing { call: "cuMemAlloc", introduced: 3020 }), "{error:?}");
+    assert!(
+        matches!(error, LoadError::Missing { call: "cuMemAlloc", introduced: 3020 }),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -93,13 +96,16 @@ fn a_driver_of_cuda_11_4_has_every_required_row_and_no_later_one() {
 ///
 /// Each case is a process of its own, this test again: what `Driver::load` finds is the
 /// environment's to say, and a library once open is found under its own name, libcuda.so.1, by
-/// whoever asks later.
+/// callers that ask later.
 #[test]
 fn shared_libraries_load() {
     const CHILD: &str = "WHARF_TEST_LOADS";
     if let Some(path) = env::var_os(CHILD) {
         let loaded = if path.is_empty() { Driver::load() } else { Driver::load_from(path) };
-        return println!("{}", loaded.map_or_else(|error| error.to_string(), |driver| describe(&driver)));
+        return println!(
+            "{}",
+            loaded.map_or_else(|error| error.to_string(), |driver| describe(&driver))
+        );
     }
     let load_from = |path: &str, settings: &[(&str, &str)]| {
         let mut command = Command::new(env::current_exe().unwrap());
@@ -110,14 +116,18 @@ fn shared_libraries_load() {
     let load = |library: &str, settings: &[(&str, &str)]| {
         load_from("", &[settings, &[("WHARF_LIBCUDA", library)]].concat())
     };
-    let expect = |output: String, text: &str| assert!(output.contains(text), "{text:?} is not in {output}");
+    let expect =
+        |output: String, text: &str| assert!(output.contains(text), "{text:?} is not in {output}");
     let library = softcuda_library();
     let library = library.to_str().unwrap();
     expect(load_from(library, &[]), "loaded 13");
     expect(load_from(library, &[]), "softcuda");
     expect(load(library, &[]), "loaded 13");
     expect(load(library, &[("SOFTCUDA_VERSION", "11040")]), "loaded 11040");
-    expect(load(library, &[("SOFTCUDA_VERSION", "11030")]), "only CUDA 11.3, and 11.4 is the oldest");
+    expect(
+        load(library, &[("SOFTCUDA_VERSION", "11030")]),
+        "supports CUDA 11.3, and this library needs 11.4 or later",
+    );
     expect(load(library, &[("SOFTCUDA_DEVICES", "0")]), "found no device");
     expect(load(library, &[("SOFTCUDA_FAIL", "cuInit@1=999")]), "cuInit: CUDA_ERROR_UNKNOWN (999)");
     expect(load("/nowhere/libcuda.so", &[]), "no CUDA driver library: /nowhere/libcuda.so");

@@ -3,8 +3,8 @@
 use std::thread;
 
 use wharf::memory::{
-    Backing, DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource,
-    WriteCombinedMemoryResource,
+    Backing, DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource,
+    PinnedMemoryResource, WriteCombinedMemoryResource,
 };
 use wharf::{Context, Driver};
 
@@ -22,6 +22,7 @@ macro_rules! conformance {
                 bytes_stay_where_they_are,
                 a_decommitted_piece_can_be_committed_again,
                 wrong_ranges_are_refused,
+                a_decommit_of_a_part_of_a_commit_is_refused_and_changes_nothing,
                 threads_commit_side_by_side,
                 a_drop_gives_back_what_is_committed,
                 the_context_lives_as_long,
@@ -33,6 +34,7 @@ macro_rules! conformance {
                 bytes_stay_where_they_are,
                 a_decommitted_piece_can_be_committed_again,
                 wrong_ranges_are_refused,
+                a_decommit_of_a_part_of_a_commit_is_refused_and_changes_nothing,
                 threads_commit_side_by_side,
                 a_drop_gives_back_what_is_committed,
                 the_context_lives_as_long,
@@ -56,12 +58,13 @@ conformance! {
 }
 
 /// The whole suite, for machines of other shapes.
-pub(crate) fn suite<R: Kind>() -> [fn(&Driver); 8] {
+pub(crate) fn suite<R: Kind>() -> [fn(&Driver); 9] {
     [
         the_span_is_as_promised::<R>,
         bytes_stay_where_they_are::<R>,
         a_decommitted_piece_can_be_committed_again::<R>,
         wrong_ranges_are_refused::<R>,
+        a_decommit_of_a_part_of_a_commit_is_refused_and_changes_nothing::<R>,
         threads_commit_side_by_side::<R>,
         a_drop_gives_back_what_is_committed::<R>,
         the_context_lives_as_long::<R>,
@@ -137,7 +140,9 @@ fn wrong_ranges_are_refused<R: Kind>(driver: &Driver) {
     {
         assert!(commit(&resource, offset, len).is_err(), "commit of {len} at {offset}");
     }
-    for (offset, len) in [(0, granule), (3 * granule, granule), (2 * granule, 2 * granule), (size, granule)] {
+    for (offset, len) in
+        [(0, granule), (3 * granule, granule), (2 * granule, 2 * granule), (size, granule)]
+    {
         assert!(decommit(&resource, offset, len).is_err(), "decommit of {len} at {offset}");
     }
     let after = resource.report();
@@ -146,6 +151,31 @@ fn wrong_ranges_are_refused<R: Kind>(driver: &Driver) {
     assert_eq!(resource.device_address(granule, 2 * granule + 1), None);
     assert_eq!(resource.device_address(usize::MAX, 2), None);
     commit(&resource, 0, granule).unwrap();
+}
+
+fn a_decommit_of_a_part_of_a_commit_is_refused_and_changes_nothing<R: Kind>(driver: &Driver) {
+    let (context, resource) = made::<R>(driver);
+    let granule = resource.granularity();
+    commit(&resource, 0, 3 * granule).unwrap();
+    commit(&resource, 3 * granule, granule).unwrap();
+    let before = resource.report();
+    for (offset, granules) in [(0, 1), (0, 2), (1, 2), (0, 4), (2, 2)] {
+        let refused = decommit(&resource, offset * granule, granules * granule).unwrap_err();
+        assert!(refused.to_string().contains("not one commit's"), "{refused}");
+    }
+    let after = resource.report();
+    assert_eq!(
+        (after.committed, after.registered, after.lost),
+        (before.committed, before.registered, 0)
+    );
+    // The bytes are still there.
+    if let Some(device) = resource.device_address(0, granule) {
+        write(&context, device, &pattern(5, granule));
+        assert!(read(&context, device, granule) == pattern(5, granule));
+    }
+    decommit(&resource, 0, 3 * granule).unwrap();
+    decommit(&resource, 3 * granule, granule).unwrap();
+    assert_eq!((resource.report().committed, resource.report().lost), (0, 0));
 }
 
 fn threads_commit_side_by_side<R: Kind>(driver: &Driver) {

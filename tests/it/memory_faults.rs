@@ -53,7 +53,12 @@ fn each_call<R: Kind>(prepare: fn(&R), step: fn(&R)) -> Vec<(&'static str, u64)>
 /// The state that an error must not change.
 fn state(report: ResourceReport) -> (usize, usize, usize, usize) {
     let pages = report.pages;
-    (report.committed, report.registered, report.lost, pages.explicit + pages.transparent + pages.plain)
+    (
+        report.committed,
+        report.registered,
+        report.lost,
+        pages.explicit + pages.transparent + pages.plain,
+    )
 }
 
 fn commit_fails_cleanly<R: Kind>() {
@@ -75,7 +80,12 @@ fn commit_fails_cleanly<R: Kind>() {
                     commit(&resource, 2 * GRANULE, 3 * GRANULE).unwrap();
                 }
                 // Only what is restored after the commit may fail without a word.
-                Ok(()) => assert!(matches!(call, "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent")),
+                Ok(()) => {
+                    assert!(matches!(
+                        call,
+                        "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent"
+                    ));
+                }
             }
             works(&context, &resource, 2 * GRANULE, 3 * GRANULE);
             decommit(&resource, 2 * GRANULE, 3 * GRANULE).unwrap();
@@ -99,10 +109,19 @@ fn decommit_fails_for_ever<R: Kind>() {
                 Err(error) => {
                     assert_eq!(error, Error::Driver { call, code: CudaError::UNKNOWN });
                     let report = resource.report();
-                    assert_eq!((report.committed, report.lost), (4 * GRANULE, 3 * GRANULE), "{call} {nth}");
+                    assert_eq!(
+                        (report.committed, report.lost),
+                        (4 * GRANULE, 3 * GRANULE),
+                        "{call} {nth}"
+                    );
                     assert!(commit(&resource, 3 * GRANULE, GRANULE).is_err());
                 }
-                Ok(()) => assert!(matches!(call, "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent")),
+                Ok(()) => {
+                    assert!(matches!(
+                        call,
+                        "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent"
+                    ));
+                }
             }
             commit(&resource, 6 * GRANULE, GRANULE).unwrap();
             works(&context, &resource, 6 * GRANULE, GRANULE);
@@ -118,15 +137,21 @@ fn making_fails_cleanly<R: Kind>() {
     let machine = Arc::new(Simulator::new(Config::default()));
     on_machine(&machine, |driver| {
         let context = context_of(driver);
-        let calls = calls_of(&machine, || R::make(&context, SIZE).unwrap().close().unwrap());
+        let make = || {
+            let mut resource = R::make(&context, SIZE)?;
+            resource.limit_to(SIZE / 2)?;
+            Ok::<_, Error>(resource)
+        };
+        let calls = calls_of(&machine, || make().unwrap().close().unwrap());
         for (call, count) in calls {
             for nth in 1..=count {
                 let alive = machine.leaks();
                 machine.fail(call, nth, CudaError::OUT_OF_MEMORY);
                 let errors = context.drop_errors();
-                let outcome = R::make(&context, SIZE).map(drop);
+                let outcome = make().map(drop);
                 let failed = outcome.is_err() || context.drop_errors() > errors;
-                let restored = matches!(call, "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent");
+                let restored =
+                    matches!(call, "cuThreadExchangeStreamCaptureMode" | "cuCtxSetCurrent");
                 assert!(failed || restored, "{call} {nth}");
                 // What a drop could not give back is counted, and leaks.
                 if context.drop_errors() == errors {
@@ -194,7 +219,10 @@ fn a_piece_that_cannot_be_taken_back_is_not_used_again() {
         machine.fail("cuMemHostRegister", 2, CudaError::OUT_OF_MEMORY);
         machine.fail("cuMemHostUnregister", 1, CudaError::UNKNOWN);
         let error = commit(&resource, 0, 3 * GRANULE).unwrap_err();
-        assert_eq!(error, Error::Driver { call: "cuMemHostRegister", code: CudaError::OUT_OF_MEMORY });
+        assert_eq!(
+            error,
+            Error::Driver { call: "cuMemHostRegister", code: CudaError::OUT_OF_MEMORY }
+        );
         assert_eq!((context.drop_errors(), resource.report().lost), (1, 3 * GRANULE));
         assert!(commit(&resource, 2 * GRANULE, GRANULE).is_err());
         commit(&resource, 3 * GRANULE, GRANULE).unwrap();
@@ -239,8 +267,13 @@ fn memory_that_runs_out_is_an_error() {
         }
         commit(&pinned, 0, 4 * GRANULE).unwrap();
         commit(&device, 0, 4 * GRANULE).unwrap();
-        let error = WriteCombinedMemoryResource::make(&context, SIZE).unwrap_err();
-        assert_eq!(error.code(), Some(CudaError::OUT_OF_MEMORY));
+        // One allocation, made when it is known how much of it is needed.
+        let whole = WriteCombinedMemoryResource::make(&context, SIZE).unwrap();
+        let error = commit(&whole, 0, GRANULE).unwrap_err();
+        assert_eq!(
+            (error.call(), error.code()),
+            ("cuMemHostAlloc", Some(CudaError::OUT_OF_MEMORY))
+        );
     });
     assert_eq!(machine.leaks(), Vec::<String>::new());
 }

@@ -1,4 +1,5 @@
-//! What the system shows of the host's memory: children, huge pages, nodes; and growth beside captures.
+//! What the system shows of the host's memory: children, huge pages, nodes; and growth beside
+//! captures.
 #![expect(unsafe_code, reason = "forks; captures by raw calls")]
 
 use std::fs;
@@ -7,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use wharf::memory::{
-    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, MemoryResource, NumaNode,
-    PageTier, PinnedMemoryResource, PinnedOptions, WriteCombinedMemoryResource,
+    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, MemoryResource,
+    NumaNode, PageTier, PinnedMemoryResource, PinnedOptions, WriteCombinedMemoryResource,
 };
 use wharf::sys::bindings::{CUdevice_attribute as Attribute, CUstreamCaptureMode};
 use wharf::{Driver, Error, Stream};
@@ -23,6 +24,7 @@ on_each_driver!(
     nothing_is_left_accessible_after_a_decommit,
     growth_does_not_disturb_a_capture,
     calls_and_their_time_are_counted,
+    a_commit_of_more_than_the_host_has_is_refused_before_it_is_filled,
 );
 
 const GRANULE: usize = 2 << 20;
@@ -161,7 +163,7 @@ fn growth_does_not_disturb_a_capture(driver: &Driver) {
     let mut graph = ptr::null_mut();
     // SAFETY: `graph` is valid for writes for the whole call.
     unsafe { api.stream_end_capture.call(stream.as_raw(), &raw mut graph) }.unwrap();
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: just made, and owned by nothing else.
     unsafe { api.graph_destroy.call(graph) }.unwrap();
     drop(scope);
 }
@@ -217,4 +219,18 @@ fn another_threads_drop_gives_back() {
         });
     });
     assert_eq!(machine.leaks(), Vec::<String>::new());
+}
+
+fn a_commit_of_more_than_the_host_has_is_refused_before_it_is_filled(driver: &Driver) {
+    let (context, much) = (context_of(driver), 1 << 42);
+    let options = PinnedOptions::default();
+    let Ok(resource) = PinnedMemoryResource::new(&context, much, options) else { return };
+    let refused = commit(&resource, 0, much).unwrap_err();
+    let Error::HostMemory { wanted, free, total, .. } = refused else { panic!("{refused}") };
+    assert!(wanted == much && free < total && total < much, "{refused}");
+    assert_eq!((resource.report().committed, resource.report().lost), (0, 0));
+    let memory = resource.physical_memory().unwrap();
+    assert!(memory.free <= memory.total && memory.total < much);
+    // The range is as it was.
+    commit(&resource, 0, resource.granularity()).unwrap();
 }

@@ -8,8 +8,9 @@ use std::ptr;
 use std::slice;
 
 use wharf::memory::{
-    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
-    PinnedMemoryResource, PinnedOptions, ResourceReport, WriteCombinedMemoryResource,
+    DeviceMemoryResource, FileMappedMemoryResource, ManagedMemoryResource, MemoryKind,
+    MemoryResource, PinnedMemoryResource, PinnedOptions, ResourceReport,
+    WriteCombinedMemoryResource,
 };
 use wharf::{Context, Driver, Error};
 
@@ -49,7 +50,8 @@ kinds! {
     WriteCombinedMemoryResource WriteCombined |context, size| Self::new(context, size);
     DeviceMemoryResource Device |context, size| Self::new(context, size);
     ManagedMemoryResource Managed |context, size| Self::new(context, size);
-    FileMappedMemoryResource FileMapped |context, size| Self::scratch(context, &memory_file(), size);
+    FileMappedMemoryResource FileMapped
+        |context, size| Self::scratch(context, &memory_file(), size);
 }
 
 /// A file without a name, in memory.
@@ -57,7 +59,7 @@ pub(crate) fn memory_file() -> File {
     // SAFETY: the name is a C string.
     let file = unsafe { libc::memfd_create(c"wharf".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(file >= 0, "{}", io::Error::last_os_error());
-    // SAFETY: just opened, and nobody else's.
+    // SAFETY: just opened, and owned by nothing else.
     unsafe { File::from_raw_fd(file) }
 }
 
@@ -66,13 +68,21 @@ pub(crate) fn context_of(driver: &Driver) -> Context {
 }
 
 /// Commits a range that the test has not committed.
-pub(crate) fn commit(resource: &impl MemoryResource, offset: usize, len: usize) -> Result<(), Error> {
+pub(crate) fn commit(
+    resource: &impl MemoryResource,
+    offset: usize,
+    len: usize,
+) -> Result<(), Error> {
     // SAFETY: the tests keep to ranges of their own, or see a wrong one refused.
     unsafe { resource.commit(offset, len) }
 }
 
 /// Decommits a range that the test has committed and uses no more.
-pub(crate) fn decommit(resource: &impl MemoryResource, offset: usize, len: usize) -> Result<(), Error> {
+pub(crate) fn decommit(
+    resource: &impl MemoryResource,
+    offset: usize,
+    len: usize,
+) -> Result<(), Error> {
     // SAFETY: as above.
     unsafe { resource.decommit(offset, len) }
 }
@@ -99,7 +109,7 @@ pub(crate) fn read(context: &Context, device: u64, len: usize) -> Vec<u8> {
 pub(crate) fn host_bytes(address: u64, len: usize) -> Vec<u8> {
     let start = ptr::with_exposed_provenance::<u8>(usize::try_from(address).unwrap());
     // SAFETY: the tests pass addresses of committed memory of the host, at least so long, which
-    // nobody writes meanwhile.
+    // nothing writes meanwhile.
     unsafe { slice::from_raw_parts(start, len) }.to_vec()
 }
 

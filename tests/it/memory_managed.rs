@@ -61,8 +61,9 @@ fn a_driver_before_12_2_knows_devices_and_the_host() {
     let machine = Arc::new(Simulator::new(Config { version: 12_010, ..Config::default() }));
     on_machine(&machine, |_| {
         let older = |row: &Row| row.required || row.version <= 12_010;
-        let entry =
-            |row: &Row| if older(row) { softcuda_entry(row.name, row.version) } else { ptr::null_mut() };
+        let entry = |row: &Row| {
+            if older(row) { softcuda_entry(row.name, row.version) } else { ptr::null_mut() }
+        };
         // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
         let driver = &unsafe { Driver::from_fns(entry) }.unwrap();
         advice_and_moves_keep_the_bytes(driver);

@@ -23,17 +23,23 @@ fn pool(driver: &Driver) -> (Pool, Stream) {
 fn a_snapshot_accounts_for_every_byte(driver: &Driver) {
     let (pool, stream) = pool(driver);
     let sizes = [100, 1000, 70_000, 3 << 20, 20 << 20];
-    let held: Vec<Buffer<u8>> = sizes.iter().map(|&size| pool.alloc(size, &stream).unwrap()).collect();
-    let retired: Vec<Buffer<u8>> = sizes.iter().map(|&size| pool.alloc(size, &stream).unwrap()).collect();
+    let held: Vec<Buffer<u8>> =
+        sizes.iter().map(|&size| pool.alloc(size, &stream).unwrap()).collect();
+    let retired: Vec<Buffer<u8>> =
+        sizes.iter().map(|&size| pool.alloc(size, &stream).unwrap()).collect();
     retired.iter().for_each(|buffer| buffer.record_use(&stream).unwrap());
     drop(retired);
     let snapshot = Snapshot::of(&pool);
     assert_eq!(snapshot.live, held.iter().map(|buffer| buffer.info().size).sum::<usize>());
     assert_eq!((snapshot.retired, snapshot.blocks.len()), (pool.retired(), 10));
+    let memory = snapshot.physical.unwrap();
+    assert!(memory.free > 0 && memory.free + snapshot.reserved <= memory.total, "{memory:?}");
+    assert!(snapshot.to_string().contains(&format!("of {} bytes free", memory.total)));
     assert_eq!(snapshot.waste, snapshot.live - sizes.iter().sum::<usize>());
     let slabs: usize = snapshot.slabs.iter().map(|slab| slab.size).sum();
     assert_eq!(slabs + snapshot.unused, snapshot.reserved);
-    let taken: usize = snapshot.slabs.iter().map(|slab| (slab.blocks - slab.free) * slab.block_size).sum();
+    let taken: usize =
+        snapshot.slabs.iter().map(|slab| (slab.blocks - slab.free) * slab.block_size).sum();
     assert_eq!(taken, snapshot.live + snapshot.retired + snapshot.cached);
     for block in &snapshot.blocks {
         let end = block.address + block.size as u64;
@@ -55,7 +61,9 @@ fn a_snapshot_names_owner_stream_and_site(driver: &Driver) {
     }
     assert!(snapshot.blocks[0].age_nanoseconds.is_some());
     let svg = snapshot.to_svg();
-    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("class=\"in-use\""));
+    assert!(
+        svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("class=\"in-use\"")
+    );
     assert!(svg.contains("&lt;kv&gt;") && !svg.contains("<kv>"));
     assert_eq!(svg.matches("<rect").count(), svg.matches("</rect>").count());
 }
@@ -82,6 +90,9 @@ fn a_snapshot_is_json() {
         let (pool, stream) = pool(driver);
         let _buffer: Buffer<u8> = pool.alloc(5000, &stream).unwrap();
         let json: serde_json::Value = serde_json::to_value(Snapshot::of(&pool)).unwrap();
-        assert_eq!((json["name"].as_str(), json["blocks"][0]["asked"].as_u64()), (Some("<kv>"), Some(5000)));
+        assert_eq!(
+            (json["name"].as_str(), json["blocks"][0]["asked"].as_u64()),
+            (Some("<kv>"), Some(5000))
+        );
     });
 }

@@ -1,28 +1,25 @@
 //! A pool on addresses with nothing behind them: whatever touches a managed byte dies.
 
-use std::collections::HashSet;
-use std::sync::{Barrier, mpsc};
-use std::thread;
 use std::time::Duration;
 
-use wharf::memory::UnbackedResource;
+use wharf::memory::{MemoryResource, UnbackedResource};
 use wharf::slab::{AllocError, Block, DeallocError, PoolError, PoolOptions, SizeClass, SlabPool};
 use wharf::{CudaError, Error};
 
-const GRANULE: usize = 2 << 20;
+pub(crate) const GRANULE: usize = 2 << 20;
 
-type Pool = SlabPool<UnbackedResource>;
+pub(crate) type Pool = SlabPool<UnbackedResource>;
 
-fn pool_of(bytes: usize, options: PoolOptions) -> Pool {
+pub(crate) fn pool_of(bytes: usize, options: PoolOptions) -> Pool {
     SlabPool::new(UnbackedResource::new(bytes).unwrap(), options).unwrap()
 }
 
-fn pool() -> Pool {
+pub(crate) fn pool() -> Pool {
     pool_of(1 << 30, PoolOptions::default())
 }
 
 /// Everything was given back: nothing is live, cached, or committed after a trim.
-fn assert_clean(pool: &Pool) {
+pub(crate) fn assert_clean(pool: &Pool) {
     pool.trim(Duration::ZERO, 0);
     let stats = pool.stats();
     assert_eq!((stats.live, stats.cached, stats.reserved), (0, 0, 0), "{stats:?}");
@@ -70,6 +67,24 @@ fn every_size_wastes_at_most_a_fifth() {
     println!("mean waste {mean:.4} over {count} sizes");
     assert!(mean < 0.09, "{mean}");
     assert_clean(&pool);
+}
+
+/// A thread without a cache has no slab of its own: what it used last may be in another pool.
+#[test]
+fn the_slab_that_a_thread_used_last_is_not_looked_for_in_another_pool() {
+    let uncached = PoolOptions::default().thread_cache_bytes(0);
+    let (large, small) = (pool_of(64 << 20, uncached), pool_of(2 * GRANULE, uncached));
+    for size in [256, 1024, 4096, 16384] {
+        let of_large: Vec<Block> =
+            (0..(24 << 20) / size / 4).map(|_| large.alloc(size).unwrap()).collect();
+        let block = small.alloc(size).unwrap();
+        let (base, len) = (small.upstream().base(), 2 * GRANULE as u64);
+        assert!((base..base + len).contains(&block.address()), "{block:?}");
+        small.dealloc(block).unwrap();
+        of_large.into_iter().for_each(|block| large.dealloc(block).unwrap());
+    }
+    assert_clean(&large);
+    assert_clean(&small);
 }
 
 #[test]
@@ -147,9 +162,15 @@ fn a_failed_commit_changes_nothing() {
     pool.upstream().commits().fail_one_in(1);
     for size in [300, 3 << 20, 40 << 20] {
         let error = Error::Driver { call: "commit", code: CudaError::OUT_OF_MEMORY };
-        assert_eq!(pool.alloc(size), Err(AllocError::Upstream(error)));
+        let refused = pool.alloc(size).unwrap_err();
+        assert!(
+            matches!(refused, AllocError::Exhausted(state) if state.cause == Some(error)),
+            "{refused}"
+        );
+        assert!(refused.to_string().ends_with(&format!(": {error}")), "{refused}");
     }
     assert_eq!((pool.stats().reserved, pool.upstream().committed()), (0, 0));
+    assert_eq!(pool.stats().peak_reserved, 0, "what was not reached is no peak");
     pool.upstream().commits().fail_one_in(0);
     let block = pool.alloc(300).unwrap();
     pool.dealloc(block).unwrap();
@@ -215,146 +236,6 @@ fn classes_share_a_granule_and_leave_it_whole() {
     assert_clean(&pool);
 }
 
-/// Misses in the calling thread's cache until a pool that does not grow counts as one that has stopped growing.
-fn keep_quiet(pool: &Pool) {
-    for _ in 0..6_000 {
-        // More than a magazine holds.
-        let blocks: Vec<Block> = (0..90).map(|_| pool.alloc(256).unwrap()).collect();
-        blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
-    }
-}
-
-#[test]
-fn a_quiet_pool_takes_back_what_threads_keep_before_it_grows() {
-    let resource = UnbackedResource::new(1 << 30).unwrap();
-    let pool = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(64 << 20)).unwrap();
-    let mut held: Vec<Block> = (0..8).map(|_| pool.alloc(1 << 20).unwrap()).collect();
-    held.drain(4..).for_each(|block| pool.dealloc(block).unwrap());
-    let keeps = pool.stats().classes[SizeClass::of(1 << 20).unwrap().index()].cached;
-    assert_eq!(keeps, 4, "the thread keeps what it freed");
-
-    // Two granules are in nobody's use but the cache's. A pool that grows leaves them there.
-    let while_growing = pool.alloc(GRANULE).unwrap();
-    let commits = pool.upstream().commits().calls();
-    keep_quiet(&pool);
-    assert!(pool.stats().cached > 4 << 20, "misses alone recall nothing");
-    let once_quiet = [(); 2].map(|()| pool.alloc(GRANULE).unwrap());
-    assert_eq!(
-        pool.upstream().commits().calls() - commits,
-        1,
-        "one for the small blocks, and none for these"
-    );
-    for block in held.into_iter().chain(once_quiet).chain([while_growing]) {
-        pool.dealloc(block).unwrap();
-    }
-    assert_clean(&pool);
-}
-
-#[test]
-fn another_thread_gives_back_at_its_next_miss() {
-    let resource = UnbackedResource::new(1 << 30).unwrap();
-    let pool = SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(64 << 20)).unwrap();
-    let of_megabytes = || pool.stats().classes[SizeClass::of(1 << 20).unwrap().index()].cached;
-    let (barrier, mut counts) = (Barrier::new(2), Vec::new());
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let blocks: Vec<Block> = (0..4).map(|_| pool.alloc(1 << 20).unwrap()).collect();
-            blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
-            keep_quiet(&pool);
-            barrier.wait();
-            barrier.wait();
-            // The other thread has asked meanwhile.
-            keep_quiet(&pool);
-            barrier.wait();
-            barrier.wait();
-        });
-        keep_quiet(&pool);
-        barrier.wait();
-        // Twice, since the last of the other's growth may be news yet.
-        keep_quiet(&pool);
-        counts.push(of_megabytes());
-        let large = [(); 2].map(|()| pool.alloc(GRANULE).unwrap());
-        counts.push(of_megabytes());
-        barrier.wait();
-        barrier.wait();
-        counts.push(of_megabytes());
-        large.into_iter().for_each(|block| pool.dealloc(block).unwrap());
-        barrier.wait();
-    });
-    // Nobody takes from another thread's cache; its owner gives when it next misses.
-    assert_eq!(counts, [4, 4, 0]);
-}
-
-#[test]
-fn what_one_thread_frees_another_allocates() {
-    let pool = pool();
-    let (to_free, freed) = mpsc::sync_channel::<Vec<Block>>(1);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for block in freed.into_iter().flatten() {
-                pool.dealloc(block).unwrap();
-            }
-        });
-        for _ in 0..2_000 {
-            to_free.send((0..40).map(|_| pool.alloc(4096).unwrap()).collect()).unwrap();
-        }
-        drop(to_free);
-    });
-    // What is under way at most: two channels' worth, two magazines, a parcel.
-    assert!(pool.stats().peak_reserved <= 2 * GRANULE, "{:?}", pool.stats());
-    pool.flush_thread_cache();
-    wait_until(|| pool.stats().cached == 0);
-    assert_clean(&pool);
-}
-
-#[test]
-fn a_thread_that_ends_leaves_nothing_behind() {
-    let pool = pool();
-    let (sender, receiver) = mpsc::channel();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..100 {
-                sender.send(pool.alloc(4096).unwrap()).unwrap();
-            }
-            drop(sender);
-        });
-        let freer = scope.spawn(|| receiver.into_iter().filter_map(|block| pool.dealloc(block).ok()).count());
-        assert_eq!(freer.join().unwrap(), 100);
-    });
-    // `scope` waits for the closures, not for the ends of the threads.
-    wait_until(|| pool.stats().cached == 0);
-    assert_eq!(pool.stats().live, 0);
-    assert_clean(&pool);
-}
-
-/// Waits for what another thread is about to do; fails after some seconds.
-fn wait_until(done: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it never happened");
-        thread::yield_now();
-    }
-}
-
-#[test]
-fn more_pools_than_slots_and_pools_that_come_and_go() {
-    let pools: Vec<Pool> = (0..80).map(|_| pool_of(8 << 20, PoolOptions::default())).collect();
-    let blocks: Vec<Block> = pools.iter().map(|pool| pool.alloc(5000).unwrap()).collect();
-    for (pool, block) in pools.iter().zip(blocks) {
-        pool.dealloc(block).unwrap();
-        assert_eq!(pool.stats().live, 0);
-    }
-    drop(pools);
-    for _ in 0..200 {
-        let pool = pool_of(8 << 20, PoolOptions::default());
-        let addresses: HashSet<u64> = (0..40).map(|_| pool.alloc_raw(4096).unwrap()).collect();
-        assert_eq!(addresses.len(), 40);
-        for address in addresses {
-            pool.dealloc_raw(address).unwrap();
-        }
-    }
-}
-
 #[test]
 fn a_pool_dropped_with_live_blocks_keeps_its_span() {
     let pool = pool_of(8 << 20, PoolOptions::default());
@@ -395,4 +276,76 @@ fn options_that_make_no_pool() {
     for granule in [0, 3 << 20, 1 << 20, 8 << 20] {
         assert_eq!(make(granule), Err(PoolError::Granule { granule, granularity: GRANULE }));
     }
+}
+
+#[test]
+fn an_empty_pool_gives_whatever_fits_its_limit() {
+    for limit in [4 << 20, 8 << 20, 18 << 20] {
+        for size in (1..=limit >> 16).map(|units| units << 16) {
+            let pool = SlabPool::new(
+                UnbackedResource::new(64 << 20).unwrap(),
+                PoolOptions::default().max_bytes(limit),
+            )
+            .unwrap();
+            let block =
+                pool.alloc(size).unwrap_or_else(|error| panic!("{size} of {limit}: {error}"));
+            assert!(pool.block_size(&block) >= size);
+            let mut cache = pool.local_cache();
+            cache.dealloc(block).unwrap();
+            let block = cache.alloc(size).unwrap();
+            pool.dealloc(block).unwrap();
+            drop(cache);
+            assert_clean(&pool);
+        }
+    }
+}
+
+#[test]
+fn what_the_caller_keeps_is_given_back_before_it_is_refused() {
+    let pool =
+        SlabPool::new(UnbackedResource::new(1 << 30).unwrap(), PoolOptions::default()).unwrap();
+    let whole = |small: usize| {
+        pool.dealloc(pool.alloc(small).unwrap()).unwrap();
+        assert!(pool.stats().cached > 0);
+        pool.dealloc(pool.alloc(1 << 30).unwrap()).unwrap();
+    };
+    whole(100);
+    whole(1 << 20);
+    // A cache that its owner holds is the caller's own too.
+    let mut cache = pool.local_cache();
+    cache.dealloc(pool.alloc(100).unwrap()).unwrap();
+    let small = cache.alloc(100).unwrap();
+    cache.dealloc(small).unwrap();
+    let all = cache.alloc(1 << 30).unwrap();
+    let refused = cache.alloc(100).unwrap_err();
+    assert!(matches!(refused, AllocError::Exhausted(state) if state.cached == 0), "{refused}");
+    cache.dealloc(all).unwrap();
+    drop(cache);
+    assert_clean(&pool);
+}
+
+#[test]
+fn a_limit_below_a_granule_is_refused_by_name() {
+    for limit in [0, 1, GRANULE - 1] {
+        let resource = UnbackedResource::new(64 << 20).unwrap();
+        let refused = SlabPool::new(resource, PoolOptions::default().max_bytes(limit)).unwrap_err();
+        assert_eq!(refused, PoolError::Limit { limit, granule: GRANULE });
+        assert!(refused.to_string().contains("max_bytes"), "{refused}");
+    }
+}
+
+#[test]
+fn sizes_to_the_end_of_what_can_be_counted_are_too_large() {
+    let pool = pool();
+    for size in
+        (0..70).flat_map(|back| [usize::MAX - back, usize::MAX / 2 - back, (1 << 63) + back])
+    {
+        let refused = |outcome| matches!(outcome, Err(AllocError::TooLarge { .. }));
+        assert!(refused(pool.alloc(size)) && refused(pool.alloc_aligned(size, 4096)), "{size:#x}");
+        assert!(
+            refused(pool.local_cache().alloc(size))
+                && refused(pool.alloc_raw(size).map(|_| unreachable!()))
+        );
+    }
+    assert_clean(&pool);
 }

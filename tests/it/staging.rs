@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wharf::staging::{
-    BuildError, Count, Counts, Forgotten, InputBuffers, Instantiation, Layout, Len, SlotError, SlotFault,
-    StageError,
+    BuildError, Count, Counts, Forgotten, InputBuffers, Instantiation, Layout, Len, ReleaseError,
+    SlotError, SlotFault, StageError,
 };
 use wharf::{Driver, Stream};
 
@@ -69,15 +69,21 @@ fn a_step_is_one_driver_call() {
         on_machine(&machine, |driver| {
             let context = context(driver);
             let _current = context.enter().unwrap();
-            let set = builder(&context).layout(layout).instantiation(Instantiation::Eager).max_graphs(10_000);
+            let set = builder(&context)
+                .layout(layout)
+                .instantiation(Instantiation::Eager)
+                .max_graphs(10_000);
             let inputs = set.build().unwrap();
             let (ids, stream) = (Ids::of(&inputs), Stream::new(&context).unwrap());
             let total = || machine.all_calls().iter().map(|call| call.1).sum::<u64>();
             let before = total();
             let launches = machine.calls("cuGraphLaunch");
-            for (number, (tokens, requests)) in steps(500, 3).filter(|step| step.0 <= 512).enumerate() {
+            for (number, (tokens, requests)) in
+                steps(500, 3).filter(|step| step.0 <= 512).enumerate()
+            {
                 let mut step = loop {
-                    // Waiting asks now and then whether the context works: that is no part of a step.
+                    // Waiting asks now and then whether the context works: that is no part of a
+                    // step.
                     match inputs.try_begin(tokens, requests) {
                         Ok(step) => break step,
                         Err(StageError::WouldBlock) => std::thread::yield_now(),
@@ -149,9 +155,13 @@ fn a_ring_that_is_full_would_block(driver: &Driver) {
     let StageError::Stalled(stall) = inputs.begin(3, 1).unwrap_err() else { panic!("not stalled") };
     assert_eq!((stall.ring_slot, stall.stream), (0, stream.as_raw().addr()));
     assert!(stall.age >= Duration::from_millis(30) && stall.probes > 0, "{stall:?}");
-    assert!(StageError::Stalled(stall).to_string().contains("ring slot 0 is in flight on stream 0x"));
+    assert!(
+        StageError::Stalled(stall).to_string().contains("ring slot 0 is in flight on stream 0x")
+    );
     assert!(matches!(inputs.wait(), Err(StageError::Stalled(_))));
-    let Err((inputs, error)) = inputs.release() else { panic!("released in flight") };
+    let Err(ReleaseError { inputs, error }) = inputs.release() else {
+        panic!("released in flight")
+    };
     assert!(matches!(error, StageError::Stalled(_)));
     gate.open();
     stream.synchronize().unwrap();
@@ -169,7 +179,10 @@ fn what_a_set_cannot_be_is_refused(driver: &Driver) {
         refused(InputBuffers::builder(&context).dynamic::<i32>("x").buckets([1])),
         BuildError::NoSlots
     );
-    assert_eq!(refused(set().slot::<u8>("ids", Len::Tokens)), BuildError::DuplicateSlot("ids".into()));
+    assert_eq!(
+        refused(set().slot::<u8>("ids", Len::Tokens)),
+        BuildError::DuplicateSlot("ids".into())
+    );
     assert_eq!(refused(set().buckets([0, 1])), BuildError::Bucket(0));
     assert_eq!(refused(set().buckets([3, 1, 3])), BuildError::Bucket(3));
     assert_eq!(refused(set().ring_depth(0)), BuildError::RingDepth(0));
@@ -178,17 +191,30 @@ fn what_a_set_cannot_be_is_refused(driver: &Driver) {
     assert_eq!(refused(set().max_tokens(7)), limit);
     let limit = BuildError::Limit { what: Count::Requests, limit: 0, needed: 1 };
     assert_eq!(refused(set().max_requests(0)), limit);
-    assert_eq!(refused(set().slot::<i64>("long", Len::Tokens.times(usize::MAX / 8))), BuildError::TooLarge);
-    assert_eq!(refused(set().slot::<i64>("long", Len::Fixed(usize::MAX / 8))), BuildError::TooLarge);
+    assert_eq!(
+        refused(set().slot::<i64>("long", Len::Tokens.times(usize::MAX / 8))),
+        BuildError::TooLarge
+    );
+    assert_eq!(
+        refused(set().slot::<i64>("long", Len::Fixed(usize::MAX / 8))),
+        BuildError::TooLarge
+    );
+    let stray = InputBuffers::builder(&context).when_forgotten(Forgotten::Pad);
+    let stray = stray.slot::<i32>("ids", Len::Tokens).buckets([4]);
+    assert_eq!(refused(stray), BuildError::NoSlotBefore);
     let kept = set().layout(Layout::Packed).when_forgotten(Forgotten::Keep);
     assert_eq!(refused(kept), BuildError::KeepNeedsPerSlot("ids".into()));
-    let many = (0..64).fold(set(), |set, slot| set.slot::<u8>(&format!("slot {slot}"), Len::Tokens));
-    assert_eq!(refused(many), BuildError::TooManySlots { given: 65, max: (64, 8) });
+    let many =
+        (0..64).fold(set(), |set, slot| set.slot::<u8>(&format!("slot {slot}"), Len::Tokens));
+    assert_eq!(refused(many), BuildError::TooManySlots { given: 65, max: 64, max_dynamic: 8 });
     let dynamic = (0..9).fold(set(), |set, slot| set.dynamic::<u8>(&format!("slot {slot}")));
-    assert_eq!(refused(dynamic), BuildError::TooManySlots { given: 10, max: (64, 8) });
-    for error in
-        [limit, BuildError::TooLarge, BuildError::NoSlots, BuildError::KeepNeedsPerSlot("ids".into())]
-    {
+    assert_eq!(refused(dynamic), BuildError::TooManySlots { given: 10, max: 64, max_dynamic: 8 });
+    for error in [
+        limit,
+        BuildError::TooLarge,
+        BuildError::NoSlots,
+        BuildError::KeepNeedsPerSlot("ids".into()),
+    ] {
         assert!(!error.to_string().is_empty());
     }
 }
@@ -205,10 +231,12 @@ fn slots_are_checked(driver: &Driver) {
 fn steps_are_checked(driver: &Driver) {
     let context = context(driver);
     let set = || InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens).buckets([4, 8]);
-    let inputs = set().slot::<u8>("flags", Len::Requests).dynamic::<f32>("weights").build().unwrap();
+    let inputs =
+        set().slot::<u8>("flags", Len::Requests).dynamic::<f32>("weights").build().unwrap();
     let other = set().build().unwrap();
     let stream = Stream::new(&context).unwrap();
-    let (ids, flags) = (inputs.slot_id::<i32>("ids").unwrap(), inputs.slot_id::<u8>("flags").unwrap());
+    let (ids, flags) =
+        (inputs.slot_id::<i32>("ids").unwrap(), inputs.slot_id::<u8>("flags").unwrap());
     let weights = inputs.slot_id::<f32>("weights").unwrap();
     let foreign = other.slot_id::<i32>("ids").unwrap();
     let slot = |slot: &str, fault| StageError::Slot { slot: slot.into(), fault };
@@ -216,7 +244,10 @@ fn steps_are_checked(driver: &Driver) {
     let mut step = inputs.begin(3, 2).unwrap();
     let length = SlotFault::Length { wanted: 3, given: 4 };
     assert_eq!(step.write_from(ids, &[0; 4]), Err(slot("ids", length)));
-    assert_eq!(slot("ids", length).to_string(), "slot \"ids\" has 3 elements in this step, 4 were given");
+    assert_eq!(
+        slot("ids", length).to_string(),
+        "slot \"ids\" has 3 elements in this step, and 4 were given"
+    );
     step.write(ids).fill(1);
     assert_eq!(step.submit(&stream).unwrap_err(), slot("flags", SlotFault::Forgotten));
 
@@ -246,7 +277,7 @@ fn sizes_are_checked(driver: &Driver) {
     let tokens = inputs.begin(MAX_TOKENS + 1, 1).unwrap_err();
     assert_eq!(tokens, StageError::TooLarge { what: Count::Tokens, wanted: 2049, max: 2048 });
     let requests = inputs.begin(300, MAX_REQUESTS + 1).unwrap_err();
-    assert_eq!(requests.to_string(), "a step of 257 requests; the buffers were made for 256");
+    assert_eq!(requests.to_string(), "the step has 257 requests, and the buffers hold 256");
     // More requests than tokens: the bucket holds both.
     let step = inputs.begin(3, 7).unwrap();
     assert_eq!(step.padded(), Counts { tokens: 8, requests: 8 });

@@ -30,7 +30,9 @@ fn calls_of(machine: &Simulator, body: impl FnOnce()) -> Vec<(&'static str, u64)
 
 #[test]
 fn a_set_that_cannot_be_built_leaves_nothing() {
-    for (make, layout) in machines().into_iter().flat_map(|make| LAYOUTS.map(|layout| (make, layout))) {
+    for (make, layout) in
+        machines().into_iter().flat_map(|make| LAYOUTS.map(|layout| (make, layout)))
+    {
         let build = |context: &Context| builder(context).layout(layout).build();
         let mut calls = Vec::new();
         let machine = make();
@@ -45,7 +47,9 @@ fn a_set_that_cannot_be_built_leaves_nothing() {
                 let before = Inventory::now();
                 machine.fail(call, nth, CODE);
                 match build(&context) {
-                    Err(BuildError::Driver(error)) => assert_eq!(error, Error::Driver { call, code: CODE }),
+                    Err(BuildError::Driver(error)) => {
+                        assert_eq!(error, Error::Driver { call, code: CODE });
+                    }
                     Ok(set) => {
                         // What only restores or gives back has no caller to tell.
                         drop(set);
@@ -82,7 +86,9 @@ pub(crate) const RESTORING: &[&str] = &[
 /// The step fails with the call's error, the next step works and brings every byte.
 #[test]
 fn a_step_that_fails_has_not_happened() {
-    for (make, layout) in machines().into_iter().flat_map(|make| LAYOUTS.map(|layout| (make, layout))) {
+    for (make, layout) in
+        machines().into_iter().flat_map(|make| LAYOUTS.map(|layout| (make, layout)))
+    {
         let mut calls = Vec::new();
         let machine = make();
         on_machine(&machine, |driver| {
@@ -104,7 +110,10 @@ fn a_step_that_fails_has_not_happened() {
                 let stream = Stream::new(&context).unwrap();
                 machine.fail(call, nth, CODE);
                 let failures = run(&inputs, &stream, Some(call));
-                assert!(failures == 1 || RESTORING.contains(&call), "{call} {nth}: {failures} failed");
+                assert!(
+                    failures == 1 || RESTORING.contains(&call),
+                    "{call} {nth}: {failures} failed"
+                );
                 failed += failures;
                 drop((inputs, stream));
                 if failures == 1 && !RESTORING.contains(&call) {
@@ -157,7 +166,8 @@ fn rarer_calls_fail_cleanly() {
         on_machine(&machine, |driver| {
             let context = context(driver);
             let set = InputBuffers::builder(&context).slot::<u32>("a", Len::Tokens).buckets([4]);
-            let set = set.slot_padded::<u32>("b", Len::Tokens, Pad::Keep).when_forgotten(Forgotten::Keep);
+            let set =
+                set.slot_padded::<u32>("b", Len::Tokens, Pad::Keep).when_forgotten(Forgotten::Keep);
             let inputs = set.build().unwrap();
             let (a, b) = (inputs.slot_id::<u32>("a").unwrap(), inputs.slot_id::<u32>("b").unwrap());
             let (first, second) = (Stream::new(&context).unwrap(), Stream::new(&context).unwrap());
@@ -204,7 +214,9 @@ fn a_device_fault_is_an_error() {
             machine.fault_devices(CudaError::ILLEGAL_ADDRESS);
             gate.open();
             match inputs.begin(3, 1) {
-                Err(StageError::Driver(error)) => assert_eq!(error.code(), Some(CudaError::ILLEGAL_ADDRESS)),
+                Err(StageError::Driver(error)) => {
+                    assert_eq!(error.code(), Some(CudaError::ILLEGAL_ADDRESS));
+                }
                 other => panic!("{other:?}"),
             }
         });

@@ -1,21 +1,27 @@
-//! What went wrong elsewhere with captured copies and captures, each named after where it was reported.
+//! Faults that were reported elsewhere with captured copies and captures. Each test is named after
+//! its report. These are tested in other places:
 //!
-//! | report | where else it is looked at |
-//! |---|---|
-//! | `vllm#24527`, `TensorRT-LLM#15546`, `vllm-ascend#12191`: a pinned source is overwritten | `staging::every_byte_arrives`, `staging_reference` |
-//! | `vllm#53057`: depth taken for a guard | `staging::a_ring_that_is_full_would_block` |
-//! | `vllm#54269`: a wait without an end or a name | the same; `staging_faults::a_device_fault_is_an_error` |
-//! | `sglang#26380`: the destination is overwritten | `staging_guard::a_copy_stream_waits_for_the_reader`, `a_held_reader_holds_the_next_copy` |
-//! | `onnxruntime#32121`: the same of static buffers | `staging_guard::the_engines_graph_outlives_the_set` |
-//! | `cudarc#590`, `vllm#46933`, `pytorch#159594`: the same of pools | `pool::peers`, `pool::capture` |
-//! | `cuda.jl#1230`: memory nodes in a capture | `graph_capture::memory_nodes_are_refused` |
-//! | `cudf#15620`, `vllm#20098`: small copies behind large ones, what graphs cost | `bench/`, `InputBuffers::graphs` |
+//! * `vllm#24527`, `TensorRT-LLM#15546`, `vllm-ascend#12191`, a pinned source is overwritten:
+//!   `staging::every_byte_arrives`, `staging_reference`.
+//! * `vllm#53057`, depth taken for a guard: `staging::a_ring_that_is_full_would_block`.
+//! * `vllm#54269`, a wait without an end or a name: the same, and
+//!   `staging_faults::a_device_fault_is_an_error`.
+//! * `sglang#26380`, the destination is overwritten:
+//!   `staging_guard::a_copy_stream_waits_for_the_reader`, `a_held_reader_holds_the_next_copy`.
+//! * `onnxruntime#32121`, the same of static buffers:
+//!   `staging_guard::the_engines_graph_outlives_the_set`.
+//! * `cudarc#590`, `vllm#46933`, `pytorch#159594`, the same of pools: `pool::peers`,
+//!   `pool::capture`.
+//! * `cuda.jl#1230`, memory nodes in a capture: `graph_capture::memory_nodes_are_refused`.
+//! * `cudf#15620`, `vllm#20098`, small copies behind large ones, what graphs cost: `bench/`,
+//!   `InputBuffers::graphs`.
 
 use std::thread;
 
 use wharf::graph::{CaptureMode, CaptureScope, GraphDefinition, NodeKind};
 use wharf::staging::{
-    BuildError, Counts, InputBuffers, InputBuffersBuilder, Instantiation, Layout, Len, Pad, StageError,
+    BuildError, Counts, InputBuffers, InputBuffersBuilder, Instantiation, Layout, Len, Pad,
+    StageError,
 };
 use wharf::{Context, CudaError, Driver, Error, Stream};
 
@@ -35,7 +41,8 @@ on_each_driver!(
 );
 
 const LAYOUTS: [Layout; 2] = [Layout::PerSlot, Layout::Packed];
-const MODES: [CaptureMode; 3] = [CaptureMode::Global, CaptureMode::ThreadLocal, CaptureMode::Relaxed];
+const MODES: [CaptureMode; 3] =
+    [CaptureMode::Global, CaptureMode::ThreadLocal, CaptureMode::Relaxed];
 
 fn small(context: &Context) -> InputBuffersBuilder {
     InputBuffers::builder(context).slot::<u32>("ids", Len::Tokens).buckets([4, 8]).max_tokens(16)
@@ -50,8 +57,8 @@ fn refused(call: &'static str, code: CudaError) -> StageError {
     StageError::Driver(Error::Driver { call, code })
 }
 
-/// A copy that was captured names the address of its pinned source; the block must be nobody else's as
-/// long as the graph, or anything made of it, can run.
+/// A copy that was captured names the address of its pinned source; the block must go to no other
+/// as long as the graph, or anything made of it, can run.
 fn onnxruntime_32121_a_captured_copy_keeps_its_source(driver: &Driver) {
     let (cells, before) = (Cells::new(driver), Inventory::now());
     for layout in LAYOUTS {
@@ -64,10 +71,12 @@ fn onnxruntime_32121_a_captured_copy_keeps_its_source(driver: &Driver) {
             Ok(())
         });
         let graph = graph.unwrap();
-        let mut execs = [graph.duplicate().unwrap(), graph].map(|graph| graph.instantiate().unwrap());
+        let mut execs =
+            [graph.duplicate().unwrap(), graph].map(|graph| graph.instantiate().unwrap());
         let mut step = embedded.begin(4, 1).unwrap();
         step.write(ids).copy_from_slice(&[1, 2, 3, 4]);
-        step.submit_with::<StageError>(&cells.stream, || Ok(execs[0].launch(&cells.stream)?)).unwrap();
+        step.submit_with::<StageError>(&cells.stream, || Ok(execs[0].launch(&cells.stream)?))
+            .unwrap();
         assert_eq!(words(&cells.stream, address), [1, 2, 3, 4]);
         // A run of another shape, which goes through the set's own ring, and sets that come and go.
         for value in 0..8 {
@@ -90,8 +99,8 @@ fn onnxruntime_32121_a_captured_copy_keeps_its_source(driver: &Driver) {
     before.restored(driver);
 }
 
-/// A step's own graph reads a ring slot that is another step's when the captured graph runs: the stream is
-/// refused, and its capture goes on.
+/// A step's own graph reads a ring slot that is another step's when the captured graph runs: the
+/// stream is refused, and its capture goes on.
 fn onnxruntime_32121_a_step_is_not_captured(driver: &Driver) {
     let context = context(driver);
     let (stream, other) = (Stream::new(&context).unwrap(), Stream::new(&context).unwrap());
@@ -122,8 +131,8 @@ fn onnxruntime_32121_a_step_is_not_captured(driver: &Driver) {
     }
 }
 
-/// Nothing of a ring's bookkeeping lands in a graph that somebody captures meanwhile, and no error is
-/// kept for a later caller.
+/// Nothing of a ring's bookkeeping lands in a graph that another thread captures, and no error
+/// is kept for a later caller.
 fn cudarc_590_no_event_of_ours_enters_a_capture(driver: &Driver) {
     let context = context(driver);
     let [capturing, copies, consumer] = [(); 3].map(|()| Stream::new(&context).unwrap());
@@ -149,15 +158,16 @@ fn cudarc_590_no_event_of_ours_enters_a_capture(driver: &Driver) {
     }
 }
 
-/// Sets that are built, warmed, used and dropped while a stream is captured, by the capturing thread and
-/// by another, spoil nothing.
+/// Sets that are built, warmed, used and dropped while a stream is captured, by the capturing
+/// thread and by another, spoil nothing.
 fn vllm_46933_building_and_pinning_beside_a_capture(driver: &Driver) {
     let context = context(driver);
     let [capturing, own] = [(); 2].map(|()| Stream::new(&context).unwrap());
     let live = |stream: &Stream| {
         for layout in LAYOUTS {
             let set = small(&context).layout(layout).instantiation(Instantiation::Eager);
-            let inputs = set.slot_zero_copy::<u32>("flags", Len::Fixed(4), Pad::Zero).build().unwrap();
+            let inputs =
+                set.slot_zero_copy::<u32>("flags", Len::Fixed(4), Pad::Zero).build().unwrap();
             let [ids, flags] = ["ids", "flags"].map(|name| inputs.slot_id::<u32>(name).unwrap());
             inputs.prewarm(8).unwrap();
             for tokens in [3, 12] {
@@ -184,7 +194,8 @@ fn vllm_46933_building_and_pinning_beside_a_capture(driver: &Driver) {
     }
 }
 
-/// What undoes a build that fails, and a step that fails, must not free or wait in somebody's capture.
+/// What undoes a build that fails, and a step that fails, must not free or wait in another's
+/// capture.
 fn pytorch_159594_failures_beside_a_capture(driver: &Driver) {
     let context = context(driver);
     let [capturing, own] = [(); 2].map(|()| Stream::new(&context).unwrap());
@@ -200,13 +211,16 @@ fn pytorch_159594_failures_beside_a_capture(driver: &Driver) {
     let Some(machine) = machine() else { return };
     let before = machine.all_calls();
     life().unwrap();
-    let is_new =
-        |call: &(&str, u64)| before.iter().find(|old| old.0 == call.0).is_none_or(|old| old.1 < call.1);
+    let is_new = |call: &(&str, u64)| {
+        before.iter().find(|old| old.0 == call.0).is_none_or(|old| old.1 < call.1)
+    };
     let calls = machine.all_calls().into_iter().filter(is_new).map(|call| call.0);
     let calls: Vec<_> = calls.filter(|call| !RESTORING.contains(call)).collect();
     let left = Inventory::now();
     let mut failed = 0;
-    for (mode, call) in MODES.into_iter().flat_map(|mode| calls.iter().map(move |call| (mode, *call))) {
+    for (mode, call) in
+        MODES.into_iter().flat_map(|mode| calls.iter().map(move |call| (mode, *call)))
+    {
         let scope = CaptureScope::begin(&capturing, mode).unwrap();
         machine.fail(call, 1, CudaError::OUT_OF_MEMORY);
         failed += usize::from(life().is_err());
@@ -240,15 +254,16 @@ fn warp_1418_no_memory_node_in_a_graph(driver: &Driver) {
     before.restored(driver);
 }
 
-/// The smallest bucket that holds a step serves it, at addresses that its graphs may have captured, with
-/// the tail padded; what is larger than the largest has its own size.
+/// The smallest bucket that holds a step serves it, at addresses that its graphs may have captured,
+/// with the tail padded; what is larger than the largest has its own size.
 fn atoma_186_a_step_is_padded_to_its_bucket(driver: &Driver) {
     let context = context(driver);
     let stream = Stream::new(&context).unwrap();
     let ladder = [1, 2, 4, 8, 16];
     for layout in LAYOUTS {
         let set = InputBuffers::builder(&context).slot::<u32>("ids", Len::Tokens);
-        let set = set.slot_padded::<u32>("lens", Len::Requests.plus(3), Pad::Value(9)).layout(layout);
+        let set =
+            set.slot_padded::<u32>("lens", Len::Requests.plus(3), Pad::Value(9)).layout(layout);
         let inputs = set.buckets(ladder).max_tokens(20).max_requests(6).build().unwrap();
         let [ids, lens] = ["ids", "lens"].map(|name| inputs.slot_id::<u32>(name).unwrap());
         let buffers = inputs.static_buffers();
@@ -258,17 +273,24 @@ fn atoma_186_a_step_is_padded_to_its_bucket(driver: &Driver) {
             let mut step = inputs.begin(tokens, requests).unwrap();
             let bucket = ladder.into_iter().find(|bucket| *bucket >= tokens.max(requests));
             let own = Counts { tokens, requests };
-            let padded = bucket.map_or(own, |bucket| Counts { tokens: bucket, requests: bucket.min(6) });
+            let padded =
+                bucket.map_or(own, |bucket| Counts { tokens: bucket, requests: bucket.min(6) });
             assert_eq!((step.counts(), step.padded()), (own, padded));
             assert_eq!((step.write(ids).len(), step.write(lens).len()), (tokens, requests + 3));
             step.write(ids).fill(5);
             step.write(lens).fill(6);
             let staged = step.submit(&stream).unwrap();
-            let found =
-                [words::<24>(&stream, staged.device_ptr(ids)), words(&stream, staged.device_ptr(lens))];
-            let expected = |value, len, pad, padded| [vec![value; len], vec![pad; padded - len]].concat();
+            let found = [
+                words::<24>(&stream, staged.device_ptr(ids)),
+                words(&stream, staged.device_ptr(lens)),
+            ];
+            let expected =
+                |value, len, pad, padded| [vec![value; len], vec![pad; padded - len]].concat();
             assert_eq!(found[0][..padded.tokens], expected(5, tokens, 0, padded.tokens));
-            assert_eq!(found[1][..padded.requests + 3], expected(6, requests + 3, 9, padded.requests + 3));
+            assert_eq!(
+                found[1][..padded.requests + 3],
+                expected(6, requests + 3, 9, padded.requests + 3)
+            );
             let Some(bucket) = bucket else { continue };
             for (slot, len) in [(ids, padded.tokens), (lens, padded.requests + 3)] {
                 assert_eq!(buffers.device_ptr(slot, bucket), Some(staged.device_ptr(slot)));

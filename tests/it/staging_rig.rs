@@ -3,9 +3,13 @@
 //! A set of slots like an engine's, steps of any size, and every byte that must arrive.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use wharf::staging::{Counts, InputBuffers, InputBuffersBuilder, Len, Pad, SlotId, Staged, Step};
 use wharf::{Context, CudaError, Driver, Stream};
+
+/// A deadline for steps that are never to be had: long for a device that has only to catch up.
+pub(crate) const STALL: Duration = Duration::from_millis(300);
 
 /// The sizes that engines capture graphs for.
 pub(crate) fn buckets() -> Vec<usize> {
@@ -54,8 +58,14 @@ pub(crate) struct Ids {
 
 impl Ids {
     pub(crate) fn of(inputs: &InputBuffers) -> Self {
-        let i32s =
-            ["input_ids", "block_tables", "seq_lens", "query_start_loc", "logits_indices", "num_tokens"];
+        let i32s = [
+            "input_ids",
+            "block_tables",
+            "seq_lens",
+            "query_start_loc",
+            "logits_indices",
+            "num_tokens",
+        ];
         Self {
             i32s: i32s.map(|name| inputs.slot_id(name).unwrap()),
             i64s: ["positions", "slot_mapping"].map(|name| inputs.slot_id(name).unwrap()),
@@ -101,10 +111,16 @@ impl Ids {
         }
         for (slot, pad) in self.i64s.into_iter().zip([0, -1]) {
             let words = noise.take(Len::Tokens, counts, |noise| noise.next() as i64);
-            slots.push((staged.device_ptr(slot), bytes(words, Len::Tokens, padded, pad, i64::to_ne_bytes)));
+            slots.push((
+                staged.device_ptr(slot),
+                bytes(words, Len::Tokens, padded, pad, i64::to_ne_bytes),
+            ));
         }
         let flags = noise.take(Len::Requests, counts, |noise| noise.next() as u8);
-        slots.push((staged.device_ptr(self.flags), bytes(flags, Len::Requests, padded, 0, u8::to_ne_bytes)));
+        slots.push((
+            staged.device_ptr(self.flags),
+            bytes(flags, Len::Requests, padded, 0, u8::to_ne_bytes),
+        ));
         let floats = noise.take(Len::Requests, counts, |noise| noise.next() as u32 as f32);
         let floats = bytes(floats, Len::Requests, padded, 1.0, f32::to_ne_bytes);
         slots.push((staged.device_ptr(self.temperatures), floats));
@@ -112,7 +128,10 @@ impl Ids {
         let adapters = bytes(adapters, Len::Tokens, padded, 0xffff, u16::to_ne_bytes);
         slots.push((staged.device_ptr(self.adapters), adapters));
         let seeds = noise.take(Len::Requests, counts, Noise::next);
-        slots.push((staged.device_ptr(self.seeds), bytes(seeds, Len::Requests, padded, 0, u64::to_ne_bytes)));
+        slots.push((
+            staged.device_ptr(self.seeds),
+            bytes(seeds, Len::Requests, padded, 0, u64::to_ne_bytes),
+        ));
         slots
     }
 }
@@ -146,12 +165,18 @@ impl Noise {
         (self.next() % end as u64) as usize
     }
 
-    fn take<T>(&mut self, len: Len, counts: Counts, mut next: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    fn take<T>(
+        &mut self,
+        len: Len,
+        counts: Counts,
+        mut next: impl FnMut(&mut Self) -> T,
+    ) -> Vec<T> {
         (0..len.of(counts).unwrap()).map(|_| next(self)).collect()
     }
 }
 
-/// Looks at device memory in a stream's order, as a kernel would, and says at the end what was wrong.
+/// Looks at device memory in a stream's order, as a kernel would, and says at the end what was
+/// wrong.
 #[derive(Clone, Default)]
 pub(crate) struct Checker {
     wrong: Arc<Mutex<Vec<String>>>,
@@ -167,12 +192,18 @@ impl Checker {
                 return;
             }
             for (slot, (address, wanted)) in expected.into_iter().enumerate() {
-                let at: *const u8 = std::ptr::with_exposed_provenance(usize::try_from(address).unwrap());
+                let at: *const u8 =
+                    std::ptr::with_exposed_provenance(usize::try_from(address).unwrap());
                 // SAFETY: softcuda's device memory is host memory, and the stream is at this place.
                 let found = unsafe { std::slice::from_raw_parts(at, wanted.len()) };
-                if let Some(byte) = found.iter().zip(&wanted).position(|(found, wanted)| found != wanted) {
+                if let Some(byte) =
+                    found.iter().zip(&wanted).position(|(found, wanted)| found != wanted)
+                {
                     let wanted = wanted.len();
-                    wrong.lock().unwrap().push(format!("step {step}, slot {slot}: byte {byte} of {wanted}"));
+                    wrong
+                        .lock()
+                        .unwrap()
+                        .push(format!("step {step}, slot {slot}: byte {byte} of {wanted}"));
                 }
             }
         };

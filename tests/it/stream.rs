@@ -2,6 +2,7 @@
 //! Streams.
 
 use core::ptr;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -28,6 +29,7 @@ on_each_driver!(
     nothing_to_copy_is_no_call,
     default_streams_work,
     handles_change_hands,
+    a_stream_has_a_number_that_no_other_had,
 );
 
 fn context(driver: &Driver) -> Context {
@@ -37,7 +39,7 @@ fn context(driver: &Driver) -> Context {
 fn streams_tell_kind_and_priority(driver: &Driver) {
     let context = context(driver);
     assert_eq!(Stream::new(&context).unwrap().kind().unwrap(), StreamKind::NonBlocking);
-    let (least, greatest) = context.stream_priorities().unwrap();
+    let (greatest, least) = context.stream_priorities().unwrap().into_inner();
     assert!(greatest <= least);
     for kind in [StreamKind::Blocking, StreamKind::NonBlocking] {
         let stream = Stream::with_priority(greatest, kind, &context).unwrap();
@@ -322,6 +324,12 @@ impl Drop for DeviceMemory {
         // SAFETY: allocated in `new`, and the stream that used it has been waited for.
         unsafe { self.1.driver().api().mem_free.call(self.0) }.unwrap();
     }
+}
+
+fn a_stream_has_a_number_that_no_other_had(driver: &Driver) {
+    let context = context(driver);
+    let numbers: HashSet<_> = (0..100).map(|_| Stream::new(&context).unwrap().id()).collect();
+    assert_eq!(numbers.len(), 100);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use wharf::tier::{Obstacle, Tier, TierBuilder, TierError, TieredObject, TieredPool};
+use wharf::tier::{Blocked, Tier, TierBuilder, TierError, TieredObject, TieredPool};
 use wharf::{Context, Driver, Stream};
 
 use crate::backend::{binder, on_each_driver};
@@ -18,6 +18,8 @@ on_each_driver!(
     what_the_device_still_uses_stays,
     a_move_does_not_block_who_holds_the_object_where_it_is,
     a_writer_is_alone,
+    a_write_does_not_run_beside_the_copy_of_a_move,
+    a_writer_that_gives_up_on_a_copy_holds_nothing,
     parts_of_a_file_need_no_writing_back,
     what_is_expected_is_there,
     a_cancelled_move_changes_nothing,
@@ -56,7 +58,11 @@ impl Rig {
     /// An object in pinned memory with a pattern.
     fn object(&self, seed: u8, size: usize) -> TieredObject {
         let mut object = self.pool.alloc(size, Tier::Pinned).unwrap();
-        object.pin_mut(Tier::Pinned, &self.stream).unwrap().copy_from_slice(&pattern(seed, size)).unwrap();
+        object
+            .pin_mut(Tier::Pinned, &self.stream)
+            .unwrap()
+            .copy_from_slice(&pattern(seed, size))
+            .unwrap();
         object
     }
 
@@ -69,7 +75,7 @@ impl Rig {
 
     /// Lets time pass in steps until `is_done`.
     fn step_until(&self, is_done: impl Fn() -> bool) {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + Duration::from_secs(600);
         while !is_done() {
             assert!(Instant::now() < end, "{:?}", self.pool.stats());
             self.pool.step().unwrap();
@@ -83,8 +89,8 @@ impl Rig {
 }
 
 /// What a call that does not wait is told.
-fn busy(obstacle: Obstacle) -> TierError {
-    TierError::Busy { obstacle, age: Duration::ZERO }
+fn busy(blocked: Blocked) -> TierError {
+    TierError::Busy { blocked, age: Duration::ZERO }
 }
 
 fn an_object_keeps_its_bytes_in_every_tier(driver: &Driver) {
@@ -95,7 +101,9 @@ fn an_object_keeps_its_bytes_in_every_tier(driver: &Driver) {
         for to in tiers.iter().flat_map(|from| [*from].into_iter().chain(tiers)) {
             let held = object.pin(to, &rig.stream).unwrap();
             assert_eq!((held.tier(), held.size()), (to, size));
-            assert!(held.address() != 0 && (to == Tier::FileMapped || held.device_address().is_some()));
+            assert!(
+                held.address() != 0 && (to == Tier::FileMapped || held.device_address().is_some())
+            );
             drop(held);
             assert_eq!(object.tier(), to);
             rig.check(&object, 7);
@@ -127,8 +135,8 @@ fn what_is_held_stays(driver: &Driver) {
     let held: Vec<_> =
         objects[..2].iter().map(|object| object.pin(Tier::Device, &rig.stream).unwrap()).collect();
     let refused = objects[2].try_pin(Tier::Device, &rig.stream).unwrap_err();
-    assert_eq!(refused, busy(Obstacle::Full(Tier::Device)));
-    assert_eq!(objects[0].try_pin(Tier::Pinned, &rig.stream).unwrap_err(), busy(Obstacle::Held));
+    assert_eq!(refused, busy(Blocked::Full(Tier::Device)));
+    assert_eq!(objects[0].try_pin(Tier::Pinned, &rig.stream).unwrap_err(), busy(Blocked::Held));
     let addresses: Vec<_> = held.iter().map(|held| held.address()).collect();
     drop(held);
     drop(objects[2].pin(Tier::Device, &rig.stream).unwrap());
@@ -146,7 +154,10 @@ fn what_the_device_still_uses_stays(driver: &Driver) {
     let other = Stream::new(&rig.context).unwrap();
     let gate = Gate::close(&rig.stream);
     drop(held);
-    assert_eq!(second.try_pin(Tier::Device, &other).unwrap_err(), busy(Obstacle::Full(Tier::Device)));
+    assert_eq!(
+        second.try_pin(Tier::Device, &other).unwrap_err(),
+        busy(Blocked::Full(Tier::Device))
+    );
     assert_eq!(first.tier(), Tier::Device);
     gate.open();
     drop(second.pin(Tier::Device, &other).unwrap());
@@ -159,11 +170,14 @@ fn a_move_does_not_block_who_holds_the_object_where_it_is(driver: &Driver) {
     let object = rig.object(3, MIB);
     // What wrote the object has to be over before it can move.
     rig.step_until(|| object.prefetch(Tier::Device).is_ok());
-    // The move is under way until somebody settles it: here the object is still where it was.
+    // The move is under way until a call settles it: here the object is still where it was.
     let held = object.try_pin(Tier::Pinned, &rig.stream).unwrap();
     let address = held.address();
     rig.step_until(|| rig.pool.stats().in_flight == 0);
-    assert_eq!((object.tier(), held.address(), rig.pool.stats().in_vain), (Tier::Pinned, address, 1));
+    assert_eq!(
+        (object.tier(), held.address(), rig.pool.stats().in_vain),
+        (Tier::Pinned, address, 1)
+    );
     rig.check(&object, 3);
     drop(held);
     drop(object.pin(Tier::Device, &rig.stream).unwrap());
@@ -194,6 +208,45 @@ fn a_writer_is_alone(driver: &Driver) {
     rig.check(&object, 6);
 }
 
+/// The copy away reads what the writer writes: it is over before the guard is there.
+fn a_write_does_not_run_beside_the_copy_of_a_move(driver: &Driver) {
+    let rig = Rig::new(driver);
+    for (from, to) in [(Tier::Device, Tier::Pinned), (Tier::Pinned, Tier::Device)] {
+        let mut object = rig.object(4, MIB);
+        drop(object.pin(from, &rig.stream).unwrap());
+        rig.step_until(|| object.prefetch(to).is_ok());
+        let (before, other) = (rig.pool.stats(), Stream::new(&rig.context).unwrap());
+        let mut held = object.pin_mut(from, &other).unwrap();
+        let after = rig.pool.stats();
+        assert_eq!((after.in_flight, after.in_vain), (0, before.in_vain + 1), "{from} to {to}");
+        assert_eq!((after.hits, after.misses), (before.hits + 1, before.misses));
+        held.copy_from_slice(&pattern(5, MIB)).unwrap();
+        drop(held);
+        assert_eq!(object.tier(), from);
+        rig.check(&object, 5);
+    }
+}
+
+fn a_writer_that_gives_up_on_a_copy_holds_nothing(driver: &Driver) {
+    let rig = Rig::with(driver, |builder| builder.wait(Duration::ZERO));
+    let mut object = rig.object(4, MIB);
+    rig.step_until(|| object.prefetch(Tier::Device).is_ok());
+    // Each call looks once: how many find the copy under way is the driver's to say.
+    let end = Instant::now() + Duration::from_secs(600);
+    while let Err(error) = object.pin_mut(Tier::Pinned, &rig.stream).map(drop) {
+        assert_eq!(error, busy(Blocked::Copying));
+        assert!(Instant::now() < end, "{:?}", rig.pool.stats());
+        thread::yield_now();
+    }
+    assert_eq!((object.tier(), rig.pool.stats().in_flight), (Tier::Pinned, 0));
+    rig.step_until(|| object.prefetch(Tier::Device).is_ok());
+    rig.step_until(|| object.tier() == Tier::Device);
+    rig.check(&object, 4);
+    drop(object);
+    // A pool that does not wait keeps what the device still uses.
+    rig.step_until(|| rig.used() == 0);
+}
+
 fn parts_of_a_file_need_no_writing_back(driver: &Driver) {
     let rig = Rig::with(driver, |builder| builder.device(2 * MIB));
     let mut file = memory_file();
@@ -201,8 +254,9 @@ fn parts_of_a_file_need_no_writing_back(driver: &Driver) {
     file.write_all(&bytes).unwrap();
     let mapped = rig.pool.map_file(&file).unwrap();
     assert_eq!(mapped.len(), bytes.len());
-    let mut parts: Vec<_> =
-        (0..5).map(|part| rig.pool.object_of(&mapped, part * MIB..(part + 1) * MIB).unwrap()).collect();
+    let mut parts: Vec<_> = (0..5)
+        .map(|part| rig.pool.object_of(&mapped, part * MIB..(part + 1) * MIB).unwrap())
+        .collect();
     drop(mapped);
     let check = |part: &TieredObject, at: usize| {
         let held = part.pin_here(&rig.stream).unwrap();
@@ -239,7 +293,7 @@ fn what_is_expected_is_there(driver: &Driver) {
     for _ in 0..4 {
         rig.pool.step().unwrap();
     }
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(600);
     while objects[5].prefetch(Tier::Device).is_err() || objects[5].tier() != Tier::Device {
         assert!(Instant::now() < end, "{:?}", rig.pool.stats());
     }
@@ -282,7 +336,7 @@ fn copies_are_paced(driver: &Driver) {
     let rig = Rig::with(driver, |builder| builder.bytes_per_second(1));
     let (first, second) = (rig.object(1, MIB), rig.object(2, MIB));
     rig.step_until(|| first.prefetch(Tier::Device).is_ok());
-    rig.step_until(|| second.prefetch(Tier::Device) == Err(busy(Obstacle::Pace)));
+    rig.step_until(|| second.prefetch(Tier::Device) == Err(busy(Blocked::RateLimit)));
     rig.step_until(|| first.tier() == Tier::Device);
     rig.check(&second, 2);
 }
@@ -290,7 +344,12 @@ fn copies_are_paced(driver: &Driver) {
 fn mistakes_are_errors(driver: &Driver) {
     let context = context_of(driver);
     let stream = Stream::new(&context).unwrap();
-    let pool = TieredPool::builder(&context).device(2 * MIB).pinned(8 * MIB).max_objects(2).build().unwrap();
+    let pool = TieredPool::builder(&context)
+        .device(2 * MIB)
+        .pinned(8 * MIB)
+        .max_objects(2)
+        .build()
+        .unwrap();
     let object = pool.alloc(3 * MIB, Tier::Pinned).unwrap();
     assert_eq!(object.pin(Tier::Managed, &stream).unwrap_err(), TierError::Absent(Tier::Managed));
     let too_large = TierError::TooLarge { tier: Tier::Device, size: 3 * MIB, max: 2 * MIB };

@@ -43,15 +43,23 @@ impl<'a> World<'a> {
         let stream = Stream::new(&context).unwrap();
         let builder = TieredPool::builder(&context).device(2 * MIB).pinned(pinned);
         let pool = builder.file(memory_file(), 64 * MIB).build().unwrap();
-        let objects = (0..COUNT).map(|index| pool.alloc(size(index), Tier::Pinned).unwrap()).collect();
-        let mut world =
-            Self { machine, stream, pool, objects, seeds: vec![0; COUNT], errors: 0, refused: Cell::new(0) };
+        let objects =
+            (0..COUNT).map(|index| pool.alloc(size(index), Tier::Pinned).unwrap()).collect();
+        let mut world = Self {
+            machine,
+            stream,
+            pool,
+            objects,
+            seeds: vec![0; COUNT],
+            errors: 0,
+            refused: Cell::new(0),
+        };
         (0..COUNT).for_each(|index| world.write(index, u8::try_from(index).unwrap()));
         world
     }
 
-    /// Repeats a call until it succeeds; what fails has to be the fault that was injected, and the objects
-    /// have to be as they were.
+    /// Repeats a call until it succeeds; what fails has to be the fault that was injected, and the
+    /// objects have to be as they were.
     fn retry<T>(&mut self, mut call: impl FnMut(&mut Self) -> Result<T, TierError>) -> T {
         for _ in 0..20 {
             match call(self) {
@@ -97,7 +105,10 @@ impl<'a> World<'a> {
                 self.refused.set(self.refused.get() + 1);
                 assert!(self.refused.get() < 1000);
             }
-            assert!(*seed == 0 || bytes == pattern(*seed, object.size()), "{object:?} is not {seed}");
+            assert!(
+                *seed == 0 || bytes == pattern(*seed, object.size()),
+                "{object:?} is not {seed}"
+            );
         }
     }
 
@@ -124,7 +135,8 @@ impl<'a> World<'a> {
 
 /// A world in which work runs at once, so that it copies the same each time.
 fn on_world(pinned: usize, body: impl FnOnce(World<'_>)) {
-    let machine = Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
+    let machine =
+        Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
     on_machine(&machine, |driver| body(World::new(driver, &machine, pinned)));
     assert_eq!(machine.leaks(), Vec::<String>::new());
 }

@@ -1,9 +1,9 @@
 //! A workload of 400 objects, of which the device's tier holds a quarter.
 //!
-//! Sizes are log-uniform between 1 and 64 MiB, divided by `WHARF_TIER_SCALE` (32 by default, so that the
-//! test takes seconds and 200 MiB; 1 needs 12 GiB). Accesses follow Zipf's law with exponent 1, one in 16
-//! writes. Three threads take them from one list, so that the order is that of the list but for the last
-//! few.
+//! Sizes are log-uniform between 1 and 64 MiB, divided by `WHARF_TIER_SCALE` (32 by default, so
+//! that the test takes seconds and 200 MiB; 1 needs 12 GiB). Accesses follow Zipf's law with
+//! exponent 1, one in 16 writes. Three threads take them from one list, so that the order is that
+//! of the list but for the last few.
 #![expect(clippy::print_stdout, unsafe_code, reason = "prints figures; copies past the tiers")]
 #![expect(clippy::cast_possible_truncation, reason = "random numbers in small ranges")]
 
@@ -51,8 +51,9 @@ struct Load {
 impl Load {
     fn new(scale: usize) -> Self {
         let mut random = Random(7);
-        let sizes: Vec<_> =
-            (0..OBJECTS).map(|_| (MIB as f64 * 64_f64.powf(random.next())) as usize / scale).collect();
+        let sizes: Vec<_> = (0..OBJECTS)
+            .map(|_| (MIB as f64 * 64_f64.powf(random.next())) as usize / scale)
+            .collect();
         let weights: Vec<_> = (1..=OBJECTS).map(|rank| 1.0 / rank as f64).collect();
         let total: f64 = weights.iter().sum();
         let accesses = (0..ACCESSES)
@@ -112,7 +113,8 @@ impl Bench {
         let load = Load::new(scale);
         let total: usize = load.sizes.iter().sum();
         let builder = TieredPool::builder(&context).device(load.limit).pinned(total * 3 / 2);
-        let pool = builder.file(memory_file(), total).wait(Duration::from_secs(60)).build().unwrap();
+        let pool =
+            builder.file(memory_file(), total).wait(Duration::from_secs(600)).build().unwrap();
         let mut random = Random(3);
         let longest = *load.sizes.iter().max().unwrap();
         let bytes = (0..longest + 8192).map(|_| (random.next() * 256.0) as u8).collect();
@@ -147,7 +149,10 @@ impl Bench {
             let held = item.object.pin(Tier::Device, stream).unwrap();
             read.resize(size, 0);
             held.copy_to_slice(read).unwrap();
-            assert!(*read == self.expected(index, item.version, size), "object {index} at access {number}");
+            assert!(
+                *read == self.expected(index, item.version, size),
+                "object {index} at access {number}"
+            );
         }
         self.check_ledger();
     }
@@ -164,7 +169,8 @@ impl Bench {
         }
     }
 
-    /// All accesses, by three threads, while one more object is held from the first to the last. The time.
+    /// All accesses, by three threads, while one more object is held from the first to the last.
+    /// The time.
     fn run(&self) -> Duration {
         let (next, start, bind) = (AtomicUsize::new(0), Instant::now(), binder());
         let main = Stream::new(&self.context).unwrap();
@@ -182,8 +188,8 @@ impl Bench {
                         if index != OBJECTS - 1 {
                             self.access(number, &stream, &mut read);
                         }
-                        // Whatever moves: who holds an object, or wants it where it is held, does not
-                        // wait.
+                        // Whatever moves: who holds an object, or wants it where it is held, does
+                        // not wait.
                         let again = held.object.try_pin(place.tier(), &stream).unwrap();
                         assert_eq!(again.address(), place.address());
                     }
@@ -201,7 +207,8 @@ impl Bench {
             .device(THREADS * 2 * longest.next_multiple_of(2 * MIB))
             .build()
             .unwrap();
-        let mut places: Vec<_> = (0..THREADS).map(|_| pool.alloc(longest, Tier::Device).unwrap()).collect();
+        let mut places: Vec<_> =
+            (0..THREADS).map(|_| pool.alloc(longest, Tier::Device).unwrap()).collect();
         let start = Instant::now();
         thread::scope(|scope| {
             for place in &mut places {
@@ -217,12 +224,14 @@ impl Bench {
                         let held = place.pin_mut(Tier::Device, &stream).unwrap();
                         let (to, from) = (held.address(), bytes.as_ptr().addr() as u64);
                         let size = bytes.len();
-                        let copies = [wharf::stream::Transfer { destination: to, source: from, size }];
-                        // SAFETY: the place is as long as the longest object, and held; the bytes live
-                        // longer than the synchronised stream.
+                        let copies =
+                            [wharf::stream::Transfer { destination: to, source: from, size }];
+                        // SAFETY: the place is as long as the longest object, and held; the bytes
+                        // live longer than the synchronised stream.
                         unsafe { stream.copy_batch(&copies) }.unwrap();
                         let back = read.as_mut_ptr().addr() as u64;
-                        let copies = [wharf::stream::Transfer { destination: back, source: to, size }];
+                        let copies =
+                            [wharf::stream::Transfer { destination: back, source: to, size }];
                         // SAFETY: as above, and `read` is as long.
                         unsafe { stream.copy_batch(&copies) }.unwrap();
                         stream.synchronize().unwrap();
@@ -255,7 +264,8 @@ fn workload(schedule: Schedule) {
         bench.is_alone = false;
         let copying = bench.run_copying();
         println!(
-            "{schedule:?}: hit rate {rate:.4}, of LRU {lru:.4}; {:.0} accesses a second, always copying {:.0}; {after:?}",
+            "{schedule:?}: hit rate {rate:.4}, of LRU {lru:.4}; {:.0} accesses a second, always \
+             copying {:.0}; {after:?}",
             ACCESSES as f64 / time.as_secs_f64(),
             COPIED as f64 / copying.as_secs_f64(),
         );

@@ -2,13 +2,18 @@
 //!
 //! A binary of its own: NVTX attaches one tool for the life of a process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
-#![expect(unsafe_code, reason = "implements a tool's side of NVTX; takes the software driver's functions")]
+#![expect(
+    unsafe_code,
+    reason = "implements a tool's side of NVTX; takes the software driver's functions"
+)]
 
 mod tool;
 
 use softcuda::{Config, Simulator};
 use tool::Event;
-use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions, UnbackedResource};
+use wharf::pool::{Buffer, Pool};
+use wharf::staging::{InputBuffers, Len};
 use wharf::sys::CudaError;
 use wharf::{Context, Driver, Stream};
 
@@ -33,23 +38,55 @@ fn with_context(test: impl FnOnce(&Simulator, &Context)) {
 #[test]
 fn ranges_have_names_categories_and_bytes() {
     with_context(|_, context| {
-        let resource = PinnedMemoryResource::new(context, 1 << 22, PinnedOptions::default()).unwrap();
-        // SAFETY: nobody else uses the resource, and nothing of it is committed.
+        let resource =
+            PinnedMemoryResource::new(context, 1 << 22, PinnedOptions::default()).unwrap();
+        // SAFETY: nothing else uses the resource, and nothing of it is committed.
         unsafe { resource.commit(0, 1 << 21) }.unwrap();
-        // SAFETY: exactly what was committed, which nobody uses.
+        // SAFETY: exactly what was committed, which nothing uses.
         unsafe { resource.decommit(0, 1 << 21) }.unwrap();
         let told = tool::told_here();
         assert_eq!(
             told,
             [
-                push("wharf::memory::pinned", "memory", None),
+                push("memory::pinned", "memory", None),
                 Event::Pop,
-                push("wharf::memory::pinned::commit", "memory", Some(1 << 21)),
+                push("memory::pinned::commit", "memory", Some(1 << 21)),
                 Event::Pop,
-                push("wharf::memory::pinned::decommit", "memory", Some(1 << 21)),
+                push("memory::pinned::decommit", "memory", Some(1 << 21)),
                 Event::Pop,
             ]
         );
+    });
+}
+
+#[test]
+fn an_allocation_names_its_pool_and_a_step_its_set_and_bucket() {
+    with_context(|_, context| {
+        let stream = Stream::new(context).unwrap();
+        let resource = UnbackedResource::new(1 << 30).unwrap();
+        let pool = Pool::builder().name("scratch").build(resource).unwrap();
+        let _buffer: Buffer<u8> = pool.alloc(1000, &stream).unwrap();
+        let inputs = InputBuffers::builder(context)
+            .name("decode")
+            .slot::<i32>("ids", Len::Tokens)
+            .buckets([4, 8])
+            .max_tokens(16)
+            .build()
+            .unwrap();
+        let ids = inputs.slot_id::<i32>("ids").unwrap();
+        for tokens in [8, 16] {
+            let mut step = inputs.begin(tokens, 1).unwrap();
+            step.write(ids).fill(7);
+            step.submit(&stream).unwrap();
+        }
+        let told = tool::told_here();
+        for range in [
+            push("pool::alloc(scratch)", "memory", Some(1000)),
+            push("staging::submit(decode, 8)", "staging", Some(32)),
+            push("staging::submit(decode, no bucket)", "staging", Some(64)),
+        ] {
+            assert!(told.contains(&range), "{range:?} in {told:?}");
+        }
     });
 }
 
@@ -62,7 +99,7 @@ fn there_is_one_domain_and_a_name_is_registered_once() {
     });
     assert_eq!(tool::domains(), ["wharf"]);
     let count = |name: &str| tool::strings().iter().filter(|string| *string == name).count();
-    assert_eq!(count("wharf::memory::pinned"), 1);
+    assert_eq!(count("memory::pinned"), 1);
     assert!(wharf::profile::is_attached());
 }
 
@@ -72,7 +109,7 @@ fn an_error_met_by_a_drop_is_marked() {
         let stream = Stream::new(context).unwrap();
         machine.fail("cuStreamDestroy", 1, CudaError::INVALID_HANDLE);
         drop(stream);
-        let mark = Event::Mark { name: "wharf::drop_error".to_owned(), category: "driver".to_owned() };
+        let mark = Event::Mark { name: "drop_error".to_owned(), category: "driver".to_owned() };
         assert_eq!(tool::told_here(), [mark]);
     });
 }
@@ -86,7 +123,10 @@ fn streams_and_threads_have_names() {
         let told = tool::told_here();
         let handle = stream.as_raw().addr();
         assert_eq!(told[0], Event::Stream { handle, name: "copies".to_owned() });
-        assert!(matches!(&told[1], Event::Thread { id, name } if *id > 0 && name == "staging"), "{told:?}");
+        assert!(
+            matches!(&told[1], Event::Thread { id, name } if *id > 0 && name == "staging"),
+            "{told:?}"
+        );
     });
 }
 
@@ -96,7 +136,7 @@ fn ranges_are_balanced() {
     with_context(|machine, context| {
         machine.fail("cuMemHostRegister", 1, CudaError::OUT_OF_MEMORY);
         let resource = PinnedMemoryResource::new(context, 1, PinnedOptions::default()).unwrap();
-        // SAFETY: nobody else uses the resource, and nothing of it is committed.
+        // SAFETY: nothing else uses the resource, and nothing of it is committed.
         unsafe { resource.commit(0, resource.granularity()) }.unwrap_err();
         context.synchronize().unwrap();
         let mut depth = 0;

@@ -1,7 +1,7 @@
 //! A tool that NVTX attaches in process, and what it was told.
 //!
-//! A tool is a function that NVTX calls at the first NVTX call of the process and that puts its own functions
-//! into the tables of the client. Nsight Systems does the same from a library of its own.
+//! A tool is a function that NVTX calls at the first NVTX call of the process and that puts its own
+//! functions into the tables of the client. Nsight Systems does the same from a library of its own.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -53,7 +53,10 @@ impl Shared for OffsetAllocator {
 
     fn new() -> Self {
         let units = u32::try_from(RANGE / UNIT).unwrap_or(u32::MAX);
-        Self(Exclusive(Mutex::new(offset_allocator::Allocator::with_max_allocs(units, BLOCKS.into()))))
+        Self(Exclusive(Mutex::new(offset_allocator::Allocator::with_max_allocs(
+            units,
+            BLOCKS.into(),
+        ))))
     }
 
     #[inline]
@@ -112,7 +115,9 @@ impl Shared for VirtualBlock {
     #[expect(clippy::expect_used, reason = "without its peers there is no benchmark")]
     fn new() -> Self {
         let info = VirtualBlockCreateInfo { size: RANGE, ..Default::default() };
-        Self(Exclusive(Mutex::new(vk_mem::VirtualBlock::new(info).expect("memory for its metadata"))))
+        Self(Exclusive(Mutex::new(
+            vk_mem::VirtualBlock::new(info).expect("memory for its metadata"),
+        )))
     }
 
     #[inline]
@@ -151,7 +156,8 @@ impl Shared for GpuAlloc {
         config.minimal_buddy_size = UNIT;
         config.initial_buddy_dedicated_size = 256 << 20;
         let device = DeviceProperties {
-            memory_types: vec![MemoryType { heap: 0, props: MemoryPropertyFlags::DEVICE_LOCAL }].into(),
+            memory_types: vec![MemoryType { heap: 0, props: MemoryPropertyFlags::DEVICE_LOCAL }]
+                .into(),
             memory_heaps: vec![MemoryHeap { size: 16 * RANGE }].into(),
             max_memory_allocation_count: 4096,
             max_memory_allocation_size: RANGE,
@@ -186,24 +192,40 @@ struct Counter;
 
 // The trait's functions are unsafe to call; these ask nothing of their callers.
 impl MemoryDevice<u64> for Counter {
-    unsafe fn allocate_memory(&self, _: u64, _: u32, _: AllocationFlags) -> Result<u64, OutOfMemory> {
+    unsafe fn allocate_memory(
+        &self,
+        _: u64,
+        _: u32,
+        _: AllocationFlags,
+    ) -> Result<u64, OutOfMemory> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(NEXT.fetch_add(1, Relaxed))
     }
 
     unsafe fn deallocate_memory(&self, _: u64) {}
 
-    unsafe fn map_memory(&self, _: &mut u64, _: u64, _: u64) -> Result<NonNull<u8>, DeviceMapError> {
+    unsafe fn map_memory(
+        &self,
+        _: &mut u64,
+        _: u64,
+        _: u64,
+    ) -> Result<NonNull<u8>, DeviceMapError> {
         Err(DeviceMapError::MapFailed)
     }
 
     unsafe fn unmap_memory(&self, _: &mut u64) {}
 
-    unsafe fn invalidate_memory_ranges(&self, _: &[MappedMemoryRange<'_, u64>]) -> Result<(), OutOfMemory> {
+    unsafe fn invalidate_memory_ranges(
+        &self,
+        _: &[MappedMemoryRange<'_, u64>],
+    ) -> Result<(), OutOfMemory> {
         Ok(())
     }
 
-    unsafe fn flush_memory_ranges(&self, _: &[MappedMemoryRange<'_, u64>]) -> Result<(), OutOfMemory> {
+    unsafe fn flush_memory_ranges(
+        &self,
+        _: &[MappedMemoryRange<'_, u64>],
+    ) -> Result<(), OutOfMemory> {
         Ok(())
     }
 }

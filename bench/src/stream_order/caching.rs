@@ -100,7 +100,7 @@ impl Drop for Caching {
         let Ok(_scope) = self.context.enter() else { return };
         for block in self.blocks.lock().keys() {
             // SAFETY: of this allocator, freed once; the call waits for the device. What it says
-            // concerns nobody any more.
+            // no longer matters.
             let _ = unsafe { self.context.driver().api().mem_free.call(*block) };
         }
     }

@@ -24,7 +24,8 @@ impl Machine {
         let simulator = Simulator::new(Config::default());
         let _bound = simulator.bind();
         // SAFETY: softcuda's functions have the signatures of the rows and live for ever.
-        let driver = unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
+        let driver =
+            unsafe { Driver::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
         let context = Context::retain(&driver.device(0)?)?;
         Ok(Self { simulator, context })
     }

@@ -36,7 +36,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Table, Failure> {
     let contenders: [Box<dyn Contender>; 3] = [
         Seated::contender("wharf: Pool", options, Ours::new)?,
-        Seated::contender("mutex a class, event a free", options, |context| Ok(Caching::new(context)))?,
+        Seated::contender("mutex a class, event a free", options, |context| {
+            Ok(Caching::new(context))
+        })?,
         Seated::contender("cuMemAllocAsync, cuMemFreeAsync", options, |_| Ok(DriverPool))?,
     ];
     for contender in &contenders {
@@ -89,8 +91,9 @@ impl<S: Scheme + 'static> Seated<S> {
     ) -> Result<Box<dyn Contender>, Failure> {
         let machine = Machine::new()?;
         let bound = machine.bind();
-        let streams =
-            (0..options.threads).map(|_| Stream::new(machine.context())).collect::<Result<_, _>>()?;
+        let streams = (0..options.threads)
+            .map(|_| Stream::new(machine.context()))
+            .collect::<Result<_, _>>()?;
         let scheme = scheme(machine.context())?;
         drop(bound);
         Ok(Box::new(Self { name, scheme, streams, machine }))
@@ -136,7 +139,8 @@ impl<S: Scheme + 'static> Contender for Seated<S> {
                     })
                 })
                 .collect();
-            let times = threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?);
+            let times =
+                threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?);
             let times = times.collect::<Result<Vec<_>, Failure>>()?;
             Ok(times.iter().sum::<f64>() / float(times.len() as u64))
         })
@@ -158,7 +162,9 @@ struct Row {
 /// The first row is compared with the others.
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(["scheme", "ns", "ratio", "calls", "of these"]);
+    table
+        .load_style(presets::ASCII_MARKDOWN)
+        .set_header(["scheme", "ns", "ratio", "calls", "of these"]);
     for column in table.column_iter_mut().skip(1).take(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -95,7 +95,9 @@ impl<P: Peer> Bench for Bound<P> {
             Workload::W2 => window::run(&self.0, count),
             Workload::W3 | Workload::W5 => window::run_threads(&self.0, count, workload.threads()),
             Workload::W4 => ring::run(&self.0, count, &window::stream(RING_SEED)),
-            Workload::W4f => ring::run(&self.0, count, &[4096 << window::SLOT_BITS; window::STREAM]),
+            Workload::W4f => {
+                ring::run(&self.0, count, &[4096 << window::SLOT_BITS; window::STREAM])
+            }
             Workload::W6 => step::run(&self.0, count),
             Workload::W6b => step::run_bundled(&self.0, count),
         }

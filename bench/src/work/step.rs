@@ -67,7 +67,8 @@ pub(super) fn run<P: Peer>(peer: &P, count: u64) -> Option<Duration> {
 pub(super) fn run_bundled<P: Peer>(peer: &P, count: u64) -> Option<Duration> {
     let mut local = peer.local();
     let steps = steps();
-    let whole = |inputs: &Inputs| inputs.iter().map(|size| (*size as usize).next_multiple_of(256)).sum();
+    let whole =
+        |inputs: &Inputs| inputs.iter().map(|size| (*size as usize).next_multiple_of(256)).sum();
     let live = prime(&mut local, steps.iter().rev().take(PRIMED * STEP_INPUTS).map(whole))?;
     let start = thread_time();
     for at in 0..count {

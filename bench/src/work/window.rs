@@ -44,7 +44,8 @@ pub(super) struct Window<L: Local>(pub(super) Box<[L::Block; WINDOW]>);
 impl<L: Local> Window<L> {
     /// A full window, warmed up.
     pub(super) fn new(local: &mut L, stream: &[u32; STREAM]) -> Option<Self> {
-        let blocks: Option<Box<[_]>> = (0..WINDOW).map(|at| local.alloc(entry(stream, at).0)).collect();
+        let blocks: Option<Box<[_]>> =
+            (0..WINDOW).map(|at| local.alloc(entry(stream, at).0)).collect();
         let mut window = Self(blocks?.try_into().ok()?);
         window.replace(local, stream, 0..WARM_UP)?;
         Some(window)
@@ -97,7 +98,8 @@ pub(super) fn run_threads<P: Peer>(peer: &P, count: u64, threads: usize) -> Opti
 pub(super) fn on_threads<P: Peer, T: Send>(
     peer: &P,
     threads: usize,
-    work: impl for<'a> Fn(&mut P::Local<'a>, &mut Window<P::Local<'a>>, &[u32; STREAM]) -> Option<T> + Sync,
+    work: impl for<'a> Fn(&mut P::Local<'a>, &mut Window<P::Local<'a>>, &[u32; STREAM]) -> Option<T>
+    + Sync,
 ) -> Option<Vec<T>> {
     let start = Start::new(threads);
     let run = |number: usize| {

@@ -1,21 +1,27 @@
-//! Every byte of every step of a trace, staged by the software driver and compared on the device side.
+//! Every byte of every step of a trace, staged by the software driver and compared on the device
+//! side.
 //!
 //! ```text
 //! cargo run --release -p wharf-cli --example staging_trace -- [TRACE.csv|-] [STEPS] [calls]
 //! ```
 //!
-//! Without a trace, or for `-`, the built-in generator makes one. Both layouts, rings of 1 to 4, three
-//! schedules. With `calls`, the calls of the driver are counted instead, beside those of a loop that copies
-//! each slot.
+//! Without a trace, or for `-`, the built-in generator makes one. Both layouts, rings of 1 to 4,
+//! three schedules. With `calls`, the calls of the driver are counted instead, beside those of a
+//! loop that copies each slot.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a program that checks")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program that checks"
+)]
 
 #[path = "../../../tests/it/staging_rig.rs"]
 mod rig;
 
 use std::time::{Duration, Instant};
 
-use softcuda::{Config, Schedule, Simulator};
+use softcuda::{Config, Grace, Schedule, Simulator};
 use wharf::driver::EventKind;
 use wharf::staging::{Instantiation, Layout, StageError};
 use wharf::{Driver, Event, Stream};
@@ -56,7 +62,11 @@ fn steps(trace: Option<&str>, limit: usize) -> Vec<(usize, usize)> {
         }
         None => {
             let requests = Generator::new(1).map(Ok::<_, TraceError>);
-            Scheduler::new(requests).map(Result::unwrap).map(sizes).take(limit.min(20_000)).collect()
+            Scheduler::new(requests)
+                .map(Result::unwrap)
+                .map(sizes)
+                .take(limit.min(20_000))
+                .collect()
         }
     }
 }
@@ -64,7 +74,7 @@ fn steps(trace: Option<&str>, limit: usize) -> Vec<(usize, usize)> {
 /// Stages every step and compares all its bytes, padding included.
 fn verify(steps: &[(usize, usize)], schedule: Schedule, layout: Layout, depth: usize) {
     // What polls memory under these schedules waits for the grace to pass.
-    let grace = Duration::from_micros(20);
+    let grace = Grace::After(Duration::from_micros(20));
     let machine = Simulator::new(Config { schedule, grace, ..Config::default() });
     let start = Instant::now();
     {
@@ -72,7 +82,8 @@ fn verify(steps: &[(usize, usize)], schedule: Schedule, layout: Layout, depth: u
         let context = context(&driver());
         let _current = context.enter().unwrap();
         let inputs = builder(&context).layout(layout).ring_depth(depth).build().unwrap();
-        let (ids, checker, stream) = (Ids::of(&inputs), Checker::default(), Stream::new(&context).unwrap());
+        let (ids, checker, stream) =
+            (Ids::of(&inputs), Checker::default(), Stream::new(&context).unwrap());
         for (number, (tokens, requests)) in steps.iter().enumerate() {
             let mut step = inputs.begin(*tokens, *requests).unwrap();
             ids.fill(&mut step, number as u64);
@@ -104,10 +115,12 @@ fn count(steps: &[(usize, usize)], layout: Layout) {
     let _current = context.enter().unwrap();
     let stream = Stream::new(&context).unwrap();
     let total = || machine.all_calls().iter().map(|call| call.1).sum::<u64>();
-    let set = builder(&context).layout(layout).instantiation(Instantiation::Eager).max_graphs(10_000);
+    let set =
+        builder(&context).layout(layout).instantiation(Instantiation::Eager).max_graphs(10_000);
     let inputs = set.build().unwrap();
     let ids = Ids::of(&inputs);
-    let in_buckets = || steps.iter().copied().filter(|step| step.0 <= 512).cycle().take(100_000).enumerate();
+    let in_buckets =
+        || steps.iter().copied().filter(|step| step.0 <= 512).cycle().take(100_000).enumerate();
     let before = total();
     for (number, (tokens, requests)) in in_buckets() {
         let mut step = loop {

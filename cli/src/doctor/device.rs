@@ -4,12 +4,16 @@ use wharf::memory::{Backing, MemoryResource, PinnedMemoryResource, PinnedOptions
 use wharf::{Context, Device, DeviceAttribute, Driver, Error, LoadError};
 
 use super::{Fact, Verdict, size};
-use crate::target::Target;
+use crate::target::{Target, TargetError};
 
-pub(super) fn facts(target: Result<Target, LoadError>) -> Vec<Fact> {
+pub(super) fn facts(target: Result<Target, TargetError>) -> Vec<Fact> {
     let target = match target {
         Ok(target) => target,
-        Err(error) => return vec![no_driver(&error)],
+        Err(TargetError::Load(error)) => return vec![no_driver(&error)],
+        Err(TargetError::Environment(error)) => {
+            let remedy = "softcuda/README.md lists the variables and their values";
+            return vec![Fact::bad(Verdict::Broken, "software driver", error.to_string(), remedy)];
+        }
     };
     let mut facts: Vec<_> = target.instead_of.as_ref().map(no_driver).into_iter().collect();
     facts.push(driver(&target));
@@ -23,7 +27,8 @@ pub(super) fn facts(target: Result<Target, LoadError>) -> Vec<Fact> {
 fn no_driver(error: &LoadError) -> Fact {
     let remedy = match error {
         LoadError::NoDevice => {
-            "check nvidia-smi, CUDA_VISIBLE_DEVICES and, in a container, `--gpus all`; --driver softcuda works"
+            "check nvidia-smi, CUDA_VISIBLE_DEVICES and, in a container, `--gpus all`; \
+             --driver softcuda works"
         }
         _ => "in a container, run with `--gpus all`; --driver softcuda works without a device",
     };
@@ -31,7 +36,8 @@ fn no_driver(error: &LoadError) -> Fact {
 }
 
 fn driver(target: &Target) -> Fact {
-    let name = if target.software().is_some() { "softcuda, the software driver" } else { "the system's" };
+    let name =
+        if target.software().is_some() { "softcuda, the software driver" } else { "the system's" };
     match target.driver.version() {
         Ok(version) => {
             Fact::good("driver", format!("{name}, CUDA {}.{}", version / 1000, version % 1000 / 10))
@@ -59,11 +65,13 @@ fn device(device: &Device) -> Vec<Fact> {
 }
 
 fn identity(device: &Device) -> Result<Fact, Error> {
-    let ((major, minor), memory) = (device.compute_capability()?, size(device.total_memory()? as u64));
+    let ((major, minor), memory) =
+        (device.compute_capability()?, size(device.total_memory()? as u64));
     let engines = device.attribute(DeviceAttribute::ASYNC_ENGINE_COUNT)?;
     let (ordinal, name) = (device.ordinal(), device.name()?);
-    let found =
-        format!("{ordinal}: {name}, compute capability {major}.{minor}, {memory}, {engines} copy engines");
+    let found = format!(
+        "{ordinal}: {name}, compute capability {major}.{minor}, {memory}, {engines} copy engines"
+    );
     Ok(Fact::good("device", found))
 }
 
@@ -79,7 +87,9 @@ impl Feature {
     fn fact(&self, device: &Device) -> Fact {
         match device.supports(self.attribute) {
             Ok(true) => Fact::good(self.topic, "yes"),
-            Ok(false) => Fact::bad(Verdict::Slow, self.topic, format!("no: {}", self.without), self.remedy),
+            Ok(false) => {
+                Fact::bad(Verdict::Slow, self.topic, format!("no: {}", self.without), self.remedy)
+            }
             Err(error) => refused(self.topic, error),
         }
     }
@@ -90,13 +100,14 @@ const FEATURES: [Feature; 4] = [
         topic: "virtual memory",
         attribute: DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
         without: "a device pool is one allocation made at the start and does not shrink",
-        remedy: "update the driver, leave vGPU profiles without it; else size the pool to what the engine needs",
+        remedy: "update the driver or choose a vGPU profile that has it; otherwise set max_bytes \
+                 to what the engine needs",
     },
     Feature {
         topic: "registered memory",
         attribute: DeviceAttribute::HOST_REGISTER_SUPPORTED,
         without: "a pinned pool is one allocation, without choice of pages and node",
-        remedy: "size the pool to what the engine needs",
+        remedy: "set max_bytes to what the engine needs",
     },
     Feature {
         topic: "mapped memory",
@@ -116,7 +127,9 @@ const FEATURES: [Feature; 4] = [
 fn memory_operations(device: &Device) -> Fact {
     const TOPIC: &str = "memory operations";
     let api = device.driver().api();
-    let lacks = if api.stream_write_value_64.is_available() && api.graph_add_batch_mem_op_node.is_available()
+    // The graph node came later than the call on a stream, and staging needs both.
+    let lacks = if api.stream_write_value_64.is_available()
+        && api.graph_add_batch_mem_op_node.is_available()
     {
         match device.supports(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS) {
             Ok(true) => return Fact::good(TOPIC, "yes, in streams and graphs"),
@@ -126,7 +139,8 @@ fn memory_operations(device: &Device) -> Fact {
     } else {
         "the driver is older than CUDA 11.7"
     };
-    let found = format!("no, {lacks}: events mark what is complete, at one more driver call a step");
+    let found =
+        format!("no, {lacks}: events mark what is complete, at one more driver call a step");
     Fact::bad(
         Verdict::Slow,
         TOPIC,
@@ -151,6 +165,7 @@ fn pinned(device: &Device) -> Result<Fact, Error> {
     let resource = PinnedMemoryResource::new(&context, 1, PinnedOptions::default())?;
     let granule = resource.granularity();
     commit(&resource, granule)?;
+    // Pages and node are known only after the system has given the memory.
     let report = resource.report();
     let node = report.numa_node.map_or(String::new(), |node| format!(" on node {node}"));
     let pages = match report.pages {
@@ -163,6 +178,6 @@ fn pinned(device: &Device) -> Result<Fact, Error> {
 
 #[expect(unsafe_code, reason = "commits memory of a resource of its own")]
 fn commit(resource: &PinnedMemoryResource, len: usize) -> Result<(), Error> {
-    // SAFETY: the resource was just made with this one granule, and nobody else has it.
+    // SAFETY: the resource was just made with this one granule, and has no other owner.
     unsafe { resource.commit(0, len) }
 }

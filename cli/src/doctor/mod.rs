@@ -1,4 +1,4 @@
-//! What decides on this machine whether wharf works, and how fast.
+//! Facts about this machine that decide whether wharf works, and how fast.
 
 mod device;
 mod host;
@@ -8,17 +8,17 @@ use crate::target::{Choice, Software, Target};
 /// Something found out, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Fact {
-    /// How good it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was looked at.
+    /// The topic.
     pub topic: &'static str,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What makes it better, where something does.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
 }
 
-/// How good a fact is.
+/// The verdict on a fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {

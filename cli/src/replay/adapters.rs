@@ -25,14 +25,14 @@ pub(super) struct Adapters {
     mismatches: u64,
 }
 
-/// What became of the adapters.
+/// The use of the adapters.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct TierUse {
     /// Adapters, and all their bytes.
     pub objects: usize,
     /// See `objects`.
     pub bytes: u64,
-    /// What the device's tier may hold, in bytes.
+    /// The limit of the device's tier, in bytes.
     pub device_limit: u64,
     /// Steps that found their adapter on the device.
     pub hits: u64,
@@ -47,12 +47,20 @@ pub struct TierUse {
 }
 
 impl Adapters {
-    pub(super) fn new(context: &Context, stream: &Stream, verify: bool) -> Result<Self, ReplayError> {
+    pub(super) fn new(
+        context: &Context,
+        stream: &Stream,
+        verify: bool,
+    ) -> Result<Self, ReplayError> {
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let sizes: Vec<_> = (0..COUNT).map(|_| LEAST << (random.next_u32() % SIZES)).collect();
         let bytes: usize = sizes.iter().sum();
-        let pool =
-            TieredPool::builder(context).device(bytes / 4).managed(bytes / 4).pinned(2 * bytes).build()?;
+        // A quarter fits on the device, so that objects have to move.
+        let pool = TieredPool::builder(context)
+            .device(bytes / 4)
+            .managed(bytes / 4)
+            .pinned(2 * bytes)
+            .build()?;
         let mut objects = Vec::with_capacity(COUNT);
         for (number, size) in sizes.into_iter().enumerate() {
             let mut object = pool.alloc(size, Tier::Pinned)?;
@@ -118,13 +126,14 @@ impl Adapters {
 
 /// What an adapter holds: of each other bytes at every place.
 fn content(number: usize, size: usize) -> Vec<u8> {
-    let cycle: Vec<u8> = (0..251_u8).map(|at| at.wrapping_mul(3) ^ number.to_le_bytes()[0]).collect();
+    let cycle: Vec<u8> =
+        (0..251_u8).map(|at| at.wrapping_mul(3) ^ number.to_le_bytes()[0]).collect();
     let mut bytes = cycle.repeat(size.div_ceil(cycle.len()));
     bytes.truncate(size);
     bytes
 }
 
-/// How many adapters there are.
+/// The number of adapters.
 const COUNT: usize = 64;
 /// Their sizes: this, and each of its doublings up to so many.
 const LEAST: usize = 64 << 10;

@@ -1,4 +1,5 @@
-//! What stands for the model: it reads a step's inputs in stream order, and is done some time later.
+//! What stands for the model: it reads a step's inputs in stream order, and is done some time
+//! later.
 #![expect(unsafe_code, reason = "copies inputs back and reads what came")]
 
 use core::ffi::c_void;
@@ -48,8 +49,11 @@ impl<'a> Consumer<'a> {
         settings: &Settings,
     ) -> Result<Self, ReplayError> {
         let context = stream.context();
-        let lane = || Ok::<_, Error>(Lane { done: Event::new(context, EventKind::Ordering)?, flight: None });
+        let lane = || {
+            Ok::<_, Error>(Lane { done: Event::new(context, EventKind::Ordering)?, flight: None })
+        };
         let lanes = (0..settings.ring_depth).map(|_| lane()).collect::<Result<Vec<_>, _>>()?;
+        // Copies back cost time on the stream, so they are made only to be compared.
         let mirror = settings.verify.then(|| Mirror::new(stream, lanes.len())).transpose()?;
         Ok(Self {
             inputs,
@@ -69,7 +73,7 @@ impl<'a> Consumer<'a> {
         self.engine.memory()
     }
 
-    /// What the pools needed so far: blocks of device and of pinned memory.
+    /// The blocks of device and of pinned memory that the pools have needed so far.
     pub(super) fn needed(&self) -> [MemoryPlan; 2] {
         self.engine.needed()
     }
@@ -94,8 +98,13 @@ impl<'a> Consumer<'a> {
         Ok(true)
     }
 
-    /// Takes a step over: uses the memory that it needs, and copies its inputs back if they are compared.
-    pub(super) fn consume(&mut self, number: usize, staged: &Staged<'_>) -> Result<(), ReplayError> {
+    /// Takes a step over: uses the memory that it needs, and copies its inputs back if they are
+    /// compared.
+    pub(super) fn consume(
+        &mut self,
+        number: usize,
+        staged: &Staged<'_>,
+    ) -> Result<(), ReplayError> {
         let lane = number % self.lanes.len();
         let (counts, padded) = (staged.counts(), staged.padded());
         let results = self.engine.step(padded.tokens, padded.requests, self.stream)?;
@@ -103,13 +112,15 @@ impl<'a> Consumer<'a> {
             Some(mirror) => mirror.copy(lane, self.inputs.places(staged), self.stream)?,
             None => Vec::new(),
         };
+        // After the copies: the lane is free when the host may read its mirror.
         self.stream.record(&self.lanes[lane].done)?;
-        self.lanes[lane].flight = Some(Flight { number: number as u64, counts, padded, places, results });
+        self.lanes[lane].flight =
+            Some(Flight { number: number as u64, counts, padded, places, results });
         Ok(())
     }
 
-    /// Waits for all steps, and says how many bytes were wrong. When told to stop, only for those that
-    /// are done soon.
+    /// Waits for all steps, and says how many bytes were wrong. When told to stop, only for those
+    /// that are done soon.
     pub(super) fn finish(mut self, stop: &AtomicBool) -> Result<u64, Error> {
         if !stop.load(Ordering::Relaxed) {
             self.stream.synchronize()?;
@@ -135,8 +146,8 @@ impl<'a> Consumer<'a> {
 }
 
 impl Drop for Consumer<'_> {
-    /// The device writes to the mirror, and must be done before that goes. If it cannot be waited for, nothing
-    /// runs in the stream any more.
+    /// The device writes to the mirror, and must be done before that goes. If it cannot be waited
+    /// for, nothing runs in the stream any more.
     fn drop(&mut self) {
         if self.stream.synchronize().is_ok() {
             (0..self.lanes.len()).for_each(|lane| self.retire(lane));
@@ -152,13 +163,15 @@ struct Mirror {
 
 impl Mirror {
     fn new(stream: &Stream, lanes: usize) -> Result<Self, Error> {
-        let memory = PinnedMemoryResource::new(stream.context(), lanes * PART, PinnedOptions::default())?;
-        // SAFETY: the resource was just made, and nobody else has it.
+        let memory =
+            PinnedMemoryResource::new(stream.context(), lanes * PART, PinnedOptions::default())?;
+        // SAFETY: the resource was just made, and has no other owner.
         unsafe { memory.commit(0, memory.size()) }?;
         Ok(Self { memory, part: PART })
     }
 
-    /// Copies inputs to a lane's part, in the stream's order; where each begins there, and its bytes.
+    /// Copies inputs to a lane's part, in the stream's order; where each begins there, and its
+    /// bytes.
     fn copy(
         &self,
         lane: usize,
@@ -170,8 +183,9 @@ impl Mirror {
         for (address, size) in places {
             let size = size.min(self.part - end);
             let to: *mut c_void = self.at(lane, end).cast();
-            // SAFETY: the range lies in the lane's part, which nobody else uses until the step is retired;
-            // the input stays until the next step is staged, which this stream orders behind.
+            // SAFETY: the range lies in the lane's part, which no other step uses until this one is
+            // retired; the input stays until the next step is staged, which this stream orders
+            // behind.
             unsafe { stream.copy_dtoh(to, address, size) }?;
             copied.push((end, size));
             end += size.next_multiple_of(ALIGN);
@@ -179,10 +193,10 @@ impl Mirror {
         Ok(copied)
     }
 
-    /// What was copied there, by a step whose event was found complete.
+    /// The bytes copied there by a step whose event is complete.
     fn bytes(&self, lane: usize, start: usize, size: usize) -> &[u8] {
-        // SAFETY: committed, initialised by the system and by a copy that is done, and written again only
-        // by the lane's next step.
+        // SAFETY: committed, initialised by the system and by a copy that is done, and written
+        // again only by the lane's next step.
         unsafe { slice::from_raw_parts(self.at(lane, start), size) }
     }
 
@@ -196,7 +210,7 @@ impl Mirror {
 /// A lane's part of the mirror: more than the inputs of the largest step.
 const PART: usize = 1 << 20;
 const ALIGN: usize = 64;
-/// How often a step in flight is asked for before the thread sleeps between.
+/// The number of queries of a step in flight before the thread sleeps between queries.
 const EAGER: u32 = 2000;
 
 #[cfg(test)]

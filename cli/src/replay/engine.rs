@@ -21,17 +21,17 @@ pub struct MemoryUse {
 /// Memory of one kind, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KindUse {
-    /// What was asked for and is in use.
+    /// Bytes in use, as requested.
     pub live: u64,
     /// The most that was in use at once so far.
     pub peak: u64,
     /// The blocks that were in use then: what was asked for, rounded up to blocks.
     pub peak_blocks: u64,
-    /// What the pool had obtained for it.
+    /// Bytes that the pool had reserved.
     pub reserved: u64,
     /// Allocations so far.
     pub allocations: u64,
-    /// How many of them the pool may have grown for.
+    /// The number of allocations for which the pool may have grown.
     pub grown: u64,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Engine {
     activations: Option<Buffer<u8>>,
 }
 
-/// What a step's results are in, for as long as somebody may read them.
+/// The buffer of a step's results, kept as long as they may be read.
 pub(super) struct Results(Buffer<u8>);
 
 impl Engine {
@@ -56,8 +56,9 @@ impl Engine {
     ) -> Result<Self, ReplayError> {
         let device = DeviceMemoryResource::new(context, SPAN)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
-        let pool = || Pool::builder().keep_idle(keep_idle);
-        let pools = (pool().build(device)?, pool().build(pinned)?);
+        let pool = |name| Pool::builder().name(name).keep_idle(keep_idle);
+        let pools = (pool("activations").build(device)?, pool("results").build(pinned)?);
+        // An earlier run knows the peak: growth during steps would be in the measured times.
         if let Some([device, pinned]) = reserve {
             pools.0.reserve(device, stream)?;
             pools.1.reserve(pinned, stream)?;
@@ -65,8 +66,8 @@ impl Engine {
         Ok(Self { device: Counted::new(pools.0), pinned: Counted::new(pools.1), activations: None })
     }
 
-    /// Uses the memory of a step of so many tokens and requests: activations, which the next step may
-    /// overwrite in the order of the stream, and results, which the host reads later.
+    /// Uses the memory of a step of so many tokens and requests: activations, which the next step
+    /// may overwrite in the order of the stream, and results, which the host reads later.
     pub(super) fn step(
         &mut self,
         tokens: usize,
@@ -93,7 +94,7 @@ impl Engine {
         self.pinned.drop(results.0);
     }
 
-    /// What the pools needed so far.
+    /// The memory that the pools have needed so far.
     pub(super) fn needed(&self) -> [MemoryPlan; 2] {
         [self.device.pool.plan(), self.pinned.pool.plan()]
     }
@@ -127,6 +128,7 @@ impl Counted {
         }
         self.seen.allocations += 1;
         let counters = self.pool.stats();
+        // Reading the slabs costs more than the allocation, so it is done only after a change.
         if self.counters != Some(counters) {
             self.seen.grown = counters.grown;
             self.seen.reserved = self.pool.slab_stats().reserved as u64;

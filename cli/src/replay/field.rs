@@ -1,6 +1,6 @@
 //! One input of a step: what is written to it, and what the device must then have.
 
-use wharf::pool::Element;
+use wharf::element::Element;
 use wharf::staging::{Counts, InputBuffers, Len, Pad, SlotError, SlotId, Staged, Step};
 
 /// An input of whatever type.
@@ -14,7 +14,7 @@ pub(super) trait Field {
     /// Where the device has it, and how many bytes with padding.
     fn place(&self, staged: &Staged<'_>) -> (u64, usize);
 
-    /// How many bytes of `found`, read from there, are not as they must be.
+    /// The number of wrong bytes in `found`, which was read from there.
     fn mismatches(&self, found: &[u8], number: u64, counts: Counts, padded: Counts) -> u64;
 }
 
@@ -56,12 +56,20 @@ value!(i32, 0, |word| i32::try_from(word & 0x7fff_ffff).unwrap_or(0));
 value!(i64, 0, u64::cast_signed);
 
 impl<T: Value> Typed<T> {
-    pub(super) fn new(buffers: &InputBuffers, name: &str, len: Len, pad: Pad<T>) -> Result<Self, SlotError> {
+    pub(super) fn new(
+        buffers: &InputBuffers,
+        name: &str,
+        len: Len,
+        pad: Pad<T>,
+    ) -> Result<Self, SlotError> {
         Ok(Self { id: buffers.slot_id(name)?, len, pad })
     }
 
     fn value(&self, number: u64, index: usize) -> T {
-        T::of((number ^ (self.id.index() as u64) << 48).wrapping_add(index as u64).wrapping_mul(ODD) >> 8)
+        T::of(
+            (number ^ (self.id.index() as u64) << 48).wrapping_add(index as u64).wrapping_mul(ODD)
+                >> 8,
+        )
     }
 }
 
@@ -89,12 +97,14 @@ impl<T: Value> Field for Typed<T> {
             Pad::Zero => Some(T::ZERO),
             Pad::RepeatLast if len > 0 => Some(self.value(number, len - 1)),
             Pad::RepeatLast => Some(T::ZERO),
+            // Whatever an earlier step left there is right.
             Pad::Keep => None,
         };
-        let wrong = found.chunks_exact(size_of::<T>()).take(all).enumerate().filter(|(index, bytes)| {
-            let wanted = if *index < len { Some(self.value(number, *index)) } else { tail };
-            wanted.is_some_and(|wanted| wanted != T::read(bytes))
-        });
+        let wrong =
+            found.chunks_exact(size_of::<T>()).take(all).enumerate().filter(|(index, bytes)| {
+                let wanted = if *index < len { Some(self.value(number, *index)) } else { tail };
+                wanted.is_some_and(|wanted| wanted != T::read(bytes))
+            });
         wrong.count() as u64 * size_of::<T>() as u64
     }
 }

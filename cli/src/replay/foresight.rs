@@ -1,4 +1,4 @@
-//! What a replay knows of the steps to come, and of the memory that they will need.
+//! Forecasts of a replay: the sizes of the next steps, and the memory that they need.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,13 +11,13 @@ use wharf::pool::MemoryPlan;
 use crate::output::Output;
 use crate::schedule::{Step, padded, sizes};
 
-/// What foresees the sizes of steps.
+/// The forecast of step sizes.
 #[derive(Clone, Debug, Default)]
 pub enum Foresight {
-    /// What followed the last sizes before.
+    /// The sizes that followed the last ones before.
     #[default]
     Context,
-    /// How common sizes are.
+    /// The most frequent sizes.
     Frequency,
     /// An earlier run.
     Plan(Plan),
@@ -44,7 +44,7 @@ impl Foresight {
     }
 }
 
-/// What a run needed, as a file keeps it. Sizes of memory are in bytes.
+/// The needs of a run, as stored in a file. Sizes of memory are in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     /// The padded sizes of steps in order, each with how often it came in a row.
@@ -64,9 +64,12 @@ impl RunPlan {
     ///
     /// It cannot be read, or is no plan; the error names it.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| named(error.into())),
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(|error| named(error.into()))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(named(error)),
         }
@@ -109,7 +112,7 @@ impl SizeRecorder {
         self.0.record_usage(padded(step.tokens).unwrap_or(WarmSet::OTHER));
     }
 
-    /// What was recorded.
+    /// The recorded sizes.
     pub fn finish(self) -> Plan {
         self.0.finish()
     }
@@ -121,5 +124,5 @@ impl Default for SizeRecorder {
     }
 }
 
-/// How many changes of size a plan holds, eight bytes each.
+/// The number of changes of size that a plan holds, at eight bytes each.
 const CHANGES: usize = 1 << 20;

@@ -1,6 +1,5 @@
 //! The inputs of today's engines, and what is in them.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use wharf::Context;
@@ -32,21 +31,25 @@ pub(super) struct Inputs {
 
 impl Inputs {
     pub(super) fn new(context: &Context, settings: &Settings) -> Result<Self, ReplayError> {
-        let builder = InputBuffers::builder(context);
+        let builder = InputBuffers::builder(context).name("step");
         let builder = match settings.preset {
             Preset::Minimal => builder.minimal_slots(),
             Preset::Vllm => builder.vllm_slots(BLOCKS),
             Preset::Sglang => builder.sglang_slots(),
             Preset::TensorrtLlm => builder.tensorrt_llm_slots(BLOCKS),
         };
-        let buckets: BTreeSet<_> = settings.buckets.iter().copied().collect();
         let buffers = builder
-            .buckets(buckets)
+            .buckets(settings.buckets.iter().copied())
             .max_tokens(schedule::TOKENS as usize)
             .max_requests(schedule::REQUESTS)
             .ring_depth(settings.ring_depth)
             .layout(settings.layout)
-            .instantiation(if settings.warm == 0 { Instantiation::Eager } else { Instantiation::Lazy })
+            // With a forecast, graphs are made ahead of the steps that need them.
+            .instantiation(if settings.warm == 0 {
+                Instantiation::Eager
+            } else {
+                Instantiation::Lazy
+            })
             .deadline(DEADLINE)
             .build()?;
         let fields = fields(settings.preset, &buffers)?;
@@ -59,7 +62,10 @@ impl Inputs {
     }
 
     /// Where the device has each input.
-    pub(super) fn places<'a>(&'a self, staged: &'a Staged<'_>) -> impl Iterator<Item = (u64, usize)> + 'a {
+    pub(super) fn places<'a>(
+        &'a self,
+        staged: &'a Staged<'_>,
+    ) -> impl Iterator<Item = (u64, usize)> + 'a {
         self.fields.iter().map(|field| field.place(staged))
     }
 }

@@ -1,13 +1,14 @@
-//! A serving engine's loop without the model: each step's inputs are staged, its buffers allocated, and
-//! what arrived is compared.
+//! A serving engine's loop without the model: each step stages its inputs, allocates its buffers
+//! and compares the bytes that arrived.
 //!
 //! ```text
-//! Step ──> wait for the step that had the lane ──> begin ──> write ──> submit ──> consume ──> ...
-//!          its buffers are free again              └─── timed, calls counted ───┘  copies the inputs
-//!          what it copied back is compared                                         back, records an event
+//! Step ─> wait for the step that had the lane ─> begin ─> write ─> submit ─> consume ─> ...
+//!         its buffers are free again             └─ timed, calls counted ─┘ copies the inputs
+//!         its copied bytes are compared                                    back, records an event
 //! ```
 //!
-//! As many steps are in flight as the ring has slots, as in an engine that samples behind the device.
+//! As many steps are in flight as the ring has slots, as in an engine that samples while the
+//! device works on later steps.
 
 mod adapters;
 pub mod bench;
@@ -36,14 +37,14 @@ use crate::schedule::{self, Step};
 use crate::target::Target;
 use crate::trace::TraceError;
 
-/// How a replay runs.
+/// The settings of a replay.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Whose inputs are staged.
     pub preset: Preset,
-    /// How slots lie in memory.
+    /// The layout of slots in memory.
     pub layout: Layout,
-    /// How many steps may be in flight.
+    /// The largest number of steps in flight.
     pub ring_depth: usize,
     /// The sizes that steps are padded to, in tokens.
     pub buckets: Vec<usize>,
@@ -51,13 +52,13 @@ pub struct Settings {
     pub verify: bool,
     /// Whether a step waits for its virtual time.
     pub realtime: bool,
-    /// What foresees the sizes of steps.
+    /// The forecast of step sizes.
     pub foresight: Foresight,
     /// For how many sizes graphs are kept, made ahead as foreseen; 0: for all, made at the start.
     pub warm: usize,
     /// Blocks of device and of pinned memory that are reserved at the start.
     pub reserve: Option<[MemoryPlan; 2]>,
-    /// How long blocks may be of no use before they are given back rather than the pools grow.
+    /// The time after which unused blocks are released before a pool grows.
     pub keep_idle: Duration,
     /// Whether each step also uses one of many adapters that move between tiers.
     pub tiered: bool,
@@ -82,28 +83,43 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Graphs made ahead by the forecast, if there is one.
+    fn prewarm(&self) -> Option<Prewarm> {
+        let warm = || WarmSet::new(self.foresight.forecast(), self.warm).ahead(AHEAD);
+        (self.warm > 0).then(|| Prewarm::new(warm()))
+    }
+
+    /// The violations that the software driver found, where it checks sources.
+    fn violations(&self, target: &Target) -> Option<u64> {
+        let checked = self.verify && target.checks_sources();
+        target.software().filter(|_| checked).map(|machine| machine.violations().len() as u64)
+    }
+}
+
 /// The sizes that steps are padded to by default, in tokens.
 fn all_sizes() -> impl Iterator<Item = usize> {
     let larger = [640, 768, 1024, 1280, 1536, 1792, schedule::TOKENS];
     schedule::sizes().chain(larger).map(|size| size as usize)
 }
 
-/// What one step did.
+/// The record of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// The step.
     pub step: Step,
     /// When it began, since the replay did.
     pub start: Duration,
-    /// What `begin`, the writing and `submit` took.
+    /// The time of `begin`.
     pub begin: Duration,
-    /// See `begin`.
+    /// The time of the writing.
     pub write: Duration,
-    /// See `begin`.
+    /// The time of `submit`.
     pub submit: Duration,
     /// Bytes that the engine wrote, without padding.
     pub bytes: u64,
-    /// Calls that the driver got between `begin` and the end of `submit`, where they can be counted.
+    /// Calls that the driver got between `begin` and the end of `submit`, where they can be
+    /// counted.
     pub driver_calls: Option<u64>,
     /// Whether no ring slot was free.
     pub waited: bool,
@@ -111,7 +127,7 @@ pub struct Record {
     pub memory: MemoryUse,
 }
 
-/// What came of a replay.
+/// The outcome of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Bytes that were not on the device as they had been written.
@@ -123,13 +139,13 @@ pub struct Outcome {
     pub graphs: usize,
     /// Graphs that were made.
     pub made: GraphsMade,
-    /// What became of the sizes that were kept ready, where that was asked for.
+    /// The use of the sizes that were prepared, if any.
     pub warm: Option<WarmStats>,
-    /// What became of the adapters, where there are some.
+    /// The use of the adapters, if any.
     pub tiers: Option<TierUse>,
-    /// What the pools needed: blocks of device and of pinned memory.
+    /// The blocks of device and of pinned memory that the pools needed.
     pub needed: [MemoryPlan; 2],
-    /// Whether somebody asked to stop.
+    /// Whether a signal asked to stop.
     pub stopped: bool,
 }
 
@@ -191,8 +207,7 @@ pub fn run(
     let mut consumer = Consumer::new(&inputs, &stream, settings)?;
     let adapters = settings.tiered.then(|| Adapters::new(&context, &stream, settings.verify));
     let mut adapters = adapters.transpose()?;
-    let mut prewarm = (settings.warm > 0)
-        .then(|| Prewarm::new(WarmSet::new(settings.foresight.forecast(), settings.warm).ahead(AHEAD)));
+    let mut prewarm = settings.prewarm();
     let start = Instant::now();
     let mut stopped = false;
     for (number, step) in steps.into_iter().enumerate() {
@@ -210,7 +225,8 @@ pub fn run(
         if let Some(adapters) = &mut adapters {
             adapters.step(&stream)?;
         }
-        let Some(mut record) = one(target, &inputs, &mut consumer, number, step, start, stop)? else {
+        let Some(mut record) = one(target, &inputs, &mut consumer, number, step, start, stop)?
+        else {
             stopped = true;
             break;
         };
@@ -224,12 +240,10 @@ pub fn run(
     let needed = consumer.needed();
     let mut mismatches = consumer.finish(stop)?;
     mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
-    let checked = settings.verify && target.checks_sources();
-    let violations = target.software().filter(|_| checked).map(|machine| machine.violations().len() as u64);
     Ok(Outcome {
         mismatches,
-        violations,
-        graphs: inputs.buffers.graphs().0,
+        violations: settings.violations(target),
+        graphs: inputs.buffers.graphs().count,
         made: inputs.buffers.graphs_made(),
         warm: prewarm.map(|prewarm| prewarm.warm().stats()),
         tiers: adapters.map(|adapters| adapters.usage()),
@@ -252,6 +266,7 @@ fn one(
     let calls = target.driver_calls();
     let began = Instant::now();
     let (mut waited, mut staging) = (false, inputs.buffers.try_begin(tokens, requests));
+    // A wait for a slot ends at its deadline, so that a request to stop is noticed.
     while let Err(StageError::WouldBlock | StageError::Stalled(_)) = staging {
         if stop.load(Ordering::Relaxed) || began.elapsed() > PATIENCE {
             break;
@@ -269,6 +284,7 @@ fn one(
     let written = Instant::now();
     let staged = staging.submit(consumer.stream())?;
     let submitted = Instant::now();
+    // Counted before the consumer adds calls of its own.
     let driver_calls = target.driver_calls().zip(calls).map(|(after, before)| after - before);
     consumer.consume(number, &staged)?;
     Ok(Some(Record {
@@ -286,7 +302,9 @@ fn one(
 
 /// Sleeps in slices, so that a request to stop is heard.
 fn sleep_until(moment: Instant, stop: &AtomicBool) {
-    while let Some(left) = moment.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) =
+        moment.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
         if stop.load(Ordering::Relaxed) {
             return;
         }
@@ -295,10 +313,10 @@ fn sleep_until(moment: Instant, stop: &AtomicBool) {
     }
 }
 
-/// How many of the foreseen sizes have their graphs made ahead; the others are too seldom used before the forecast
-/// changes.
+/// How many of the foreseen sizes have their graphs made ahead; the others are too seldom used
+/// before the forecast changes.
 const AHEAD: usize = 2;
-/// How long a step may wait for a ring slot.
+/// The longest wait of a step for a ring slot.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a request to stop may go unheard.
+/// The longest delay of a request to stop.
 const SLICE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! What can be wrong with a trace.
+//! Errors of traces.
 
 use std::path::PathBuf;
 use std::{fmt, io};
@@ -12,7 +12,7 @@ pub struct TraceError {
     pub path: PathBuf,
     /// The line, counted from 1; 0 before the first was read.
     pub line: u64,
-    /// What is wrong there.
+    /// The problem on that line.
     pub problem: Problem,
 }
 
@@ -31,7 +31,7 @@ impl std::error::Error for TraceError {
     }
 }
 
-/// What is wrong with a line of a trace.
+/// A problem on a line of a trace.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -42,7 +42,9 @@ pub enum Problem {
     #[error("it cannot be read: {0}")]
     Read(#[source] io::Error),
     /// There is nothing in the file.
-    #[error("the file is empty: a trace begins with the line TIMESTAMP,ContextTokens,GeneratedTokens")]
+    #[error(
+        "the file is empty: a trace begins with the line TIMESTAMP,ContextTokens,GeneratedTokens"
+    )]
     Empty,
     /// Nothing follows the head.
     #[error("there are no requests after the head")]
@@ -63,11 +65,14 @@ pub enum Problem {
     #[error("TIMESTAMP is {}, which is not like 2023-11-16 18:17:03.979960", Excerpt(.0))]
     Timestamp(String),
     /// A number of tokens that is none, or too large.
-    #[error("{column} is {}, which is not a number of tokens from 0 to {TOKEN_LIMIT}", Excerpt(found))]
+    #[error(
+        "{column} is {}, which is not a number of tokens from 0 to {TOKEN_LIMIT}",
+        Excerpt(found)
+    )]
     Tokens {
         /// The column's name.
         column: &'static str,
-        /// What stands there.
+        /// The text found there.
         found: String,
     },
     /// A request that arrives before the one above it.

@@ -5,8 +5,9 @@
 //! 2023-11-16 18:17:03.9799600,4808,10
 //! ```
 //!
-//! A line is a request. Columns may come in any order and others may stand between them; fields may be
-//! quoted; empty lines are skipped. Of a timestamp the microseconds count, further digits are dropped.
+//! A line is a request. Columns may come in any order and others may stand between them; fields may
+//! be quoted; empty lines are skipped. Of a timestamp the microseconds count, further digits are
+//! dropped.
 
 mod error;
 
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use jiff::civil::DateTime;
 
 pub use self::error::{Problem, TraceError};
-use crate::Request;
+use crate::request::Request;
 
 /// The longest line that is read, in bytes.
 pub const LINE_LIMIT: usize = 4096;
@@ -95,12 +96,15 @@ impl<R: BufRead> Trace<R> {
                 fields[column] = Some(unquoted(field));
             }
         }
-        let [Some(time), Some(prompt), Some(generated)] = fields else { return Err(Problem::Fields) };
+        let [Some(time), Some(prompt), Some(generated)] = fields else {
+            return Err(Problem::Fields);
+        };
         let (prompt, generated) = (tokens(COLUMNS[1], prompt)?, tokens(COLUMNS[2], generated)?);
         let time = microseconds(time)?;
+        // Times count from the first request, so a trace may begin at any date.
         let first = *self.first.get_or_insert(time);
-        let arrival =
-            u64::try_from(time.duration_since(first).as_micros()).map_err(|_| Problem::Backwards)?;
+        let arrival = u64::try_from(time.duration_since(first).as_micros())
+            .map_err(|_| Problem::Backwards)?;
         if arrival < self.latest {
             return Err(Problem::Backwards);
         }
@@ -138,7 +142,11 @@ impl<R: BufRead> Lines<R> {
             self.line.clear();
             self.number += 1;
             let limit = LINE_LIMIT as u64 + 1;
-            (&mut self.source).take(limit).read_until(b'\n', &mut self.line).map_err(Problem::Read)?;
+            (&mut self.source)
+                // A file without line ends must not be read into memory whole.
+                .take(limit)
+                .read_until(b'\n', &mut self.line)
+                .map_err(Problem::Read)?;
             if self.line.len() > LINE_LIMIT {
                 return Err(Problem::TooLong);
             }
@@ -207,7 +215,8 @@ mod tests {
 
     #[test]
     fn arrivals_are_microseconds_after_the_first() {
-        let text = format!("{HEAD}2023-11-16 23:59:59.9999999,1,2\r\n\n2023-11-17 00:00:00.5,16777216,0");
+        let text =
+            format!("{HEAD}2023-11-16 23:59:59.9999999,1,2\r\n\n2023-11-17 00:00:00.5,16777216,0");
         let requests = read(text.as_bytes()).unwrap();
         assert_eq!(requests[0], Request { arrival: 0, prompt: 1, generated: 2 });
         assert_eq!(requests[1], Request { arrival: 500_001, prompt: 1 << 24, generated: 0 });
@@ -215,14 +224,16 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name() {
-        let text = "\u{feff}\"GeneratedTokens\",id,TIMESTAMP,ContextTokens\n7,x,\"2024-05-10 00:00:00.009930+00:00\",9,\n";
+        let text = "\u{feff}\"GeneratedTokens\",id,TIMESTAMP,ContextTokens\n\
+                    7,x,\"2024-05-10 00:00:00.009930+00:00\",9,\n";
         let requests = read(text.as_bytes()).unwrap();
         assert_eq!(requests, [Request { arrival: 0, prompt: 9, generated: 7 }]);
     }
 
     #[test]
     fn a_broken_trace_is_told_with_its_line() {
-        let row = |row: &str| message(format!("{HEAD}2023-11-16 18:17:03.1,1,1\n{row}\n").as_bytes());
+        let row =
+            |row: &str| message(format!("{HEAD}2023-11-16 18:17:03.1,1,1\n{row}\n").as_bytes());
         for (message, start) in [
             (message(b""), "t.csv:1: the file is empty"),
             (message(HEAD.as_bytes()), "t.csv:2: there are no requests"),

@@ -11,7 +11,12 @@ pub(crate) fn text(bytes: &[u8]) -> &str {
 }
 
 pub(crate) fn done(output: &Output) {
-    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)), "{}", text(&output.stdout));
+    assert_eq!(
+        (text(&output.stderr), output.status.code()),
+        ("", Some(0)),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 /// A folder of one test, gone with the value.
@@ -19,7 +24,8 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }

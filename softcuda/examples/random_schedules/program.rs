@@ -11,12 +11,11 @@
 //! ```
 
 use std::ptr;
-use std::time::Duration;
 
-use softcuda::{Config, Schedule, Simulator};
+use softcuda::{Config, Grace, Schedule, Simulator};
 use wharf_sys::bindings::{
-    CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUcontext, CUevent, CUgraph, CUgraphExec, CUgraphNode,
-    CUmemorytype, CUstream,
+    CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUcontext, CUevent, CUgraph, CUgraphExec,
+    CUgraphNode, CUmemorytype, CUstream,
 };
 use wharf_sys::{Api, Error};
 
@@ -29,8 +28,7 @@ const SIZE: usize = LEN * 4;
 pub(crate) fn run(schedule: Schedule, waits: bool) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
     // Every operation is waited for, so none needs the grace, which would let a slow machine change
     // the order that a seed fixes.
-    let grace = Duration::from_secs(3600);
-    let machine = Simulator::new(Config { schedule, grace, ..Config::default() });
+    let machine = Simulator::new(Config { schedule, grace: Grace::Never, ..Config::default() });
     let _bound = machine.bind();
     let api = unsafe { Api::from_fns(|row| softcuda::entry_point(row.name, row.version)) }?;
     let mut context = ptr::null_mut();
@@ -161,7 +159,14 @@ impl<'a> Program<'a> {
         };
         let add = &self.api.graph_add_memcpy_node;
         unsafe {
-            add.call(&raw mut node, graph, after.as_ptr(), after.len(), &raw const params, self.context)
+            add.call(
+                &raw mut node,
+                graph,
+                after.as_ptr(),
+                after.len(),
+                &raw const params,
+                self.context,
+            )
         }?;
         Ok(node)
     }
@@ -175,11 +180,24 @@ impl<'a> Program<'a> {
         len: usize,
     ) -> Result<CUgraphNode, Error> {
         let mut node = ptr::null_mut();
-        let params =
-            CUDA_MEMSET_NODE_PARAMS_v1 { dst, pitch: 0, value, elementSize: 4, width: len, height: 1 };
+        let params = CUDA_MEMSET_NODE_PARAMS_v1 {
+            dst,
+            pitch: 0,
+            value,
+            elementSize: 4,
+            width: len,
+            height: 1,
+        };
         let add = &self.api.graph_add_memset_node;
         unsafe {
-            add.call(&raw mut node, graph, after.as_ptr(), after.len(), &raw const params, self.context)
+            add.call(
+                &raw mut node,
+                graph,
+                after.as_ptr(),
+                after.len(),
+                &raw const params,
+                self.context,
+            )
         }?;
         Ok(node)
     }

@@ -6,22 +6,29 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::number;
+use crate::machine::{State, Work};
 use crate::memory::{Block, Kind};
 use crate::pool::Place;
 use crate::submit::Return;
 use crate::task::Task;
 
 exports! {
-    Normal PFN_cuMemAllocAsync_v11020: cuMemAllocAsync(pointer: *mut CUdeviceptr, size: usize, stream: CUstream) | cuMemAllocAsync_ptsz => alloc_async;
+    Normal PFN_cuMemAllocAsync_v11020: cuMemAllocAsync(
+        pointer: *mut CUdeviceptr, size: usize, stream: CUstream,
+    ) | cuMemAllocAsync_ptsz => alloc_async;
     Normal PFN_cuMemAllocFromPoolAsync_v11020: cuMemAllocFromPoolAsync(
         pointer: *mut CUdeviceptr, size: usize, pool: CUmemoryPool, stream: CUstream,
     ) | cuMemAllocFromPoolAsync_ptsz => alloc_from_pool_async;
-    Normal PFN_cuMemFreeAsync_v11020: cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) | cuMemFreeAsync_ptsz => free_async;
+    Normal PFN_cuMemFreeAsync_v11020: cuMemFreeAsync(
+        pointer: CUdeviceptr, stream: CUstream,
+    ) | cuMemFreeAsync_ptsz => free_async;
 }
 
-impl Call {
+impl Call<'_> {
     pub(super) fn require_pools(self) -> Status {
         self.require_anywhere(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)
     }
@@ -31,22 +38,26 @@ impl Call {
         let mut state = self.lock();
         let handle = self.stream(&mut state, stream)?;
         if let Some(capture) = state.capture_of(handle)? {
-            return self.capture_alloc(&mut state, capture, handle, size);
+            let managed = pool.is_some_and(|pool| state.pools.is_managed(pool));
+            return self.capture_alloc(&mut state, capture, handle, size, managed);
         }
         let context = state.streams.get(handle).map_or(0, |stream| stream.context);
         let ordinal = state.contexts.get(context).map_or(0, |context| context.ordinal);
         let pool = pool.unwrap_or_else(|| state.pools.current_of(Place::device(ordinal)));
-        let block = state.place_pooled(pool, size)?;
-        if let Err(code) = state.reserve_pooled(&block, self.limit(block.kind)) {
-            state.memory.remove(&block);
+        let stream_id = state.streams.get(handle).map_or(0, |stream| stream.id);
+        // The address is given out at the call, and the memory is charged now: a pool that is full
+        // must fail here and not in the stream.
+        let State { pools, memory, .. } = &mut *state;
+        let block = pools.place(memory, pool, size, stream_id)?;
+        if let Err(code) = pools.reserve(memory, &block, self.machine.limit(block.kind)) {
+            memory.remove(&block);
             return Err(code);
         }
         drop(state);
-        self.poison(&block, 0xA5);
         if let Err(code) = self.submit(stream, &Task::Alloc(Arc::clone(&block)), Return::Enqueued) {
-            let mut state = self.lock();
-            state.memory.remove(&block);
-            state.return_pooled(&block);
+            let State { pools, memory, .. } = &mut *self.lock();
+            memory.remove(&block);
+            pools.give_back(memory, &block);
             return Err(code);
         }
         Ok(block)
@@ -63,6 +74,7 @@ impl Call {
         }
         state.memory.forget(block);
         state.finish_free(block);
+        state.memory.recycle(block, 0);
         Ok(())
     }
 }
@@ -99,18 +111,23 @@ fn free_async(call: Call, pointer: CUdeviceptr, stream: CUstream) -> Status {
         return call.capture_free(&mut state, capture, handle, pointer);
     }
     let block = state.memory.at(pointer).cloned().ok_or(CudaError::INVALID_VALUE)?;
-    if block.kind == Kind::Graph {
+    if matches!(block.kind, Kind::Graph { .. }) {
         drop(state);
-        return call.free_of_graph(&block, stream);
+        let work = Work::End(Arc::clone(&block), |_, block| block.free());
+        return call.free_of_graph(&block, stream, work);
     }
     if !matches!(block.kind, Kind::Pool { .. } | Kind::Device | Kind::Managed { .. }) {
         return Err(CudaError::INVALID_VALUE);
     }
+    // From this call on the address is invalid to the program, whenever the stream gets there.
     state.memory.forget(&block);
+    let stream_id = state.streams.get(handle).map_or(0, |stream| stream.id);
     drop(state);
     let freed = call.submit(stream, &Task::Free(Arc::clone(&block)), Return::Enqueued);
-    if freed.is_err() {
-        call.lock().memory.recall(&block);
+    let mut state = call.lock();
+    match freed {
+        Ok(()) => state.memory.recycle(&block, stream_id),
+        Err(_) => state.memory.recall(&block),
     }
     freed
 }

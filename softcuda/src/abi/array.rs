@@ -6,26 +6,38 @@ use core::ffi::{c_uint, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::copy::host;
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
 use crate::array::{Array, Shape};
 use crate::attributes;
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::memory::Kind;
 use crate::submit::Return;
 use crate::task::{CopyTask, Operand, Place, Task};
 
 exports! {
-    Normal PFN_cuArrayCreate_v3020: cuArrayCreate_v2(array: *mut CUarray, descriptor: *const CUDA_ARRAY_DESCRIPTOR_v2) => create;
-    Normal PFN_cuArrayGetDescriptor_v3020: cuArrayGetDescriptor_v2(descriptor: *mut CUDA_ARRAY_DESCRIPTOR_v2, array: CUarray) => get_descriptor;
-    Normal PFN_cuArray3DCreate_v3020: cuArray3DCreate_v2(array: *mut CUarray, descriptor: *const CUDA_ARRAY3D_DESCRIPTOR_v2) => create_3d;
-    Normal PFN_cuArray3DGetDescriptor_v3020: cuArray3DGetDescriptor_v2(descriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2, array: CUarray) => get_descriptor_3d;
+    Normal PFN_cuArrayCreate_v3020: cuArrayCreate_v2(
+        array: *mut CUarray, descriptor: *const CUDA_ARRAY_DESCRIPTOR_v2,
+    ) => create;
+    Normal PFN_cuArrayGetDescriptor_v3020: cuArrayGetDescriptor_v2(
+        descriptor: *mut CUDA_ARRAY_DESCRIPTOR_v2, array: CUarray,
+    ) => get_descriptor;
+    Normal PFN_cuArray3DCreate_v3020: cuArray3DCreate_v2(
+        array: *mut CUarray, descriptor: *const CUDA_ARRAY3D_DESCRIPTOR_v2,
+    ) => create_3d;
+    Normal PFN_cuArray3DGetDescriptor_v3020: cuArray3DGetDescriptor_v2(
+        descriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2, array: CUarray,
+    ) => get_descriptor_3d;
     Normal PFN_cuArrayDestroy_v2000: cuArrayDestroy(array: CUarray) => destroy;
     Normal PFN_cuArrayGetMemoryRequirements_v11060: cuArrayGetMemoryRequirements(
         requirements: *mut CUDA_ARRAY_MEMORY_REQUIREMENTS_v1, array: CUarray, device: CUdevice,
     ) => get_memory_requirements;
-    Normal PFN_cuArrayGetPlane_v11020: cuArrayGetPlane(plane: *mut CUarray, array: CUarray, index: c_uint) => get_plane;
+    Normal PFN_cuArrayGetPlane_v11020: cuArrayGetPlane(
+        plane: *mut CUarray, array: CUarray, index: c_uint,
+    ) => get_plane;
     Normal PFN_cuDeviceGetTexture1DLinearMaxWidth_v11010: cuDeviceGetTexture1DLinearMaxWidth(
         width: *mut usize, format: CUarray_format, channels: c_uint, device: CUdevice,
     ) => get_texture_1d_linear_max_width;
@@ -67,9 +79,16 @@ impl Shape {
         let is_hollow = self.width == 0 || self.depth != 0 && self.height == 0 && !is_layered;
         let has_no_layer = is_layered && self.depth == 0;
         let is_no_cube = is_cube && (self.width != self.height || self.depth == 0 || !faces);
-        if self.element().is_none() || is_hollow || has_no_layer || is_no_cube || self.flags & !FLAGS != 0 {
+        if self.element().is_none()
+            || is_hollow
+            || has_no_layer
+            || is_no_cube
+            || self.flags & !FLAGS != 0
+        {
             return Err(CudaError::INVALID_VALUE);
         }
+        // Limits depend on the kind of array, so they are looked up after its flags are known to be
+        // consistent.
         let extents = [self.width, self.height, self.depth];
         for (extent, attribute) in extents.into_iter().zip(self.limits()) {
             let limit = attribute.and_then(|limit| attributes::of(&call.machine.config, limit, 0));
@@ -140,7 +159,11 @@ fn create(call: Call, array: *mut CUarray, descriptor: *const CUDA_ARRAY_DESCRIP
     create_shape(call, array, shape)
 }
 
-fn create_3d(call: Call, array: *mut CUarray, descriptor: *const CUDA_ARRAY3D_DESCRIPTOR_v2) -> Status {
+fn create_3d(
+    call: Call,
+    array: *mut CUarray,
+    descriptor: *const CUDA_ARRAY3D_DESCRIPTOR_v2,
+) -> Status {
     let descriptor = input(descriptor)?;
     let shape = Shape {
         width: descriptor.Width,
@@ -165,7 +188,7 @@ fn create_shape(call: Call, array: *mut CUarray, shape: Shape) -> Status {
     out(array, to_pointer(call.lock().arrays.insert(made)))
 }
 
-impl Call {
+impl Call<'_> {
     fn shape(self, array: CUarray) -> Status<Shape> {
         let state = self.lock();
         self.context(&state)?;
@@ -186,7 +209,11 @@ fn get_descriptor(call: Call, descriptor: *mut CUDA_ARRAY_DESCRIPTOR_v2, array: 
     )
 }
 
-fn get_descriptor_3d(call: Call, descriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2, array: CUarray) -> Status {
+fn get_descriptor_3d(
+    call: Call,
+    descriptor: *mut CUDA_ARRAY3D_DESCRIPTOR_v2,
+    array: CUarray,
+) -> Status {
     let shape = call.shape(array)?;
     out(
         descriptor,
@@ -243,7 +270,7 @@ fn get_plane(call: Call, plane: *mut CUarray, array: CUarray, _: c_uint) -> Stat
     Err(CudaError::INVALID_VALUE)
 }
 
-impl Call {
+impl Call<'_> {
     /// `size` bytes of a one-dimensional array from `offset` on.
     fn row(self, array: CUarray, offset: usize, size: usize) -> Status<Operand> {
         let state = self.lock();
@@ -287,7 +314,14 @@ fn htoa(call: Call, dst: CUarray, offset: usize, src: *const c_void, size: usize
     call.copy_row(call.row(dst, offset, size)?, program(src), size, Return::Complete)
 }
 
-fn atoa(call: Call, dst: CUarray, dst_offset: usize, src: CUarray, src_offset: usize, size: usize) -> Status {
+fn atoa(
+    call: Call,
+    dst: CUarray,
+    dst_offset: usize,
+    src: CUarray,
+    src_offset: usize,
+    size: usize,
+) -> Status {
     let (dst, src) = (call.row(dst, dst_offset, size)?, call.row(src, src_offset, size)?);
     call.copy_row(dst, src, size, Return::Enqueued)
 }

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "calls every entry point with arguments that no program should pass")]
+#![expect(
+    unsafe_code,
+    reason = "calls every entry point with arguments that no program should pass"
+)]
 //! Every entry point with null, zero, huge and destroyed arguments: an error, never a crash.
 //!
 //! [`probe!`] makes a caller of an entry point that asks for one number an argument and turns it
@@ -12,7 +15,7 @@ use wharf_sys::bindings::CUresult;
 
 use crate::config::Config;
 use crate::machine::Machine;
-use crate::simulator::Simulator;
+use crate::thread::Thread;
 
 /// Calls an entry point with arguments made by the function, which is told each type's name.
 pub(crate) struct Probe {
@@ -45,7 +48,7 @@ pub(crate) fn make<T>(next: &mut dyn FnMut(&'static str) -> u64) -> T {
     unsafe { ptr::from_ref(&words).cast::<T>().read_unaligned() }
 }
 
-/// What an argument of a type may be.
+/// The values to try for an argument of a type.
 fn candidates(type_name: &str, scratch: u64, destroyed: &[u64]) -> Vec<u64> {
     let is_pointer = type_name.starts_with("*mut ") || type_name.starts_with("*const ");
     let is_handle = type_name.ends_with("_st") && type_name.contains("::CU") && is_pointer;
@@ -63,7 +66,7 @@ fn candidates(type_name: &str, scratch: u64, destroyed: &[u64]) -> Vec<u64> {
     vec![0, 1, 7, 0x7fff_ffff, 0xffff_ffff, 1 << 40, u64::MAX, 1 << 63, scratch]
 }
 
-/// Handle types point at structures that nobody can see into.
+/// Returns whether a type is a handle: a pointer to an opaque structure.
 fn is_opaque(type_name: &str) -> bool {
     const OPAQUE: &[&str] = &[
         "CUctx_st",
@@ -88,29 +91,30 @@ fn is_opaque(type_name: &str) -> bool {
 extern "C" fn ignore(_: *mut core::ffi::c_void) {}
 
 /// Handles of every kind that were live once.
-fn destroyed(machine: &'static Machine) -> Vec<u64> {
-    (1..=13_u64).map(|kind| (u64::from(machine.id) + 1) << 44 | kind << 36 | 0xffff << 4).collect()
+fn destroyed(machine: &Machine) -> Vec<u64> {
+    (1..=14_u64).map(|kind| (u64::from(machine.id) + 1) << 40 | kind << 36 | 0xffff << 4).collect()
 }
 
 #[test]
 fn no_argument_crashes_any_entry_point() {
     const CALLS: u64 = 400;
-    let simulator = Simulator::new(Config { print_violations: false, ..Config::default() });
-    let _bound = simulator.bind();
-    let machine = Machine::current();
+    let machine = Machine::create(Config { print_violations: false, ..Config::default() });
+    Thread::current().bound.set(Some(machine.id));
     let mut context = ptr::null_mut();
     // SAFETY: no precondition.
     assert_eq!(unsafe { super::init::cuInit(0) }, CUresult::CUDA_SUCCESS);
     let mut memory = vec![0_u64; 8192];
-    let destroyed = destroyed(machine);
+    let destroyed = destroyed(&machine);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for probe in super::symbols::probes() {
         for round in 0..CALLS {
             memory.fill([0, u64::MAX, 1, 0x0001_0000_0001][usize::try_from(round % 4).unwrap()]);
+            // A C string in the scratch memory ends inside it.
+            memory[8191] = 0;
             let scratch = memory.as_mut_ptr().expose_provenance() as u64;
             // A fresh context: the one before may have been lost or taken off.
             // SAFETY: the result is a local.
-            unsafe { super::context::cuDevicePrimaryCtxRetain(&raw mut context, 0) };
+            unsafe { super::primary::cuDevicePrimaryCtxRetain(&raw mut context, 0) };
             // SAFETY: the context is retained.
             unsafe { super::context::cuCtxSetCurrent(context) };
             let result = (probe.call)(&mut |type_name| {
@@ -119,7 +123,12 @@ fn no_argument_crashes_any_entry_point() {
                 numbers[usize::try_from(random >> 33).unwrap() % numbers.len()]
             });
             let documented = CudaError::new(result).is_none_or(|code| code.name().is_some());
-            assert!(documented && result != CUresult::CUDA_ERROR_UNKNOWN, "{}: {result:?}", probe.symbol);
+            assert!(
+                documented && result != CUresult::CUDA_ERROR_UNKNOWN,
+                "{}: {result:?}",
+                probe.symbol
+            );
         }
     }
+    machine.end();
 }

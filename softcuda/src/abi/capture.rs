@@ -7,10 +7,12 @@ use core::ptr;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, out_if_any};
+use super::arguments::{input, out_if_any};
 use super::graph_edges::edges_of;
-use super::{Call, Status, exports, out, valid};
-use crate::capture::{Beginning, Status as CaptureStatus};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
+use crate::graph::capture::{Beginning, Validity};
 use crate::graph::node::Edge;
 use crate::handle::{number, to_pointer};
 use crate::machine::State;
@@ -21,32 +23,44 @@ use crate::stream::Role;
 type PFN_cuStreamBeginCapture_v10000 = Option<unsafe extern "C" fn(CUstream) -> CUresult>;
 
 exports! {
-    Normal PFN_cuStreamBeginCapture_v10000: cuStreamBeginCapture(stream: CUstream) | cuStreamBeginCapture_ptsz => begin_global;
-    Normal PFN_cuStreamBeginCapture_v10010: cuStreamBeginCapture_v2(stream: CUstream, mode: CUstreamCaptureMode) | cuStreamBeginCapture_v2_ptsz => begin;
+    Normal PFN_cuStreamBeginCapture_v10000: cuStreamBeginCapture(
+        stream: CUstream,
+    ) | cuStreamBeginCapture_ptsz => begin_global;
+    Normal PFN_cuStreamBeginCapture_v10010: cuStreamBeginCapture_v2(
+        stream: CUstream, mode: CUstreamCaptureMode,
+    ) | cuStreamBeginCapture_v2_ptsz => begin;
     Normal PFN_cuStreamBeginCaptureToGraph_v12030: cuStreamBeginCaptureToGraph(
-        stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, data: *const CUgraphEdgeData, count: usize,
-        mode: CUstreamCaptureMode,
+        stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode,
+        data: *const CUgraphEdgeData, count: usize, mode: CUstreamCaptureMode,
     ) | cuStreamBeginCaptureToGraph_ptsz => begin_to_graph;
-    Normal PFN_cuStreamEndCapture_v10000: cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) | cuStreamEndCapture_ptsz => end;
-    Normal PFN_cuStreamIsCapturing_v10000: cuStreamIsCapturing(stream: CUstream, status: *mut CUstreamCaptureStatus) | cuStreamIsCapturing_ptsz => is_capturing;
+    Normal PFN_cuStreamEndCapture_v10000: cuStreamEndCapture(
+        stream: CUstream, graph: *mut CUgraph,
+    ) | cuStreamEndCapture_ptsz => end;
+    Normal PFN_cuStreamIsCapturing_v10000: cuStreamIsCapturing(
+        stream: CUstream, status: *mut CUstreamCaptureStatus,
+    ) | cuStreamIsCapturing_ptsz => is_capturing;
     Normal PFN_cuStreamGetCaptureInfo_v10010: cuStreamGetCaptureInfo(
         stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t,
     ) | cuStreamGetCaptureInfo_ptsz => get_info;
     Normal PFN_cuStreamGetCaptureInfo_v11030: cuStreamGetCaptureInfo_v2(
-        stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t, graph: *mut CUgraph,
-        dependencies: *mut *const CUgraphNode, count: *mut usize,
+        stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t,
+        graph: *mut CUgraph, dependencies: *mut *const CUgraphNode, count: *mut usize,
     ) | cuStreamGetCaptureInfo_v2_ptsz => get_info_v2;
     Normal PFN_cuStreamGetCaptureInfo_v12030: cuStreamGetCaptureInfo_v3(
-        stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t, graph: *mut CUgraph,
-        dependencies: *mut *const CUgraphNode, data: *mut *const CUgraphEdgeData, count: *mut usize,
+        stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t,
+        graph: *mut CUgraph, dependencies: *mut *const CUgraphNode,
+        data: *mut *const CUgraphEdgeData, count: *mut usize,
     ) | cuStreamGetCaptureInfo_v3_ptsz => get_info_v3;
     Normal PFN_cuStreamUpdateCaptureDependencies_v11030: cuStreamUpdateCaptureDependencies(
         stream: CUstream, dependencies: *mut CUgraphNode, count: usize, flags: c_uint,
     ) | cuStreamUpdateCaptureDependencies_ptsz => update_dependencies;
     Normal PFN_cuStreamUpdateCaptureDependencies_v12030: cuStreamUpdateCaptureDependencies_v2(
-        stream: CUstream, dependencies: *mut CUgraphNode, data: *const CUgraphEdgeData, count: usize, flags: c_uint,
+        stream: CUstream, dependencies: *mut CUgraphNode, data: *const CUgraphEdgeData,
+        count: usize, flags: c_uint,
     ) | cuStreamUpdateCaptureDependencies_v2_ptsz => update_dependencies_v2;
-    Normal PFN_cuThreadExchangeStreamCaptureMode_v10010: cuThreadExchangeStreamCaptureMode(mode: *mut CUstreamCaptureMode) => exchange_mode;
+    Normal PFN_cuThreadExchangeStreamCaptureMode_v10010: cuThreadExchangeStreamCaptureMode(
+        mode: *mut CUstreamCaptureMode,
+    ) => exchange_mode;
 }
 
 /// `CU_STREAM_SET_CAPTURE_DEPENDENCIES`
@@ -104,7 +118,7 @@ fn begin_on(
             return Err(CudaError::ILLEGAL_STATE);
         }
     }
-    state.begin_capture(Beginning { stream, thread: call.thread.id, mode, into });
+    state.graphs.begin_capture(Beginning { stream, thread: call.thread.id, mode, into });
     Ok(())
 }
 
@@ -117,30 +131,31 @@ fn end(call: Call, stream: CUstream, graph: *mut CUgraph) -> Status {
     if known.origin != stream {
         return Err(CudaError::STREAM_CAPTURE_UNMATCHED);
     }
+    // A relaxed capture may end on any thread.
     let is_relaxed = known.mode == CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
     if !is_relaxed && known.thread != call.thread.id {
         return Err(CudaError::STREAM_CAPTURE_WRONG_THREAD);
     }
-    let made = state.end_capture(capture)?;
+    let made = state.graphs.end_capture(capture)?;
     out(graph, to_pointer(made))
 }
 
 /// The capture of `stream` and its status, asked without harm to any capture.
-fn asked(call: Call, state: &mut State, stream: CUstream) -> Status<Option<(u64, u64, CaptureStatus)>> {
+fn asked(call: Call, state: &mut State, stream: CUstream) -> Status<Option<(u64, u64, Validity)>> {
     let stream = call.stream(state, stream)?;
     // "The blocking stream capture is not invalidated."
     if !state.implicit_captures(stream).is_empty() {
         return Err(CudaError::STREAM_CAPTURE_IMPLICIT);
     }
     let capture = state.graphs.captures.of_stream(stream);
-    Ok(capture.map(|capture| (stream, capture, state.graphs.captures.status(capture))))
+    Ok(capture.map(|capture| (stream, capture, state.graphs.captures.validity(capture))))
 }
 
-fn raw_status(status: Option<CaptureStatus>) -> CUstreamCaptureStatus {
+fn raw_status(status: Option<Validity>) -> CUstreamCaptureStatus {
     match status {
         None => CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE,
-        Some(CaptureStatus::Active) => CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE,
-        Some(CaptureStatus::Invalidated) => CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED,
+        Some(Validity::Active) => CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE,
+        Some(Validity::Invalidated) => CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED,
     }
 }
 
@@ -148,7 +163,12 @@ fn is_capturing(call: Call, stream: CUstream, status: *mut CUstreamCaptureStatus
     get_info(call, stream, status, ptr::null_mut())
 }
 
-fn get_info(call: Call, stream: CUstream, status: *mut CUstreamCaptureStatus, id: *mut cuuint64_t) -> Status {
+fn get_info(
+    call: Call,
+    stream: CUstream,
+    status: *mut CUstreamCaptureStatus,
+    id: *mut cuuint64_t,
+) -> Status {
     let null = ptr::null_mut();
     get_info_v2(call, stream, status, id, null, ptr::null_mut(), ptr::null_mut())
 }
@@ -182,7 +202,7 @@ fn get_info_v3(
     }
     let mut state = call.lock();
     let known = asked(call, &mut state, stream)?;
-    let Some((stream, capture, CaptureStatus::Active)) = known else {
+    let Some((stream, capture, Validity::Active)) = known else {
         return out(status, raw_status(known.map(|(_, _, status)| status)));
     };
     let target = state.graphs.captures.get(capture).map_or(0, |capture| capture.graph);

@@ -7,21 +7,27 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::event::EventState;
 use crate::handle::{number, to_pointer};
-use crate::machine::State;
+use crate::machine::{State, Work};
+use crate::sched::Origin;
 use crate::sched::work::Record;
-use crate::sched::{Origin, Work};
 
 exports! {
-    Normal PFN_cuCtxRecordEvent_v12050: cuCtxRecordEvent(context: CUcontext, event: CUevent) => record_event;
-    Normal PFN_cuCtxWaitEvent_v12050: cuCtxWaitEvent(context: CUcontext, event: CUevent) => wait_event;
+    Normal PFN_cuCtxRecordEvent_v12050: cuCtxRecordEvent(
+        context: CUcontext, event: CUevent,
+    ) => record_event;
+    Normal PFN_cuCtxWaitEvent_v12050: cuCtxWaitEvent(
+        context: CUcontext, event: CUevent,
+    ) => wait_event;
     Always PFN_cuCtxAttach_v2000: cuCtxAttach(context: *mut CUcontext, flags: c_uint) => attach;
     Always PFN_cuCtxDetach_v2000: cuCtxDetach(context: CUcontext) => detach;
 }
 
-impl Call {
+impl Call<'_> {
     /// The context that is named, or the current one for null.
     fn named(self, state: &State, context: CUcontext) -> Status<u64> {
         match number(context) {
@@ -45,6 +51,8 @@ fn record_event(call: Call, context: CUcontext, event: CUevent) -> Status {
     let all = state.queue.of_context(context);
     let origin = Origin { call: call.name, context, stream: 0 };
     let op = state.queue.add(origin, Work::Record(Arc::clone(&record)), &all);
+    // The event follows all work of the context, complete work included.
+    state.queue.hear_everything(op);
     if let Some(event) = state.events.get_mut(number(event)) {
         event.state = EventState::Recorded { op, record };
     }
@@ -65,6 +73,8 @@ fn wait_event(call: Call, context: CUcontext, event: CUevent) -> Status {
     };
     let origin = Origin { call: call.name, context, stream: 0 };
     let before = state.contexts.get(context).map_or(0, |context| context.barrier);
+    // Later work depends on one operation, which in turn depends on the earlier barrier: a stream
+    // looks at one barrier however many events are waited for.
     let barrier = state.queue.add(origin, Work::Nothing, &[op, before]);
     if let Some(context) = state.contexts.get_mut(context) {
         context.barrier = barrier;

@@ -4,23 +4,39 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::copy::host;
-use super::{Call, Status, exports};
+use super::exports;
 use crate::attributes;
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::number;
 use crate::machine::State;
 use crate::submit::Return;
 use crate::task::{CopyTask, Operand, Place, Task};
 
 exports! {
-    Normal PFN_cuMemcpy2D_v3020: cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D_v2) | cuMemcpy2D_v2_ptds => copy_2d;
-    Normal PFN_cuMemcpy2DUnaligned_v3020: cuMemcpy2DUnaligned_v2(copy: *const CUDA_MEMCPY2D_v2) | cuMemcpy2DUnaligned_v2_ptds => copy_2d;
-    Normal PFN_cuMemcpy2DAsync_v3020: cuMemcpy2DAsync_v2(copy: *const CUDA_MEMCPY2D_v2, stream: CUstream) | cuMemcpy2DAsync_v2_ptsz => copy_2d_async;
-    Normal PFN_cuMemcpy3D_v3020: cuMemcpy3D_v2(copy: *const CUDA_MEMCPY3D) | cuMemcpy3D_v2_ptds => copy_3d;
-    Normal PFN_cuMemcpy3DAsync_v3020: cuMemcpy3DAsync_v2(copy: *const CUDA_MEMCPY3D, stream: CUstream) | cuMemcpy3DAsync_v2_ptsz => copy_3d_async;
-    Normal PFN_cuMemcpy3DPeer_v4000: cuMemcpy3DPeer(copy: *const CUDA_MEMCPY3D_PEER_v1) | cuMemcpy3DPeer_ptds => copy_3d_peer;
-    Normal PFN_cuMemcpy3DPeerAsync_v4000: cuMemcpy3DPeerAsync(copy: *const CUDA_MEMCPY3D_PEER_v1, stream: CUstream) | cuMemcpy3DPeerAsync_ptsz => copy_3d_peer_async;
+    Normal PFN_cuMemcpy2D_v3020: cuMemcpy2D_v2(
+        copy: *const CUDA_MEMCPY2D_v2,
+    ) | cuMemcpy2D_v2_ptds => copy_2d;
+    Normal PFN_cuMemcpy2DUnaligned_v3020: cuMemcpy2DUnaligned_v2(
+        copy: *const CUDA_MEMCPY2D_v2,
+    ) | cuMemcpy2DUnaligned_v2_ptds => copy_2d;
+    Normal PFN_cuMemcpy2DAsync_v3020: cuMemcpy2DAsync_v2(
+        copy: *const CUDA_MEMCPY2D_v2, stream: CUstream,
+    ) | cuMemcpy2DAsync_v2_ptsz => copy_2d_async;
+    Normal PFN_cuMemcpy3D_v3020: cuMemcpy3D_v2(
+        copy: *const CUDA_MEMCPY3D,
+    ) | cuMemcpy3D_v2_ptds => copy_3d;
+    Normal PFN_cuMemcpy3DAsync_v3020: cuMemcpy3DAsync_v2(
+        copy: *const CUDA_MEMCPY3D, stream: CUstream,
+    ) | cuMemcpy3DAsync_v2_ptsz => copy_3d_async;
+    Normal PFN_cuMemcpy3DPeer_v4000: cuMemcpy3DPeer(
+        copy: *const CUDA_MEMCPY3D_PEER_v1,
+    ) | cuMemcpy3DPeer_ptds => copy_3d_peer;
+    Normal PFN_cuMemcpy3DPeerAsync_v4000: cuMemcpy3DPeerAsync(
+        copy: *const CUDA_MEMCPY3D_PEER_v1, stream: CUstream,
+    ) | cuMemcpy3DPeerAsync_ptsz => copy_3d_peer_async;
 }
 
 /// One side of a copy as its structure says it.
@@ -39,7 +55,8 @@ struct Side {
 }
 
 impl Side {
-    /// What the structure's side means for a copy of `extent` bytes, rows and layers.
+    /// The operand that the structure's side describes, for a copy of `extent` bytes, rows and
+    /// layers.
     fn resolve(self, call: Call, state: &State, extent: [usize; 3]) -> Status<Operand> {
         // "The srcLOD and dstLOD members … must be set to 0."
         if self.level != 0 {
@@ -47,8 +64,12 @@ impl Side {
         }
         match self.kind {
             CUmemorytype::CU_MEMORYTYPE_HOST => self.memory(call, self.host, Place::Host, extent),
-            CUmemorytype::CU_MEMORYTYPE_DEVICE => self.memory(call, self.device, Place::Device, extent),
-            CUmemorytype::CU_MEMORYTYPE_UNIFIED => self.memory(call, self.device, Place::Unified, extent),
+            CUmemorytype::CU_MEMORYTYPE_DEVICE => {
+                self.memory(call, self.device, Place::Device, extent)
+            }
+            CUmemorytype::CU_MEMORYTYPE_UNIFIED => {
+                self.memory(call, self.device, Place::Unified, extent)
+            }
             CUmemorytype::CU_MEMORYTYPE_ARRAY => {
                 let array = state.arrays.get(self.array).ok_or(CudaError::INVALID_HANDLE)?;
                 array.operand(self.origin, extent).ok_or(CudaError::INVALID_VALUE)
@@ -57,7 +78,13 @@ impl Side {
         }
     }
 
-    fn memory(self, call: Call, base: u64, place: Place, [width, rows, _]: [usize; 3]) -> Status<Operand> {
+    fn memory(
+        self,
+        call: Call,
+        base: u64,
+        place: Place,
+        [width, rows, _]: [usize; 3],
+    ) -> Status<Operand> {
         let [x, y, z] = self.origin;
         let row = x.checked_add(width).ok_or(CudaError::INVALID_VALUE)?;
         let layer_rows = y.checked_add(rows).ok_or(CudaError::INVALID_VALUE)?;
@@ -69,9 +96,16 @@ impl Side {
             return Err(CudaError::INVALID_VALUE);
         }
         let layer = pitch.checked_mul(height).ok_or(CudaError::INVALID_VALUE)?;
-        let offset = (|| z.checked_mul(layer)?.checked_add(y.checked_mul(pitch)?)?.checked_add(x))();
+        let offset =
+            (|| z.checked_mul(layer)?.checked_add(y.checked_mul(pitch)?)?.checked_add(x))();
         let address = offset.and_then(|offset| base.checked_add(offset as u64));
-        Ok(Operand { address: address.ok_or(CudaError::INVALID_VALUE)?, place, pitch, layer })
+        Ok(Operand {
+            address: address.ok_or(CudaError::INVALID_VALUE)?,
+            place,
+            pitch,
+            layer,
+            context: None,
+        })
     }
 }
 
@@ -93,8 +127,9 @@ fn parse(call: Call, state: &State, dst: Side, src: Side, extent: [usize; 3]) ->
         height: extent[1],
         depth: extent[2],
     };
-    let on_device =
-        |kind| matches!(kind, CUmemorytype::CU_MEMORYTYPE_DEVICE | CUmemorytype::CU_MEMORYTYPE_ARRAY);
+    let on_device = |kind| {
+        matches!(kind, CUmemorytype::CU_MEMORYTYPE_DEVICE | CUmemorytype::CU_MEMORYTYPE_ARRAY)
+    };
     // "For transfers from device memory to device memory, no host-side synchronization is
     // performed."
     let enqueued = on_device(dst.kind) && on_device(src.kind);
@@ -126,7 +161,7 @@ fn parse_2d(call: Call, copy: *const CUDA_MEMCPY2D_v2) -> Status<Parsed> {
     parse(call, &call.lock(), dst, src, [copy.WidthInBytes, copy.Height, 1])
 }
 
-impl Call {
+impl Call<'_> {
     /// Reads the structure of a three-dimensional copy, of a stream's or of a graph node's.
     pub(crate) fn parse_3d(self, state: &State, copy: &CUDA_MEMCPY3D) -> Status<Parsed> {
         let src = Side {
@@ -189,7 +224,10 @@ fn parse_peer(call: Call, copy: *const CUDA_MEMCPY3D_PEER_v1) -> Status<Parsed> 
         Height: copy.Height,
         Depth: copy.Depth,
     };
-    call.parse_3d(&state, &plain)
+    let (mut task, returns) = call.parse_3d(&state, &plain)?;
+    let of = |context: CUcontext| (!context.is_null()).then(|| number(context));
+    (task.dst.context, task.src.context) = (of(copy.dstContext), of(copy.srcContext));
+    Ok((task, returns))
 }
 
 fn now(call: Call, (task, returns): Parsed) -> Status {

@@ -10,19 +10,22 @@ use core::ffi::{c_uint, c_ulonglong};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, inputs, out_if_any};
+use super::arguments::{input, inputs, out_if_any};
+use super::exports;
 use super::managed_batch::groups_of;
-use super::{Call, Status, exports};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::number;
-use crate::machine::State;
-use crate::sched::{Origin, Work};
-use crate::task::{CopyTask, Operand, Place, Task, When};
+use crate::machine::{State, Work};
+use crate::prepare::When;
+use crate::sched::Origin;
+use crate::task::{CopyTask, Operand, Place, Task};
 
 exports! {
     Normal PFN_cuMemcpyBatchAsync_v12080: cuMemcpyBatchAsync(
         dsts: *mut CUdeviceptr, srcs: *mut CUdeviceptr, sizes: *mut usize, count: usize,
-        attributes: *mut CUmemcpyAttributes_v1, first: *mut usize, groups: usize, failed: *mut usize,
-        stream: CUstream,
+        attributes: *mut CUmemcpyAttributes_v1, first: *mut usize, groups: usize,
+        failed: *mut usize, stream: CUstream,
     ) | cuMemcpyBatchAsync_ptsz => batch_v12080;
     Normal PFN_cuMemcpyBatchAsync_v13000: cuMemcpyBatchAsync_v2(
         dsts: *mut CUdeviceptr, srcs: *mut CUdeviceptr, sizes: *mut usize, count: usize,
@@ -52,7 +55,7 @@ const ALL: usize = usize::MAX;
 /// One copy of a batch.
 type Item = (CopyTask, CUmemcpySrcAccessOrder);
 
-/// What went wrong, and with which copy.
+/// The index of a copy that failed, and its error.
 type Failure = (usize, CudaError);
 
 fn check(order: CUmemcpySrcAccessOrder, flags: c_uint) -> Status {
@@ -62,34 +65,55 @@ fn check(order: CUmemcpySrcAccessOrder, flags: c_uint) -> Status {
     if is_order && flags & !PREFER_OVERLAP == 0 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
 }
 
-impl Call {
+impl Call<'_> {
     /// Enqueues copies without an order among them.
     fn copy_all(self, items: &[Item], stream: CUstream) -> Result<(), Failure> {
         let all = |code| (ALL, code);
         let mut state = self.lock();
         let handle = self.stream(&mut state, stream).map_err(all)?;
         self.forbid_on_capturing(&mut state, handle).map_err(all)?;
+        let context = state.streams.get(handle).map_or(0, |stream| stream.context);
         let mut works = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            works.push(self.work(&state, item).map_err(|code| (index, code))?);
+            works.push(self.work(&state, context, item).map_err(|code| (index, code))?);
         }
+        // All copies depend on the tail and not on each other: the order within a batch is open.
         let tail = state.stream_tail(handle).map_err(all)?;
-        let context = state.streams.get(handle).map_or(0, |stream| stream.context);
         let origin = Origin { call: self.name, context, stream: handle };
-        let ops: Vec<_> = works.into_iter().map(|work| state.queue.add(origin, work, &tail)).collect();
+        let track = state.track(handle);
+        let mut ops = Vec::new();
+        for work in works {
+            let op = state.queue.add(origin, work, &tail);
+            let lane = state.queue.new_lane();
+            state
+                .queue
+                .set_track(op, track.as_ref().zip(lane).map(|(track, lane)| track.beside(&lane)));
+            ops.push(op);
+        }
         self.enqueue(state, handle, Work::Nothing, &ops).map(|_| ()).map_err(all)
     }
 
-    fn work(self, state: &State, (task, order): &Item) -> Status<Work> {
-        let during_call = *order == CUmemcpySrcAccessOrder::CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL;
+    fn work(self, state: &State, context: u64, (task, order): &Item) -> Status<Work> {
+        let during_call =
+            *order == CUmemcpySrcAccessOrder::CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL;
+        let any = *order == CUmemcpySrcAccessOrder::CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
         // The other orders read the source when the stream gets there, pageable or not: the
         // program "synchronize[s] the stream after the API call" before it reuses it.
-        let mut work = self.machine.prepare(state, self.name, &Task::Copy(*task), When::Launch)?;
+        let mut work =
+            self.machine.prepare(state, self.name, context, &Task::Copy(*task), When::Launch)?;
         if let Work::Copy(copy) = &mut work
             && during_call
         {
             copy.hash = None;
             copy.stage().map_err(|_| CudaError::INVALID_VALUE)?;
+        } else if let Work::Copy(copy) = &mut work
+            && any
+            && state.queue.reads_early()
+        {
+            // "Access to the source pointer can be out of stream order and the accesses can happen
+            // even after the API call returns": the hash still tells a source that changes later.
+            // What cannot be read yet is read in the stream's order.
+            let _ = copy.stage();
         }
         Ok(work)
     }
@@ -123,6 +147,7 @@ impl Batch {
         for attributes in &attributes {
             check(attributes.srcAccessOrder, attributes.flags)?;
         }
+        // A group of copies shares attributes; `first` holds the index of the first copy of each.
         let group_of = groups_of(&first, count)?;
         let item = |index: usize| {
             let order = attributes[group_of[index]].srcAccessOrder;
@@ -132,7 +157,7 @@ impl Batch {
     }
 }
 
-/// Says which copy failed, for the calls that ask for it.
+/// Writes the index of the copy that failed, for the calls that ask for it.
 fn report(result: Result<(), Failure>, failed: *mut usize) -> Status {
     let Err((index, code)) = result else { return Ok(()) };
     out_if_any(failed, index)?;
@@ -228,7 +253,8 @@ fn operand_of(
 ) -> Status<Operand> {
     if side.type_ == CUmemcpy3DOperandType::CU_MEMCPY_OPERAND_TYPE_ARRAY {
         // SAFETY: the type says that this is the variant.
-        let CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2 { array, offset } = unsafe { side.op.array };
+        let CUmemcpy3DOperand_st__bindgen_ty_1__bindgen_ty_2 { array, offset } =
+            unsafe { side.op.array };
         let array = state.arrays.get(number(array)).ok_or(CudaError::INVALID_HANDLE)?;
         let x = offset.x.checked_mul(element).ok_or(CudaError::INVALID_VALUE)?;
         return array.operand([x, offset.y, offset.z], extent).ok_or(CudaError::INVALID_VALUE);
@@ -244,7 +270,7 @@ fn operand_of(
         return Err(CudaError::INVALID_VALUE);
     }
     let layer = pitch.checked_mul(height).ok_or(CudaError::INVALID_VALUE)?;
-    Ok(Operand { address: pointer.ptr, place: Place::Unified, pitch, layer })
+    Ok(Operand { address: pointer.ptr, place: Place::Unified, pitch, layer, context: None })
 }
 
 fn item_3d(state: &State, op: &CUDA_MEMCPY3D_BATCH_OP_v1) -> Status<Item> {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::event::{DISABLE_TIMING, Event, EventState, INTERPROCESS};
 use crate::handle::{number, to_pointer};
-use crate::sched::Work;
+use crate::machine::Work;
 use crate::sched::work::Record;
 
 #[expect(non_camel_case_types, reason = "named as NVIDIA\'s header names them")]
@@ -20,13 +22,23 @@ exports! {
     Normal PFN_cuEventCreate_v2000: cuEventCreate(event: *mut CUevent, flags: c_uint) => create;
     Always PFN_cuEventDestroy_v2000: cuEventDestroy(event: CUevent) => destroy;
     Always PFN_cuEventDestroy_v4000: cuEventDestroy_v2(event: CUevent) => destroy;
-    Normal PFN_cuEventRecord_v2000: cuEventRecord(event: CUevent, stream: CUstream) | cuEventRecord_ptsz => record;
-    Normal PFN_cuEventRecordWithFlags_v11010: cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint) | cuEventRecordWithFlags_ptsz => record_with_flags;
+    Normal PFN_cuEventRecord_v2000: cuEventRecord(
+        event: CUevent, stream: CUstream,
+    ) | cuEventRecord_ptsz => record;
+    Normal PFN_cuEventRecordWithFlags_v11010: cuEventRecordWithFlags(
+        event: CUevent, stream: CUstream, flags: c_uint,
+    ) | cuEventRecordWithFlags_ptsz => record_with_flags;
     Normal PFN_cuEventQuery_v2000: cuEventQuery(event: CUevent) => query;
     Normal PFN_cuEventSynchronize_v2000: cuEventSynchronize(event: CUevent) => synchronize;
-    Normal PFN_cuEventElapsedTime_v2000: cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) => elapsed_time;
-    Normal PFN_cuEventElapsedTime_v12080: cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) => elapsed_time_v2;
-    Normal PFN_cuStreamWaitEvent_v3020: cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) | cuStreamWaitEvent_ptsz => wait_event;
+    Normal PFN_cuEventElapsedTime_v2000: cuEventElapsedTime(
+        milliseconds: *mut f32, start: CUevent, end: CUevent,
+    ) => elapsed_time;
+    Normal PFN_cuEventElapsedTime_v12080: cuEventElapsedTime_v2(
+        milliseconds: *mut f32, start: CUevent, end: CUevent,
+    ) => elapsed_time_v2;
+    Normal PFN_cuStreamWaitEvent_v3020: cuStreamWaitEvent(
+        stream: CUstream, event: CUevent, flags: c_uint,
+    ) | cuStreamWaitEvent_ptsz => wait_event;
 }
 
 /// Blocking synchronisation, no timing, between processes.
@@ -62,7 +74,8 @@ fn record_with_flags(call: Call, event: CUevent, stream: CUstream, flags: c_uint
     let mut state = call.lock();
     let stream = call.stream(&mut state, stream)?;
     let handle = number(event);
-    let context = state.events.get(handle).map(|event| event.context).ok_or(CudaError::INVALID_HANDLE)?;
+    let context =
+        state.events.get(handle).map(|event| event.context).ok_or(CudaError::INVALID_HANDLE)?;
     // "hEvent and hStream must be from the same context otherwise CUDA_ERROR_INVALID_HANDLE."
     if state.streams.get(stream).is_none_or(|stream| stream.context != context) {
         return Err(CudaError::INVALID_HANDLE);
@@ -124,7 +137,7 @@ fn elapsed_time_v2(call: Call, milliseconds: *mut f32, start: CUevent, end: CUev
 /// The time between two records, in milliseconds.
 #[expect(clippy::cast_possible_truncation, reason = "the driver API answers in single precision")]
 fn elapsed(call: Call, start: CUevent, end: CUevent) -> Status<f32> {
-    let state = call.lock();
+    let mut state = call.lock();
     let time = |event: CUevent| {
         let known = state.events.get(number(event)).ok_or(CudaError::INVALID_HANDLE)?;
         if known.flags & DISABLE_TIMING != 0 {
@@ -138,6 +151,8 @@ fn elapsed(call: Call, start: CUevent, end: CUevent) -> Status<f32> {
     };
     let (start, end) = (time(start)?, time(end)?);
     let (Some(start), Some(end)) = (start, end) else { return Err(CudaError::NOT_READY) };
+    // A time tells the host that both records are complete.
+    state.queue.learn_everything();
     let forward = end.saturating_duration_since(start).as_secs_f64();
     let backward = start.saturating_duration_since(end).as_secs_f64();
     Ok(((forward - backward) * 1e3) as f32)
@@ -150,7 +165,11 @@ fn wait_event(call: Call, stream: CUstream, event: CUevent, flags: c_uint) -> St
     let mut state = call.lock();
     let stream = call.stream(&mut state, stream)?;
     let handle = number(event);
-    let known = state.events.get(handle).map(|event| event.state.clone()).ok_or(CudaError::INVALID_HANDLE)?;
+    let known = state
+        .events
+        .get(handle)
+        .map(|event| event.state.clone())
+        .ok_or(CudaError::INVALID_HANDLE)?;
     if call.capture_wait(&mut state, handle, stream, flags & EXTERNAL != 0)? {
         return Ok(());
     }
@@ -159,7 +178,9 @@ fn wait_event(call: Call, stream: CUstream, event: CUevent, flags: c_uint) -> St
     }
     // The record is the one of now: a later one does not change what this waits for.
     match known {
-        EventState::Recorded { op, .. } => call.enqueue(state, stream, Work::Nothing, &[op]).map(|_| ()),
+        EventState::Recorded { op, .. } => {
+            call.enqueue(state, stream, Work::Nothing, &[op]).map(|_| ())
+        }
         EventState::Unrecorded | EventState::Captured { .. } => Ok(()),
     }
 }

@@ -6,36 +6,56 @@ use core::ffi::{c_char, c_int, c_uint};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
-use super::{Call, Status, exports, out, valid};
+use super::arguments::input;
+use super::{exports, out, valid};
 use crate::attributes;
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::module::REGISTERS;
 
 exports! {
-    Normal PFN_cuFuncGetAttribute_v2020: cuFuncGetAttribute(value: *mut c_int, attribute: CUfunction_attribute, function: CUfunction) => get_attribute;
-    Normal PFN_cuFuncSetAttribute_v9000: cuFuncSetAttribute(function: CUfunction, attribute: CUfunction_attribute, value: c_int) => set_attribute;
-    Normal PFN_cuFuncSetCacheConfig_v3000: cuFuncSetCacheConfig(function: CUfunction, config: CUfunc_cache) => set_cache_config;
-    Normal PFN_cuFuncSetSharedMemConfig_v4020: cuFuncSetSharedMemConfig(function: CUfunction, config: CUsharedconfig) => set_shared_mem_config;
-    Normal PFN_cuFuncGetModule_v11000: cuFuncGetModule(module: *mut CUmodule, function: CUfunction) => get_module;
-    Normal PFN_cuFuncGetName_v12030: cuFuncGetName(name: *mut *const c_char, function: CUfunction) => get_name;
-    Normal PFN_cuFuncIsLoaded_v12040: cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfunction) => is_loaded;
+    Normal PFN_cuFuncGetAttribute_v2020: cuFuncGetAttribute(
+        value: *mut c_int, attribute: CUfunction_attribute, function: CUfunction,
+    ) => get_attribute;
+    Normal PFN_cuFuncSetAttribute_v9000: cuFuncSetAttribute(
+        function: CUfunction, attribute: CUfunction_attribute, value: c_int,
+    ) => set_attribute;
+    Normal PFN_cuFuncSetCacheConfig_v3000: cuFuncSetCacheConfig(
+        function: CUfunction, config: CUfunc_cache,
+    ) => set_cache_config;
+    Normal PFN_cuFuncSetSharedMemConfig_v4020: cuFuncSetSharedMemConfig(
+        function: CUfunction, config: CUsharedconfig,
+    ) => set_shared_mem_config;
+    Normal PFN_cuFuncGetModule_v11000: cuFuncGetModule(
+        module: *mut CUmodule, function: CUfunction,
+    ) => get_module;
+    Normal PFN_cuFuncGetName_v12030: cuFuncGetName(
+        name: *mut *const c_char, function: CUfunction,
+    ) => get_name;
+    Normal PFN_cuFuncIsLoaded_v12040: cuFuncIsLoaded(
+        state: *mut CUfunctionLoadingState, function: CUfunction,
+    ) => is_loaded;
     Normal PFN_cuFuncLoad_v12040: cuFuncLoad(function: CUfunction) => load;
-    Normal PFN_cuOccupancyMaxActiveBlocksPerMultiprocessor_v6050: cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    Normal PFN_cuOccupancyMaxActiveBlocksPerMultiprocessor_v6050:
+        cuOccupancyMaxActiveBlocksPerMultiprocessor(
         blocks: *mut c_int, function: CUfunction, threads: c_int, shared: usize,
     ) => max_active_blocks;
-    Normal PFN_cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags_v7000: cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    Normal PFN_cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags_v7000:
+        cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
         blocks: *mut c_int, function: CUfunction, threads: c_int, shared: usize, flags: c_uint,
     ) => max_active_blocks_with_flags;
     Normal PFN_cuOccupancyMaxPotentialBlockSize_v6050: cuOccupancyMaxPotentialBlockSize(
         grid: *mut c_int, threads: *mut c_int, function: CUfunction, shared_of: CUoccupancyB2DSize,
         shared: usize, limit: c_int,
     ) => max_potential_block_size;
-    Normal PFN_cuOccupancyMaxPotentialBlockSizeWithFlags_v7000: cuOccupancyMaxPotentialBlockSizeWithFlags(
+    Normal PFN_cuOccupancyMaxPotentialBlockSizeWithFlags_v7000:
+        cuOccupancyMaxPotentialBlockSizeWithFlags(
         grid: *mut c_int, threads: *mut c_int, function: CUfunction, shared_of: CUoccupancyB2DSize,
         shared: usize, limit: c_int, flags: c_uint,
     ) => max_potential_block_size_with_flags;
-    Normal PFN_cuOccupancyAvailableDynamicSMemPerBlock_v10020: cuOccupancyAvailableDynamicSMemPerBlock(
+    Normal PFN_cuOccupancyAvailableDynamicSMemPerBlock_v10020:
+        cuOccupancyAvailableDynamicSMemPerBlock(
         shared: *mut usize, function: CUfunction, blocks: c_int, threads: c_int,
     ) => available_shared;
     Normal PFN_cuOccupancyMaxPotentialClusterSize_v11070: cuOccupancyMaxPotentialClusterSize(
@@ -73,11 +93,12 @@ pub(super) fn set_attribute(
     value: c_int,
 ) -> Status {
     let mut state = call.lock();
-    let known = state.modules.functions.get_mut(number(function)).ok_or(CudaError::INVALID_HANDLE)?;
+    let known =
+        state.modules.functions.get_mut(number(function)).ok_or(CudaError::INVALID_HANDLE)?;
     known.set_attribute(attribute, value)
 }
 
-impl Call {
+impl Call<'_> {
     fn function(self, function: CUfunction) -> Status {
         let state = self.lock();
         self.context(&state)?;
@@ -125,6 +146,10 @@ fn get_module(call: Call, module: *mut CUmodule, function: CUfunction) -> Status
 
 /// The name lives as long as the function's module.
 pub(super) fn get_name(call: Call, name: *mut *const c_char, function: CUfunction) -> Status {
+    // "If either **name or hfunc is NULL, CUDA_ERROR_INVALID_VALUE is returned."
+    if name.is_null() || function.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
     let state = call.lock();
     let known = state.modules.functions.get(number(function)).ok_or(CudaError::INVALID_HANDLE)?;
     out(name, known.name.as_ptr())
@@ -139,7 +164,7 @@ fn load(call: Call, function: CUfunction) -> Status {
     call.function(function)
 }
 
-/// How many blocks of `threads` threads and `shared` bytes a multiprocessor has room for.
+/// The number of blocks of `threads` threads and `shared` bytes that fit a multiprocessor.
 fn blocks_of(call: Call, threads: usize, shared: usize) -> usize {
     let threads = threads.max(1).next_multiple_of(WARP);
     let registers = usize::try_from(REGISTERS).unwrap_or(1) * threads;
@@ -147,13 +172,21 @@ fn blocks_of(call: Call, threads: usize, shared: usize) -> usize {
     if threads > call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK) {
         return 0;
     }
+    // The scarcest resource decides.
     room(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, threads)
-        .min(room(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, registers))
+        .min(room(
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR,
+            registers,
+        ))
         .min(room(
             CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
             shared.saturating_add(RESERVED),
         ))
-        .min(call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR))
+        .min(
+            call.device_limit(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR,
+            ),
+        )
 }
 
 /// A count as the driver API has it.
@@ -219,7 +252,10 @@ fn max_potential_block_size_with_flags(
     }
     call.function(function)?;
     let most = call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
-    let most = usize::try_from(limit).ok().filter(|limit| *limit > 0).map_or(most, |limit| limit.min(most));
+    let most = usize::try_from(limit)
+        .ok()
+        .filter(|limit| *limit > 0)
+        .map_or(most, |limit| limit.min(most));
     let mut best = (0, 0, 0);
     for size in (1..=most).rev().filter(|size| *size == most || size.is_multiple_of(WARP)) {
         // SAFETY: the program promised a function of this type.
@@ -228,7 +264,8 @@ fn max_potential_block_size_with_flags(
         best = best.max((blocks * size, size, blocks));
     }
     let (_, size, blocks) = best;
-    let all = blocks * call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    let all =
+        blocks * call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
     out(grid, count(all))?;
     out(threads, count(size))
 }
@@ -245,8 +282,10 @@ fn available_shared(
     if blocks > blocks_of(call, threads, 0) {
         return Err(CudaError::INVALID_VALUE);
     }
-    let all = call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
-    let most = call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK);
+    let all = call
+        .device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR);
+    let most =
+        call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK);
     out(shared, (all / blocks).saturating_sub(RESERVED).min(most))
 }
 
@@ -271,9 +310,13 @@ fn max_active_clusters(
     call.function(function)?;
     let threads = [config.blockDimX, config.blockDimY, config.blockDimZ];
     let threads = threads.into_iter().try_fold(1_usize, |all, one| all.checked_mul(one as usize));
-    let blocks = blocks_of(call, threads.ok_or(CudaError::INVALID_VALUE)?, config.sharedMemBytes as usize);
+    let blocks =
+        blocks_of(call, threads.ok_or(CudaError::INVALID_VALUE)?, config.sharedMemBytes as usize);
     out(
         clusters,
-        count(blocks * call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)),
+        count(
+            blocks
+                * call.device_limit(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+        ),
     )
 }

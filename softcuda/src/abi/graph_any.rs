@@ -4,12 +4,15 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::graph_event::live_event;
 use super::graph_kernel::{kernel_node, kernel_params};
 use super::graph_memory::{alloc_node, free_node};
 use super::graph_node::{Place, copy_node, fill_node, host_node, mem_op_node, set};
-use super::{Call, Status, exports, out, valid};
+use super::graph_update::update_node;
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::definition::Owner;
 use crate::graph::node::{Action, Branches};
 use crate::handle::{number, to_pointer};
@@ -21,17 +24,21 @@ exports! {
         params: *mut CUgraphNodeParams,
     ) => add;
     Normal PFN_cuGraphAddNode_v12030: cuGraphAddNode_v2(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, data: *const CUgraphEdgeData,
-        count: usize, params: *mut CUgraphNodeParams,
+        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode,
+        data: *const CUgraphEdgeData, count: usize, params: *mut CUgraphNodeParams,
     ) => add_v2;
-    Normal PFN_cuGraphNodeSetParams_v12020: cuGraphNodeSetParams(node: CUgraphNode, params: *mut CUgraphNodeParams) => set_params;
-    Normal PFN_cuGraphNodeGetParams_v13020: cuGraphNodeGetParams(node: CUgraphNode, params: *mut CUgraphNodeParams) => get_params;
+    Normal PFN_cuGraphNodeSetParams_v12020: cuGraphNodeSetParams(
+        node: CUgraphNode, params: *mut CUgraphNodeParams,
+    ) => set_params;
+    Normal PFN_cuGraphNodeGetParams_v13020: cuGraphNodeGetParams(
+        node: CUgraphNode, params: *mut CUgraphNodeParams,
+    ) => get_params;
     Normal PFN_cuGraphExecNodeSetParams_v12020: cuGraphExecNodeSetParams(
         exec: CUgraphExec, node: CUgraphNode, params: *mut CUgraphNodeParams,
     ) => exec_set_params;
     Normal PFN_cuGraphConditionalHandleCreate_v12030: cuGraphConditionalHandleCreate(
-        handle: *mut CUgraphConditionalHandle, graph: CUgraph, context: CUcontext, value: ::core::ffi::c_uint,
-        flags: ::core::ffi::c_uint,
+        handle: *mut CUgraphConditionalHandle, graph: CUgraph, context: CUcontext,
+        value: ::core::ffi::c_uint, flags: ::core::ffi::c_uint,
     ) => create_conditional_handle;
 }
 
@@ -89,12 +96,14 @@ fn action_of(call: Call, state: &State, params: &CUgraphNodeParams) -> Status<Ac
             state.graphs.graph(number(child.graph))?;
             Ok(Action::Child(number(child.graph)))
         }
-        CUgraphNodeType::CU_GRAPH_NODE_TYPE_WAIT_EVENT => {
-            Ok(Action::Wait(live_event(state, member::<CUDA_EVENT_WAIT_NODE_PARAMS>(params).event)?))
-        }
-        CUgraphNodeType::CU_GRAPH_NODE_TYPE_EVENT_RECORD => {
-            Ok(Action::Record(live_event(state, member::<CUDA_EVENT_RECORD_NODE_PARAMS>(params).event)?))
-        }
+        CUgraphNodeType::CU_GRAPH_NODE_TYPE_WAIT_EVENT => Ok(Action::Wait(live_event(
+            state,
+            member::<CUDA_EVENT_WAIT_NODE_PARAMS>(params).event,
+        )?)),
+        CUgraphNodeType::CU_GRAPH_NODE_TYPE_EVENT_RECORD => Ok(Action::Record(live_event(
+            state,
+            member::<CUDA_EVENT_RECORD_NODE_PARAMS>(params).event,
+        )?)),
         CUgraphNodeType::CU_GRAPH_NODE_TYPE_EXT_SEMAS_SIGNAL
         | CUgraphNodeType::CU_GRAPH_NODE_TYPE_EXT_SEMAS_WAIT => Err(CudaError::NOT_SUPPORTED),
         _ => Err(CudaError::INVALID_VALUE),
@@ -136,6 +145,7 @@ fn add_v2(
     let (given, batch) = read(call, params)?;
     let place = Place { node, graph, dependencies, data, count };
     match given.type_ {
+        // These types return something in the parameters or need more than an action.
         CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_ALLOC => {
             let mut alloc: CUDA_MEM_ALLOC_NODE_PARAMS_v2 = member(&given);
             alloc.dptr = alloc_node(call, place, &alloc.poolProps, alloc.bytesize)?;
@@ -154,7 +164,11 @@ fn add_v2(
 }
 
 /// Adds a conditional node with empty graphs to be filled, and returns where their handles are.
-fn add_conditional(call: Call, place: Place, params: &CUDA_CONDITIONAL_NODE_PARAMS) -> Status<*mut CUgraph> {
+fn add_conditional(
+    call: Call,
+    place: Place,
+    params: &CUDA_CONDITIONAL_NODE_PARAMS,
+) -> Status<*mut CUgraph> {
     let fits = match params.type_ {
         CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_IF => matches!(params.size, 1 | 2),
         CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_WHILE => params.size == 1,
@@ -164,10 +178,9 @@ fn add_conditional(call: Call, place: Place, params: &CUDA_CONDITIONAL_NODE_PARA
     if !fits || !valid(place.node) {
         return Err(CudaError::INVALID_VALUE);
     }
-    let at = place.node;
+    let (at, graph) = (place.node, number(place.graph));
     place.add(call, |state| {
-        let value = state.graphs.conditionals.get(&params.handle).copied();
-        let value = value.ok_or(CudaError::INVALID_VALUE)?;
+        let value = state.graphs.free_conditional(params.handle, graph)?;
         Ok(Action::Conditional(Branches {
             kind: params.type_,
             handle: params.handle,
@@ -176,8 +189,10 @@ fn add_conditional(call: Call, place: Place, params: &CUDA_CONDITIONAL_NODE_PARA
         }))
     })?;
     let mut state = call.lock();
+    state.graphs.use_conditional(params.handle);
     let node = number(input(at)?);
-    let graphs: Vec<_> = (0..params.size).map(|_| state.graphs.create_graph(Owner::Node(node))).collect();
+    let graphs: Vec<_> =
+        (0..params.size).map(|_| state.graphs.create_graph(Owner::Node(node))).collect();
     let Action::Conditional(branches) = &mut state.graphs.node_mut(node)?.action else {
         return Err(CudaError::INVALID_VALUE);
     };
@@ -201,7 +216,7 @@ fn create_conditional_handle(
     state.graphs.graph(number(graph))?;
     super::graph_node::node_context(call, &state, context)?;
     // Without CU_GRAPH_COND_ASSIGN_DEFAULT nothing sets the value, since no kernel runs.
-    let made = state.graphs.create_conditional(if flags == 1 { value } else { 0 });
+    let made = state.graphs.create_conditional(number(graph), if flags == 1 { value } else { 0 });
     out(handle, made)
 }
 
@@ -212,8 +227,11 @@ fn set_params(call: Call, node: CUgraphNode, params: *mut CUgraphNodeParams) -> 
     if known.action.kind() != given.type_ {
         return Err(CudaError::INVALID_VALUE);
     }
-    if matches!(known.action, Action::Child(_) | Action::Alloc(_) | Action::Free(_) | Action::Conditional(_))
-    {
+    // Nodes that own memory or graphs keep what they were added with.
+    if matches!(
+        known.action,
+        Action::Child(_) | Action::Alloc(_) | Action::Free(_) | Action::Conditional(_)
+    ) {
         return Err(CudaError::NOT_SUPPORTED);
     }
     let action = batch.map_or_else(|| action_of(call, &state, &given), Ok)?;
@@ -228,7 +246,8 @@ fn exec_set_params(
 ) -> Status {
     let (given, batch) = read(call, params)?;
     let mut state = call.lock();
-    state.step_of(number(exec), number(node))?;
+    // An unknown node is reported before an unsupported type.
+    state.graphs.step_of(number(exec), number(node))?;
     let is_memory = matches!(
         given.type_,
         CUgraphNodeType::CU_GRAPH_NODE_TYPE_MEM_ALLOC
@@ -239,7 +258,7 @@ fn exec_set_params(
         return Err(CudaError::NOT_SUPPORTED);
     }
     let action = batch.map_or_else(|| action_of(call, &state, &given), Ok)?;
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn get_params(call: Call, node: CUgraphNode, params: *mut CUgraphNodeParams) -> Status {
@@ -261,7 +280,8 @@ fn get_params(call: Call, node: CUgraphNode, params: *mut CUgraphNodeParams) -> 
             with_member(kind, copy)
         }
         Action::Fill(fill) => {
-            let CUDA_MEMSET_NODE_PARAMS_v1 { dst, pitch, value, elementSize, width, height } = fill.params();
+            let CUDA_MEMSET_NODE_PARAMS_v1 { dst, pitch, value, elementSize, width, height } =
+                fill.params();
             let ctx = to_pointer(fill.context);
             with_member(
                 kind,
@@ -270,11 +290,15 @@ fn get_params(call: Call, node: CUgraphNode, params: *mut CUgraphNodeParams) -> 
         }
         Action::Host(host) => with_member(
             kind,
-            CUDA_HOST_NODE_PARAMS_v2 { fn_: host.function, userData: host.data.0, syncMode: host.sync_mode },
+            CUDA_HOST_NODE_PARAMS_v2 {
+                fn_: host.function,
+                userData: host.data.0,
+                syncMode: host.sync_mode,
+            },
         ),
         Action::MemOps(ops) => with_member(kind, ops.raw()),
         Action::Kernel(kernel) => with_member(kind, kernel_params(kernel)),
-        Action::Record(event) | Action::Wait(event) => with_member(kind, *event),
+        Action::Record(event) | Action::Wait(event) => with_member(kind, event.raw),
         Action::Child(graph) => with_member(
             kind,
             CUDA_CHILD_GRAPH_NODE_PARAMS {

@@ -6,22 +6,31 @@ use core::ptr;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{inputs, out_array};
-use super::{Call, Status, exports, out};
+use super::arguments::{inputs, out_array};
+use super::{exports, out};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::Store;
 use crate::graph::node::{Edge, EdgeData};
 use crate::handle::{number, to_pointer};
 
 exports! {
-    Normal PFN_cuGraphGetEdges_v10000: cuGraphGetEdges(graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, count: *mut usize) => get_edges;
+    Normal PFN_cuGraphGetEdges_v10000: cuGraphGetEdges(
+        graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, count: *mut usize,
+    ) => get_edges;
     Normal PFN_cuGraphGetEdges_v12030: cuGraphGetEdges_v2(
-        graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, data: *mut CUgraphEdgeData, count: *mut usize,
+        graph: CUgraph, from: *mut CUgraphNode, to: *mut CUgraphNode, data: *mut CUgraphEdgeData,
+        count: *mut usize,
     ) => get_edges_v2;
-    Normal PFN_cuGraphNodeGetDependencies_v10000: cuGraphNodeGetDependencies(node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize) => get_dependencies;
+    Normal PFN_cuGraphNodeGetDependencies_v10000: cuGraphNodeGetDependencies(
+        node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize,
+    ) => get_dependencies;
     Normal PFN_cuGraphNodeGetDependencies_v12030: cuGraphNodeGetDependencies_v2(
         node: CUgraphNode, nodes: *mut CUgraphNode, data: *mut CUgraphEdgeData, count: *mut usize,
     ) => get_dependencies_v2;
-    Normal PFN_cuGraphNodeGetDependentNodes_v10000: cuGraphNodeGetDependentNodes(node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize) => get_dependents;
+    Normal PFN_cuGraphNodeGetDependentNodes_v10000: cuGraphNodeGetDependentNodes(
+        node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize,
+    ) => get_dependents;
     Normal PFN_cuGraphNodeGetDependentNodes_v12030: cuGraphNodeGetDependentNodes_v2(
         node: CUgraphNode, nodes: *mut CUgraphNode, data: *mut CUgraphEdgeData, count: *mut usize,
     ) => get_dependents_v2;
@@ -29,13 +38,15 @@ exports! {
         graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode, count: usize,
     ) => add_dependencies;
     Normal PFN_cuGraphAddDependencies_v12030: cuGraphAddDependencies_v2(
-        graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode, data: *const CUgraphEdgeData, count: usize,
+        graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode,
+        data: *const CUgraphEdgeData, count: usize,
     ) => add_dependencies_v2;
     Normal PFN_cuGraphRemoveDependencies_v10000: cuGraphRemoveDependencies(
         graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode, count: usize,
     ) => remove_dependencies;
     Normal PFN_cuGraphRemoveDependencies_v12030: cuGraphRemoveDependencies_v2(
-        graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode, data: *const CUgraphEdgeData, count: usize,
+        graph: CUgraph, from: *const CUgraphNode, to: *const CUgraphNode,
+        data: *const CUgraphEdgeData, count: usize,
     ) => remove_dependencies_v2;
 }
 
@@ -48,7 +59,7 @@ pub(super) struct List {
 
 impl List {
     pub(super) fn new(is_null: bool, count: *mut usize) -> Status<Self> {
-        let capacity = super::call::input(count)?;
+        let capacity = super::arguments::input(count)?;
         Ok(Self { capacity: (!is_null).then_some(capacity), count })
     }
 
@@ -112,7 +123,12 @@ fn get_edges_v2(
     list.write_count(edges.len())
 }
 
-fn get_dependencies(call: Call, node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize) -> Status {
+fn get_dependencies(
+    call: Call,
+    node: CUgraphNode,
+    nodes: *mut CUgraphNode,
+    count: *mut usize,
+) -> Status {
     get_dependencies_v2(call, node, nodes, ptr::null_mut(), count)
 }
 
@@ -123,10 +139,17 @@ fn get_dependencies_v2(
     data: *mut CUgraphEdgeData,
     count: *mut usize,
 ) -> Status {
-    list_neighbours(call, nodes, data, count, |store| Ok(store.node(number(node))?.dependencies.clone()))
+    list_neighbours(call, nodes, data, count, |store| {
+        Ok(store.node(number(node))?.dependencies.clone())
+    })
 }
 
-fn get_dependents(call: Call, node: CUgraphNode, nodes: *mut CUgraphNode, count: *mut usize) -> Status {
+fn get_dependents(
+    call: Call,
+    node: CUgraphNode,
+    nodes: *mut CUgraphNode,
+    count: *mut usize,
+) -> Status {
     get_dependents_v2(call, node, nodes, ptr::null_mut(), count)
 }
 
@@ -139,6 +162,7 @@ fn get_dependents_v2(
 ) -> Status {
     let handle = number(node);
     list_neighbours(call, nodes, data, count, |store| {
+        // The data of an edge is kept with the later node.
         let edge_from = |dependent: &u64| {
             let edges = &store.nodes.get(*dependent)?.dependencies;
             let edge = edges.iter().find(|edge| edge.node == handle)?;
@@ -155,6 +179,7 @@ fn list_neighbours(
     count: *mut usize,
     find: impl FnOnce(&Store) -> Status<Vec<Edge>>,
 ) -> Status {
+    // The count alone can be asked for, the data alone cannot.
     if nodes.is_null() && !data.is_null() {
         return Err(CudaError::INVALID_VALUE);
     }

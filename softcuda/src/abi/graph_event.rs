@@ -4,29 +4,40 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
+use super::exports;
 use super::graph_node::{Place, get, set};
-use super::{Call, Status, exports};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::node::Action;
-use crate::handle::{number, to_pointer};
+use crate::handle::{Name, number, to_pointer};
 use crate::machine::State;
 
 exports! {
     Normal PFN_cuGraphAddEventRecordNode_v11010: cuGraphAddEventRecordNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, event: CUevent,
+        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
+        event: CUevent,
     ) => add_record;
-    Normal PFN_cuGraphEventRecordNodeGetEvent_v11010: cuGraphEventRecordNodeGetEvent(node: CUgraphNode, event: *mut CUevent) => get_record;
-    Normal PFN_cuGraphEventRecordNodeSetEvent_v11010: cuGraphEventRecordNodeSetEvent(node: CUgraphNode, event: CUevent) => set_record;
+    Normal PFN_cuGraphEventRecordNodeGetEvent_v11010: cuGraphEventRecordNodeGetEvent(
+        node: CUgraphNode, event: *mut CUevent,
+    ) => get_record;
+    Normal PFN_cuGraphEventRecordNodeSetEvent_v11010: cuGraphEventRecordNodeSetEvent(
+        node: CUgraphNode, event: CUevent,
+    ) => set_record;
     Normal PFN_cuGraphAddEventWaitNode_v11010: cuGraphAddEventWaitNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, event: CUevent,
+        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
+        event: CUevent,
     ) => add_wait;
-    Normal PFN_cuGraphEventWaitNodeGetEvent_v11010: cuGraphEventWaitNodeGetEvent(node: CUgraphNode, event: *mut CUevent) => get_wait;
-    Normal PFN_cuGraphEventWaitNodeSetEvent_v11010: cuGraphEventWaitNodeSetEvent(node: CUgraphNode, event: CUevent) => set_wait;
+    Normal PFN_cuGraphEventWaitNodeGetEvent_v11010: cuGraphEventWaitNodeGetEvent(
+        node: CUgraphNode, event: *mut CUevent,
+    ) => get_wait;
+    Normal PFN_cuGraphEventWaitNodeSetEvent_v11010: cuGraphEventWaitNodeSetEvent(
+        node: CUgraphNode, event: CUevent,
+    ) => set_wait;
 }
 
-/// The event's handle, if there is such an event.
-pub(crate) fn live_event(state: &State, event: CUevent) -> Status<u64> {
-    let handle = number(event);
-    if state.events.contains(handle) { Ok(handle) } else { Err(CudaError::INVALID_VALUE) }
+/// The event's name, if there is such an event.
+pub(crate) fn live_event(state: &State, event: CUevent) -> Status<Name> {
+    state.events.name(number(event)).ok_or(CudaError::INVALID_VALUE)
 }
 
 fn add_record(
@@ -43,7 +54,7 @@ fn add_record(
 
 fn get_record(call: Call, node: CUgraphNode, event: *mut CUevent) -> Status {
     get(call, node, event, |action| match action {
-        Action::Record(event) => Some(to_pointer(*event)),
+        Action::Record(event) => Some(to_pointer(event.raw)),
         _ => None,
     })
 }
@@ -68,7 +79,7 @@ fn add_wait(
 
 fn get_wait(call: Call, node: CUgraphNode, event: *mut CUevent) -> Status {
     get(call, node, event, |action| match action {
-        Action::Wait(event) => Some(to_pointer(*event)),
+        Action::Wait(event) => Some(to_pointer(event.raw)),
         _ => None,
     })
 }

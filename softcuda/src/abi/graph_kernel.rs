@@ -4,10 +4,13 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::graph_node::{Place, get, node_context, set};
+use super::graph_update::update_node;
 use super::launch::Shape;
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::node::Action;
 use crate::handle::{number, to_pointer};
 use crate::machine::State;
@@ -23,17 +26,27 @@ exports! {
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_KERNEL_NODE_PARAMS_v2,
     ) => add_v2;
-    Normal PFN_cuGraphKernelNodeGetParams_v10000: cuGraphKernelNodeGetParams(node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v1) => get_params;
-    Normal PFN_cuGraphKernelNodeGetParams_v12000: cuGraphKernelNodeGetParams_v2(node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v2) => get_params_v2;
-    Normal PFN_cuGraphKernelNodeSetParams_v10000: cuGraphKernelNodeSetParams(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v1) => set_params;
-    Normal PFN_cuGraphKernelNodeSetParams_v12000: cuGraphKernelNodeSetParams_v2(node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2) => set_params_v2;
+    Normal PFN_cuGraphKernelNodeGetParams_v10000: cuGraphKernelNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v1,
+    ) => get_params;
+    Normal PFN_cuGraphKernelNodeGetParams_v12000: cuGraphKernelNodeGetParams_v2(
+        node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v2,
+    ) => get_params_v2;
+    Normal PFN_cuGraphKernelNodeSetParams_v10000: cuGraphKernelNodeSetParams(
+        node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v1,
+    ) => set_params;
+    Normal PFN_cuGraphKernelNodeSetParams_v12000: cuGraphKernelNodeSetParams_v2(
+        node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2,
+    ) => set_params_v2;
     Normal PFN_cuGraphExecKernelNodeSetParams_v10010: cuGraphExecKernelNodeSetParams(
         exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v1,
     ) => exec_set_params;
     Normal PFN_cuGraphExecKernelNodeSetParams_v12000: cuGraphExecKernelNodeSetParams_v2(
         exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2,
     ) => exec_set_params_v2;
-    Normal PFN_cuGraphKernelNodeCopyAttributes_v11000: cuGraphKernelNodeCopyAttributes(dst: CUgraphNode, src: CUgraphNode) => copy_attributes;
+    Normal PFN_cuGraphKernelNodeCopyAttributes_v11000: cuGraphKernelNodeCopyAttributes(
+        dst: CUgraphNode, src: CUgraphNode,
+    ) => copy_attributes;
     Normal PFN_cuGraphKernelNodeGetAttribute_v11000: cuGraphKernelNodeGetAttribute(
         node: CUgraphNode, attribute: CUkernelNodeAttrID, value: *mut CUkernelNodeAttrValue_v1,
     ) => get_attribute;
@@ -62,7 +75,11 @@ fn widen(params: &CUDA_KERNEL_NODE_PARAMS_v1) -> CUDA_KERNEL_NODE_PARAMS_v2 {
 }
 
 /// The node that a kernel's parameters describe.
-pub(crate) fn kernel_node(call: Call, state: &State, params: &CUDA_KERNEL_NODE_PARAMS_v2) -> Status<Action> {
+pub(crate) fn kernel_node(
+    call: Call,
+    state: &State,
+    params: &CUDA_KERNEL_NODE_PARAMS_v2,
+) -> Status<Action> {
     let (function, kernel) = (number(params.func), number(params.kern));
     // Exactly one of the two names the kernel.
     let named = if function == 0 { kernel } else { function };
@@ -121,7 +138,8 @@ fn add(
     params: *const CUDA_KERNEL_NODE_PARAMS_v1,
 ) -> Status {
     let params = widen(&input(params)?);
-    Place::new(node, graph, dependencies, count).add(call, |state| kernel_node(call, state, &params))
+    Place::new(node, graph, dependencies, count)
+        .add(call, |state| kernel_node(call, state, &params))
 }
 
 fn add_v2(
@@ -133,7 +151,8 @@ fn add_v2(
     params: *const CUDA_KERNEL_NODE_PARAMS_v2,
 ) -> Status {
     let params = input(params)?;
-    Place::new(node, graph, dependencies, count).add(call, |state| kernel_node(call, state, &params))
+    Place::new(node, graph, dependencies, count)
+        .add(call, |state| kernel_node(call, state, &params))
 }
 
 fn get_params(call: Call, node: CUgraphNode, params: *mut CUDA_KERNEL_NODE_PARAMS_v1) -> Status {
@@ -160,14 +179,23 @@ fn set_params(call: Call, node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PAR
     set_kernel(call, node, &widen(&input(params)?))
 }
 
-fn set_params_v2(call: Call, node: CUgraphNode, params: *const CUDA_KERNEL_NODE_PARAMS_v2) -> Status {
+fn set_params_v2(
+    call: Call,
+    node: CUgraphNode,
+    params: *const CUDA_KERNEL_NODE_PARAMS_v2,
+) -> Status {
     set_kernel(call, node, &input(params)?)
 }
 
-fn exec_set(call: Call, exec: CUgraphExec, node: CUgraphNode, params: &CUDA_KERNEL_NODE_PARAMS_v2) -> Status {
+fn exec_set(
+    call: Call,
+    exec: CUgraphExec,
+    node: CUgraphNode,
+    params: &CUDA_KERNEL_NODE_PARAMS_v2,
+) -> Status {
     let mut state = call.lock();
     let action = kernel_node(call, &state, params)?;
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn exec_set_params(

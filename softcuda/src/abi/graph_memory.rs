@@ -7,27 +7,33 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::graph_edges::edges_of;
 use super::graph_node::{Place, get};
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::node::{Action, Edge};
 use crate::handle::{number, to_pointer};
 use crate::location::Location;
-use crate::machine::State;
-use crate::memory::Block;
-use crate::sched::Work;
+use crate::machine::{State, Work};
+use crate::memory::{Block, Kind};
 
 exports! {
     Normal PFN_cuGraphAddMemAllocNode_v11040: cuGraphAddMemAllocNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *mut CUDA_MEM_ALLOC_NODE_PARAMS,
     ) => add_alloc;
-    Normal PFN_cuGraphMemAllocNodeGetParams_v11040: cuGraphMemAllocNodeGetParams(node: CUgraphNode, params: *mut CUDA_MEM_ALLOC_NODE_PARAMS) => get_alloc;
+    Normal PFN_cuGraphMemAllocNodeGetParams_v11040: cuGraphMemAllocNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_MEM_ALLOC_NODE_PARAMS,
+    ) => get_alloc;
     Normal PFN_cuGraphAddMemFreeNode_v11040: cuGraphAddMemFreeNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, pointer: CUdeviceptr,
+        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
+        pointer: CUdeviceptr,
     ) => add_free;
-    Normal PFN_cuGraphMemFreeNodeGetParams_v11040: cuGraphMemFreeNodeGetParams(node: CUgraphNode, pointer: *mut CUdeviceptr) => get_free;
+    Normal PFN_cuGraphMemFreeNodeGetParams_v11040: cuGraphMemFreeNodeGetParams(
+        node: CUgraphNode, pointer: *mut CUdeviceptr,
+    ) => get_free;
     Normal PFN_cuDeviceGraphMemTrim_v11040: cuDeviceGraphMemTrim(device: CUdevice) => trim;
     Normal PFN_cuDeviceGetGraphMemAttribute_v11040: cuDeviceGetGraphMemAttribute(
         device: CUdevice, attribute: CUgraphMem_attribute, value: *mut c_void,
@@ -38,19 +44,29 @@ exports! {
 }
 
 /// Adds an allocation node and returns the address of its memory.
-pub(crate) fn alloc_node(call: Call, place: Place, props: &CUmemPoolProps, size: usize) -> Status<u64> {
+pub(crate) fn alloc_node(
+    call: Call,
+    place: Place,
+    props: &CUmemPoolProps,
+    size: usize,
+) -> Status<u64> {
     call.require_pools()?;
     let location = call.location(&props.location)?;
-    let is_plain = props.allocType == CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED
-        && props.handleTypes == CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
-    if location.is_host() || !is_plain || size == 0 || !valid(place.node) {
+    let managed = props.allocType == CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_MANAGED;
+    if managed {
+        call.require_anywhere(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS)?;
+    }
+    let is_known = managed || props.allocType == CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+    let exports = props.handleTypes != CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
+    if location.is_host() || !is_known || exports || size == 0 || !valid(place.node) {
         return Err(CudaError::INVALID_VALUE);
     }
+    // The node is added last: a call that fails must leave no node and no memory.
     let mut state = call.lock();
     let graph = number(place.graph);
     state.graphs.graph(graph)?;
     let edges = edges_of(place.dependencies, place.data, place.count)?;
-    let (node, block) = state.add_alloc_node(graph, &edges, size, location.ordinal())?;
+    let (node, block) = state.add_alloc_node(graph, &edges, size, (location.ordinal(), managed))?;
     out(place.node, to_pointer(node))?;
     Ok(block.device)
 }
@@ -70,15 +86,28 @@ pub(crate) fn free_node(call: Call, place: Place, pointer: CUdeviceptr) -> Statu
 }
 
 impl State {
+    /// Reserves addresses for an allocation node of `graph`.
+    fn place_graph_memory(
+        &mut self,
+        graph: u64,
+        size: usize,
+        ordinal: i32,
+        managed: bool,
+    ) -> Status<Arc<Block>> {
+        // Unused memory is released first, to make room.
+        self.collect_graph_memory();
+        self.graphs.place_memory(&mut self.memory, graph, size, ordinal, managed)
+    }
+
     fn add_alloc_node(
         &mut self,
         graph: u64,
         edges: &[Edge],
         size: usize,
-        ordinal: i32,
+        (ordinal, managed): (i32, bool),
     ) -> Status<(u64, Arc<Block>)> {
         self.graphs.check_members(graph, edges)?;
-        let block = self.place_graph_memory(graph, size, ordinal)?;
+        let block = self.place_graph_memory(graph, size, ordinal, managed)?;
         let node = self.graphs.add_node(graph, edges, Action::Alloc(Arc::clone(&block)))?;
         Ok((node, block))
     }
@@ -91,7 +120,7 @@ impl State {
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Captures a stream-ordered allocation: "the allocation is owned by the graph instead of
     /// the memory pool".
     pub(super) fn capture_alloc(
@@ -100,12 +129,13 @@ impl Call {
         capture: u64,
         stream: u64,
         size: usize,
+        managed: bool,
     ) -> Status<Arc<Block>> {
         let graph = state.graphs.captures.get(capture).map_or(0, |capture| capture.graph);
         let context = state.streams.get(stream).map_or(0, |stream| stream.context);
         let ordinal = state.contexts.get(context).map_or(0, |context| context.ordinal);
-        let block = state.place_graph_memory(graph, size, ordinal)?;
-        state.capture_node(capture, stream, Action::Alloc(Arc::clone(&block)))?;
+        let block = state.place_graph_memory(graph, size, ordinal, managed)?;
+        state.graphs.capture_node(capture, stream, Action::Alloc(Arc::clone(&block)))?;
         Ok(block)
     }
 
@@ -119,18 +149,16 @@ impl Call {
     ) -> Status {
         let graph = state.graphs.captures.get(capture).map_or(0, |capture| capture.graph);
         let block = state.graphs.freeable(pointer)?;
-        state.capture_node(capture, stream, Action::Free(block))?;
+        state.graphs.capture_node(capture, stream, Action::Free(block))?;
         state.graphs.set_freed_by(pointer, graph);
         Ok(())
     }
 
-    /// Frees what a graph allocated and did not free, in the order of `stream`.
-    pub(super) fn free_of_graph(self, block: &Arc<Block>, stream: CUstream) -> Status {
+    /// Frees what a graph allocated and did not free, by `work` in the order of `stream`.
+    pub(super) fn free_of_graph(self, block: &Block, stream: CUstream, work: Work) -> Status {
         let mut state = self.lock();
         let stream = self.stream(&mut state, stream)?;
-        state.free_graph_memory(block)?;
-        let block = Arc::clone(block);
-        let work = Work::Apply(Box::new(move |_| block.free()));
+        state.graphs.free_memory(block)?;
         self.enqueue(state, stream, work, &[]).map(|_| ())
     }
 }
@@ -149,11 +177,15 @@ fn add_alloc(
     out(params, CUDA_MEM_ALLOC_NODE_PARAMS { dptr, ..given })
 }
 
-/// What describes the allocation node of `block`.
+/// The parameters of the allocation node of `block`.
 pub(crate) fn alloc_params(block: &Block) -> CUDA_MEM_ALLOC_NODE_PARAMS {
+    let kind = match block.kind {
+        Kind::Graph { managed: true } => CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_MANAGED,
+        _ => CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+    };
     CUDA_MEM_ALLOC_NODE_PARAMS {
         poolProps: CUmemPoolProps {
-            allocType: CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+            allocType: kind,
             handleTypes: CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
             location: Location::Device(block.ordinal).as_raw(),
             win32SecurityAttributes: core::ptr::null_mut(),
@@ -195,7 +227,10 @@ fn get_free(call: Call, node: CUgraphNode, pointer: *mut CUdeviceptr) -> Status 
 
 fn trim(call: Call, device: CUdevice) -> Status {
     call.device(device)?;
-    call.lock().trim_graph_memory(device);
+    let mut state = call.lock();
+    state.collect_graph_memory();
+    let State { graphs, memory, .. } = &mut *state;
+    graphs.trim_memory(memory, device);
     Ok(())
 }
 

@@ -4,11 +4,14 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
+use super::arguments::input;
 use super::graph_edges::edges_of;
 use super::memop::mem_ops;
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::node::{Action, CopyNode, FillNode, HostNode, MemOpNode};
+use crate::graph::operand::{check_copy, locate_fill};
 use crate::handle::{number, to_pointer};
 use crate::machine::State;
 use crate::sched::work::{Opaque, UserData};
@@ -22,30 +25,49 @@ exports! {
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_MEMCPY3D_v2, context: CUcontext,
     ) => add_copy;
-    Normal PFN_cuGraphMemcpyNodeGetParams_v10000: cuGraphMemcpyNodeGetParams(node: CUgraphNode, params: *mut CUDA_MEMCPY3D_v2) => get_copy;
-    Normal PFN_cuGraphMemcpyNodeSetParams_v10000: cuGraphMemcpyNodeSetParams(node: CUgraphNode, params: *const CUDA_MEMCPY3D_v2) => set_copy;
+    Normal PFN_cuGraphMemcpyNodeGetParams_v10000: cuGraphMemcpyNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_MEMCPY3D_v2,
+    ) => get_copy;
+    Normal PFN_cuGraphMemcpyNodeSetParams_v10000: cuGraphMemcpyNodeSetParams(
+        node: CUgraphNode, params: *const CUDA_MEMCPY3D_v2,
+    ) => set_copy;
     Normal PFN_cuGraphAddMemsetNode_v10000: cuGraphAddMemsetNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_MEMSET_NODE_PARAMS_v1, context: CUcontext,
     ) => add_fill;
-    Normal PFN_cuGraphMemsetNodeGetParams_v10000: cuGraphMemsetNodeGetParams(node: CUgraphNode, params: *mut CUDA_MEMSET_NODE_PARAMS_v1) => get_fill;
-    Normal PFN_cuGraphMemsetNodeSetParams_v10000: cuGraphMemsetNodeSetParams(node: CUgraphNode, params: *const CUDA_MEMSET_NODE_PARAMS_v1) => set_fill;
+    Normal PFN_cuGraphMemsetNodeGetParams_v10000: cuGraphMemsetNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_MEMSET_NODE_PARAMS_v1,
+    ) => get_fill;
+    Normal PFN_cuGraphMemsetNodeSetParams_v10000: cuGraphMemsetNodeSetParams(
+        node: CUgraphNode, params: *const CUDA_MEMSET_NODE_PARAMS_v1,
+    ) => set_fill;
     Normal PFN_cuGraphAddHostNode_v10000: cuGraphAddHostNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_HOST_NODE_PARAMS_v1,
     ) => add_host;
-    Normal PFN_cuGraphHostNodeGetParams_v10000: cuGraphHostNodeGetParams(node: CUgraphNode, params: *mut CUDA_HOST_NODE_PARAMS_v1) => get_host;
-    Normal PFN_cuGraphHostNodeSetParams_v10000: cuGraphHostNodeSetParams(node: CUgraphNode, params: *const CUDA_HOST_NODE_PARAMS_v1) => set_host;
+    Normal PFN_cuGraphHostNodeGetParams_v10000: cuGraphHostNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_HOST_NODE_PARAMS_v1,
+    ) => get_host;
+    Normal PFN_cuGraphHostNodeSetParams_v10000: cuGraphHostNodeSetParams(
+        node: CUgraphNode, params: *const CUDA_HOST_NODE_PARAMS_v1,
+    ) => set_host;
     Normal PFN_cuGraphAddChildGraphNode_v10000: cuGraphAddChildGraphNode(
-        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, child: CUgraph,
+        node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
+        child: CUgraph,
     ) => add_child;
-    Normal PFN_cuGraphChildGraphNodeGetGraph_v10000: cuGraphChildGraphNodeGetGraph(node: CUgraphNode, graph: *mut CUgraph) => get_child;
+    Normal PFN_cuGraphChildGraphNodeGetGraph_v10000: cuGraphChildGraphNodeGetGraph(
+        node: CUgraphNode, graph: *mut CUgraph,
+    ) => get_child;
     Normal PFN_cuGraphAddBatchMemOpNode_v11070: cuGraphAddBatchMemOpNode(
         node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize,
         params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
     ) => add_mem_ops;
-    Normal PFN_cuGraphBatchMemOpNodeGetParams_v11070: cuGraphBatchMemOpNodeGetParams(node: CUgraphNode, params: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS) => get_mem_ops;
-    Normal PFN_cuGraphBatchMemOpNodeSetParams_v11070: cuGraphBatchMemOpNodeSetParams(node: CUgraphNode, params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS) => set_mem_ops;
+    Normal PFN_cuGraphBatchMemOpNodeGetParams_v11070: cuGraphBatchMemOpNodeGetParams(
+        node: CUgraphNode, params: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) => get_mem_ops;
+    Normal PFN_cuGraphBatchMemOpNodeSetParams_v11070: cuGraphBatchMemOpNodeSetParams(
+        node: CUgraphNode, params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+    ) => set_mem_ops;
 }
 
 /// Where a node is added: what every call that adds one begins with.
@@ -134,7 +156,7 @@ pub(crate) fn copy_node(
 ) -> Status<Action> {
     let (task, _) = call.parse_3d(state, params)?;
     let context = node_context(call, state, context)?;
-    state.check_copy(&task)?;
+    check_copy(&state.memory, &task)?;
     Ok(Action::Copy(Box::new(CopyNode { task, params: Opaque(*params), context })))
 }
 
@@ -178,9 +200,10 @@ pub(crate) fn fill_node(
     context: CUcontext,
 ) -> Status<Action> {
     let CUDA_MEMSET_NODE_PARAMS_v1 { dst, pitch, value, elementSize, width, height } = *params;
-    let task = FillTask { address: dst, pitch, value, element: elementSize as usize, width, height };
+    let task =
+        FillTask { address: dst, pitch, value, element: elementSize as usize, width, height };
     let context = node_context(call, state, context)?;
-    state.locate_fill(&task)?;
+    locate_fill(&state.memory, &task)?;
     Ok(Action::Fill(FillNode { task, context }))
 }
 
@@ -238,7 +261,9 @@ fn add_host(
 
 fn get_host(call: Call, node: CUgraphNode, params: *mut CUDA_HOST_NODE_PARAMS_v1) -> Status {
     get(call, node, params, |action| match action {
-        Action::Host(host) => Some(CUDA_HOST_NODE_PARAMS_v1 { fn_: host.function, userData: host.data.0 }),
+        Action::Host(host) => {
+            Some(CUDA_HOST_NODE_PARAMS_v1 { fn_: host.function, userData: host.data.0 })
+        }
         _ => None,
     })
 }
@@ -277,7 +302,7 @@ pub(crate) fn mem_op_node(call: Call, params: &CUDA_BATCH_MEM_OP_NODE_PARAMS) ->
         return Err(CudaError::INVALID_VALUE);
     }
     let tasks = mem_ops(call, params.count, params.paramArray)?;
-    let given = super::call::inputs(params.paramArray.cast_const(), tasks.len())?;
+    let given = super::arguments::inputs(params.paramArray.cast_const(), tasks.len())?;
     let context = node_context(call, &call.lock(), params.ctx)?;
     Ok(Action::MemOps(MemOpNode { tasks, params: given, flags: params.flags, context }))
 }
@@ -294,14 +319,22 @@ fn add_mem_ops(
     Place::new(node, graph, dependencies, count).add(call, |_| Ok(action))
 }
 
-fn get_mem_ops(call: Call, node: CUgraphNode, params: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS) -> Status {
+fn get_mem_ops(
+    call: Call,
+    node: CUgraphNode,
+    params: *mut CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> Status {
     get(call, node, params, |action| match action {
         Action::MemOps(ops) => Some(ops.raw()),
         _ => None,
     })
 }
 
-fn set_mem_ops(call: Call, node: CUgraphNode, params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS) -> Status {
+fn set_mem_ops(
+    call: Call,
+    node: CUgraphNode,
+    params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
+) -> Status {
     let action = mem_op_node(call, &input(params)?)?;
     set(&mut call.lock(), node, action)
 }

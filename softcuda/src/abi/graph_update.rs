@@ -6,20 +6,24 @@ use core::ffi::c_uint;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, out_if_any};
+use super::arguments::{input, out_if_any};
 use super::graph_event::live_event;
 use super::graph_node::{copy_node, fill_node, host_node, mem_op_node};
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::graph::node::Action;
 use crate::graph::update::Misfit;
 use crate::handle::{number, to_pointer};
+use crate::machine::State;
 
 exports! {
     Normal PFN_cuGraphExecMemcpyNodeSetParams_v10020: cuGraphExecMemcpyNodeSetParams(
         exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_MEMCPY3D_v2, context: CUcontext,
     ) => set_copy;
     Normal PFN_cuGraphExecMemsetNodeSetParams_v10020: cuGraphExecMemsetNodeSetParams(
-        exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_MEMSET_NODE_PARAMS_v1, context: CUcontext,
+        exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_MEMSET_NODE_PARAMS_v1,
+        context: CUcontext,
     ) => set_fill;
     Normal PFN_cuGraphExecHostNodeSetParams_v10020: cuGraphExecHostNodeSetParams(
         exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_HOST_NODE_PARAMS_v1,
@@ -36,14 +40,24 @@ exports! {
     Normal PFN_cuGraphExecBatchMemOpNodeSetParams_v11070: cuGraphExecBatchMemOpNodeSetParams(
         exec: CUgraphExec, node: CUgraphNode, params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
     ) => set_mem_ops;
-    Normal PFN_cuGraphNodeSetEnabled_v11060: cuGraphNodeSetEnabled(exec: CUgraphExec, node: CUgraphNode, enabled: c_uint) => set_enabled;
-    Normal PFN_cuGraphNodeGetEnabled_v11060: cuGraphNodeGetEnabled(exec: CUgraphExec, node: CUgraphNode, enabled: *mut c_uint) => get_enabled;
+    Normal PFN_cuGraphNodeSetEnabled_v11060: cuGraphNodeSetEnabled(
+        exec: CUgraphExec, node: CUgraphNode, enabled: c_uint,
+    ) => set_enabled;
+    Normal PFN_cuGraphNodeGetEnabled_v11060: cuGraphNodeGetEnabled(
+        exec: CUgraphExec, node: CUgraphNode, enabled: *mut c_uint,
+    ) => get_enabled;
     Normal PFN_cuGraphExecUpdate_v10020: cuGraphExecUpdate(
-        exec: CUgraphExec, graph: CUgraph, node: *mut CUgraphNode, result: *mut CUgraphExecUpdateResult,
+        exec: CUgraphExec, graph: CUgraph, node: *mut CUgraphNode,
+        result: *mut CUgraphExecUpdateResult,
     ) => update;
     Normal PFN_cuGraphExecUpdate_v12000: cuGraphExecUpdate_v2(
         exec: CUgraphExec, graph: CUgraph, info: *mut CUgraphExecUpdateResultInfo,
     ) => update_v2;
+}
+
+/// Lets the step of `node` do `action` in later launches.
+pub(super) fn update_node(state: &mut State, exec: u64, node: u64, action: Action) -> Status {
+    state.graphs.update_node(&state.memory, exec, node, action)
 }
 
 fn set_copy(
@@ -56,7 +70,7 @@ fn set_copy(
     let params = input(params)?;
     let mut state = call.lock();
     let action = copy_node(call, &state, &params, context)?;
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn set_fill(
@@ -69,7 +83,7 @@ fn set_fill(
     let params = input(params)?;
     let mut state = call.lock();
     let action = fill_node(call, &state, &params, context)?;
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn set_host(
@@ -79,25 +93,25 @@ fn set_host(
     params: *const CUDA_HOST_NODE_PARAMS_v1,
 ) -> Status {
     let action = host_node(&input(params)?, 0)?;
-    call.lock().update_node(number(exec), number(node), action)
+    update_node(&mut call.lock(), number(exec), number(node), action)
 }
 
 fn set_child(call: Call, exec: CUgraphExec, node: CUgraphNode, graph: CUgraph) -> Status {
     let mut state = call.lock();
     state.graphs.graph(number(graph))?;
-    state.update_node(number(exec), number(node), Action::Child(number(graph)))
+    update_node(&mut state, number(exec), number(node), Action::Child(number(graph)))
 }
 
 fn set_record(call: Call, exec: CUgraphExec, node: CUgraphNode, event: CUevent) -> Status {
     let mut state = call.lock();
     let action = Action::Record(live_event(&state, event)?);
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn set_wait(call: Call, exec: CUgraphExec, node: CUgraphNode, event: CUevent) -> Status {
     let mut state = call.lock();
     let action = Action::Wait(live_event(&state, event)?);
-    state.update_node(number(exec), number(node), action)
+    update_node(&mut state, number(exec), number(node), action)
 }
 
 fn set_mem_ops(
@@ -107,11 +121,11 @@ fn set_mem_ops(
     params: *const CUDA_BATCH_MEM_OP_NODE_PARAMS,
 ) -> Status {
     let action = mem_op_node(call, &input(params)?)?;
-    call.lock().update_node(number(exec), number(node), action)
+    update_node(&mut call.lock(), number(exec), number(node), action)
 }
 
 fn set_enabled(call: Call, exec: CUgraphExec, node: CUgraphNode, enabled: c_uint) -> Status {
-    call.lock().enable_node(number(exec), number(node), enabled != 0)
+    call.lock().graphs.enable_node(number(exec), number(node), enabled != 0)
 }
 
 fn get_enabled(call: Call, exec: CUgraphExec, node: CUgraphNode, enabled: *mut c_uint) -> Status {
@@ -119,7 +133,7 @@ fn get_enabled(call: Call, exec: CUgraphExec, node: CUgraphNode, enabled: *mut c
         return Err(CudaError::INVALID_VALUE);
     }
     let state = call.lock();
-    let step = state.step_of(number(exec), number(node))?;
+    let (_, step) = state.graphs.step_of(number(exec), number(node))?;
     if !step.can_be_disabled() {
         return Err(CudaError::INVALID_VALUE);
     }
@@ -128,8 +142,12 @@ fn get_enabled(call: Call, exec: CUgraphExec, node: CUgraphNode, enabled: *mut c
 
 /// Updates and says how it went; a handle that names nothing is no update that failed.
 fn update_all(call: Call, exec: CUgraphExec, graph: CUgraph) -> (Misfit, Status) {
-    let fine = Misfit { result: CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_SUCCESS, ..Misfit::invalid() };
-    match call.lock().update_exec(number(exec), number(graph)) {
+    let fine = Misfit {
+        result: CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_SUCCESS,
+        ..Misfit::invalid()
+    };
+    let State { graphs, memory, .. } = &mut *call.lock();
+    match graphs.update_exec(memory, number(exec), number(graph)) {
         Ok(()) => (fine, Ok(())),
         Err(misfit) if misfit == Misfit::invalid() => (misfit, Err(CudaError::INVALID_VALUE)),
         Err(misfit) => (misfit, Err(CudaError::GRAPH_EXEC_UPDATE_FAILURE)),

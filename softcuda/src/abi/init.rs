@@ -7,14 +7,22 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::symbols::{Found, find};
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
 use crate::errors;
+use crate::errors::Status;
 
 exports! {
     Early PFN_cuInit_v2000: cuInit(flags: c_uint) => init;
-    Early PFN_cuDriverGetVersion_v2020: cuDriverGetVersion(version: *mut c_int) => driver_get_version;
-    Early PFN_cuGetErrorName_v6000: cuGetErrorName(error: CUresult, text: *mut *const c_char) => get_error_name;
-    Early PFN_cuGetErrorString_v6000: cuGetErrorString(error: CUresult, text: *mut *const c_char) => get_error_string;
+    Early PFN_cuDriverGetVersion_v2020: cuDriverGetVersion(
+        version: *mut c_int,
+    ) => driver_get_version;
+    Early PFN_cuGetErrorName_v6000: cuGetErrorName(
+        error: CUresult, text: *mut *const c_char,
+    ) => get_error_name;
+    Early PFN_cuGetErrorString_v6000: cuGetErrorString(
+        error: CUresult, text: *mut *const c_char,
+    ) => get_error_string;
     Early PFN_cuGetProcAddress_v11030: cuGetProcAddress(
         symbol: *const c_char, function: *mut *mut c_void, version: c_int, flags: cuuint64_t,
     ) => get_proc_address;
@@ -22,11 +30,17 @@ exports! {
         symbol: *const c_char, function: *mut *mut c_void, version: c_int, flags: cuuint64_t,
         status: *mut CUdriverProcAddressQueryResult,
     ) => get_proc_address_v2;
-    Early PFN_cuGetExportTable_v3000: cuGetExportTable(table: *mut *const c_void, id: *const CUuuid) => get_export_table;
+    Early PFN_cuGetExportTable_v3000: cuGetExportTable(
+        table: *mut *const c_void, id: *const CUuuid,
+    ) => get_export_table;
 }
 
 fn init(call: Call, flags: c_uint) -> Status {
     if flags != 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    if call.machine.is_misconfigured {
+        // The line that says why was written when the machine was made.
         return Err(CudaError::INVALID_VALUE);
     }
     if call.machine.config.devices == 0 {
@@ -83,7 +97,7 @@ fn get_proc_address_v2(
         Found::TooNew => CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT,
         Found::Unknown => CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND,
     };
-    super::call::out_if_any(status, answer)
+    super::arguments::out_if_any(status, answer)
 }
 
 fn look_up(

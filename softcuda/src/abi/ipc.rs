@@ -1,27 +1,39 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 //! Memory and events of other processes.
 //!
-//! A machine lives in one process, and so there is nobody to share with: devices say so by
-//! `CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED` being zero, by which the reference lets programs
-//! "test their device for IPC functionality". Memory that is to be shared is made by
-//! `cuMemCreate`, whose descriptors work between processes.
+//! A machine exists in one process, so these calls are not supported: devices report
+//! `CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED` as zero, by which the reference lets programs "test
+//! their device for IPC functionality". Memory of `cuMemCreate` can be shared between processes
+//! by its descriptors.
 
 use core::ffi::c_uint;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::{Call, Status, exports, valid};
+use super::{exports, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::event::INTERPROCESS;
 use crate::handle::number;
 use crate::memory::Kind;
 
 exports! {
-    Normal PFN_cuIpcGetEventHandle_v4010: cuIpcGetEventHandle(handle: *mut CUipcEventHandle_v1, event: CUevent) => get_event_handle;
-    Normal PFN_cuIpcOpenEventHandle_v4010: cuIpcOpenEventHandle(event: *mut CUevent, handle: CUipcEventHandle_v1) => open_event_handle;
-    Normal PFN_cuIpcGetMemHandle_v4010: cuIpcGetMemHandle(handle: *mut CUipcMemHandle_v1, pointer: CUdeviceptr) => get_mem_handle;
-    Normal PFN_cuIpcOpenMemHandle_v11000: cuIpcOpenMemHandle_v2(pointer: *mut CUdeviceptr, handle: CUipcMemHandle_v1, flags: c_uint) => open_mem_handle;
-    Normal PFN_cuIpcCloseMemHandle_v4010: cuIpcCloseMemHandle(pointer: CUdeviceptr) => close_mem_handle;
+    Normal PFN_cuIpcGetEventHandle_v4010: cuIpcGetEventHandle(
+        handle: *mut CUipcEventHandle_v1, event: CUevent,
+    ) => get_event_handle;
+    Normal PFN_cuIpcOpenEventHandle_v4010: cuIpcOpenEventHandle(
+        event: *mut CUevent, handle: CUipcEventHandle_v1,
+    ) => open_event_handle;
+    Normal PFN_cuIpcGetMemHandle_v4010: cuIpcGetMemHandle(
+        handle: *mut CUipcMemHandle_v1, pointer: CUdeviceptr,
+    ) => get_mem_handle;
+    Normal PFN_cuIpcOpenMemHandle_v11000: cuIpcOpenMemHandle_v2(
+        pointer: *mut CUdeviceptr, handle: CUipcMemHandle_v1, flags: c_uint,
+    ) => open_mem_handle;
+    Normal PFN_cuIpcCloseMemHandle_v4010: cuIpcCloseMemHandle(
+        pointer: CUdeviceptr,
+    ) => close_mem_handle;
 }
 
 fn get_event_handle(call: Call, handle: *mut CUipcEventHandle_v1, event: CUevent) -> Status {
@@ -50,7 +62,12 @@ fn get_mem_handle(call: Call, handle: *mut CUipcMemHandle_v1, pointer: CUdevicep
     Err(CudaError::NOT_SUPPORTED)
 }
 
-fn open_mem_handle(call: Call, pointer: *mut CUdeviceptr, _: CUipcMemHandle_v1, flags: c_uint) -> Status {
+fn open_mem_handle(
+    call: Call,
+    pointer: *mut CUdeviceptr,
+    _: CUipcMemHandle_v1,
+    flags: c_uint,
+) -> Status {
     call.context(&call.lock())?;
     // "Must be specified as CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS", which is one.
     if !valid(pointer) || flags != 1 {

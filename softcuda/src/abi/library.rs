@@ -8,9 +8,11 @@ use std::ffi::CString;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{out_array, out_if_any};
+use super::arguments::{out_array, out_if_any};
 use super::module::{image, image_of_file, text};
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::memory::Kind;
 use crate::module::{Image, Library};
@@ -30,27 +32,39 @@ exports! {
     Normal PFN_cuLibraryGetKernel_v12000: cuLibraryGetKernel(
         kernel: *mut CUkernel, library: CUlibrary, name: *const c_char,
     ) => get_kernel;
-    Normal PFN_cuLibraryGetKernelCount_v12040: cuLibraryGetKernelCount(count: *mut c_uint, library: CUlibrary) => get_kernel_count;
+    Normal PFN_cuLibraryGetKernelCount_v12040: cuLibraryGetKernelCount(
+        count: *mut c_uint, library: CUlibrary,
+    ) => get_kernel_count;
     Normal PFN_cuLibraryEnumerateKernels_v12040: cuLibraryEnumerateKernels(
         kernels: *mut CUkernel, count: c_uint, library: CUlibrary,
     ) => enumerate_kernels;
-    Normal PFN_cuLibraryGetModule_v12000: cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) => get_module;
+    Normal PFN_cuLibraryGetModule_v12000: cuLibraryGetModule(
+        module: *mut CUmodule, library: CUlibrary,
+    ) => get_module;
     Normal PFN_cuLibraryGetGlobal_v12000: cuLibraryGetGlobal(
         pointer: *mut CUdeviceptr, size: *mut usize, library: CUlibrary, name: *const c_char,
     ) => get_global;
     Normal PFN_cuLibraryGetManaged_v12000: cuLibraryGetManaged(
         pointer: *mut CUdeviceptr, size: *mut usize, library: CUlibrary, name: *const c_char,
     ) => get_managed;
-    Normal PFN_cuKernelGetFunction_v12000: cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) => kernel_get_function;
-    Normal PFN_cuKernelGetLibrary_v12050: cuKernelGetLibrary(library: *mut CUlibrary, kernel: CUkernel) => kernel_get_library;
-    Normal PFN_cuKernelGetName_v12030: cuKernelGetName(name: *mut *const c_char, kernel: CUkernel) => kernel_get_name;
+    Normal PFN_cuKernelGetFunction_v12000: cuKernelGetFunction(
+        function: *mut CUfunction, kernel: CUkernel,
+    ) => kernel_get_function;
+    Normal PFN_cuKernelGetLibrary_v12050: cuKernelGetLibrary(
+        library: *mut CUlibrary, kernel: CUkernel,
+    ) => kernel_get_library;
+    Normal PFN_cuKernelGetName_v12030: cuKernelGetName(
+        name: *mut *const c_char, kernel: CUkernel,
+    ) => kernel_get_name;
     Normal PFN_cuKernelGetAttribute_v12000: cuKernelGetAttribute(
         value: *mut c_int, attribute: CUfunction_attribute, kernel: CUkernel, device: CUdevice,
     ) => kernel_get_attribute;
     Normal PFN_cuKernelSetAttribute_v12000: cuKernelSetAttribute(
         attribute: CUfunction_attribute, value: c_int, kernel: CUkernel, device: CUdevice,
     ) => kernel_set_attribute;
-    Normal PFN_cuKernelSetCacheConfig_v12000: cuKernelSetCacheConfig(kernel: CUkernel, config: CUfunc_cache, device: CUdevice) => kernel_set_cache_config;
+    Normal PFN_cuKernelSetCacheConfig_v12000: cuKernelSetCacheConfig(
+        kernel: CUkernel, config: CUfunc_cache, device: CUdevice,
+    ) => kernel_set_cache_config;
 }
 
 #[expect(clippy::too_many_arguments, reason = "the arguments of the driver API")]
@@ -92,10 +106,18 @@ fn load_image(call: Call, library: *mut CUlibrary, image: Image) -> Status {
 }
 
 fn unload(call: Call, library: CUlibrary) -> Status {
-    call.lock().unload_library(number(library)).ok_or(CudaError::INVALID_HANDLE)
+    let mut state = call.lock();
+    let variables = state.modules.unload_library(number(library));
+    variables.ok_or(CudaError::INVALID_HANDLE)?.iter().for_each(|variable| state.release(variable));
+    Ok(())
 }
 
-fn get_kernel(call: Call, kernel: *mut CUkernel, library: CUlibrary, name: *const c_char) -> Status {
+fn get_kernel(
+    call: Call,
+    kernel: *mut CUkernel,
+    library: CUlibrary,
+    name: *const c_char,
+) -> Status {
     let name = text(name)?;
     if !valid(kernel) {
         return Err(CudaError::INVALID_VALUE);
@@ -125,7 +147,7 @@ fn enumerate_kernels(call: Call, to: *mut CUkernel, count: c_uint, library: CUli
     out_array(to, &kernels[..shown])
 }
 
-impl Call {
+impl Call<'_> {
     /// The library's module in the current context.
     fn instance(self, library: CUlibrary) -> Status<u64> {
         let mut state = self.lock();
@@ -217,7 +239,12 @@ fn kernel_set_attribute(
     super::function::set_attribute(call, kernel.cast(), attribute, value)
 }
 
-fn kernel_set_cache_config(call: Call, kernel: CUkernel, config: CUfunc_cache, device: CUdevice) -> Status {
+fn kernel_set_cache_config(
+    call: Call,
+    kernel: CUkernel,
+    config: CUfunc_cache,
+    device: CUdevice,
+) -> Status {
     call.device(device)?;
     super::function::set_cache_config(call, kernel.cast(), config)
 }

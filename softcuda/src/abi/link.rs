@@ -6,25 +6,47 @@ use core::ffi::{c_char, c_uint, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::out_if_any;
+use super::arguments::out_if_any;
 use super::module::{image, image_of_file};
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::module::Link;
 
+#[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]
+type PFN_cuLinkCreate_v5050 = PFN_cuLinkCreate_v6050;
+#[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]
+type PFN_cuLinkAddData_v5050 = PFN_cuLinkAddData_v6050;
+#[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]
+type PFN_cuLinkAddFile_v5050 = PFN_cuLinkAddFile_v6050;
+
 exports! {
+    Normal PFN_cuLinkCreate_v5050: cuLinkCreate(
+        count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void, link: *mut CUlinkState,
+    ) => create;
+    Normal PFN_cuLinkAddData_v5050: cuLinkAddData(
+        link: CUlinkState, kind: CUjitInputType, data: *mut c_void, size: usize,
+        name: *const c_char, count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void,
+    ) => add_data;
+    Normal PFN_cuLinkAddFile_v5050: cuLinkAddFile(
+        link: CUlinkState, kind: CUjitInputType, path: *const c_char, count: c_uint,
+        options: *mut CUjit_option, values: *mut *mut c_void,
+    ) => add_file;
     Normal PFN_cuLinkCreate_v6050: cuLinkCreate_v2(
         count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void, link: *mut CUlinkState,
     ) => create;
     Normal PFN_cuLinkAddData_v6050: cuLinkAddData_v2(
-        link: CUlinkState, kind: CUjitInputType, data: *mut c_void, size: usize, name: *const c_char,
-        count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void,
+        link: CUlinkState, kind: CUjitInputType, data: *mut c_void, size: usize,
+        name: *const c_char, count: c_uint, options: *mut CUjit_option, values: *mut *mut c_void,
     ) => add_data;
     Normal PFN_cuLinkAddFile_v6050: cuLinkAddFile_v2(
         link: CUlinkState, kind: CUjitInputType, path: *const c_char, count: c_uint,
         options: *mut CUjit_option, values: *mut *mut c_void,
     ) => add_file;
-    Normal PFN_cuLinkComplete_v5050: cuLinkComplete(link: CUlinkState, image: *mut *mut c_void, size: *mut usize) => complete;
+    Normal PFN_cuLinkComplete_v5050: cuLinkComplete(
+        link: CUlinkState, image: *mut *mut c_void, size: *mut usize,
+    ) => complete;
     Normal PFN_cuLinkDestroy_v5050: cuLinkDestroy(link: CUlinkState) => destroy;
 }
 
@@ -44,10 +66,14 @@ fn create(
 }
 
 fn check_kind(kind: CUjitInputType) -> Status {
-    if kind.0 < CUjitInputType::CU_JIT_NUM_INPUT_TYPES.0 { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
+    if kind.0 < CUjitInputType::CU_JIT_NUM_INPUT_TYPES.0 {
+        Ok(())
+    } else {
+        Err(CudaError::INVALID_VALUE)
+    }
 }
 
-impl Call {
+impl Call<'_> {
     /// Adds an input to a link that is not complete.
     fn add_input(self, link: CUlinkState) -> Status {
         let mut state = self.lock();
@@ -79,6 +105,7 @@ fn add_data(
     if !call.lock().modules.links.contains(number(link)) {
         return Err(CudaError::INVALID_HANDLE);
     }
+    // The image is checked when it is added, so the error names the right call.
     image(data)?;
     call.add_input(link)
 }

@@ -4,10 +4,11 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{CUmemLocation, CUmemLocationType};
 
-use super::{Call, Status};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::location::Location;
 
-impl Call {
+impl Call<'_> {
     /// Reads a location.
     ///
     /// # Errors
@@ -23,7 +24,9 @@ impl Call {
                 Ok(Location::Device(id))
             }
             CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST => Ok(Location::Host),
-            CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA if id == 0 => Ok(Location::HostNuma(0)),
+            CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA if id == 0 => {
+                Ok(Location::HostNuma(0))
+            }
             CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT => Ok(Location::HostNuma(0)),
             _ => Err(CudaError::INVALID_VALUE),
         }

@@ -7,18 +7,24 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{inputs, out_array};
-use super::{Call, Status, exports, out};
+use super::arguments::{inputs, out_array};
+use super::{exports, out};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::location::Location;
 use crate::machine::State;
 use crate::managed::Page;
-use crate::memory::{Block, Kind};
+use crate::memory::Block;
 use crate::submit::Return;
 use crate::task::Task;
 
 exports! {
-    Normal PFN_cuMemAdvise_v8000: cuMemAdvise(pointer: CUdeviceptr, size: usize, advice: CUmem_advise, device: CUdevice) => advise;
-    Normal PFN_cuMemAdvise_v12020: cuMemAdvise_v2(pointer: CUdeviceptr, size: usize, advice: CUmem_advise, location: CUmemLocation) => advise_location;
+    Normal PFN_cuMemAdvise_v8000: cuMemAdvise(
+        pointer: CUdeviceptr, size: usize, advice: CUmem_advise, device: CUdevice,
+    ) => advise;
+    Normal PFN_cuMemAdvise_v12020: cuMemAdvise_v2(
+        pointer: CUdeviceptr, size: usize, advice: CUmem_advise, location: CUmemLocation,
+    ) => advise_location;
     Normal PFN_cuMemPrefetchAsync_v8000: cuMemPrefetchAsync(
         pointer: CUdeviceptr, size: usize, device: CUdevice, stream: CUstream,
     ) | cuMemPrefetchAsync_ptsz => prefetch;
@@ -26,11 +32,12 @@ exports! {
         pointer: CUdeviceptr, size: usize, location: CUmemLocation, flags: c_uint, stream: CUstream,
     ) | cuMemPrefetchAsync_v2_ptsz => prefetch_location;
     Normal PFN_cuMemRangeGetAttribute_v8000: cuMemRangeGetAttribute(
-        data: *mut c_void, size: usize, attribute: CUmem_range_attribute, pointer: CUdeviceptr, len: usize,
+        data: *mut c_void, size: usize, attribute: CUmem_range_attribute, pointer: CUdeviceptr,
+        len: usize,
     ) => range_get_attribute;
     Normal PFN_cuMemRangeGetAttributes_v8000: cuMemRangeGetAttributes(
-        data: *mut *mut c_void, sizes: *mut usize, attributes: *mut CUmem_range_attribute, count: usize,
-        pointer: CUdeviceptr, len: usize,
+        data: *mut *mut c_void, sizes: *mut usize, attributes: *mut CUmem_range_attribute,
+        count: usize, pointer: CUdeviceptr, len: usize,
     ) => range_get_attributes;
 }
 
@@ -39,7 +46,7 @@ const CPU: c_int = -1;
 /// `CU_DEVICE_INVALID`
 const NOWHERE: c_int = -2;
 
-impl Call {
+impl Call<'_> {
     /// A device number or `CU_DEVICE_CPU`: the form of locations before CUDA 12.2.
     fn processor(self, device: CUdevice) -> Status<Location> {
         if device == CPU {
@@ -53,7 +60,9 @@ impl Call {
     pub(super) fn concurrent(self, location: Location) -> Status {
         let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
         match location {
-            Location::Device(_) => self.require_anywhere(attribute).map_err(|_| CudaError::INVALID_DEVICE),
+            Location::Device(_) => {
+                self.require_anywhere(attribute).map_err(|_| CudaError::INVALID_DEVICE)
+            }
             Location::Host | Location::HostNuma(_) => Ok(()),
         }
     }
@@ -63,13 +72,19 @@ impl State {
     /// The managed allocation that contains the range.
     pub(super) fn managed(&self, address: u64, size: usize) -> Status<Arc<Block>> {
         let blocks = self.memory.cover(address, size).filter(|_| size > 0);
-        let block = blocks.and_then(|blocks| blocks.into_iter().next()).ok_or(CudaError::INVALID_VALUE)?;
-        let is_managed = matches!(block.kind, Kind::Managed { .. }) || self.pools.is_managed(block.kind);
-        if is_managed { Ok(block) } else { Err(CudaError::INVALID_VALUE) }
+        let block =
+            blocks.and_then(|blocks| blocks.into_iter().next()).ok_or(CudaError::INVALID_VALUE)?;
+        if self.is_managed(block.kind) { Ok(block) } else { Err(CudaError::INVALID_VALUE) }
     }
 }
 
-fn advise(call: Call, pointer: CUdeviceptr, size: usize, advice: CUmem_advise, device: CUdevice) -> Status {
+fn advise(
+    call: Call,
+    pointer: CUdeviceptr,
+    size: usize,
+    advice: CUmem_advise,
+    device: CUdevice,
+) -> Status {
     let location = if names_location(advice) { Some(call.processor(device)?) } else { None };
     give_advice(call, pointer, size, advice, location)
 }
@@ -104,6 +119,7 @@ fn give_advice(
 ) -> Status {
     if let Some(location) = location {
         call.concurrent(location)?;
+        // Only the preferred location can be a NUMA node of the host.
         let is_access = advice != CUmem_advise::CU_MEM_ADVISE_SET_PREFERRED_LOCATION;
         if is_access && matches!(location, Location::HostNuma(_)) {
             return Err(CudaError::INVALID_VALUE);
@@ -126,7 +142,13 @@ fn give_advice(
     Ok(())
 }
 
-fn prefetch(call: Call, pointer: CUdeviceptr, size: usize, device: CUdevice, stream: CUstream) -> Status {
+fn prefetch(
+    call: Call,
+    pointer: CUdeviceptr,
+    size: usize,
+    device: CUdevice,
+    stream: CUstream,
+) -> Status {
     prefetch_to(call, &[(pointer, size, call.processor(device)?)], stream)
 }
 
@@ -144,16 +166,21 @@ fn prefetch_location(
     prefetch_to(call, &[(pointer, size, call.location(&location)?)], stream)
 }
 
-impl Call {
+impl Call<'_> {
     /// Refuses the legacy default stream for a call that does not take it.
     pub(super) fn forbid_legacy(self, stream: CUstream) -> Status {
-        let is_legacy = stream == wharf_sys::constants::STREAM_LEGACY || stream.is_null() && !self.per_thread;
+        let is_legacy =
+            stream == wharf_sys::constants::STREAM_LEGACY || stream.is_null() && !self.per_thread;
         if is_legacy { Err(CudaError::INVALID_VALUE) } else { Ok(()) }
     }
 }
 
 /// Enqueues a point in the stream: the memory is where it is.
-pub(super) fn prefetch_to(call: Call, ranges: &[(u64, usize, Location)], stream: CUstream) -> Status {
+pub(super) fn prefetch_to(
+    call: Call,
+    ranges: &[(u64, usize, Location)],
+    stream: CUstream,
+) -> Status {
     let mut state = call.lock();
     let handle = call.stream(&mut state, stream)?;
     call.forbid_on_capturing(&mut state, handle)?;
@@ -196,7 +223,8 @@ fn range_get_attributes(
     if count == 0 {
         return Err(CudaError::INVALID_VALUE);
     }
-    let (data, sizes, attributes) = (inputs(data, count)?, inputs(sizes, count)?, inputs(attributes, count)?);
+    let (data, sizes, attributes) =
+        (inputs(data, count)?, inputs(sizes, count)?, inputs(attributes, count)?);
     let state = call.lock();
     let block = state.managed(pointer, len)?;
     let pages = state.advice.pages(&block, pointer, len);
@@ -219,20 +247,31 @@ fn write_attribute(
         }
         return out_array(data, &accessed_by(pages, size / size_of::<c_int>()));
     }
+    // Pages of a range can differ: then there is no single location.
     let preferred = common(pages.iter().map(|page| page.preferred));
     let prefetched = common(pages.iter().map(|page| page.prefetched));
     let value = match attribute {
         CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY => {
             c_int::from(pages.iter().all(|page| page.read_mostly))
         }
-        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION => processor_number(preferred),
-        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION => processor_number(prefetched),
-        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_TYPE => location_type(preferred),
-        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_ID => location_id(preferred),
+        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION => {
+            processor_number(preferred)
+        }
+        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION => {
+            processor_number(prefetched)
+        }
+        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_TYPE => {
+            location_type(preferred)
+        }
+        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_ID => {
+            location_id(preferred)
+        }
         CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION_TYPE => {
             location_type(prefetched)
         }
-        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION_ID => location_id(prefetched),
+        CUmem_range_attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION_ID => {
+            location_id(prefetched)
+        }
         _ => return Err(CudaError::INVALID_VALUE),
     };
     if size == size_of::<c_int>() { out(data, value) } else { Err(CudaError::INVALID_VALUE) }

@@ -6,10 +6,13 @@ use core::ffi::c_ulonglong;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::inputs;
+use super::arguments::inputs;
+use super::exports;
 use super::managed::prefetch_to;
-use super::{Call, Status, exports};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::location::Location;
+use crate::machine::FREED;
 use crate::submit::Return;
 use crate::task::{FillTask, Task};
 
@@ -19,7 +22,8 @@ exports! {
         first: *mut usize, groups: usize, flags: c_ulonglong, stream: CUstream,
     ) | cuMemPrefetchBatchAsync_ptsz => prefetch_batch;
     Normal PFN_cuMemDiscardBatchAsync_v13000: cuMemDiscardBatchAsync(
-        pointers: *mut CUdeviceptr, sizes: *mut usize, count: usize, flags: c_ulonglong, stream: CUstream,
+        pointers: *mut CUdeviceptr, sizes: *mut usize, count: usize, flags: c_ulonglong,
+        stream: CUstream,
     ) | cuMemDiscardBatchAsync_ptsz => discard_batch;
     Normal PFN_cuMemDiscardAndPrefetchBatchAsync_v13000: cuMemDiscardAndPrefetchBatchAsync(
         pointers: *mut CUdeviceptr, sizes: *mut usize, count: usize, locations: *mut CUmemLocation,
@@ -27,8 +31,8 @@ exports! {
     ) | cuMemDiscardAndPrefetchBatchAsync_ptsz => discard_and_prefetch_batch;
 }
 
-/// What discarded memory holds where memory is poisoned.
-const DISCARDED: u32 = 0x5A;
+/// The bytes of discarded memory where memory is poisoned.
+const DISCARDED: u32 = FREED as u32;
 
 /// Which group each of `count` operations is in, from the index of each group's first one:
 /// "the first entry must always be 0 … each entry must be greater than the previous entry and
@@ -76,6 +80,7 @@ fn prefetch_batch(
     let ranges = ranges(call, pointers, sizes, count, flags, stream)?;
     let (locations, first) = (inputs(locations, groups)?, inputs(first, groups)?);
     let group_of = groups_of(&first, count)?;
+    // All locations are checked before anything is enqueued.
     let mut targets = Vec::new();
     for ((pointer, size), group) in ranges.into_iter().zip(group_of) {
         targets.push((pointer, size, call.location(&locations[group])?));
@@ -98,11 +103,12 @@ fn discard_batch(
     let mut state = call.lock();
     let handle = call.stream(&mut state, stream)?;
     call.forbid_on_capturing(&mut state, handle)?;
+    // All ranges are checked before any is discarded.
     for (pointer, size) in &ranges {
         state.managed(*pointer, *size)?;
     }
     drop(state);
-    if !call.machine.config.checks.poison {
+    if !call.machine.config.poisons() {
         return call.submit(stream, &Task::Empty, Return::Enqueued);
     }
     for (address, width) in ranges {

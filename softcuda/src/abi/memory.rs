@@ -7,10 +7,13 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::out_if_any;
-use super::{Call, Status, exports, out, valid};
+use super::arguments::out_if_any;
+use super::{exports, out, valid};
+use crate::call::Call;
 use crate::config::Schedule;
-use crate::machine::State;
+use crate::errors::Status;
+use crate::machine::{ALLOCATED, FREED, State, Work};
+use crate::memory::block::READ;
 use crate::memory::table::Owner;
 use crate::memory::{Block, Kind};
 
@@ -24,22 +27,42 @@ exports! {
         pointer: *mut CUdeviceptr, pitch: *mut usize, width: usize, height: usize, element: c_uint,
     ) => alloc_pitch;
     Normal PFN_cuMemFree_v3020: cuMemFree_v2(pointer: CUdeviceptr) => free;
-    Normal PFN_cuMemGetAddressRange_v3020: cuMemGetAddressRange_v2(base: *mut CUdeviceptr, size: *mut usize, pointer: CUdeviceptr) => get_address_range;
-    Normal PFN_cuMemAllocHost_v3020: cuMemAllocHost_v2(pointer: *mut *mut c_void, size: usize) => alloc_host;
+    Normal PFN_cuMemGetAddressRange_v3020: cuMemGetAddressRange_v2(
+        base: *mut CUdeviceptr, size: *mut usize, pointer: CUdeviceptr,
+    ) => get_address_range;
+    Normal PFN_cuMemAllocHost_v3020: cuMemAllocHost_v2(
+        pointer: *mut *mut c_void, size: usize,
+    ) => alloc_host;
     Normal PFN_cuMemFreeHost_v2000: cuMemFreeHost(pointer: *mut c_void) => free_host;
-    Normal PFN_cuMemHostAlloc_v2020: cuMemHostAlloc(pointer: *mut *mut c_void, size: usize, flags: c_uint) => host_alloc;
-    Normal PFN_cuMemHostGetDevicePointer_v3020: cuMemHostGetDevicePointer_v2(device: *mut CUdeviceptr, host: *mut c_void, flags: c_uint) => host_get_device_pointer;
-    Normal PFN_cuMemHostGetFlags_v2030: cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) => host_get_flags;
-    Normal PFN_cuMemHostRegister_v4000: cuMemHostRegister(pointer: *mut c_void, size: usize, flags: c_uint) => host_register;
-    Normal PFN_cuMemHostRegister_v6050: cuMemHostRegister_v2(pointer: *mut c_void, size: usize, flags: c_uint) => host_register;
-    Normal PFN_cuMemHostUnregister_v4000: cuMemHostUnregister(pointer: *mut c_void) => host_unregister;
-    Normal PFN_cuMemAllocManaged_v6000: cuMemAllocManaged(pointer: *mut CUdeviceptr, size: usize, flags: c_uint) => alloc_managed;
+    Normal PFN_cuMemHostAlloc_v2020: cuMemHostAlloc(
+        pointer: *mut *mut c_void, size: usize, flags: c_uint,
+    ) => host_alloc;
+    Normal PFN_cuMemHostGetDevicePointer_v3020: cuMemHostGetDevicePointer_v2(
+        device: *mut CUdeviceptr, host: *mut c_void, flags: c_uint,
+    ) => host_get_device_pointer;
+    Normal PFN_cuMemHostGetFlags_v2030: cuMemHostGetFlags(
+        flags: *mut c_uint, pointer: *mut c_void,
+    ) => host_get_flags;
+    Normal PFN_cuMemHostRegister_v4000: cuMemHostRegister(
+        pointer: *mut c_void, size: usize, flags: c_uint,
+    ) => host_register;
+    Normal PFN_cuMemHostRegister_v6050: cuMemHostRegister_v2(
+        pointer: *mut c_void, size: usize, flags: c_uint,
+    ) => host_register;
+    Normal PFN_cuMemHostUnregister_v4000: cuMemHostUnregister(
+        pointer: *mut c_void,
+    ) => host_unregister;
+    Normal PFN_cuMemAllocManaged_v6000: cuMemAllocManaged(
+        pointer: *mut CUdeviceptr, size: usize, flags: c_uint,
+    ) => alloc_managed;
 }
 
 /// Flags of pinned memory: portable, device-mapped, write-combined.
 const HOST_ALLOC_FLAGS: c_uint = 0b0111;
 /// Flags of registered memory: portable, device-mapped, I/O memory, read-only.
 const REGISTER_FLAGS: c_uint = 0b1111;
+/// `CU_MEMHOSTREGISTER_READ_ONLY`: read-only by the device.
+const READ_ONLY: c_uint = 8;
 /// Device-mapped, which unified addressing implies for both kinds of host memory.
 const DEVICE_MAPPED: c_uint = 2;
 /// Attach flags of managed memory: to all streams, to the host.
@@ -47,8 +70,6 @@ const ATTACH_GLOBAL: c_uint = 1;
 const ATTACH_HOST: c_uint = 2;
 /// Bytes between rows of a pitched allocation are a multiple of this.
 const PITCH: usize = 512;
-/// The largest allocation that is filled with a pattern, so that huge ones stay uncommitted.
-const POISON_LIMIT: usize = 64 << 20;
 /// Where the device sees registered memory, relative to the host, on machines with an alias.
 const ALIAS: u64 = 1 << 46;
 
@@ -62,7 +83,7 @@ fn get_info(call: Call, free: *mut usize, total: *mut usize) -> Status {
     out_if_any(total, bytes(all))
 }
 
-impl Call {
+impl Call<'_> {
     /// Allocates memory of the current context's device.
     pub(crate) fn allocate(self, kind: Kind, size: usize) -> Status<Arc<Block>> {
         if size == 0 {
@@ -71,6 +92,7 @@ impl Call {
         let mut state = self.lock();
         let owner = Owner { context: self.context(&state)?, ordinal: self.ordinal(&state)? };
         self.forbid_while_capturing(&mut state, None)?;
+        // Charged before the allocation, which the host may grant beyond the device's memory.
         self.charge(&mut state, kind, owner.ordinal, size)?;
         let block = match state.memory.allocate(kind, size, owner) {
             Ok(block) => block,
@@ -80,13 +102,13 @@ impl Call {
             }
         };
         drop(state);
-        self.poison(&block, 0xA5);
+        self.machine.poison(&block, ALLOCATED);
         Ok(block)
     }
 
     /// Takes `size` bytes from what the device, or the host, has.
     pub(crate) fn charge(self, state: &mut State, kind: Kind, ordinal: i32, size: usize) -> Status {
-        let limit = self.limit(kind);
+        let limit = self.machine.limit(kind);
         let used = state.memory.account(kind, ordinal);
         let after = used.checked_add(size as u64).ok_or(CudaError::OUT_OF_MEMORY)?;
         if after > limit {
@@ -94,19 +116,6 @@ impl Call {
         }
         *used = after;
         Ok(())
-    }
-
-    /// The bytes that there are where memory of this kind comes from.
-    pub(crate) fn limit(self, kind: Kind) -> u64 {
-        let config = &self.machine.config;
-        if kind.is_host() { config.host_memory } else { config.device_memory }
-    }
-
-    /// Fills memory with a pattern where that is asked for.
-    pub(crate) fn poison(self, block: &Block, pattern: u8) {
-        if self.machine.config.checks.poison && block.is_owner() && block.size <= POISON_LIMIT {
-            crate::memory::transfer::fill(block, pattern);
-        }
     }
 
     /// Frees the allocation `block`: at once for the table, for its bytes when no operation in
@@ -122,22 +131,13 @@ impl Call {
         if block.is_freed() {
             return Err(CudaError::INVALID_VALUE);
         }
-        state.release(block);
-        drop(state);
-        // With no operation in flight, this is the last reference but the caller's.
-        if Arc::strong_count(block) == 1 {
-            self.poison(block, 0x5A);
+        // With no operation in flight, these are the table's reference and the caller's. The lock
+        // is held: the addresses may be another's as soon as it is not.
+        if Arc::strong_count(block) == 2 {
+            self.machine.poison(block, FREED);
         }
+        state.release(block);
         Ok(())
-    }
-}
-
-impl State {
-    /// Takes a block out of the table and gives back what it was charged.
-    pub(crate) fn release(&mut self, block: &Block) {
-        self.memory.refund(block.kind, block.ordinal, block.size);
-        self.memory.remove(block);
-        self.advice.forget(block);
     }
 }
 
@@ -156,7 +156,12 @@ fn alloc_pitch(
     height: usize,
     element: c_uint,
 ) -> Status {
-    if !valid(pointer) || !valid(pitch) || !matches!(element, 4 | 8 | 16) || width == 0 || height == 0 {
+    if !valid(pointer)
+        || !valid(pitch)
+        || !matches!(element, 4 | 8 | 16)
+        || width == 0
+        || height == 0
+    {
         return Err(CudaError::INVALID_VALUE);
     }
     let row = width.checked_next_multiple_of(PITCH).ok_or(CudaError::INVALID_VALUE)?;
@@ -174,12 +179,22 @@ fn free(call: Call, pointer: CUdeviceptr) -> Status {
     match block.kind {
         Kind::Device | Kind::Managed { .. } => call.free_block(&block),
         Kind::Pool { .. } => call.free_pooled(&block),
-        Kind::Graph => call.free_of_graph(&block, core::ptr::null_mut()),
+        Kind::Graph { .. } => {
+            // No stream is named that later launches could be ordered with: none is asked for.
+            let kept = Arc::clone(&block);
+            let work = Work::Apply(Box::new(move |_| kept.free()));
+            call.free_of_graph(&block, core::ptr::null_mut(), work)
+        }
         _ => Err(CudaError::INVALID_VALUE),
     }
 }
 
-fn get_address_range(call: Call, base: *mut CUdeviceptr, size: *mut usize, pointer: CUdeviceptr) -> Status {
+fn get_address_range(
+    call: Call,
+    base: *mut CUdeviceptr,
+    size: *mut usize,
+    pointer: CUdeviceptr,
+) -> Status {
     let state = call.lock();
     call.context(&state)?;
     let block = state.memory.find(pointer).ok_or(CudaError::NOT_FOUND)?;
@@ -194,6 +209,13 @@ fn alloc_host(call: Call, pointer: *mut *mut c_void, size: usize) -> Status {
 fn host_alloc(call: Call, pointer: *mut *mut c_void, size: usize, flags: c_uint) -> Status {
     if !valid(pointer) || flags & !HOST_ALLOC_FLAGS != 0 {
         return Err(CudaError::INVALID_VALUE);
+    }
+    if size == 0 {
+        // Drivers succeed, as measured on 590.48.01, unlike for device memory: there is nothing to
+        // free.
+        let state = call.lock();
+        call.context(&state)?;
+        return out(pointer, core::ptr::null_mut());
     }
     let block = call.allocate(Kind::Pinned { flags: flags | DEVICE_MAPPED }, size)?;
     out(pointer, host_pointer(block.host))
@@ -215,7 +237,12 @@ fn free_host(call: Call, pointer: *mut c_void) -> Status {
     }
 }
 
-fn host_get_device_pointer(call: Call, device: *mut CUdeviceptr, host: *mut c_void, flags: c_uint) -> Status {
+fn host_get_device_pointer(
+    call: Call,
+    device: *mut CUdeviceptr,
+    host: *mut c_void,
+    flags: c_uint,
+) -> Status {
     if !valid(device) || flags != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
@@ -223,6 +250,7 @@ fn host_get_device_pointer(call: Call, device: *mut CUdeviceptr, host: *mut c_vo
     call.context(&state)?;
     let address = host.addr() as u64;
     let block = state.memory.find(address).filter(|block| block.kind.is_host());
+    // Registered memory may have another address on the device, at the same offset.
     let block = block.ok_or(CudaError::INVALID_VALUE)?;
     out(device, block.device + (address - block.host))
 }
@@ -234,7 +262,9 @@ fn host_get_flags(call: Call, flags: *mut c_uint, pointer: *mut c_void) -> Statu
     let state = call.lock();
     call.context(&state)?;
     match state.memory.find(pointer.addr() as u64).map(|block| block.kind) {
-        Some(Kind::Pinned { flags: known } | Kind::Registered { flags: known }) => out(flags, known),
+        Some(Kind::Pinned { flags: known } | Kind::Registered { flags: known }) => {
+            out(flags, known)
+        }
         _ => Err(CudaError::INVALID_VALUE),
     }
 }
@@ -245,32 +275,46 @@ fn host_register(call: Call, pointer: *mut c_void, size: usize, flags: c_uint) -
     if size == 0 || flags & !REGISTER_FLAGS != 0 || address < 4096 || end > 1 << 47 {
         return Err(CudaError::INVALID_VALUE);
     }
+    call.require(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED)?;
+    let is_read_only = flags & READ_ONLY != 0;
+    if is_read_only {
+        call.require(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED)?;
+    }
     let mut state = call.lock();
     let owner = Owner { context: call.context(&state)?, ordinal: call.ordinal(&state)? };
     call.forbid_while_capturing(&mut state, None)?;
     if state.memory.overlaps(address, size) {
         return Err(CudaError::HOST_MEMORY_ALREADY_REGISTERED);
     }
-    if !crate::memory::transfer::is_mapped(address, size) {
+    // "This flag is required in order to register memory mapped to the CPU as read-only."
+    let is_writable = is_read_only || crate::memory::maps::is_writable(address, size);
+    if !is_writable || !crate::memory::pageable::is_mapped(address, size) {
         return Err(CudaError::INVALID_VALUE);
     }
     let kind = Kind::Registered { flags: flags | DEVICE_MAPPED };
     call.charge(&mut state, kind, owner.ordinal, size)?;
     let device = if call.machine.config.registered_alias { address ^ ALIAS } else { address };
-    state.memory.adopt(kind, address, device, size, owner);
+    let block = state.memory.adopt(kind, address, device, size, owner);
+    if is_read_only {
+        block.set_access(READ, true);
+    }
     Ok(())
 }
 
 fn host_unregister(call: Call, pointer: *mut c_void) -> Status {
+    if pointer.is_null() {
+        return Err(CudaError::INVALID_VALUE);
+    }
     let address = pointer.addr() as u64;
     let state = call.lock();
     call.context(&state)?;
     let block = state.memory.find(address).cloned().ok_or(CudaError::HOST_MEMORY_NOT_REGISTERED)?;
     drop(state);
-    if !matches!(block.kind, Kind::Registered { .. }) {
+    if !matches!(block.kind, Kind::Registered { .. } | Kind::Pinned { .. }) {
         return Err(CudaError::HOST_MEMORY_NOT_REGISTERED);
     }
-    if block.host != address {
+    // Memory of cuMemHostAlloc is registered, but not by cuMemHostRegister (measured on 590.48.01).
+    if block.host != address || matches!(block.kind, Kind::Pinned { .. }) {
         return Err(CudaError::INVALID_VALUE);
     }
     call.free_block(&block)

@@ -4,29 +4,35 @@
 //! functions that do the work. A row reads
 //!
 //! ```text
-//! Normal PFN_cuMemcpyHtoDAsync_v3020: cuMemcpyHtoDAsync_v2(dst: ..) | cuMemcpyHtoDAsync_v2_ptsz => htod;
-//!   |     |                           |                      |                          |          |
-//!   |     |                           |                      |                          |          the function
-//!   |     |                           |                      |                          arguments
-//!   |     |                           |                      the same with the per-thread default stream
+//! Normal PFN_cuMemcpyHtoDAsync_v3020: cuMemcpyHtoDAsync_v2(
+//!   |     |                           |
 //!   |     |                           exported symbol
 //!   |     signature in NVIDIA's header, checked here; its name and version are what
 //!   |     cuGetProcAddress knows the entry point by
 //!   when it may be called, see `Guard`
+//!     dst: CUdeviceptr, src: *const c_void, size: usize, stream: CUstream,
+//!       arguments
+//! ) | cuMemcpyHtoDAsync_v2_ptsz => htod;
+//!     |                            |
+//!     |                            the function that does the work
+//!     the same with the per-thread default stream, where there is one
 //! ```
 
+mod absent;
 mod alloc_async;
+mod arguments;
 mod array;
 #[cfg(test)]
 mod bad_input;
-mod call;
 mod capture;
 mod context;
 mod context_event;
+mod context_settings;
 mod copy;
 mod copy_3d;
 mod copy_batch;
 mod device;
+mod enter;
 mod event;
 mod function;
 mod graph;
@@ -52,7 +58,9 @@ mod memset;
 mod module;
 mod pointer;
 mod pool;
+mod primary;
 mod profiler;
+mod shareable;
 mod stream;
 mod stream_attribute;
 mod symbols;
@@ -60,8 +68,10 @@ mod tool;
 mod user_object;
 mod vmm;
 
-pub(crate) use call::{Call, Guard, Status, enter, out, valid};
-pub(crate) use symbols::{Symbol, exactly, name};
+pub(crate) use arguments::{out, valid};
+pub(crate) use enter::{Guard, enter};
+pub(crate) use symbols::{Symbol, api, exactly, knows};
+pub(crate) use wharf_sys::signature::name;
 
 /// Lists and defines exported entry points; see the module's documentation.
 macro_rules! exports {
@@ -85,16 +95,22 @@ macro_rules! exports {
 
 /// Defines one exported entry point.
 macro_rules! export {
-    ($guard:ident $pfn:ident $symbol:ident $per_thread:literal ($($argument:ident: $type:ty),* $(,)?) $body:path) => {
+    (
+        $guard:ident $pfn:ident $symbol:ident $per_thread:literal
+        ($($argument:ident: $type:ty),* $(,)?) $body:path
+    ) => {
         #[doc = concat!("See `", stringify!($symbol), "` in the driver API reference.")]
         ///
         /// # Safety
         ///
         /// As the reference says: pointers are valid for what the call reads and writes.
         #[unsafe(no_mangle)]
-        pub(crate) unsafe extern "C" fn $symbol($($argument: $type),*) -> wharf_sys::bindings::CUresult {
+        pub(crate) unsafe extern "C" fn $symbol(
+            $($argument: $type),*
+        ) -> wharf_sys::bindings::CUresult {
             const NAME: &str = $crate::abi::name(stringify!($pfn));
-            $crate::abi::enter(NAME, $crate::abi::Guard::$guard, $per_thread, |call| $body(call, $($argument),*))
+            let guard = $crate::abi::Guard::$guard;
+            $crate::abi::enter(NAME, guard, $per_thread, |call| $body(call, $($argument),*))
         }
         const _: $pfn = Some($symbol);
     };

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{out_array, out_if_any};
-use super::{Call, Status, exports, out, valid};
+use super::arguments::{out_array, out_if_any};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::memory::{Block, Kind};
 use crate::module::Image;
@@ -20,12 +22,16 @@ use crate::module::image::Variable;
 
 exports! {
     Normal PFN_cuModuleLoad_v2000: cuModuleLoad(module: *mut CUmodule, path: *const c_char) => load;
-    Normal PFN_cuModuleLoadData_v2000: cuModuleLoadData(module: *mut CUmodule, image: *const c_void) => load_data;
+    Normal PFN_cuModuleLoadData_v2000: cuModuleLoadData(
+        module: *mut CUmodule, image: *const c_void,
+    ) => load_data;
     Normal PFN_cuModuleLoadDataEx_v2010: cuModuleLoadDataEx(
         module: *mut CUmodule, image: *const c_void, count: c_uint, options: *mut CUjit_option,
         values: *mut *mut c_void,
     ) => load_data_ex;
-    Normal PFN_cuModuleLoadFatBinary_v2000: cuModuleLoadFatBinary(module: *mut CUmodule, image: *const c_void) => load_data;
+    Normal PFN_cuModuleLoadFatBinary_v2000: cuModuleLoadFatBinary(
+        module: *mut CUmodule, image: *const c_void,
+    ) => load_data;
     Normal PFN_cuModuleUnload_v2000: cuModuleUnload(module: CUmodule) => unload;
     Normal PFN_cuModuleGetFunction_v2000: cuModuleGetFunction(
         function: *mut CUfunction, module: CUmodule, name: *const c_char,
@@ -33,11 +39,15 @@ exports! {
     Normal PFN_cuModuleGetGlobal_v3020: cuModuleGetGlobal_v2(
         pointer: *mut CUdeviceptr, size: *mut usize, module: CUmodule, name: *const c_char,
     ) => get_global;
-    Normal PFN_cuModuleGetFunctionCount_v12040: cuModuleGetFunctionCount(count: *mut c_uint, module: CUmodule) => get_function_count;
+    Normal PFN_cuModuleGetFunctionCount_v12040: cuModuleGetFunctionCount(
+        count: *mut c_uint, module: CUmodule,
+    ) => get_function_count;
     Normal PFN_cuModuleEnumerateFunctions_v12040: cuModuleEnumerateFunctions(
         functions: *mut CUfunction, count: c_uint, module: CUmodule,
     ) => enumerate_functions;
-    Early PFN_cuModuleGetLoadingMode_v11070: cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode) => get_loading_mode;
+    Early PFN_cuModuleGetLoadingMode_v11070: cuModuleGetLoadingMode(
+        mode: *mut CUmoduleLoadingMode,
+    ) => get_loading_mode;
 }
 
 /// Reads a name or a path.
@@ -101,10 +111,17 @@ fn unload(call: Call, module: CUmodule) -> Status {
         // "CUDA_ERROR_NOT_PERMITTED": a library's module goes with the library.
         return Err(CudaError::NOT_PERMITTED);
     }
-    state.unload(number(module)).ok_or(CudaError::INVALID_HANDLE)
+    let variables = state.modules.unload(number(module)).ok_or(CudaError::INVALID_HANDLE)?;
+    variables.iter().for_each(|variable| state.release(variable));
+    Ok(())
 }
 
-fn get_function(call: Call, function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Status {
+fn get_function(
+    call: Call,
+    function: *mut CUfunction,
+    module: CUmodule,
+    name: *const c_char,
+) -> Status {
     let name = text(name)?;
     if !valid(function) {
         return Err(CudaError::INVALID_VALUE);
@@ -128,7 +145,7 @@ fn get_global(
     out_if_any(size, block.size)
 }
 
-impl Call {
+impl Call<'_> {
     /// A variable's memory in a module, which it gets when it is first asked for.
     pub(super) fn variable(self, module: u64, name: &CStr) -> Status<Arc<Block>> {
         let state = self.lock();
@@ -137,7 +154,8 @@ impl Call {
             return Ok(Arc::clone(block));
         }
         let text = name.to_str().ok().filter(|text| !text.is_empty());
-        let variable = text.and_then(|text| known.image.variable(text)).ok_or(CudaError::NOT_FOUND)?;
+        let variable =
+            text.and_then(|text| known.image.variable(text)).ok_or(CudaError::NOT_FOUND)?;
         drop(state);
         let block = self.new_variable(&variable)?;
         let mut state = self.lock();
@@ -146,7 +164,9 @@ impl Call {
             return Err(CudaError::INVALID_HANDLE);
         };
         // Another thread may have asked in the meantime.
-        let first = Arc::clone(known.variables.entry(name.to_owned()).or_insert_with(|| Arc::clone(&block)));
+        let first = Arc::clone(
+            known.variables.entry(name.to_owned()).or_insert_with(|| Arc::clone(&block)),
+        );
         if first.id != block.id {
             state.release(&block);
         }

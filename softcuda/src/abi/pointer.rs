@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "exports C functions")]
-//! What is known about an address.
+//! Attributes of addresses.
 
 use core::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -8,8 +8,11 @@ use std::sync::atomic::Ordering;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, inputs};
-use super::{Call, Status, exports, out};
+use super::arguments::{input, inputs};
+use super::{exports, out};
+use crate::attributes;
+use crate::call::Call;
+use crate::errors::Status;
 use crate::location::Location;
 use crate::machine::State;
 use crate::memory::table::host_address;
@@ -20,7 +23,8 @@ exports! {
         data: *mut c_void, attribute: CUpointer_attribute, pointer: CUdeviceptr,
     ) => get_attribute;
     Normal PFN_cuPointerGetAttributes_v7000: cuPointerGetAttributes(
-        count: c_uint, attributes: *mut CUpointer_attribute, data: *mut *mut c_void, pointer: CUdeviceptr,
+        count: c_uint, attributes: *mut CUpointer_attribute, data: *mut *mut c_void,
+        pointer: CUdeviceptr,
     ) => get_attributes;
     Normal PFN_cuPointerSetAttribute_v6000: cuPointerSetAttribute(
         value: *const c_void, attribute: CUpointer_attribute, pointer: CUdeviceptr,
@@ -52,7 +56,7 @@ impl Value {
         }
     }
 
-    /// What an attribute of an unknown pointer is: a null value of the attribute's width.
+    /// The value of an attribute of an unknown pointer: zero, of the attribute's width.
     fn null(attribute: CUpointer_attribute) -> Status<Self> {
         match attribute {
             CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE
@@ -62,7 +66,9 @@ impl Value {
             | CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPED
             | CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
             | CUpointer_attribute::CU_POINTER_ATTRIBUTE_ACCESS_FLAGS
-            | CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => Ok(Self::Word(0)),
+            | CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => {
+                Ok(Self::Word(0))
+            }
             // CU_DEVICE_INVALID
             CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => {
                 Ok(Self::Word((-2_i32).cast_unsigned()))
@@ -133,7 +139,9 @@ fn value_of(
     // Reserved addresses without a mapping are known too.
     let reservation = state.vmm.reservation(pointer).ok_or(CudaError::INVALID_VALUE)?;
     match attribute {
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => Ok(Value::Wide(reservation.address())),
+        CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => {
+            Ok(Value::Wide(reservation.address()))
+        }
         CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE => Ok(Value::size(reservation.size())),
         CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPED => Ok(Value::flag(false)),
         _ => Err(CudaError::INVALID_VALUE),
@@ -147,54 +155,52 @@ fn of_block(
     pointer: CUdeviceptr,
     block: &Arc<Block>,
 ) -> Status<Value> {
+    type A = CUpointer_attribute;
     let host = host_address(block, pointer);
-    let is_managed = matches!(block.kind, Kind::Managed { .. }) || state.pools.is_managed(block.kind);
+    let is_managed = state.is_managed(block.kind);
     let (range, range_size) = match state.vmm.reservation(pointer) {
         Some(reservation) => (reservation.address(), reservation.size()),
         None => (block.device, block.size),
     };
     Ok(match attribute {
         // Null for memory that belongs to a device: of pools and of mappings.
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_CONTEXT => Value::Wide(block.context),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE => {
+        A::CU_POINTER_ATTRIBUTE_CONTEXT => Value::Wide(block.context),
+        A::CU_POINTER_ATTRIBUTE_MEMORY_TYPE => {
             let host = CUmemorytype::CU_MEMORYTYPE_HOST;
             let device = CUmemorytype::CU_MEMORYTYPE_DEVICE;
             Value::Word(if block.kind.is_host() { host.0 } else { device.0 })
         }
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER => {
-            Value::Wide(block.device + (host - block.host))
-        }
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_HOST_POINTER => {
+        A::CU_POINTER_ATTRIBUTE_DEVICE_POINTER => Value::Wide(block.device + (host - block.host)),
+        A::CU_POINTER_ATTRIBUTE_HOST_POINTER => {
             if !block.kind.is_host() && !is_managed {
                 return Err(CudaError::INVALID_VALUE);
             }
             Value::Wide(host)
         }
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_SYNC_MEMOPS => Value::flag(block.always_synchronises()),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_BUFFER_ID => Value::Wide(block.id),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_MANAGED => Value::flag(is_managed),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => {
-            Value::Word(block.ordinal.cast_unsigned())
-        }
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => Value::Wide(range),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE => Value::size(range_size),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPED => Value::flag(true),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES => {
-            Value::Wide(handle_types(state, block))
-        }
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => Value::Word(access(call, state, block)?),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => match block.kind {
+        A::CU_POINTER_ATTRIBUTE_SYNC_MEMOPS => Value::flag(block.always_synchronises()),
+        A::CU_POINTER_ATTRIBUTE_BUFFER_ID => Value::Wide(block.id),
+        A::CU_POINTER_ATTRIBUTE_IS_MANAGED => Value::flag(is_managed),
+        A::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => Value::Word(block.ordinal.cast_unsigned()),
+        A::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => Value::Wide(range),
+        A::CU_POINTER_ATTRIBUTE_RANGE_SIZE => Value::size(range_size),
+        A::CU_POINTER_ATTRIBUTE_MAPPED => Value::flag(true),
+        A::CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES => Value::Wide(handle_types(state, block)),
+        A::CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => Value::Word(access(call, state, block)?),
+        A::CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => match block.kind {
             Kind::Pool { pool, .. } => Value::Wide(pool),
             _ => Value::Wide(0),
         },
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPING_SIZE => Value::size(block.size),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR => Value::Wide(block.device),
-        CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID => match block.kind {
+        A::CU_POINTER_ATTRIBUTE_MAPPING_SIZE => Value::size(block.size),
+        A::CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR => Value::Wide(block.device),
+        A::CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID => match block.kind {
             // Handles of physical memory are no allocation's number.
             Kind::Mapping { physical, .. } => Value::Wide(physical),
             _ => Value::Wide(block.id),
         },
-        // Between processes, with other hardware, decompressed: never.
+        A::CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE => {
+            Value::flag(is_rdma_capable(call, state, block))
+        }
+        // Between processes, decompressed: never.
         _ => Value::flag(false),
     })
 }
@@ -205,7 +211,17 @@ fn handle_types(state: &State, block: &Block) -> u64 {
     state.vmm.physicals.get(physical).map_or(0, |physical| physical.handle_types.into())
 }
 
-/// What the current context's device may do.
+/// Whether other hardware reaches the memory: where that was asked for at its creation, and the
+/// device can.
+fn is_rdma_capable(call: Call, state: &State, block: &Block) -> bool {
+    let Kind::Mapping { physical, host: false } = block.kind else { return false };
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED;
+    let is_able =
+        attributes::of(&call.machine.config, attribute, block.ordinal).is_some_and(|it| it != 0);
+    is_able && state.vmm.physicals.get(physical).is_some_and(|physical| physical.rdma != 0)
+}
+
+/// The access of the current context's device.
 fn access(call: Call, state: &State, block: &Block) -> Status<u32> {
     let location = Location::Device(call.ordinal(state)?);
     let is_mapping = matches!(block.kind, Kind::Mapping { .. });
@@ -224,6 +240,10 @@ fn set_attribute(
     let block = state.memory.find(pointer).cloned().ok_or(CudaError::INVALID_VALUE)?;
     if attribute != CUpointer_attribute::CU_POINTER_ATTRIBUTE_SYNC_MEMOPS {
         return Err(CudaError::INVALID_VALUE);
+    }
+    if matches!(block.kind, Kind::Mapping { .. }) {
+        // As drivers answer for memory of `cuMemMap`.
+        return Err(CudaError::NOT_SUPPORTED);
     }
     // Relaxed: read under the machine's lock.
     block.sync_memops.store(set, Ordering::Relaxed);

@@ -6,15 +6,19 @@ use core::ffi::{c_int, c_ulonglong, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, inputs};
-use super::{Call, Status, exports, out, valid};
+use super::arguments::{input, inputs};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::location::Location;
 use crate::machine::State;
 use crate::pool::{Place, Pool};
 
 exports! {
-    Normal PFN_cuMemPoolCreate_v11020: cuMemPoolCreate(pool: *mut CUmemoryPool, properties: *const CUmemPoolProps) => create;
+    Normal PFN_cuMemPoolCreate_v11020: cuMemPoolCreate(
+        pool: *mut CUmemoryPool, properties: *const CUmemPoolProps,
+    ) => create;
     Normal PFN_cuMemPoolDestroy_v11020: cuMemPoolDestroy(pool: CUmemoryPool) => destroy;
     Normal PFN_cuMemPoolTrimTo_v11020: cuMemPoolTrimTo(pool: CUmemoryPool, keep: usize) => trim_to;
     Normal PFN_cuMemPoolSetAttribute_v11020: cuMemPoolSetAttribute(
@@ -29,9 +33,15 @@ exports! {
     Normal PFN_cuMemPoolGetAccess_v11020: cuMemPoolGetAccess(
         flags: *mut CUmemAccess_flags, pool: CUmemoryPool, location: *mut CUmemLocation,
     ) => get_access;
-    Normal PFN_cuDeviceGetDefaultMemPool_v11020: cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, device: CUdevice) => device_get_default;
-    Normal PFN_cuDeviceGetMemPool_v11020: cuDeviceGetMemPool(pool: *mut CUmemoryPool, device: CUdevice) => device_get;
-    Normal PFN_cuDeviceSetMemPool_v11020: cuDeviceSetMemPool(device: CUdevice, pool: CUmemoryPool) => device_set;
+    Normal PFN_cuDeviceGetDefaultMemPool_v11020: cuDeviceGetDefaultMemPool(
+        pool: *mut CUmemoryPool, device: CUdevice,
+    ) => device_get_default;
+    Normal PFN_cuDeviceGetMemPool_v11020: cuDeviceGetMemPool(
+        pool: *mut CUmemoryPool, device: CUdevice,
+    ) => device_get;
+    Normal PFN_cuDeviceSetMemPool_v11020: cuDeviceSetMemPool(
+        device: CUdevice, pool: CUmemoryPool,
+    ) => device_set;
     Normal PFN_cuMemGetDefaultMemPool_v13000: cuMemGetDefaultMemPool(
         pool: *mut CUmemoryPool, location: *mut CUmemLocation, kind: CUmemAllocationType,
     ) => get_default;
@@ -42,12 +52,16 @@ exports! {
         location: *mut CUmemLocation, kind: CUmemAllocationType, pool: CUmemoryPool,
     ) => set;
     Normal PFN_cuMemPoolExportToShareableHandle_v11020: cuMemPoolExportToShareableHandle(
-        shareable: *mut c_void, pool: CUmemoryPool, kind: CUmemAllocationHandleType, flags: c_ulonglong,
+        shareable: *mut c_void, pool: CUmemoryPool, kind: CUmemAllocationHandleType,
+        flags: c_ulonglong,
     ) => export_to_shareable_handle;
     Normal PFN_cuMemPoolImportFromShareableHandle_v11020: cuMemPoolImportFromShareableHandle(
-        pool: *mut CUmemoryPool, shareable: *mut c_void, kind: CUmemAllocationHandleType, flags: c_ulonglong,
+        pool: *mut CUmemoryPool, shareable: *mut c_void, kind: CUmemAllocationHandleType,
+        flags: c_ulonglong,
     ) => import_from_shareable_handle;
-    Normal PFN_cuMemPoolExportPointer_v11020: cuMemPoolExportPointer(data: *mut CUmemPoolPtrExportData_v1, pointer: CUdeviceptr) => export_pointer;
+    Normal PFN_cuMemPoolExportPointer_v11020: cuMemPoolExportPointer(
+        data: *mut CUmemPoolPtrExportData_v1, pointer: CUdeviceptr,
+    ) => export_pointer;
     Normal PFN_cuMemPoolImportPointer_v11020: cuMemPoolImportPointer(
         pointer: *mut CUdeviceptr, pool: CUmemoryPool, data: *mut CUmemPoolPtrExportData_v1,
     ) => import_pointer;
@@ -85,20 +99,23 @@ fn create(call: Call, pool: *mut CUmemoryPool, properties: *const CUmemPoolProps
         return Err(CudaError::INVALID_VALUE);
     }
     if exports {
-        call.require_anywhere(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES)?;
+        call.require_anywhere(
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES,
+        )?;
     }
     let handle = call.lock().pools.create(place, properties.maxSize as u64);
     out(pool, to_pointer(handle))
 }
 
 fn destroy(call: Call, pool: CUmemoryPool) -> Status {
-    call.lock().destroy_pool(number(pool))
+    let State { pools, memory, .. } = &mut *call.lock();
+    pools.destroy(memory, number(pool))
 }
 
 fn trim_to(call: Call, pool: CUmemoryPool, keep: usize) -> Status {
-    let mut state = call.lock();
-    state.pools.get(number(pool))?;
-    state.shrink_pool(number(pool), keep as u64);
+    let State { pools, memory, .. } = &mut *call.lock();
+    pools.get(number(pool))?;
+    pools.shrink(memory, number(pool), keep as u64);
     Ok(())
 }
 
@@ -110,6 +127,7 @@ fn set_attribute(
     value: *mut c_void,
 ) -> Status {
     let mut state = call.lock();
+    call.forbid_while_capturing(&mut state, None)?;
     let pool = state.pools.get(number(pool))?;
     match attribute {
         CUmemPool_attribute::CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES
@@ -121,7 +139,9 @@ fn set_attribute(
             pool.threshold = input(value.cast::<u64>())?;
         }
         // "It is illegal to set this attribute to a non-zero value."
-        CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH if input(value.cast::<u64>())? == 0 => {
+        CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH
+            if input(value.cast::<u64>())? == 0 =>
+        {
             pool.reserved.reset();
         }
         CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH if input(value.cast::<u64>())? == 0 => {
@@ -139,6 +159,7 @@ fn get_attribute(
     value: *mut c_void,
 ) -> Status {
     let mut state = call.lock();
+    call.forbid_while_capturing(&mut state, None)?;
     let pool = state.pools.get(number(pool))?;
     if let Some(number) = bytes_of(pool, attribute) {
         return out(value.cast::<u64>(), number);
@@ -178,7 +199,12 @@ fn integer_of(pool: &Pool, attribute: CUmemPool_attribute) -> Option<c_int> {
     })
 }
 
-fn set_access(call: Call, pool: CUmemoryPool, access: *const CUmemAccessDesc, count: usize) -> Status {
+fn set_access(
+    call: Call,
+    pool: CUmemoryPool,
+    access: *const CUmemAccessDesc,
+    count: usize,
+) -> Status {
     let mut state = call.lock();
     let pool = state.pools.get(number(pool))?;
     if count == 0 || pool.place.managed {
@@ -270,7 +296,12 @@ fn get(
     out(pool, to_pointer(call.lock().pools.current_of(place)))
 }
 
-fn set(call: Call, location: *mut CUmemLocation, kind: CUmemAllocationType, pool: CUmemoryPool) -> Status {
+fn set(
+    call: Call,
+    location: *mut CUmemLocation,
+    kind: CUmemAllocationType,
+    pool: CUmemoryPool,
+) -> Status {
     call.require_pools()?;
     let place = place(call, &input(location)?, kind)?;
     call.lock().pools.set_current(place, number(pool))

@@ -3,7 +3,9 @@
 
 use wharf_sys::bindings::CUresult;
 
-use super::{Call, Status, exports};
+use super::exports;
+use crate::call::Call;
+use crate::errors::Status;
 
 /// `cudaProfilerTypedefs.h`, which the bindings leave out.
 #[expect(non_camel_case_types, reason = "named as NVIDIA's header names them")]

@@ -6,13 +6,14 @@ use core::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::out_if_any;
-use super::context::PRIORITIES;
-use super::{Call, Status, exports, out, valid};
+use super::arguments::out_if_any;
+use super::context_settings::PRIORITIES;
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
-use crate::machine::State;
+use crate::machine::{State, Work};
 use crate::memory::Kind;
-use crate::sched::Work;
 use crate::sched::work::UserData;
 use crate::stream::{NON_BLOCKING, Role, Stream};
 use crate::submit::Return;
@@ -23,23 +24,39 @@ type PFN_cuStreamDestroy_v2000 = PFN_cuStreamDestroy_v4000;
 
 exports! {
     Normal PFN_cuStreamCreate_v2000: cuStreamCreate(stream: *mut CUstream, flags: c_uint) => create;
-    Normal PFN_cuStreamCreateWithPriority_v5050: cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int) => create_with_priority;
+    Normal PFN_cuStreamCreateWithPriority_v5050: cuStreamCreateWithPriority(
+        stream: *mut CUstream, flags: c_uint, priority: c_int,
+    ) => create_with_priority;
     Always PFN_cuStreamDestroy_v2000: cuStreamDestroy(stream: CUstream) => destroy;
     Always PFN_cuStreamDestroy_v4000: cuStreamDestroy_v2(stream: CUstream) => destroy;
-    Normal PFN_cuStreamGetPriority_v5050: cuStreamGetPriority(stream: CUstream, priority: *mut c_int) | cuStreamGetPriority_ptsz => get_priority;
-    Normal PFN_cuStreamGetFlags_v5050: cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) | cuStreamGetFlags_ptsz => get_flags;
-    Normal PFN_cuStreamGetId_v12000: cuStreamGetId(stream: CUstream, id: *mut c_ulonglong) | cuStreamGetId_ptsz => get_id;
-    Normal PFN_cuStreamGetCtx_v9020: cuStreamGetCtx(stream: CUstream, context: *mut CUcontext) | cuStreamGetCtx_ptsz => get_ctx;
+    Normal PFN_cuStreamGetPriority_v5050: cuStreamGetPriority(
+        stream: CUstream, priority: *mut c_int,
+    ) | cuStreamGetPriority_ptsz => get_priority;
+    Normal PFN_cuStreamGetFlags_v5050: cuStreamGetFlags(
+        stream: CUstream, flags: *mut c_uint,
+    ) | cuStreamGetFlags_ptsz => get_flags;
+    Normal PFN_cuStreamGetId_v12000: cuStreamGetId(
+        stream: CUstream, id: *mut c_ulonglong,
+    ) | cuStreamGetId_ptsz => get_id;
+    Normal PFN_cuStreamGetCtx_v9020: cuStreamGetCtx(
+        stream: CUstream, context: *mut CUcontext,
+    ) | cuStreamGetCtx_ptsz => get_ctx;
     Normal PFN_cuStreamGetCtx_v12050: cuStreamGetCtx_v2(
         stream: CUstream, context: *mut CUcontext, green: *mut CUgreenCtx,
     ) | cuStreamGetCtx_v2_ptsz => get_ctx_v2;
-    Normal PFN_cuStreamGetDevice_v12080: cuStreamGetDevice(stream: CUstream, device: *mut CUdevice) | cuStreamGetDevice_ptsz => get_device;
+    Normal PFN_cuStreamGetDevice_v12080: cuStreamGetDevice(
+        stream: CUstream, device: *mut CUdevice,
+    ) | cuStreamGetDevice_ptsz => get_device;
     Normal PFN_cuStreamQuery_v2000: cuStreamQuery(stream: CUstream) | cuStreamQuery_ptsz => query;
-    Normal PFN_cuStreamSynchronize_v2000: cuStreamSynchronize(stream: CUstream) | cuStreamSynchronize_ptsz => synchronize;
+    Normal PFN_cuStreamSynchronize_v2000: cuStreamSynchronize(
+        stream: CUstream,
+    ) | cuStreamSynchronize_ptsz => synchronize;
     Normal PFN_cuStreamAddCallback_v5000: cuStreamAddCallback(
         stream: CUstream, callback: CUstreamCallback, data: *mut c_void, flags: c_uint,
     ) | cuStreamAddCallback_ptsz => add_callback;
-    Normal PFN_cuLaunchHostFunc_v10000: cuLaunchHostFunc(stream: CUstream, function: CUhostFn, data: *mut c_void) | cuLaunchHostFunc_ptsz => launch_host_func;
+    Normal PFN_cuLaunchHostFunc_v10000: cuLaunchHostFunc(
+        stream: CUstream, function: CUhostFn, data: *mut c_void,
+    ) | cuLaunchHostFunc_ptsz => launch_host_func;
     Normal PFN_cuLaunchHostFunc_v13010: cuLaunchHostFunc_v2(
         stream: CUstream, function: CUhostFn, data: *mut c_void, sync_mode: c_uint,
     ) | cuLaunchHostFunc_v2_ptsz => launch_host_func_v2;
@@ -52,7 +69,12 @@ fn create(call: Call, stream: *mut CUstream, flags: c_uint) -> Status {
     create_with_priority(call, stream, flags, 0)
 }
 
-fn create_with_priority(call: Call, stream: *mut CUstream, flags: c_uint, priority: c_int) -> Status {
+fn create_with_priority(
+    call: Call,
+    stream: *mut CUstream,
+    flags: c_uint,
+    priority: c_int,
+) -> Status {
     if !valid(stream) || flags & !NON_BLOCKING != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
@@ -65,13 +87,6 @@ fn create_with_priority(call: Call, stream: *mut CUstream, flags: c_uint, priori
     out(stream, to_pointer(handle))
 }
 
-impl State {
-    pub(crate) fn new_stream(&mut self, context: u64, role: Role, flags: u32, priority: i32) -> u64 {
-        self.next_id += 1;
-        self.streams.insert(Stream::new(context, role, flags, priority, self.next_id))
-    }
-}
-
 fn destroy(call: Call, stream: CUstream) -> Status {
     let mut state = call.lock();
     let handle = number(stream);
@@ -82,13 +97,18 @@ fn destroy(call: Call, stream: CUstream) -> Status {
     // "The function will return immediately and the resources associated with the stream will
     // be released automatically once the device has completed all work in it": operations in
     // flight do not need the stream.
-    state.abandon_capture(handle);
+    state.graphs.abandon_capture(handle);
     state.streams.remove(handle);
     Ok(())
 }
 
 /// Reads something of a stream.
-fn get<T>(call: Call, stream: CUstream, to: *mut T, read: impl FnOnce(&State, &Stream) -> T) -> Status {
+fn get<T>(
+    call: Call,
+    stream: CUstream,
+    to: *mut T,
+    read: impl FnOnce(&State, &Stream) -> T,
+) -> Status {
     if !valid(to) {
         return Err(CudaError::INVALID_VALUE);
     }
@@ -115,7 +135,12 @@ fn get_ctx(call: Call, stream: CUstream, context: *mut CUcontext) -> Status {
 }
 
 /// There are no green contexts.
-fn get_ctx_v2(call: Call, stream: CUstream, context: *mut CUcontext, green: *mut CUgreenCtx) -> Status {
+fn get_ctx_v2(
+    call: Call,
+    stream: CUstream,
+    context: *mut CUcontext,
+    green: *mut CUgreenCtx,
+) -> Status {
     get_ctx(call, stream, context)?;
     out_if_any(green, core::ptr::null_mut())
 }
@@ -182,7 +207,13 @@ fn launch_host_func_v2(
 }
 
 /// Attaching managed memory to a stream restricts who may touch it; here everybody may always.
-fn attach_mem_async(call: Call, stream: CUstream, pointer: CUdeviceptr, len: usize, flags: c_uint) -> Status {
+fn attach_mem_async(
+    call: Call,
+    stream: CUstream,
+    pointer: CUdeviceptr,
+    len: usize,
+    flags: c_uint,
+) -> Status {
     let state = call.lock();
     let block = state.memory.find(pointer).ok_or(CudaError::INVALID_VALUE)?;
     let is_whole = len == 0 || block.device == pointer && len == block.size;

@@ -4,12 +4,16 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::input;
-use super::{Call, Status, exports, out, valid};
+use super::arguments::input;
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::sched::work::Opaque;
 
 exports! {
-    Normal PFN_cuStreamCopyAttributes_v11000: cuStreamCopyAttributes(dst: CUstream, src: CUstream) | cuStreamCopyAttributes_ptsz => copy_attributes;
+    Normal PFN_cuStreamCopyAttributes_v11000: cuStreamCopyAttributes(
+        dst: CUstream, src: CUstream,
+    ) | cuStreamCopyAttributes_ptsz => copy_attributes;
     Normal PFN_cuStreamGetAttribute_v11000: cuStreamGetAttribute(
         stream: CUstream, attribute: CUstreamAttrID, value: *mut CUstreamAttrValue_v1,
     ) | cuStreamGetAttribute_ptsz => get_attribute;
@@ -32,7 +36,7 @@ fn is_of_stream(attribute: Id) -> bool {
     )
 }
 
-/// What an attribute is until it is set.
+/// The default value of an attribute.
 fn unset(attribute: Id, priority: i32) -> CUstreamAttrValue_v1 {
     let mut value = CUstreamAttrValue_v1 { pad: [0; 64] };
     match attribute {
@@ -92,7 +96,7 @@ fn set_attribute(
     if attribute == Id::CU_LAUNCH_ATTRIBUTE_PRIORITY {
         // SAFETY: every variant was read, and this one is an integer.
         let priority = unsafe { value.priority };
-        let (least, greatest) = super::context::PRIORITIES;
+        let (least, greatest) = super::context_settings::PRIORITIES;
         if !(greatest..=least).contains(&priority) {
             return Err(CudaError::INVALID_VALUE);
         }

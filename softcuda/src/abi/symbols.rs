@@ -4,6 +4,9 @@
 use core::ffi::c_void;
 use core::ptr;
 
+use wharf_sys::signature::{name, version};
+use wharf_sys::{Api, LoadError, Row};
+
 /// An exported entry point.
 #[derive(Debug)]
 pub(crate) struct Symbol {
@@ -30,12 +33,13 @@ impl Symbol {
     /// The function; with `per_thread`, its variant for the per-thread default stream where
     /// there is one.
     pub(crate) fn address(&self, per_thread: bool) -> *mut c_void {
-        let address = if per_thread && !self.per_thread.is_null() { self.per_thread } else { self.address };
+        let address =
+            if per_thread && !self.per_thread.is_null() { self.per_thread } else { self.address };
         address.cast_mut().cast()
     }
 }
 
-/// How a name and a version were found.
+/// The result of a search for a name and a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// The newest signature that is not newer than asked.
@@ -48,8 +52,11 @@ pub(crate) enum Found {
 /// Finds the newest signature of `name` that CUDA `version` has.
 pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
     // Since CUDA 12 the header's plain name stands for the form with flags.
-    let name =
-        if name == "cuGraphInstantiate" && version >= 12_000 { "cuGraphInstantiateWithFlags" } else { name };
+    let name = if name == "cuGraphInstantiate" && version >= 12_000 {
+        "cuGraphInstantiateWithFlags"
+    } else {
+        name
+    };
     let mut newest: Option<&Symbol> = None;
     let mut known = false;
     for symbol in tables().flatten().filter(|symbol| symbol.name == name) {
@@ -65,12 +72,27 @@ pub(crate) fn find(name: &str, version: u32, per_thread: bool) -> Found {
     }
 }
 
+/// Whether there is a call of this name, in any version.
+pub(crate) fn knows(name: &str) -> bool {
+    tables().flatten().any(|symbol| symbol.name == name)
+}
+
 /// The address of exactly this signature, or null.
 pub(crate) fn exactly(name: &str, version: u32) -> *mut c_void {
     tables()
         .flatten()
         .find(|symbol| symbol.name == name && symbol.version == version)
         .map_or(ptr::null_mut(), |symbol| symbol.address(false))
+}
+
+/// The table of the entry points that CUDA `version` has.
+pub(crate) fn api(version: u32) -> Result<Api, LoadError> {
+    let find = |row: &Row| {
+        if row.version > version { ptr::null_mut() } else { exactly(row.name, row.version) }
+    };
+    // SAFETY: the functions have the signatures of NVIDIA's header, which `exports!` checks, and
+    // live for ever.
+    unsafe { Api::from_fns(find) }
 }
 
 macro_rules! families {
@@ -91,7 +113,9 @@ macro_rules! families {
 families! {
     init
     device
+    primary
     context
+    context_settings
     memory
     copy
     copy_3d
@@ -103,6 +127,7 @@ families! {
     memop
     profiler
     vmm
+    shareable
     alloc_async
     pool
     managed
@@ -128,46 +153,12 @@ families! {
     graph_memory
     graph_any
     user_object
-}
-
-/// `cuMemAlloc` of `PFN_cuMemAlloc_v3020`.
-pub(crate) const fn name(pfn: &'static str) -> &'static str {
-    let (_, rest) = pfn.split_at("PFN_".len());
-    rest.split_at(separator(rest)).0
-}
-
-/// 3020 of `PFN_cuMemAlloc_v3020`.
-const fn version(pfn: &'static str) -> u32 {
-    let bytes = pfn.as_bytes();
-    let mut index = separator(pfn) + "_v".len();
-    let mut version = 0;
-    while index < bytes.len() && bytes[index].is_ascii_digit() {
-        version = version * 10 + (bytes[index] - b'0') as u32;
-        index += 1;
-    }
-    version
-}
-
-/// Where the last `_v` begins.
-const fn separator(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut index = bytes.len() - 1;
-    // A name without a version ends the compilation here: the index passes zero.
-    while bytes[index] != b'_' || bytes[index + 1] != b'v' {
-        index -= 1;
-    }
-    index
+    absent
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_signature_says_name_and_version() {
-        assert_eq!(name("PFN_cuMemAlloc_v3020"), "cuMemAlloc");
-        assert_eq!(version("PFN_cuMemAlloc_v3020"), 3020);
-    }
 
     #[test]
     fn the_newest_signature_not_newer_than_asked_is_found() {

@@ -1,13 +1,15 @@
 #![expect(unsafe_code, reason = "exports C functions")]
-//! What tools ask for: core dumps, flushes of what other hardware has written.
+//! Calls for tools: core dumps, flushes of writes by other hardware.
 
 use core::ffi::{c_char, c_int, c_void};
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, inputs, out_array};
-use super::{Call, Status, exports, out, valid};
+use super::arguments::{input, inputs, out_array};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 
 #[expect(non_camel_case_types, reason = "named as NVIDIA\'s header names them")]
 type PFN_cuProfilerInitialize_v4000 =
@@ -23,16 +25,27 @@ type PFN_cuCoredumpSetAttribute_v12010 = PFN_cuCoredumpGetAttribute_v12010;
 type PFN_cuCoredumpSetAttributeGlobal_v12010 = PFN_cuCoredumpGetAttribute_v12010;
 
 exports! {
-    Normal PFN_cuProfilerInitialize_v4000: cuProfilerInitialize(config: *const c_char, output: *const c_char, mode: c_int) => profiler_initialize;
-    Normal PFN_cuCoredumpGetAttribute_v12010: cuCoredumpGetAttribute(setting: u32, value: *mut c_void, size: *mut usize) => coredump_get_of_context;
-    Normal PFN_cuCoredumpGetAttributeGlobal_v12010: cuCoredumpGetAttributeGlobal(setting: u32, value: *mut c_void, size: *mut usize) => coredump_get;
-    Normal PFN_cuCoredumpSetAttribute_v12010: cuCoredumpSetAttribute(setting: u32, value: *mut c_void, size: *mut usize) => coredump_set_of_context;
-    Normal PFN_cuCoredumpSetAttributeGlobal_v12010: cuCoredumpSetAttributeGlobal(setting: u32, value: *mut c_void, size: *mut usize) => coredump_set;
+    Normal PFN_cuProfilerInitialize_v4000: cuProfilerInitialize(
+        config: *const c_char, output: *const c_char, mode: c_int,
+    ) => profiler_initialize;
+    Normal PFN_cuCoredumpGetAttribute_v12010: cuCoredumpGetAttribute(
+        setting: u32, value: *mut c_void, size: *mut usize,
+    ) => coredump_get_of_context;
+    Normal PFN_cuCoredumpGetAttributeGlobal_v12010: cuCoredumpGetAttributeGlobal(
+        setting: u32, value: *mut c_void, size: *mut usize,
+    ) => coredump_get;
+    Normal PFN_cuCoredumpSetAttribute_v12010: cuCoredumpSetAttribute(
+        setting: u32, value: *mut c_void, size: *mut usize,
+    ) => coredump_set_of_context;
+    Normal PFN_cuCoredumpSetAttributeGlobal_v12010: cuCoredumpSetAttributeGlobal(
+        setting: u32, value: *mut c_void, size: *mut usize,
+    ) => coredump_set;
     Normal PFN_cuFlushGPUDirectRDMAWrites_v11030: cuFlushGPUDirectRDMAWrites(
         target: CUflushGPUDirectRDMAWritesTarget, scope: CUflushGPUDirectRDMAWritesScope,
     ) => flush_gpu_direct_rdma_writes;
     Normal PFN_cuMemGetHandleForAddressRange_v11070: cuMemGetHandleForAddressRange(
-        handle: *mut c_void, pointer: CUdeviceptr, size: usize, kind: CUmemRangeHandleType, flags: u64,
+        handle: *mut c_void, pointer: CUdeviceptr, size: usize, kind: CUmemRangeHandleType,
+        flags: u64,
     ) => get_handle_for_address_range;
 }
 
@@ -50,7 +63,7 @@ fn profiler_initialize(_: Call, _: *const c_char, _: *const c_char, _: c_int) ->
     Err(CudaError::NOT_SUPPORTED)
 }
 
-/// How many bytes a setting has, at most for a text.
+/// The size of a setting in bytes; for a text, the largest size.
 fn size_of_setting(setting: u32) -> Status<usize> {
     match setting {
         FILE | PIPE => Ok(MOST_TEXT),
@@ -73,7 +86,12 @@ fn coredump_set(call: Call, setting: u32, value: *mut c_void, size: *mut usize) 
     Ok(())
 }
 
-fn coredump_set_of_context(call: Call, setting: u32, value: *mut c_void, size: *mut usize) -> Status {
+fn coredump_set_of_context(
+    call: Call,
+    setting: u32,
+    value: *mut c_void,
+    size: *mut usize,
+) -> Status {
     call.context(&call.lock())?;
     coredump_set(call, setting, value, size)
 }
@@ -83,7 +101,8 @@ fn coredump_get(call: Call, setting: u32, value: *mut c_void, size: *mut usize) 
     let most = size_of_setting(setting)?;
     let room = input(size.cast_const())?;
     let set = call.lock().coredump.get(&setting).cloned();
-    let bytes = set.unwrap_or_else(|| vec![0; if matches!(setting, FILE | PIPE) { 1 } else { most }]);
+    let bytes =
+        set.unwrap_or_else(|| vec![0; if matches!(setting, FILE | PIPE) { 1 } else { most }]);
     if !value.is_null() {
         if room < bytes.len() {
             return Err(CudaError::INVALID_VALUE);
@@ -93,7 +112,12 @@ fn coredump_get(call: Call, setting: u32, value: *mut c_void, size: *mut usize) 
     out(size, bytes.len())
 }
 
-fn coredump_get_of_context(call: Call, setting: u32, value: *mut c_void, size: *mut usize) -> Status {
+fn coredump_get_of_context(
+    call: Call,
+    setting: u32,
+    value: *mut c_void,
+    size: *mut usize,
+) -> Status {
     call.context(&call.lock())?;
     coredump_get(call, setting, value, size)
 }

@@ -6,20 +6,29 @@ use core::ffi::{c_uint, c_void};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::{Call, Status, exports, out, valid};
+use super::{exports, out, valid};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::handle::{number, to_pointer};
 use crate::sched::work::UserData;
 
 exports! {
     Normal PFN_cuUserObjectCreate_v11030: cuUserObjectCreate(
-        object: *mut CUuserObject, data: *mut c_void, destructor: CUhostFn, count: c_uint, flags: c_uint,
+        object: *mut CUuserObject, data: *mut c_void, destructor: CUhostFn, count: c_uint,
+        flags: c_uint,
     ) => create;
-    Always PFN_cuUserObjectRetain_v11030: cuUserObjectRetain(object: CUuserObject, count: c_uint) => retain;
-    Always PFN_cuUserObjectRelease_v11030: cuUserObjectRelease(object: CUuserObject, count: c_uint) => release;
+    Always PFN_cuUserObjectRetain_v11030: cuUserObjectRetain(
+        object: CUuserObject, count: c_uint,
+    ) => retain;
+    Always PFN_cuUserObjectRelease_v11030: cuUserObjectRelease(
+        object: CUuserObject, count: c_uint,
+    ) => release;
     Normal PFN_cuGraphRetainUserObject_v11030: cuGraphRetainUserObject(
         graph: CUgraph, object: CUuserObject, count: c_uint, flags: c_uint,
     ) => graph_retain;
-    Always PFN_cuGraphReleaseUserObject_v11030: cuGraphReleaseUserObject(graph: CUgraph, object: CUuserObject, count: c_uint) => graph_release;
+    Always PFN_cuGraphReleaseUserObject_v11030: cuGraphReleaseUserObject(
+        graph: CUgraph, object: CUuserObject, count: c_uint,
+    ) => graph_release;
 }
 
 /// The one flag that must be given: `CU_USER_OBJECT_NO_DESTRUCTOR_SYNC`.
@@ -62,7 +71,13 @@ fn release(call: Call, object: CUuserObject, count: c_uint) -> Status {
     call.lock().graphs.release_user_object(number(object), count)
 }
 
-fn graph_retain(call: Call, graph: CUgraph, object: CUuserObject, count: c_uint, flags: c_uint) -> Status {
+fn graph_retain(
+    call: Call,
+    graph: CUgraph,
+    object: CUuserObject,
+    count: c_uint,
+    flags: c_uint,
+) -> Status {
     let count = check_count(count)?;
     if flags & !MOVE != 0 {
         return Err(CudaError::INVALID_VALUE);

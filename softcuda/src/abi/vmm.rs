@@ -1,30 +1,33 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 //! Virtual memory management.
 
-use core::ffi::{c_int, c_ulonglong, c_void};
-use std::os::fd::IntoRawFd;
+use core::ffi::{c_ulonglong, c_void};
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
-use super::call::{input, inputs};
-use super::{Call, Status, exports, out, valid};
+use super::arguments::{input, inputs};
+use super::{exports, out, valid};
 use crate::attributes;
+use crate::call::Call;
+use crate::errors::Status;
 use crate::location::Location;
+use crate::machine::{ALLOCATED, POISON_LIMIT, State};
 use crate::memory::Kind;
-use crate::memory::physical::Bytes;
-use crate::memory::window::{GRANULARITY, Reservation};
+use crate::memory::window::GRANULARITY;
 use crate::vmm::Physical;
 
 exports! {
     Normal PFN_cuMemAddressReserve_v10020: cuMemAddressReserve(
         pointer: *mut CUdeviceptr, size: usize, align: usize, hint: CUdeviceptr, flags: c_ulonglong,
     ) => address_reserve;
-    Normal PFN_cuMemAddressFree_v10020: cuMemAddressFree(pointer: CUdeviceptr, size: usize) => address_free;
+    Normal PFN_cuMemAddressFree_v10020: cuMemAddressFree(
+        pointer: CUdeviceptr, size: usize,
+    ) => address_free;
     Normal PFN_cuMemCreate_v10020: cuMemCreate(
-        handle: *mut CUmemGenericAllocationHandle, size: usize, properties: *const CUmemAllocationProp_v1,
-        flags: c_ulonglong,
+        handle: *mut CUmemGenericAllocationHandle, size: usize,
+        properties: *const CUmemAllocationProp_v1, flags: c_ulonglong,
     ) => create;
     Normal PFN_cuMemRelease_v10020: cuMemRelease(handle: CUmemGenericAllocationHandle) => release;
     Normal PFN_cuMemMap_v10020: cuMemMap(
@@ -42,29 +45,23 @@ exports! {
         granularity: *mut usize, properties: *const CUmemAllocationProp_v1,
         option: CUmemAllocationGranularity_flags,
     ) => get_allocation_granularity;
-    Normal PFN_cuMemGetAllocationPropertiesFromHandle_v10020: cuMemGetAllocationPropertiesFromHandle(
+    Normal PFN_cuMemGetAllocationPropertiesFromHandle_v10020:
+        cuMemGetAllocationPropertiesFromHandle(
         properties: *mut CUmemAllocationProp_v1, handle: CUmemGenericAllocationHandle,
     ) => get_allocation_properties;
     Normal PFN_cuMemRetainAllocationHandle_v11000: cuMemRetainAllocationHandle(
         handle: *mut CUmemGenericAllocationHandle, address: *mut c_void,
     ) => retain_allocation_handle;
-    Normal PFN_cuMemExportToShareableHandle_v10020: cuMemExportToShareableHandle(
-        shareable: *mut c_void, handle: CUmemGenericAllocationHandle, kind: CUmemAllocationHandleType,
-        flags: c_ulonglong,
-    ) => export_to_shareable_handle;
-    Normal PFN_cuMemImportFromShareableHandle_v10020: cuMemImportFromShareableHandle(
-        handle: *mut CUmemGenericAllocationHandle, shareable: *mut c_void, kind: CUmemAllocationHandleType,
-    ) => import_from_shareable_handle;
 }
 
+const HOST_NUMA_VMM_SUPPORTED: CUdevice_attribute =
+    CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
 /// The host's page size.
 const PAGE: usize = 4096;
 /// `CU_MEM_CREATE_USAGE_TILE_POOL`
 const TILE_POOL: u16 = 1;
-/// The largest allocation that is filled with a pattern.
-const POISON_LIMIT: usize = 64 << 20;
 
-impl Call {
+impl Call<'_> {
     /// Refuses what no device of the machine has.
     pub(super) fn require_anywhere(self, attribute: CUdevice_attribute) -> Status {
         match attributes::of(&self.machine.config, attribute, 0) {
@@ -73,40 +70,55 @@ impl Call {
         }
     }
 
-    fn require_vmm(self) -> Status {
-        self.require_anywhere(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)
+    pub(super) fn require_vmm(self) -> Status {
+        self.require_anywhere(
+            CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+        )
     }
 
     /// Checks that memory can be exported as each of `kinds`.
     pub(super) fn handle_types(self, kinds: CUmemAllocationHandleType) -> Status {
-        match kinds {
-            CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE => Ok(()),
-            CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR => self.require_anywhere(
-                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
-            ),
-            CUmemAllocationHandleType(bits) if bits < 16 => Err(CudaError::NOT_SUPPORTED),
-            _ => Err(CudaError::INVALID_VALUE),
+        const POSIX: u32 = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR.0;
+        const FABRIC: u32 = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_FABRIC.0;
+        if kinds.0 >= 16 {
+            return Err(CudaError::INVALID_VALUE);
         }
+        if kinds.0 & !(POSIX | FABRIC) != 0 {
+            return Err(CudaError::NOT_SUPPORTED);
+        }
+        if kinds.0 & POSIX != 0 {
+            self.require_anywhere(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
+            )?;
+        }
+        if kinds.0 & FABRIC != 0 {
+            self.require_anywhere(
+                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED,
+            )?;
+            // A device that advertises them on a machine without an IMEX channel, as many are.
+            return Err(CudaError::NOT_PERMITTED);
+        }
+        Ok(())
     }
 
     /// Checks the properties of a physical allocation and says where it is to be.
     fn allocation_location(self, properties: *const CUmemAllocationProp_v1) -> Status<Location> {
         let properties = input(properties)?;
         if properties.type_ != CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED
-            || properties.location.type_ == CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT
+            || properties.location.type_
+                == CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT
         {
             return Err(CudaError::INVALID_VALUE);
         }
         let location = self.location(&properties.location)?;
-        let exports = properties.requestedHandleTypes != CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
+        let exports =
+            properties.requestedHandleTypes != CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE;
         // "HOST allocations are not IPC capable and requestedHandleTypes must be 0."
         if location == Location::Host && exports {
             return Err(CudaError::INVALID_VALUE);
         }
         if let Location::HostNuma(_) = location {
-            self.require_anywhere(
-                CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HOST_NUMA_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
-            )?;
+            self.require_anywhere(HOST_NUMA_VMM_SUPPORTED)?;
         }
         self.handle_types(properties.requestedHandleTypes)?;
         if properties.allocFlags.usage & TILE_POOL != 0 {
@@ -117,7 +129,7 @@ impl Call {
     }
 }
 
-fn is_granular(sizes: &[usize]) -> bool {
+pub(super) fn is_granular(sizes: &[usize]) -> bool {
     sizes.iter().all(|size| size.is_multiple_of(GRANULARITY))
 }
 
@@ -140,10 +152,9 @@ fn address_reserve(
     if !valid(pointer) || flags != 0 || size == 0 || !is_paged || !is_align || hint >= 1 << 47 {
         return Err(CudaError::INVALID_VALUE);
     }
-    let reservation = Reservation::new(size, align.max(GRANULARITY), hint).ok_or(CudaError::OUT_OF_MEMORY)?;
-    let address = reservation.address();
-    call.lock().vmm.reservations.insert(address, Arc::new(reservation));
-    out(pointer, address)
+    // Mappings are cut at the granularity, so reservations begin at a multiple of it.
+    let address = call.lock().vmm.reserve(size, align.max(GRANULARITY), hint);
+    out(pointer, address.ok_or(CudaError::OUT_OF_MEMORY)?)
 }
 
 fn address_free(call: Call, pointer: CUdeviceptr, size: usize) -> Status {
@@ -153,7 +164,7 @@ fn address_free(call: Call, pointer: CUdeviceptr, size: usize) -> Status {
     if !known || state.memory.overlaps(pointer, size) {
         return Err(CudaError::INVALID_VALUE);
     }
-    state.vmm.reservations.remove(&pointer);
+    state.vmm.unreserve(pointer);
     Ok(())
 }
 
@@ -178,17 +189,20 @@ fn create(
         state.memory.refund(kind, location.ordinal(), size);
         return Err(CudaError::OUT_OF_MEMORY);
     };
-    if call.machine.config.checks.poison && size <= POISON_LIMIT {
-        bytes.fill(0xA5);
+    // Physical memory is poisoned when it is made: it has no address yet, and may be mapped twice.
+    if call.machine.config.poisons() && size <= POISON_LIMIT {
+        bytes.fill(ALLOCATED);
     }
-    let (types, rdma) = (properties.requestedHandleTypes.0, properties.allocFlags.gpuDirectRDMACapable);
+    let (types, rdma) =
+        (properties.requestedHandleTypes.0, properties.allocFlags.gpuDirectRDMACapable);
     let physical = Physical::new(bytes, location, types, rdma, true);
     out(handle, state.vmm.physicals.insert(physical))
 }
 
 fn release(call: Call, handle: CUmemGenericAllocationHandle) -> Status {
     call.require_vmm()?;
-    call.lock().release_physical(handle)
+    let State { vmm, memory, .. } = &mut *call.lock();
+    vmm.release(memory, handle)
 }
 
 fn map(
@@ -208,7 +222,9 @@ fn map(
     if end as u64 > state.vmm.physical(handle)?.bytes.size() {
         return Err(CudaError::INVALID_VALUE);
     }
-    state.map(pointer, size, offset as u64, handle)
+    // The range is inside the allocation; the reservation checks the addresses.
+    let State { vmm, memory, .. } = &mut *state;
+    vmm.map(memory, pointer, size, offset as u64, handle)
 }
 
 /// Operations in flight keep the addresses usable for themselves: the reference does not say
@@ -216,8 +232,9 @@ fn map(
 fn unmap(call: Call, pointer: CUdeviceptr, size: usize) -> Status {
     call.require_vmm()?;
     let mut state = call.lock();
-    for mapping in state.mappings(pointer, size)? {
-        state.unmap(&mapping);
+    let State { vmm, memory, .. } = &mut *state;
+    for mapping in memory.mappings(pointer, size)? {
+        vmm.unmap(memory, &mapping);
     }
     Ok(())
 }
@@ -234,7 +251,7 @@ fn set_access(
         return Err(CudaError::INVALID_VALUE);
     }
     let mut state = call.lock();
-    let mappings = state.mappings(pointer, size)?;
+    let mappings = state.memory.mappings(pointer, size)?;
     let mut changes = Vec::new();
     for access in inputs(access, count)? {
         let location = call.location(&access.location)?;
@@ -265,7 +282,8 @@ fn get_access(
     call.require_vmm()?;
     let location = call.location(&input(location)?)?;
     let state = call.lock();
-    let mapping = state.memory.find(pointer).filter(|block| matches!(block.kind, Kind::Mapping { .. }));
+    let mapping =
+        state.memory.find(pointer).filter(|block| matches!(block.kind, Kind::Mapping { .. }));
     out(flags, state.vmm.access(mapping.ok_or(CudaError::INVALID_VALUE)?, location).into())
 }
 
@@ -323,63 +341,4 @@ fn retain_allocation_handle(
     let Some(Kind::Mapping { physical, .. }) = kind else { return Err(CudaError::INVALID_VALUE) };
     state.vmm.physicals.get_mut(physical).ok_or(CudaError::INVALID_VALUE)?.references += 1;
     out(handle, physical)
-}
-
-fn export_to_shareable_handle(
-    call: Call,
-    shareable: *mut c_void,
-    handle: CUmemGenericAllocationHandle,
-    kind: CUmemAllocationHandleType,
-    flags: c_ulonglong,
-) -> Status {
-    call.require_vmm()?;
-    let shareable = shareable.cast::<c_int>();
-    if !valid(shareable) || flags != 0 {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let mut state = call.lock();
-    let physical = state.vmm.physical(handle)?;
-    let is_one = kind == CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    if !is_one || physical.handle_types & kind.0 == 0 {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let descriptor = physical.bytes.export().ok_or(CudaError::OUT_OF_MEMORY)?;
-    // The program closes it.
-    out(shareable, descriptor.into_raw_fd())
-}
-
-/// The descriptor is passed as the pointer itself.
-fn import_from_shareable_handle(
-    call: Call,
-    handle: *mut CUmemGenericAllocationHandle,
-    shareable: *mut c_void,
-    kind: CUmemAllocationHandleType,
-) -> Status {
-    call.require_vmm()?;
-    let posix = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    if kind != posix || !valid(handle) {
-        return Err(if kind == posix { CudaError::INVALID_VALUE } else { CudaError::NOT_SUPPORTED });
-    }
-    let descriptor = c_int::try_from(shareable.addr()).map_err(|_| CudaError::INVALID_VALUE)?;
-    let bytes = Bytes::import(descriptor).ok_or(CudaError::INVALID_VALUE)?;
-    let size = bytes.size();
-    if size == 0 || !is_granular(&[self::bytes(size)]) {
-        return Err(CudaError::INVALID_VALUE);
-    }
-    let mut state = call.lock();
-    // Where it was exported here, this is another reference to the same allocation.
-    let identity = bytes.identity();
-    let mut handles = state.vmm.physicals.handles().into_iter();
-    let known = handles.find(|known| {
-        let physical = state.vmm.physicals.get(*known);
-        physical.is_some_and(|physical| physical.handle_types != 0 && physical.bytes.identity() == identity)
-    });
-    if let Some(known) = known
-        && let Some(physical) = state.vmm.physicals.get_mut(known)
-    {
-        physical.references += 1;
-        return out(handle, known);
-    }
-    let physical = Physical::new(bytes, Location::Device(0), posix.0, 0, false);
-    out(handle, state.vmm.physicals.insert(physical))
 }

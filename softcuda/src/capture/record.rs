@@ -2,24 +2,33 @@
 
 use wharf_sys::CudaError;
 
-use super::Status as CaptureStatus;
-use crate::abi::{Call, Status};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::event::EventState;
+use crate::graph::capture::Validity;
 use crate::graph::node::{Action, Edge};
+use crate::graph::operand::{check_copy, locate_fill};
 use crate::machine::State;
 use crate::stream::Role;
 use crate::task::Task;
 
-impl Call {
+impl Call<'_> {
     /// Adds a node that does `task`, as the stream would.
-    pub(crate) fn capture(self, state: &mut State, capture: u64, stream: u64, task: &Task) -> Status {
+    pub(crate) fn capture(
+        self,
+        state: &mut State,
+        capture: u64,
+        stream: u64,
+        task: &Task,
+    ) -> Status {
+        // A node is checked when it is captured: the graph may be launched much later.
         match task {
-            Task::Copy(copy) => state.check_copy(copy)?,
-            Task::Fill(fill) => state.locate_fill(fill).map(|_| ())?,
+            Task::Copy(copy) => check_copy(&state.memory, copy)?,
+            Task::Fill(fill) => locate_fill(&state.memory, fill).map(|_| ())?,
             _ => {}
         }
         let context = state.streams.get(stream).map_or(0, |stream| stream.context);
-        state.capture_node(capture, stream, Action::captured(task, context)?).map(|_| ())
+        state.graphs.capture_node(capture, stream, Action::captured(task, context)?).map(|_| ())
     }
 
     /// Records `event` on `stream` if the stream is capturing, and says whether it is.
@@ -35,11 +44,14 @@ impl Call {
     ) -> Status<bool> {
         let Some(capture) = state.capture_of(stream)? else { return Ok(false) };
         if external {
-            state.capture_node(capture, stream, Action::Record(event))?;
+            let event = state.events.name(event).ok_or(CudaError::INVALID_HANDLE)?;
+            state.graphs.capture_node(capture, stream, Action::Record(event))?;
             return Ok(true);
         }
+        // No node: the event only remembers the nodes that a waiting stream will depend on.
         let tail = state.graphs.captures.tail_mut(capture, stream);
-        let nodes = tail.map_or(Vec::new(), |tail| tail.dependencies.iter().map(|edge| edge.node).collect());
+        let nodes = tail
+            .map_or(Vec::new(), |tail| tail.dependencies.iter().map(|edge| edge.node).collect());
         if let Some(event) = state.events.get_mut(event) {
             event.state = EventState::Captured { capture, nodes };
         }
@@ -58,12 +70,15 @@ impl Call {
         let waiter = state.capture_of(stream)?;
         if external {
             let Some(capture) = waiter else { return Ok(false) };
-            state.capture_node(capture, stream, Action::Wait(event))?;
+            let event = state.events.name(event).ok_or(CudaError::INVALID_HANDLE)?;
+            state.graphs.capture_node(capture, stream, Action::Wait(event))?;
             return Ok(true);
         }
         let recorded = state.events.get(event).map(|event| event.state.clone());
         match (waiter, recorded) {
-            (None, Some(EventState::Captured { capture, nodes })) => state.fork(capture, stream, &nodes)?,
+            (None, Some(EventState::Captured { capture, nodes })) => {
+                state.fork(capture, stream, &nodes)?;
+            }
             (Some(waiter), Some(EventState::Captured { capture, nodes })) => {
                 state.merge(waiter, capture, stream, &nodes)?;
             }
@@ -85,7 +100,7 @@ impl State {
         if self.graphs.captures.get(capture).is_none() {
             return Err(CudaError::CAPTURED_EVENT);
         }
-        if self.graphs.captures.status(capture) == CaptureStatus::Invalidated {
+        if self.graphs.captures.validity(capture) == Validity::Invalidated {
             return Err(CudaError::STREAM_CAPTURE_INVALIDATED);
         }
         // The legacy stream "is not supported for stream capture".

@@ -1,4 +1,4 @@
-//! What captures forbid.
+//! Calls that captures forbid.
 //!
 //! "When an invalid operation is attempted during stream capture, any associated capture graphs
 //! are invalidated" (CUDA C++ Programming Guide): every refusal here that has to do with a
@@ -8,9 +8,10 @@
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUstreamCaptureMode;
 
-use super::Status as CaptureStatus;
-use crate::abi::{Call, Status};
+use crate::call::Call;
+use crate::errors::Status;
 use crate::event::EventState;
+use crate::graph::capture::Validity;
 use crate::machine::State;
 use crate::stream::Role;
 
@@ -27,11 +28,13 @@ impl State {
     ///   that is capturing. That capture is invalid now.
     pub(crate) fn capture_of(&mut self, stream: u64) -> Status<Option<u64>> {
         if let Some(capture) = self.graphs.captures.of_stream(stream) {
-            return match self.graphs.captures.status(capture) {
-                CaptureStatus::Active => Ok(Some(capture)),
-                CaptureStatus::Invalidated => Err(CudaError::STREAM_CAPTURE_INVALIDATED),
+            return match self.graphs.captures.validity(capture) {
+                Validity::Active => Ok(Some(capture)),
+                Validity::Invalidated => Err(CudaError::STREAM_CAPTURE_INVALIDATED),
             };
         }
+        // A stream outside all captures can still disturb one: the legacy stream waits for blocking
+        // streams.
         let implicit = self.implicit_captures(stream);
         if implicit.is_empty() {
             return Ok(None);
@@ -47,16 +50,21 @@ impl State {
         let captures = &self.graphs.captures;
         let legacy = self.streams.get(stream).filter(|stream| stream.role == Role::Legacy);
         let Some(legacy) = legacy.filter(|_| !captures.is_empty()) else { return Vec::new() };
+        // Only blocking streams of the same context are ordered with the legacy stream.
         let blocks = |stream: u64| {
             self.streams
                 .get(stream)
                 .is_some_and(|stream| stream.context == legacy.context && stream.is_blocking())
         };
-        captures.streams().filter(|(stream, _)| blocks(*stream)).map(|(_, capture)| capture).collect()
+        captures
+            .streams()
+            .filter(|(stream, _)| blocks(*stream))
+            .map(|(_, capture)| capture)
+            .collect()
     }
 }
 
-impl Call {
+impl Call<'_> {
     /// Refuses what cannot be captured on a stream that captures: a question about its
     /// progress, a wait for it, a callback.
     pub(crate) fn forbid_on_capturing(self, state: &mut State, stream: u64) -> Status {
@@ -75,6 +83,8 @@ impl Call {
         if state.graphs.captures.is_empty() {
             return Ok(());
         }
+        // The mode of this thread decides about all captures, the context about those of its own
+        // streams.
         let mut forbidding = self.captures_in_the_way(state);
         if let Some(context) = context {
             forbidding.extend(state.captures_of_context(context));
@@ -117,7 +127,8 @@ impl Call {
 
     /// Refuses a question about an event that was last recorded in a capture.
     pub(crate) fn captured_event(self, state: &mut State, event: u64) -> Status {
-        if let Some(EventState::Captured { capture, .. }) = state.events.get(event).map(|event| &event.state)
+        if let Some(EventState::Captured { capture, .. }) =
+            state.events.get(event).map(|event| &event.state)
         {
             state.graphs.captures.invalidate(*capture);
         }
@@ -128,7 +139,8 @@ impl Call {
 impl State {
     /// The captures that a stream of `context` takes part in.
     fn captures_of_context(&self, context: u64) -> Vec<u64> {
-        let is_in = |stream: u64| self.streams.get(stream).is_some_and(|stream| stream.context == context);
+        let is_in =
+            |stream: u64| self.streams.get(stream).is_some_and(|stream| stream.context == context);
         let captures = self.graphs.captures.streams().filter(|(stream, _)| is_in(*stream));
         captures.map(|(_, capture)| capture).collect()
     }

@@ -8,7 +8,8 @@ use super::Store;
 use super::definition::Owner;
 use super::node::{Action, Edge, EdgeData};
 use super::plan::Plan;
-use crate::abi::Status;
+use crate::errors::Status;
+use crate::handle::Name;
 
 impl Store {
     /// Copies a graph with everything in it: "child graph nodes in the original graph are
@@ -16,20 +17,23 @@ impl Store {
     pub(crate) fn clone_graph(&mut self, graph: u64, owner: Owner) -> Status<u64> {
         let known = self.graph(graph)?;
         let (nodes, objects) = (known.nodes.clone(), known.objects.clone());
+        let original = self.graphs.name(graph);
         let copy = self.create_graph(owner);
         let made = self.graph_mut(copy)?;
-        (made.original, made.objects) = (graph, objects);
+        (made.original, made.objects) = (original, objects);
         let mut copies = HashMap::new();
         for node in &nodes {
             let action = self.node(*node)?.action.clone();
             let new = self.add_node(copy, &[], action)?;
             let action = self.clone_children(new)?;
             let attributes = self.node(*node)?.attributes.clone();
+            let original = self.nodes.name(*node);
             let made = self.node_mut(new)?;
             (made.action, made.attributes) = (action, attributes);
-            made.original = *node;
+            made.original = original;
             copies.insert(*node, new);
         }
+        // Edges come after all nodes: an edge may name a node that is copied later.
         for node in &nodes {
             self.copy_edges(*node, &copies)?;
         }
@@ -65,7 +69,12 @@ impl Store {
     }
 
     /// Adds a node that runs a copy of `graph`.
-    pub(crate) fn add_child(&mut self, parent: u64, dependencies: &[Edge], graph: u64) -> Status<u64> {
+    pub(crate) fn add_child(
+        &mut self,
+        parent: u64,
+        dependencies: &[Edge],
+        graph: u64,
+    ) -> Status<u64> {
         self.graph(graph)?;
         // "If childGraph contains allocation nodes, free nodes, or conditional nodes, this call
         // will return an error."
@@ -88,10 +97,10 @@ impl Store {
     }
 
     /// The copy of `original` in `graph` or in a graph of its nodes.
-    pub(crate) fn find_in_clone(&self, original: u64, graph: u64) -> Option<u64> {
+    pub(crate) fn find_in_clone(&self, original: Name, graph: u64) -> Option<u64> {
         for node in &self.graphs.get(graph)?.nodes {
             let known = self.nodes.get(*node)?;
-            if known.original == original {
+            if known.original == Some(original) {
                 return Some(*node);
             }
             let mut children = known.action.graphs().into_iter();
@@ -107,9 +116,11 @@ impl Store {
         let graph = self.create_graph(owner);
         self.graph_mut(graph)?.objects.clone_from(&plan.objects);
         let mut nodes = vec![0; plan.steps.len()];
+        // In the order of execution, so that the copies of dependencies exist.
         for index in &*plan.order {
             let step = &plan.steps[*index];
-            let edge = |(index, data): &(usize, EdgeData)| Edge { node: nodes[*index], data: *data };
+            let edge =
+                |(index, data): &(usize, EdgeData)| Edge { node: nodes[*index], data: *data };
             let dependencies: Vec<_> = step.dependencies.iter().map(edge).collect();
             let action = if step.enabled { step.action.clone() } else { Action::Empty };
             let node = self.add_node(graph, &dependencies, action)?;

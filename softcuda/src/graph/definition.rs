@@ -7,7 +7,8 @@ use wharf_sys::CudaError;
 use super::Store;
 use super::node::{Action, Edge, EdgeData, Node};
 use super::user_object::Objects;
-use crate::abi::Status;
+use crate::errors::Status;
+use crate::handle::Name;
 
 /// A graph.
 #[derive(Debug)]
@@ -17,14 +18,14 @@ pub(crate) struct Graph {
     /// In the order in which they were added.
     pub(crate) nodes: Vec<u64>,
     pub(crate) owner: Owner,
-    /// The graph that it was copied from, or zero.
-    pub(crate) original: u64,
+    /// The graph that it was copied from, which may be gone.
+    pub(crate) original: Option<Name>,
     /// References to user objects.
     pub(crate) objects: Objects,
     next_local: u32,
 }
 
-/// Who may destroy a graph.
+/// The owner of a graph, which alone may destroy it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Program,
@@ -42,7 +43,7 @@ impl Store {
             id,
             nodes: Vec::new(),
             owner,
-            original: 0,
+            original: None,
             objects: Objects::new(),
             next_local: 0,
         })
@@ -53,8 +54,15 @@ impl Store {
     /// # Errors
     ///
     /// `INVALID_VALUE`: a dependency is of another graph or named twice.
-    pub(crate) fn add_node(&mut self, graph: u64, dependencies: &[Edge], action: Action) -> Status<u64> {
+    pub(crate) fn add_node(
+        &mut self,
+        graph: u64,
+        dependencies: &[Edge],
+        action: Action,
+    ) -> Status<u64> {
         self.check_members(graph, dependencies)?;
+        // All checks come before the first change: a call that fails must leave the graph as it
+        // was.
         for (index, edge) in dependencies.iter().enumerate() {
             if dependencies[..index].iter().any(|other| other.node == edge.node) {
                 return Err(CudaError::INVALID_VALUE);
@@ -68,7 +76,7 @@ impl Store {
         let node = Node {
             graph,
             local,
-            original: 0,
+            original: None,
             action,
             dependencies,
             dependents: Vec::new(),
@@ -85,7 +93,8 @@ impl Store {
     /// Refuses edges to nodes that `graph` does not contain.
     pub(crate) fn check_members(&self, graph: u64, edges: &[Edge]) -> Status {
         self.graph(graph)?;
-        let is_member = |edge: &Edge| self.nodes.get(edge.node).is_some_and(|node| node.graph == graph);
+        let is_member =
+            |edge: &Edge| self.nodes.get(edge.node).is_some_and(|node| node.graph == graph);
         if edges.iter().all(is_member) { Ok(()) } else { Err(CudaError::INVALID_VALUE) }
     }
 
@@ -103,6 +112,7 @@ impl Store {
                 return Err(CudaError::INVALID_VALUE);
             }
         }
+        // Only now, when every edge is known to be valid.
         for &(from, to, data) in edges {
             self.node_mut(to)?.dependencies.push(Edge { node: from, data });
             self.node_mut(from)?.dependents.push(to);
@@ -151,6 +161,8 @@ impl Store {
         if let Some(graph) = self.graphs.get_mut(removed.graph) {
             graph.nodes.retain(|other| *other != node);
         }
+        // A capture must not demand a join of a node that is gone.
+        self.captures.forget_node(node);
         self.drop_children(&removed.action);
         Ok(())
     }
@@ -184,7 +196,9 @@ impl Store {
     pub(crate) fn edges(&self, graph: u64) -> Status<Vec<(u64, u64, EdgeData)>> {
         let mut edges = Vec::new();
         for to in &self.graph(graph)?.nodes {
-            edges.extend(self.node(*to)?.dependencies.iter().map(|edge| (edge.node, *to, edge.data)));
+            edges.extend(
+                self.node(*to)?.dependencies.iter().map(|edge| (edge.node, *to, edge.data)),
+            );
         }
         Ok(edges)
     }
@@ -198,6 +212,8 @@ impl Store {
         let index: HashMap<u64, usize> =
             nodes.iter().enumerate().map(|(index, node)| (*node, index)).collect();
         let node = |index: usize| self.nodes.get(nodes[index]);
+        // Kahn's algorithm: a node is taken when all of its dependencies were; nodes of a cycle
+        // never are.
         let mut open: Vec<_> =
             (0..nodes.len()).map(|i| node(i).map_or(0, |n| n.dependencies.len())).collect();
         let mut order: Vec<_> = (0..nodes.len()).filter(|index| open[*index] == 0).collect();
@@ -226,6 +242,7 @@ impl Store {
             if node == to {
                 return true;
             }
+            // Diamonds would be walked once for each path otherwise.
             if seen.insert(node)
                 && let Some(node) = self.nodes.get(node)
             {

@@ -6,7 +6,7 @@ use super::Store;
 use super::node::{Action, Node};
 use crate::task::{CopyTask, Operand, Place};
 
-/// What is shown beside topology, types and numbers of nodes: bits of `CUgraphDebugDot_flags`.
+/// Details beside topology, types and numbers of nodes: bits of `CUgraphDebugDot_flags`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Details(pub(crate) u32);
 
@@ -48,13 +48,20 @@ fn cluster(text: &mut String, store: &Store, graph: u64, details: Details, depth
         known.nodes.iter().filter_map(|node| Some((*node, store.nodes.get(*node)?))).collect();
     for (handle, node) in &nodes {
         let label = label(*handle, node, details);
-        let _ = writeln!(text, "{inner}\"graph_{id}_node_{}\"[shape=\"box\" label=\"{label}\"];", node.local);
+        let _ = writeln!(
+            text,
+            "{inner}\"graph_{id}_node_{}\"[shape=\"box\" label=\"{label}\"];",
+            node.local
+        );
     }
     for (_, node) in &nodes {
         for edge in &node.dependencies {
             let from = store.nodes.get(edge.node).map_or(0, |node| node.local);
-            let _ =
-                writeln!(text, "{inner}\"graph_{id}_node_{from}\" -> \"graph_{id}_node_{}\";", node.local);
+            let _ = writeln!(
+                text,
+                "{inner}\"graph_{id}_node_{from}\" -> \"graph_{id}_node_{}\";",
+                node.local
+            );
         }
     }
     for (_, node) in &nodes {
@@ -103,14 +110,18 @@ fn direction(copy: &CopyTask) -> String {
     format!("{}to{}", letter(&copy.src), letter(&copy.dst))
 }
 
-/// What the flags ask for about a node.
+/// The details of a node that the flags ask for.
 fn describe(action: &Action, details: Details) -> Option<String> {
     let shown = match action {
         Action::Copy(copy) => details.has(Details::COPY).then(|| describe_copy(&copy.task)),
         Action::Fill(fill) => details.has(Details::FILL).then(|| {
             let fill = &fill.task;
-            let shape = format!("{} x {} elements of {} bytes", fill.width, fill.height, fill.element);
-            format!("at {:#x}, pitch {}\\nvalue {:#x}, {shape}", fill.address, fill.pitch, fill.value)
+            let shape =
+                format!("{} x {} elements of {} bytes", fill.width, fill.height, fill.element);
+            format!(
+                "at {:#x}, pitch {}\\nvalue {:#x}, {shape}",
+                fill.address, fill.pitch, fill.value
+            )
         }),
         Action::Host(host) => details.has(Details::HOST).then(|| {
             let function = host.function.map_or(0, |function| (function as *const ()).addr());
@@ -125,14 +136,21 @@ fn describe(action: &Action, details: Details) -> Option<String> {
             format!("{shape}\\nshared memory {} bytes", kernel.shared)
         }),
         Action::Record(event) | Action::Wait(event) => {
-            details.has(Details::EVENT).then(|| format!("event {event:#x}"))
+            details.has(Details::EVENT).then(|| format!("event {:#x}", event.raw))
         }
-        Action::Alloc(block) => details
-            .has(Details::ALLOC)
-            .then(|| format!("at {:#x}, {} bytes on device {}", block.device, block.size, block.ordinal)),
-        Action::Free(block) => details.has(Details::FREE).then(|| format!("at {:#x}", block.device)),
+        Action::Alloc(block) => details.has(Details::ALLOC).then(|| {
+            format!("at {:#x}, {} bytes on device {}", block.device, block.size, block.ordinal)
+        }),
+        Action::Free(block) => {
+            details.has(Details::FREE).then(|| format!("at {:#x}", block.device))
+        }
         Action::Conditional(branches) => details.has(Details::CONDITIONAL).then(|| {
-            format!("handle {}, type {}, {} graphs", branches.handle, branches.kind.0, branches.graphs.len())
+            format!(
+                "handle {}, type {}, {} graphs",
+                branches.handle,
+                branches.kind.0,
+                branches.graphs.len()
+            )
         }),
         Action::Empty | Action::Child(_) => None,
     };
@@ -141,7 +159,9 @@ fn describe(action: &Action, details: Details) -> Option<String> {
 }
 
 fn describe_copy(copy: &CopyTask) -> String {
-    let side = |side: &Operand| format!("{:#x} (pitch {}, layer {})", side.address, side.pitch, side.layer);
+    let side = |side: &Operand| {
+        format!("{:#x} (pitch {}, layer {})", side.address, side.pitch, side.layer)
+    };
     let shape = format!("{} x {} x {} bytes", copy.width, copy.height, copy.depth);
     format!("from {}\\nto {}\\n{shape}", side(&copy.src), side(&copy.dst))
 }

@@ -19,12 +19,12 @@ use wharf_sys::CudaError;
 use super::Store;
 use super::node::Action;
 use super::plan::Plan;
-use crate::abi::Status;
-use crate::machine::State;
-use crate::memory::table::Owner;
+use crate::errors::Status;
+use crate::handle::Name;
+use crate::memory::table::{Owner, Table};
 use crate::memory::{Block, Kind};
+use crate::order::OpId;
 use crate::pool::Level;
-use crate::sched::OpId;
 
 /// Physical memory comes and goes in multiples of this many bytes.
 const GRANULE: u64 = 2 << 20;
@@ -41,10 +41,10 @@ pub(crate) struct Memory {
 #[derive(Debug)]
 struct Allocation {
     block: Arc<Block>,
-    /// The graph with the allocation node.
-    graph: u64,
-    /// The graph with the free node, if there is one.
-    freed_by: Option<u64>,
+    /// The graph with the allocation node, which may be gone.
+    graph: Option<Name>,
+    /// The graph with the free node, if there is one, which may be gone.
+    freed_by: Option<Name>,
     /// Launched, and not freed since.
     outstanding: bool,
     /// Counted as associated with graphs.
@@ -106,28 +106,35 @@ impl Store {
 
     /// Notes that a node of `graph` frees the memory at `address`.
     pub(crate) fn set_freed_by(&mut self, address: u64, graph: u64) {
+        let graph = self.graphs.name(graph);
         if let Some(allocation) = self.memory.allocations.get_mut(&address) {
-            allocation.freed_by = Some(graph);
+            allocation.freed_by = graph;
         }
     }
 }
 
-impl State {
+impl Store {
     /// Reserves addresses for an allocation node of `graph`.
-    pub(crate) fn place_graph_memory(&mut self, graph: u64, size: usize, ordinal: i32) -> Status<Arc<Block>> {
-        self.collect_graph_memory();
+    pub(crate) fn place_memory(
+        &mut self,
+        table: &mut Table,
+        graph: u64,
+        size: usize,
+        ordinal: i32,
+        managed: bool,
+    ) -> Status<Arc<Block>> {
         // Such memory belongs to its device, not to a context.
-        let block = self.memory.allocate(Kind::Graph, size, Owner { context: 0, ordinal })?;
+        let block = table.allocate(Kind::Graph { managed }, size, Owner { context: 0, ordinal })?;
         block.postpone();
         let allocation = Allocation {
             block: Arc::clone(&block),
-            graph,
+            graph: self.graphs.name(graph),
             freed_by: None,
             outstanding: false,
             counted: false,
             last: 0,
         };
-        self.graphs.memory.allocations.insert(block.device, allocation);
+        self.memory.allocations.insert(block.device, allocation);
         Ok(block)
     }
 
@@ -141,51 +148,59 @@ impl State {
     /// * `OUT_OF_MEMORY`: the device has fewer than `limit` bytes left.
     pub(crate) fn launch_memory(
         &mut self,
-        graph: u64,
+        table: &mut Table,
+        graph: Name,
         touched: &Touched,
         auto_free: bool,
         limit: u64,
     ) -> Status<Vec<Arc<Block>>> {
-        let known = &self.graphs.memory.allocations;
-        let is_out = |block: &Arc<Block>| known.get(&block.device).is_some_and(|known| known.outstanding);
-        let left: Vec<_> = touched.allocated.iter().filter(|block| is_out(block)).cloned().collect();
-        let is_own = |block: &Arc<Block>| touched.allocated.iter().any(|other| other.id == block.id);
+        let known = &self.memory.allocations;
+        let is_out =
+            |block: &Arc<Block>| known.get(&block.device).is_some_and(|known| known.outstanding);
+        let left: Vec<_> =
+            touched.allocated.iter().filter(|block| is_out(block)).cloned().collect();
+        let is_own =
+            |block: &Arc<Block>| touched.allocated.iter().any(|other| other.id == block.id);
         let missing = touched.freed.iter().any(|block| !is_own(block) && !is_out(block));
         if missing || !left.is_empty() && !auto_free {
             return Err(CudaError::INVALID_VALUE);
         }
+        // Charged before anything is marked: a launch that fails must change nothing.
         for block in &touched.allocated {
-            self.count_graph_memory(block, limit)?;
+            self.count_memory(table, block, limit)?;
         }
         for block in &touched.allocated {
-            if let Some(known) = self.graphs.memory.allocations.get_mut(&block.device) {
+            if let Some(known) = self.memory.allocations.get_mut(&block.device) {
                 known.outstanding = known.freed_by != Some(graph);
             }
         }
         for block in &touched.freed {
-            self.settle_graph_memory(block);
+            self.settle_memory(block);
         }
         Ok(left)
     }
 
     /// Notes the last operation of a launch.
-    pub(crate) fn keep_graph_memory(&mut self, touched: &Touched, last: OpId) {
+    pub(crate) fn keep_memory(&mut self, touched: &Touched, last: OpId) {
         for block in touched.allocated.iter().chain(&touched.freed) {
-            if let Some(known) = self.graphs.memory.allocations.get_mut(&block.device) {
+            if let Some(known) = self.memory.allocations.get_mut(&block.device) {
                 known.last = last;
             }
         }
     }
 
-    fn count_graph_memory(&mut self, block: &Block, limit: u64) -> Status {
-        let Some(known) = self.graphs.memory.allocations.get_mut(&block.device) else { return Ok(()) };
+    fn count_memory(&mut self, table: &mut Table, block: &Block, limit: u64) -> Status {
+        let Some(known) = self.memory.allocations.get_mut(&block.device) else {
+            return Ok(());
+        };
         if known.counted {
             return Ok(());
         }
         let bytes = granules(block);
-        let (used, reserved) = self.graphs.memory.levels.entry(block.ordinal).or_default();
+        let (used, reserved) = self.memory.levels.entry(block.ordinal).or_default();
+        // Memory of earlier launches stays reserved and is used first.
         let growth = (used.now + bytes).saturating_sub(reserved.now);
-        let account = self.memory.account(Kind::Graph, block.ordinal);
+        let account = table.account(block.kind, block.ordinal);
         if account.checked_add(growth).is_none_or(|after| after > limit) {
             return Err(CudaError::OUT_OF_MEMORY);
         }
@@ -201,50 +216,55 @@ impl State {
     /// # Errors
     ///
     /// `INVALID_VALUE`: it is not outstanding, or its own graph frees it.
-    pub(crate) fn free_graph_memory(&mut self, block: &Block) -> Status {
-        let known = self.graphs.memory.allocations.get(&block.device).ok_or(CudaError::INVALID_VALUE)?;
-        if !known.outstanding || known.freed_by == Some(known.graph) {
+    pub(crate) fn free_memory(&mut self, block: &Block) -> Status {
+        let known = self.memory.allocations.get(&block.device).ok_or(CudaError::INVALID_VALUE)?;
+        if !known.outstanding || known.freed_by.is_some() && known.freed_by == known.graph {
             return Err(CudaError::INVALID_VALUE);
         }
-        self.settle_graph_memory(block);
+        self.settle_memory(block);
         Ok(())
     }
 
-    fn settle_graph_memory(&mut self, block: &Block) {
-        if let Some(known) = self.graphs.memory.allocations.get_mut(&block.device) {
+    fn settle_memory(&mut self, block: &Block) {
+        if let Some(known) = self.memory.allocations.get_mut(&block.device) {
             known.outstanding = false;
         }
     }
 
     /// Lets go of the memory that no graph, executable graph or launch uses and that was freed.
-    pub(crate) fn collect_graph_memory(&mut self) {
-        let allocations = &self.graphs.memory.allocations;
-        let made_of = |graph: u64| self.graphs.execs.values().any(|exec| exec.graph == graph);
+    pub(crate) fn collect_memory(&mut self, table: &mut Table, is_pending: impl Fn(OpId) -> bool) {
+        let allocations = &self.memory.allocations;
+        let made_of =
+            |graph: Option<Name>| self.execs.values().any(|exec| Some(exec.graph) == graph);
         let is_idle = |known: &Allocation| {
-            !known.outstanding && !made_of(known.graph) && !self.queue.is_pending(known.last)
+            !known.outstanding && !made_of(known.graph) && !is_pending(known.last)
         };
         let idle: Vec<_> =
             allocations.iter().filter(|(_, known)| is_idle(known)).map(|(at, _)| *at).collect();
         for address in idle {
-            let Some(known) = self.graphs.memory.allocations.get_mut(&address) else { continue };
+            let Some(known) = self.memory.allocations.get_mut(&address) else { continue };
             let (block, graph) = (Arc::clone(&known.block), known.graph);
             if std::mem::take(&mut known.counted) {
-                self.graphs.memory.levels(block.ordinal).0.now -= granules(&block);
+                self.memory.levels(block.ordinal).0.now -= granules(&block);
             }
-            if !self.graphs.graphs.contains(graph) {
-                self.graphs.memory.allocations.remove(&address);
-                self.memory.remove(&block);
+            // While the graph exists its address stays reserved: it is the same in every launch.
+            if graph.and_then(|graph| self.graphs.named(graph)).is_none() {
+                self.memory.allocations.remove(&address);
+                table.remove(&block);
             }
         }
     }
 
     /// "Free unused memory that was cached on the specified device for use with graphs."
-    pub(crate) fn trim_graph_memory(&mut self, ordinal: i32) {
-        self.collect_graph_memory();
-        let (used, reserved) = self.graphs.memory.levels(ordinal);
+    pub(crate) fn trim_memory(&mut self, table: &mut Table, ordinal: i32) {
+        let (used, reserved) = self.memory.levels(ordinal);
         let surplus = reserved.now.saturating_sub(used.now);
         reserved.now -= surplus;
-        self.memory.refund(Kind::Graph, ordinal, usize::try_from(surplus).unwrap_or(usize::MAX));
+        table.refund(
+            Kind::Graph { managed: false },
+            ordinal,
+            usize::try_from(surplus).unwrap_or(usize::MAX),
+        );
     }
 }
 

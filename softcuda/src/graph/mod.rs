@@ -23,10 +23,10 @@
 //! Handles name graphs and nodes in a [`Store`]; nothing here points at anything else. What
 //! the driver API reference lists for handles that name nothing is `CUDA_ERROR_INVALID_VALUE`.
 
+pub(crate) mod capture;
 pub(crate) mod clone;
 pub(crate) mod definition;
 pub(crate) mod dot;
-pub(crate) mod launch;
 pub(crate) mod memory;
 pub(crate) mod node;
 pub(crate) mod operand;
@@ -39,8 +39,8 @@ use std::collections::BTreeMap;
 
 use wharf_sys::CudaError;
 
-use crate::capture::Captures;
-use crate::handle::{Kind, Registry};
+use crate::handle::{Kind, Numbering, Registry};
+use capture::Captures;
 use definition::Graph;
 use memory::Memory;
 use node::Node;
@@ -56,19 +56,28 @@ pub(crate) struct Store {
     pub(crate) user_objects: Registry<UserObject>,
     pub(crate) captures: Captures,
     pub(crate) memory: Memory,
-    /// The values of conditional handles.
-    pub(crate) conditionals: BTreeMap<u64, u32>,
+    conditionals: BTreeMap<u64, Conditional>,
     /// The last number given to a graph or an executable graph as its id.
     last_id: u32,
 }
 
+/// The value behind a conditional handle.
+#[derive(Debug)]
+struct Conditional {
+    /// The graph that it was made for.
+    graph: u64,
+    value: u32,
+    /// A node has it.
+    is_used: bool,
+}
+
 impl Store {
-    pub(crate) fn new(machine: u16) -> Self {
+    pub(crate) fn new(numbering: Numbering) -> Self {
         Self {
-            graphs: Registry::new(Kind::Graph, machine),
-            nodes: Registry::new(Kind::Node, machine),
-            execs: Registry::new(Kind::Exec, machine),
-            user_objects: Registry::new(Kind::UserObject, machine),
+            graphs: Registry::new(Kind::Graph, numbering),
+            nodes: Registry::new(Kind::Node, numbering),
+            execs: Registry::new(Kind::Exec, numbering),
+            user_objects: Registry::new(Kind::UserObject, numbering),
             captures: Captures::default(),
             memory: Memory::default(),
             conditionals: BTreeMap::new(),
@@ -82,11 +91,35 @@ impl Store {
         self.last_id
     }
 
-    /// Makes a conditional handle with this value.
-    pub(crate) fn create_conditional(&mut self, value: u32) -> u64 {
+    /// Makes a conditional handle with this value, for a node of `graph`.
+    pub(crate) fn create_conditional(&mut self, graph: u64, value: u32) -> u64 {
         let handle = self.next_id().into();
-        self.conditionals.insert(handle, value);
+        // Handles of graphs that are gone serve no node.
+        let graphs = &self.graphs;
+        self.conditionals.retain(|_, conditional| graphs.contains(conditional.graph));
+        self.conditionals.insert(handle, Conditional { graph, value, is_used: false });
         handle
+    }
+
+    /// The value of a conditional handle that a new node of `graph` takes. "The conditional handle
+    /// must be associated with a conditional node in this graph or one of its children"
+    /// (`cuGraphConditionalHandleCreate`), and with one only.
+    pub(crate) fn free_conditional(&self, handle: u64, graph: u64) -> Result<u32, CudaError> {
+        let known = self.conditionals.get(&handle).ok_or(CudaError::INVALID_VALUE)?;
+        let parent = |graph: &u64| match self.graphs.get(*graph)?.owner {
+            definition::Owner::Node(node) => self.nodes.get(node).map(|node| node.graph),
+            _ => None,
+        };
+        let is_inside =
+            std::iter::successors(Some(graph), parent).any(|graph| graph == known.graph);
+        if is_inside && !known.is_used { Ok(known.value) } else { Err(CudaError::INVALID_VALUE) }
+    }
+
+    /// Notes that a node has a conditional handle.
+    pub(crate) fn use_conditional(&mut self, handle: u64) {
+        if let Some(conditional) = self.conditionals.get_mut(&handle) {
+            conditional.is_used = true;
+        }
     }
 
     pub(crate) fn graph(&self, graph: u64) -> Result<&Graph, CudaError> {

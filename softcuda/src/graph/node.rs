@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
-    CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUgraphConditionalNodeType,
-    CUgraphEdgeData, CUgraphNodeType, CUhostFn, CUkernelNodeAttrValue_v1, CUstreamBatchMemOpParams,
+    CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1,
+    CUgraphConditionalNodeType, CUgraphEdgeData, CUgraphNodeType, CUhostFn,
+    CUkernelNodeAttrValue_v1, CUstreamBatchMemOpParams,
 };
 
-use crate::handle::to_pointer;
+use crate::handle::{Name, to_pointer};
 use crate::memory::Block;
 use crate::sched::work::{Opaque, UserData};
 use crate::task::{CopyTask, FillTask, KernelTask, MemOpTask};
@@ -21,12 +22,12 @@ pub(crate) struct Node {
     pub(crate) graph: u64,
     /// Its number in the graph, counted from zero and never used twice there.
     pub(crate) local: u32,
-    /// The node that it was copied from, or zero.
-    pub(crate) original: u64,
+    /// The node that it was copied from, which may be gone.
+    pub(crate) original: Option<Name>,
     pub(crate) action: Action,
-    /// What it waits for, in the order in which the edges were made.
+    /// The nodes that it waits for, in the order in which the edges were made.
     pub(crate) dependencies: Vec<Edge>,
-    /// Who waits for it, in the order in which the edges were made.
+    /// The nodes that wait for it, in the order in which the edges were made.
     pub(crate) dependents: Vec<u64>,
     /// Attributes of a kernel node that were set, by number.
     pub(crate) attributes: BTreeMap<u32, Opaque<CUkernelNodeAttrValue_v1>>,
@@ -70,7 +71,7 @@ impl EdgeData {
     }
 }
 
-/// What a node does.
+/// The operation of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Nothing: a point that others wait for.
@@ -81,9 +82,9 @@ pub(crate) enum Action {
     MemOps(MemOpNode),
     Kernel(KernelTask),
     /// Records this event.
-    Record(u64),
+    Record(Name),
     /// Waits for what this event has recorded at the launch.
-    Wait(u64),
+    Wait(Name),
     /// Runs this graph, which belongs to the node.
     Child(u64),
     /// Brings memory of a graph to life.
@@ -130,7 +131,7 @@ impl Action {
 pub(crate) struct Branches {
     pub(crate) kind: CUgraphConditionalNodeType,
     pub(crate) handle: u64,
-    /// What the condition is at every launch.
+    /// The value of the condition at every launch.
     pub(crate) value: u32,
     /// The graphs, which belong to the node; their handles are lent to the program.
     pub(crate) graphs: Vec<u64>,

@@ -10,12 +10,13 @@ use wharf_sys::bindings::{
     CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st,
     CUstreamBatchMemOpParams_union_CUstreamMemOpWaitValueParams_st__bindgen_ty_1,
     CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st,
-    CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1, CUstreamBatchMemOpType,
+    CUstreamBatchMemOpParams_union_CUstreamMemOpWriteValueParams_st__bindgen_ty_1,
+    CUstreamBatchMemOpType,
 };
 
 use super::node::{Action, CopyNode, FillNode, HostNode, MemOpNode};
-use crate::abi::Status;
 use crate::address::pointer;
+use crate::errors::Status;
 use crate::sched::work::{Condition, Opaque};
 use crate::task::{CopyTask, MemOpTask, Operand, Place, Task};
 
@@ -25,9 +26,11 @@ impl Action {
         Ok(match task {
             Task::Alloc(_) | Task::Free(_) => return Err(CudaError::STREAM_CAPTURE_UNSUPPORTED),
             Task::Empty => Self::Empty,
-            Task::Copy(copy) => {
-                Self::Copy(Box::new(CopyNode { task: *copy, params: Opaque(copy_params(copy)), context }))
-            }
+            Task::Copy(copy) => Self::Copy(Box::new(CopyNode {
+                task: *copy,
+                params: Opaque(copy_params(copy)),
+                context,
+            })),
             Task::Fill(fill) => Self::Fill(FillNode { task: *fill, context }),
             Task::Host(function, data) => {
                 Self::Host(HostNode { function: *function, data: *data, sync_mode: 0 })

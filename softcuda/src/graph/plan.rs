@@ -6,11 +6,14 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUgraphInstantiateResult;
 
+use super::Store;
 use super::node::{Action, EdgeData};
-use super::operand::Locations;
+use super::operand::{Locations, locations};
 use super::user_object::Objects;
-use crate::machine::State;
-use crate::sched::OpId;
+use crate::handle::Name;
+use crate::memory::table::Table;
+use crate::order::Lane;
+use crate::order::OpId;
 
 /// An executable graph.
 #[derive(Debug)]
@@ -18,12 +21,14 @@ pub(crate) struct Exec {
     /// A number that no other graph of the machine has or had.
     pub(crate) id: u32,
     /// The graph that it was made from, which may be gone.
-    pub(crate) graph: u64,
+    pub(crate) graph: Name,
     pub(crate) flags: u64,
-    /// What a launch does. A launch in flight shares it, so an update makes a copy.
+    /// The work of a launch. A launch in flight shares it, so an update makes a copy.
     pub(crate) plan: Arc<Plan>,
     /// The end of the last launch or upload, or zero.
     pub(crate) last: OpId,
+    /// A lane for each step, where order is watched.
+    pub(crate) lanes: Vec<Arc<Lane>>,
 }
 
 /// The nodes of a graph with their edges, apart from the graph.
@@ -34,7 +39,7 @@ pub(crate) struct Plan {
     /// Indices of the steps, each behind what it depends on.
     pub(crate) order: Arc<[usize]>,
     /// Where a node of the graph is among the steps.
-    index: Arc<HashMap<u64, usize>>,
+    index: Arc<HashMap<Name, usize>>,
     /// Whether any step, of a child's plan too, records or waits for an event.
     pub(crate) has_events: bool,
     /// Whether any step allocates or frees.
@@ -51,7 +56,7 @@ pub(crate) struct Step {
     pub(crate) action: Action,
     /// The memory that the action used when it was given to the plan.
     pub(crate) locations: Locations,
-    /// What the step's graph does, for a child graph node.
+    /// The plan of the child graph, for a child graph node.
     pub(crate) child: Option<Plan>,
     /// Steps that it waits for, in the order in which the edges were made.
     pub(crate) dependencies: Vec<(usize, EdgeData)>,
@@ -96,7 +101,9 @@ impl Obstacle {
 
     pub(crate) fn result(self) -> CUgraphInstantiateResult {
         match self {
-            Self::Structure(_) => CUgraphInstantiateResult::CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE,
+            Self::Structure(_) => {
+                CUgraphInstantiateResult::CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE
+            }
             Self::Unsupported(_) => {
                 CUgraphInstantiateResult::CUDA_GRAPH_INSTANTIATE_NODE_OPERATION_NOT_SUPPORTED
             }
@@ -107,41 +114,52 @@ impl Obstacle {
 
 impl Plan {
     /// The steps of `graph`, children included.
-    pub(crate) fn of(state: &State, graph: u64) -> Result<Self, Obstacle> {
-        let store = &state.graphs;
+    pub(crate) fn of(store: &Store, memory: &Table, graph: u64) -> Result<Self, Obstacle> {
         let nodes = &store.graph(graph).map_err(Obstacle::Other)?.nodes;
         let order = store.order(nodes).map_err(Obstacle::Structure)?;
-        let index: HashMap<_, _> = nodes.iter().enumerate().map(|(index, node)| (*node, index)).collect();
+        let place: HashMap<_, _> =
+            nodes.iter().enumerate().map(|(index, node)| (*node, index)).collect();
         let mut steps = Vec::with_capacity(nodes.len());
         for handle in nodes {
             let node = store.node(*handle).map_err(Obstacle::Other)?;
             let child = match node.action {
-                Action::Child(graph) => Some(Self::of(state, graph)?),
+                Action::Child(graph) => Some(Self::of(store, memory, graph)?),
                 Action::Conditional(ref branches) => {
                     let chosen = branches.chosen().map_err(Obstacle::Other)?;
-                    chosen.map(|graph| Self::of(state, graph)).transpose()?
+                    chosen.map(|graph| Self::of(store, memory, graph)).transpose()?
                 }
                 _ => None,
             };
-            let place = |edge: &super::node::Edge| Some((*index.get(&edge.node)?, edge.data));
+            let edge = |edge: &super::node::Edge| Some((*place.get(&edge.node)?, edge.data));
             steps.push(Step {
                 node: *handle,
                 action: node.action.clone(),
-                locations: state.locations(&node.action),
+                locations: locations(memory, &node.action),
                 child,
-                dependencies: node.dependencies.iter().filter_map(place).collect(),
+                dependencies: node.dependencies.iter().filter_map(edge).collect(),
                 is_last: node.dependents.is_empty(),
                 enabled: true,
             });
         }
+        // By name and not by handle: the program may destroy the node, and the handle may be
+        // reused.
+        let name = |(node, index): (&u64, &usize)| Some((store.nodes.name(*node)?, *index));
+        let index = place.iter().filter_map(name).collect();
         let has_events = steps.iter().any(Step::has_events);
         let has_memory = store.has_memory(graph);
         let objects = Arc::new(store.graph(graph).map_err(Obstacle::Other)?.objects.clone());
-        Ok(Self { steps, order: order.into(), index: Arc::new(index), has_events, has_memory, objects })
+        Ok(Self {
+            steps,
+            order: order.into(),
+            index: Arc::new(index),
+            has_events,
+            has_memory,
+            objects,
+        })
     }
 
     /// The step of `node`, in this plan or a child's.
-    pub(crate) fn step(&self, node: u64) -> Option<&Step> {
+    pub(crate) fn step(&self, node: Name) -> Option<&Step> {
         match self.index.get(&node) {
             Some(index) => self.steps.get(*index),
             None => self.children().find_map(|child| child.step(node)),
@@ -149,7 +167,7 @@ impl Plan {
     }
 
     /// The step of `node`, in this plan or a child's, to change it.
-    pub(crate) fn step_mut(&mut self, node: u64) -> Option<&mut Step> {
+    pub(crate) fn step_mut(&mut self, node: Name) -> Option<&mut Step> {
         match self.index.get(&node) {
             Some(index) => self.steps.get_mut(*index),
             None => {

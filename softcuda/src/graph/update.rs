@@ -11,11 +11,13 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUgraphExecUpdateResult;
 
+use super::Store;
 use super::node::Action;
-use super::operand::{Location, Locations};
+use super::operand::{Location, Locations, locations};
 use super::plan::{Plan, Step};
-use crate::abi::Status;
-use crate::machine::State;
+use crate::errors::Status;
+use crate::handle::Name;
+use crate::memory::table::Table;
 use crate::task::{FillTask, MemOpTask};
 
 /// Why a graph does not fit an executable graph.
@@ -30,7 +32,11 @@ pub(crate) struct Misfit {
 
 impl Misfit {
     fn topology(node: u64, from: u64) -> Self {
-        Self { result: CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED, node, from }
+        Self {
+            result: CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_ERROR_TOPOLOGY_CHANGED,
+            node,
+            from,
+        }
     }
 
     fn kind(node: u64) -> Self {
@@ -58,29 +64,35 @@ enum Way {
     Graph,
 }
 
-impl State {
+impl Store {
     /// Lets the step of `node` do `action` in later launches.
     ///
     /// # Errors
     ///
     /// `INVALID_VALUE`: the node is not in the graph any more, or cannot change so.
-    pub(crate) fn update_node(&mut self, exec: u64, node: u64, action: Action) -> Status {
-        let step = self.step_of(exec, node)?;
+    pub(crate) fn update_node(
+        &mut self,
+        memory: &Table,
+        exec: u64,
+        node: u64,
+        action: Action,
+    ) -> Status {
+        let (name, step) = self.step_of(exec, node)?;
         if step.action.kind() != action.kind() {
             return Err(CudaError::INVALID_VALUE);
         }
-        let locations = self.locations(&action);
+        let locations = locations(memory, &action);
         if !may_change(step, &action, locations, Way::Node) {
             return Err(CudaError::INVALID_VALUE);
         }
         let child = match (&step.child, &action) {
             (Some(plan), Action::Child(graph)) => {
-                Some(self.updated(plan, *graph).map_err(|_| CudaError::INVALID_VALUE)?)
+                Some(self.updated(memory, plan, *graph).map_err(|_| CudaError::INVALID_VALUE)?)
             }
             _ => None,
         };
-        let known = self.graphs.exec_mut(exec)?;
-        let step = Arc::make_mut(&mut known.plan).step_mut(node).ok_or(CudaError::INVALID_VALUE)?;
+        let known = self.exec_mut(exec)?;
+        let step = Arc::make_mut(&mut known.plan).step_mut(name).ok_or(CudaError::INVALID_VALUE)?;
         match child {
             // The node still runs its own graph, with other parameters.
             Some(_) => step.child = child,
@@ -90,56 +102,64 @@ impl State {
     }
 
     /// The step of a node that is still in the graph that `exec` was made from.
-    pub(crate) fn step_of(&self, exec: u64, node: u64) -> Status<&Step> {
-        let plan = &self.graphs.exec(exec)?.plan;
-        self.graphs.node(node)?;
-        plan.step(node).ok_or(CudaError::INVALID_VALUE)
+    pub(crate) fn step_of(&self, exec: u64, node: u64) -> Status<(Name, &Step)> {
+        let plan = &self.exec(exec)?.plan;
+        let name = self.nodes.name(node).ok_or(CudaError::INVALID_VALUE)?;
+        Ok((name, plan.step(name).ok_or(CudaError::INVALID_VALUE)?))
     }
 
     /// Enables or disables a node in later launches.
     pub(crate) fn enable_node(&mut self, exec: u64, node: u64, enabled: bool) -> Status {
-        if !self.step_of(exec, node)?.can_be_disabled() {
+        let (name, step) = self.step_of(exec, node)?;
+        if !step.can_be_disabled() {
             return Err(CudaError::INVALID_VALUE);
         }
-        let known = self.graphs.exec_mut(exec)?;
-        let step = Arc::make_mut(&mut known.plan).step_mut(node).ok_or(CudaError::INVALID_VALUE)?;
+        let known = self.exec_mut(exec)?;
+        let step = Arc::make_mut(&mut known.plan).step_mut(name).ok_or(CudaError::INVALID_VALUE)?;
         step.enabled = enabled;
         Ok(())
     }
 
     /// Lets `exec` do in later launches what `graph` does, which has the same shape.
-    pub(crate) fn update_exec(&mut self, exec: u64, graph: u64) -> Result<(), Misfit> {
-        let known = self.graphs.exec(exec).map_err(|_| Misfit::invalid())?;
-        let plan = self.updated(&known.plan, graph)?;
-        let known = self.graphs.exec_mut(exec).map_err(|_| Misfit::invalid())?;
+    pub(crate) fn update_exec(
+        &mut self,
+        memory: &Table,
+        exec: u64,
+        graph: u64,
+    ) -> Result<(), Misfit> {
+        let known = self.exec(exec).map_err(|_| Misfit::invalid())?;
+        let plan = self.updated(memory, &known.plan, graph)?;
+        let known = self.exec_mut(exec).map_err(|_| Misfit::invalid())?;
         known.plan = Arc::new(plan);
         Ok(())
     }
 
     /// The plan with the parameters of `graph`.
-    fn updated(&self, plan: &Plan, graph: u64) -> Result<Plan, Misfit> {
+    fn updated(&self, memory: &Table, plan: &Plan, graph: u64) -> Result<Plan, Misfit> {
         let pairs = self.pair(plan, graph)?;
         let mut updated = plan.clone();
         for (index, node) in pairs {
-            let action = &self.graphs.node(node).map_err(|_| Misfit::invalid())?.action;
+            let action = &self.node(node).map_err(|_| Misfit::invalid())?.action;
             let step = &plan.steps[index];
-            let locations = self.locations(action);
+            let locations = locations(memory, action);
             if !may_change(step, action, locations, Way::Graph) {
                 return Err(Misfit::params(node));
             }
             let changed = &mut updated.steps[index];
             match (&step.child, action) {
-                (Some(child), Action::Child(graph)) => changed.child = Some(self.updated(child, *graph)?),
+                (Some(child), Action::Child(graph)) => {
+                    changed.child = Some(self.updated(memory, child, *graph)?);
+                }
                 (Some(child), Action::Conditional(branches)) => {
                     let chosen = branches.chosen().ok().flatten().ok_or(Misfit::params(node))?;
-                    changed.child = Some(self.updated(child, chosen)?);
+                    changed.child = Some(self.updated(memory, child, chosen)?);
                 }
                 _ => (changed.action, changed.locations) = (action.clone(), locations),
             }
         }
         // "The references in the new source graph are cloned and replace the references in the
         // target graph" (CUDA C++ Programming Guide, user objects).
-        let objects = &self.graphs.graph(graph).map_err(|_| Misfit::invalid())?.objects;
+        let objects = &self.graph(graph).map_err(|_| Misfit::invalid())?.objects;
         updated.objects = Arc::new(objects.clone());
         updated.has_events = updated.steps.iter().any(Step::has_events);
         Ok(updated)
@@ -147,14 +167,15 @@ impl State {
 
     /// Finds for each step of `plan` the node of `graph` that takes its place.
     fn pair(&self, plan: &Plan, graph: u64) -> Result<Vec<(usize, u64)>, Misfit> {
-        let nodes = &self.graphs.graph(graph).map_err(|_| Misfit::invalid())?.nodes;
+        let nodes = &self.graph(graph).map_err(|_| Misfit::invalid())?.nodes;
         if nodes.len() != plan.steps.len() {
             return Err(Misfit::topology(0, 0));
         }
         let is_exit =
-            |node: &u64| self.graphs.nodes.get(*node).is_some_and(|node| node.dependents.is_empty());
+            |node: &u64| self.nodes.get(*node).is_some_and(|node| node.dependents.is_empty());
         let exits: Vec<_> = nodes.iter().copied().filter(is_exit).collect();
-        let old_exits: Vec<_> = (0..plan.steps.len()).filter(|index| plan.steps[*index].is_last).collect();
+        let old_exits: Vec<_> =
+            (0..plan.steps.len()).filter(|index| plan.steps[*index].is_last).collect();
         if let Some(surplus) = exits.get(old_exits.len()) {
             return Err(Misfit::topology(*surplus, 0));
         }
@@ -165,7 +186,8 @@ impl State {
         let mut next = 0;
         while let Some((index, node)) = pairing.pairs.get(next).copied() {
             next += 1;
-            let (step, known) = (&plan.steps[index], self.graphs.node(node).map_err(|_| Misfit::invalid())?);
+            let (step, known) =
+                (&plan.steps[index], self.node(node).map_err(|_| Misfit::invalid())?);
             if step.action.kind() != known.action.kind() {
                 return Err(Misfit::kind(node));
             }
@@ -180,7 +202,11 @@ impl State {
             }
         }
         // A step that was not reached waits for nothing that was: the new graph has fewer exits.
-        if pairing.pairs.len() == nodes.len() { Ok(pairing.pairs) } else { Err(Misfit::topology(0, 0)) }
+        if pairing.pairs.len() == nodes.len() {
+            Ok(pairing.pairs)
+        } else {
+            Err(Misfit::topology(0, 0))
+        }
     }
 }
 
@@ -217,11 +243,14 @@ fn may_change(step: &Step, new: &Action, locations: Locations, way: Way) -> bool
         (Action::Copy(old), Action::Copy(new)) => {
             let (old, new) = (&old.task, &new.task);
             let one_row = |height: usize, depth: usize| height <= 1 && depth <= 1;
-            let is_line = one_row(old.height, old.depth) && one_row(new.height, new.depth) && new.width > 0;
+            let is_line =
+                one_row(old.height, old.depth) && one_row(new.height, new.depth) && new.width > 0;
             let same_types = old.dst.place == new.dst.place && old.src.place == new.src.place;
             same_memory && (way == Way::Graph && same_types || way == Way::Node && is_line)
         }
-        (Action::Fill(old), Action::Fill(new)) => same_memory && fill_may_change(&old.task, &new.task),
+        (Action::Fill(old), Action::Fill(new)) => {
+            same_memory && fill_may_change(&old.task, &new.task)
+        }
         (Action::MemOps(old), Action::MemOps(new)) => {
             let same_kinds = old.tasks.len() == new.tasks.len()
                 && old.tasks.iter().zip(&new.tasks).all(|(old, new)| same_operation(old, new));
@@ -229,7 +258,9 @@ fn may_change(step: &Step, new: &Action, locations: Locations, way: Way) -> bool
         }
         // "The owning context of the function cannot change."
         (Action::Kernel(old), Action::Kernel(new)) => old.context == new.context,
-        (Action::Alloc(old), Action::Alloc(new)) | (Action::Free(old), Action::Free(new)) => old.id == new.id,
+        (Action::Alloc(old), Action::Alloc(new)) | (Action::Free(old), Action::Free(new)) => {
+            old.id == new.id
+        }
         _ => true,
     }
 }
@@ -239,7 +270,9 @@ fn may_change(step: &Step, new: &Action, locations: Locations, way: Way) -> bool
 fn fill_may_change(old: &FillTask, new: &FillTask) -> bool {
     let shape = |task: &FillTask| (task.height, task.width, task.element, task.pitch);
     let is_one_row = old.height <= 1;
-    new.width > 0 && new.height > 0 && (shape(old) == shape(new) || is_one_row && old.height == new.height)
+    new.width > 0
+        && new.height > 0
+        && (shape(old) == shape(new) || is_one_row && old.height == new.height)
 }
 
 /// Whether two stream memory operations differ in addresses, values and conditions alone.

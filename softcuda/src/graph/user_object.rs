@@ -20,21 +20,20 @@ use wharf_sys::CudaError;
 use wharf_sys::bindings::CUhostFn;
 
 use super::Store;
-use crate::abi::Status;
-use crate::machine::{Machine, State};
-use crate::sched::work::UserData;
+use crate::errors::Status;
+use crate::sched::work::{UserData, call_host};
 
-/// What the references are to: when the last one goes, the destructor is called.
+/// The referenced object: dropping the last reference calls the destructor.
 #[derive(Debug)]
 pub(crate) struct Core {
-    machine: &'static Machine,
+    destructors: Arc<Destructors>,
     destructor: CUhostFn,
     data: UserData,
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.machine.destructors.push(self.destructor, self.data);
+        self.destructors.push(self.destructor, self.data);
     }
 }
 
@@ -45,7 +44,7 @@ pub(crate) struct UserObject {
     pub(crate) owned: u64,
     /// Present while the program has references.
     held: Option<Arc<Core>>,
-    /// Leads to the object while anybody has references.
+    /// Leads to the object while there are references.
     core: Weak<Core>,
 }
 
@@ -79,18 +78,20 @@ impl Destructors {
     }
 
     /// Whether the thread is still to be started; it then is not any more.
-    fn start(&self) -> bool {
+    pub(crate) fn start(&self) -> bool {
         let mut due = self.due.lock();
         !std::mem::replace(&mut due.started, true)
     }
 
-    /// The life of the thread.
-    fn run(&self) {
+    /// The life of the thread. `tell` hears of each call, which the host learns from.
+    pub(crate) fn run(&self, tell: impl Fn()) {
         let mut due = self.due.lock();
         loop {
             if let Some((destructor, data)) = due.calls.pop_front() {
+                // The destructor may drop further references, which adds to the list.
                 drop(due);
-                crate::sched::work::call_host(destructor, data);
+                tell();
+                call_host(destructor, data);
                 due = self.due.lock();
             } else if due.stopping {
                 return;
@@ -101,22 +102,17 @@ impl Destructors {
     }
 }
 
-impl Machine {
-    /// Makes a user object with `owned` references of the program's.
-    pub(crate) fn create_user_object(
-        &'static self,
-        state: &mut State,
+impl UserObject {
+    /// An object with `owned` references of the program's.
+    pub(crate) fn new(
+        destructors: Arc<Destructors>,
         destructor: CUhostFn,
         data: UserData,
         owned: u64,
-    ) -> u64 {
-        if self.destructors.start() {
-            let body = || self.destructors.run();
-            state.threads.extend(crate::sched::engine::spawn("softcuda-destructor", body));
-        }
-        let core = Arc::new(Core { machine: self, destructor, data });
+    ) -> Self {
+        let core = Arc::new(Core { destructors, destructor, data });
         let weak = Arc::downgrade(&core);
-        state.graphs.user_objects.insert(UserObject { owned, held: Some(core), core: weak })
+        Self { owned, held: Some(core), core: weak }
     }
 }
 
@@ -146,7 +142,13 @@ impl Store {
     }
 
     /// Gives `graph` `count` references: new ones, or with `moves` ones of the program's.
-    pub(crate) fn graph_retain_object(&mut self, graph: u64, object: u64, count: u64, moves: bool) -> Status {
+    pub(crate) fn graph_retain_object(
+        &mut self,
+        graph: u64,
+        object: u64,
+        count: u64,
+        moves: bool,
+    ) -> Status {
         self.graph(graph)?;
         let known = self.user_object(object)?;
         let core = known.core.upgrade().ok_or(CudaError::INVALID_VALUE)?;
@@ -169,7 +171,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets an object that nobody has references to.
+    /// Forgets an object without references.
     fn forget_dead_object(&mut self, object: u64) {
         if self.user_objects.get(object).is_some_and(|known| known.core.strong_count() == 0) {
             self.user_objects.remove(object);

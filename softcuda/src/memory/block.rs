@@ -1,11 +1,12 @@
 #![expect(unsafe_code, reason = "maps and unmaps address space")]
 //! One allocation.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use super::window::Window;
 
-/// What an allocation is to the driver.
+/// The kind of an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `cuMemAlloc` and its kin.
@@ -23,7 +24,7 @@ pub(crate) enum Kind {
     /// The storage of an array.
     Array,
     /// From an allocation node of a graph.
-    Graph,
+    Graph { managed: bool },
     /// A module's global variable.
     Global,
 }
@@ -37,6 +38,17 @@ impl Kind {
                 | Self::Registered { .. }
                 | Self::Mapping { host: true, .. }
                 | Self::Pool { host: true, .. }
+        )
+    }
+}
+
+impl Kind {
+    /// Whether the driver promises no more than the least alignment: of pinned and managed memory
+    /// the system's pages are seen.
+    pub(crate) fn is_aligned_least(self) -> bool {
+        matches!(
+            self,
+            Self::Device | Self::Pool { host: false, .. } | Self::Graph { managed: false }
         )
     }
 }
@@ -60,7 +72,7 @@ pub(crate) struct Block {
     /// The device's number on its machine.
     pub(crate) ordinal: i32,
     life: AtomicU8,
-    /// What operations may do with it: bits of `CUmemAccess_flags`.
+    /// The access of operations: bits of `CUmemAccess_flags`.
     access: AtomicU32,
     /// `CU_POINTER_ATTRIBUTE_SYNC_MEMOPS`.
     pub(crate) sync_memops: AtomicBool,
@@ -72,13 +84,14 @@ const PENDING: u8 = 0;
 const ALIVE: u8 = 1;
 const FREED: u8 = 2;
 
-/// Who gives the bytes back.
+/// The owner of the bytes, which returns them to the system.
 #[derive(Debug)]
 pub(crate) enum Backing {
     /// The caller, or another block.
     Borrowed,
-    /// This block, by unmapping.
-    Mapped(#[expect(dead_code, reason = "held to be unmapped on drop")] Mapping),
+    /// The last block that has them, by unmapping: where a machine recycles, one that was freed
+    /// and still has operations in flight shares them with its successors.
+    Mapped(Arc<Mapping>),
     /// A reservation, whose addresses show physical memory.
     Window(Window),
 }
@@ -89,7 +102,10 @@ pub(crate) const READ: u32 = 1;
 pub(crate) const READ_WRITE: u32 = 3;
 
 impl Block {
-    #[expect(clippy::too_many_arguments, reason = "a plain record; every field is named at the call")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a plain record; every field is named at the call"
+    )]
     pub(crate) fn new(
         id: u64,
         kind: Kind,
@@ -115,12 +131,6 @@ impl Block {
             sync_memops: AtomicBool::new(false),
             backing,
         }
-    }
-
-    /// Whether operations may read it, or with `writes` write it.
-    pub(crate) fn allows(&self, writes: bool) -> bool {
-        let needed = if writes { READ_WRITE } else { READ };
-        self.access() & needed == needed
     }
 
     /// The union of what any location may do.
@@ -179,6 +189,14 @@ impl Block {
         self.life.load(Ordering::Acquire) == life
     }
 
+    /// The addresses that the next allocation may get, if they are the block's to give.
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
+        match &self.backing {
+            Backing::Mapped(mapping) => Some(mapping),
+            Backing::Borrowed | Backing::Window(_) => None,
+        }
+    }
+
     /// Whether the bytes are the driver's, not the caller's.
     pub(crate) fn is_owner(&self) -> bool {
         !matches!(self.backing, Backing::Borrowed)
@@ -198,8 +216,8 @@ impl Mapping {
         Self::with_protection(size, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Reserves `size` bytes of addresses, a multiple of `align`, that nobody may touch yet; at
-    /// `hint` where that is free.
+    /// Reserves `size` bytes of inaccessible addresses at a multiple of `align`; at `hint` if that
+    /// range is free.
     pub(crate) fn reserve(size: usize, align: usize, hint: u64) -> Option<Self> {
         if hint != 0 && hint.is_multiple_of(align as u64) {
             let there = Self::at(hint, size, libc::PROT_NONE)?;
@@ -222,7 +240,8 @@ impl Mapping {
         // SAFETY: a new mapping at an address that is free touches nothing else; the hint does
         // not replace what is there.
         let pointer = unsafe { libc::mmap(pointer(hint), size, protection, flags, -1, 0) };
-        (pointer != libc::MAP_FAILED).then(|| Self { address: pointer.expose_provenance() as u64, size })
+        (pointer != libc::MAP_FAILED)
+            .then(|| Self { address: pointer.expose_provenance() as u64, size })
     }
 
     /// Gives back all but `size` bytes from `first` on.
@@ -231,11 +250,17 @@ impl Mapping {
         let tail = self.size - head - size;
         for (from, size) in [(self.address, head), (first + size as u64, tail)] {
             if size > 0 {
-                // SAFETY: part of this mapping, which nobody has been told of yet.
+                // SAFETY: part of this mapping, whose addresses were not given out yet.
                 unsafe { libc::munmap(pointer(from), size) };
             }
         }
         (self.address, self.size) = (first, size);
+    }
+
+    /// Gives the pages back to the system; they read as zeros then.
+    pub(crate) fn discard(&self) {
+        // SAFETY: the mapping is this value's, and the caller says that its bytes are done with.
+        unsafe { libc::madvise(pointer(self.address), self.size, libc::MADV_DONTNEED) };
     }
 
     pub(crate) fn address(&self) -> u64 {

@@ -57,7 +57,12 @@ impl Bytes {
         let copy = duplicate(descriptor)?;
         let file = File::from(copy);
         let size = file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
-        is_in_memory(&file).then(|| Self { file: Arc::new(file), offset: 0, size, shares_file: false })
+        is_in_memory(&file).then(|| Self {
+            file: Arc::new(file),
+            offset: 0,
+            size,
+            shares_file: false,
+        })
     }
 
     /// A new descriptor of the bytes, the caller's to close.
@@ -65,7 +70,7 @@ impl Bytes {
         self.file.as_fd().try_clone_to_owned().ok()
     }
 
-    /// What tells one exported allocation from another, in this process or not.
+    /// The identity of an exported allocation, across processes.
     pub(crate) fn identity(&self) -> Option<(u64, u64)> {
         self.file.metadata().ok().map(|data| (data.dev(), data.ino()))
     }
@@ -123,6 +128,6 @@ fn is_in_memory(file: &File) -> bool {
 /// Gives a range of a file back to the system; it then reads as zeros.
 fn punch(file: &File, offset: u64, size: u64) {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: changes a range of our own file that nobody has mapped any more.
+    // SAFETY: changes a range of our own file that is not mapped any more.
     unsafe { libc::fallocate(file.as_raw_fd(), mode, offset.cast_signed(), size.cast_signed()) };
 }

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use super::block::Block;
+use super::pageable::{Unreachable, get, put};
 
 /// One side of a copy: where its rows are.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +30,10 @@ impl Side {
     }
 
     fn freed(&self) -> Option<&Block> {
-        self.blocks.iter().map(|block| &**block).find(|block| block.is_freed() || block.is_pending())
+        self.blocks
+            .iter()
+            .map(|block| &**block)
+            .find(|block| block.is_freed() || block.is_pending())
     }
 
     fn row(&self, row: usize, layer: usize) -> u64 {
@@ -47,37 +51,78 @@ pub(crate) struct Copy {
     pub(crate) depth: usize,
     /// The bytes of a pageable source as they were at the call.
     pub(crate) staged: Option<Vec<u8>>,
-    /// What the source hashed to at the call, where that is checked.
+    /// The hash of the source at the call, if that is checked.
     pub(crate) hash: Option<u64>,
+    pub(crate) landing: Landing,
 }
 
-/// What went wrong while bytes were moved.
+/// In which order the bytes of a copy arrive, of which the driver promises nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unreachable;
+pub(crate) enum Landing {
+    /// Low to high.
+    Rising,
+    /// The last ones first.
+    Falling,
+    /// From anywhere on, either way round: drawn from this number.
+    Drawn(u64),
+}
+
+impl Landing {
+    /// The piece of `count` that arrives after `done` others.
+    fn piece(self, done: usize, count: usize) -> usize {
+        match self {
+            Self::Rising => done,
+            Self::Falling => count - 1 - done,
+            Self::Drawn(number) => {
+                let step = if number & 1 == 0 { done } else { count - 1 - done };
+                let first = usize::try_from(number >> 33).unwrap_or(0) % count;
+                // Both are below `count`.
+                step.checked_sub(count - first).unwrap_or(step.wrapping_add(first))
+            }
+        }
+    }
+}
 
 /// The most bytes that are held aside at once.
 const PIECE: usize = 1 << 20;
+/// Where the order of bytes is free, a row is cut in so many pieces, which have at least so many
+/// bytes.
+const CUTS: usize = 4;
+const LEAST: usize = 4096;
 
-/// A part of a row: offsets into both sides, and its length.
+/// A part of a row: where it is on both sides and among the bytes held aside, and its length.
 struct Piece {
     src: u64,
     dst: u64,
+    held: usize,
     len: usize,
 }
 
 impl Copy {
-    /// The rows, cut in pieces.
-    fn pieces(&self) -> impl Iterator<Item = Piece> {
+    /// The bytes of every piece but the last of a row.
+    fn piece_size(&self) -> usize {
+        match self.landing {
+            Landing::Rising => PIECE,
+            Landing::Falling | Landing::Drawn(_) => self.width.div_ceil(CUTS).clamp(LEAST, PIECE),
+        }
+    }
+
+    /// The rows, cut in pieces, in the order in which they arrive.
+    fn pieces(&self, landing: Landing) -> impl Iterator<Item = Piece> {
+        let size = self.piece_size();
+        let in_row = self.width.div_ceil(size);
         // A copy of nothing has no rows, however many it names.
-        let (height, depth) = if self.bytes() == 0 { (0, 0) } else { (self.height, self.depth) };
-        let rows = (0..depth).flat_map(move |layer| (0..height).map(move |row| (row, layer)));
-        rows.flat_map(move |(row, layer)| {
-            let (src, dst) = (self.src.row(row, layer), self.dst.row(row, layer));
-            (0..self.width).step_by(PIECE).map(move |done| Piece {
-                src: src + done as u64,
-                dst: dst + done as u64,
-                len: PIECE.min(self.width - done),
-            })
+        let count = in_row.saturating_mul(self.height).saturating_mul(self.depth);
+        (0..count).map(move |done| {
+            let index = landing.piece(done, count);
+            let (row, done) = (index / in_row, index % in_row * size);
+            let (layer, in_layer) = (row / self.height, row % self.height);
+            Piece {
+                src: self.src.row(in_layer, layer) + done as u64,
+                dst: self.dst.row(in_layer, layer) + done as u64,
+                held: row.saturating_mul(self.width).saturating_add(done),
+                len: size.min(self.width - done),
+            }
         })
     }
 
@@ -89,7 +134,7 @@ impl Copy {
     /// Keeps the source's bytes, so that the caller may reuse it.
     pub(crate) fn stage(&mut self) -> Result<(), Unreachable> {
         let mut bytes = Vec::new();
-        for piece in self.pieces() {
+        for piece in self.pieces(Landing::Rising) {
             let done = bytes.len();
             // A size that is no size of anything ends here or at the first unmapped page.
             bytes.try_reserve(piece.len).map_err(|_| Unreachable)?;
@@ -104,7 +149,7 @@ impl Copy {
     pub(crate) fn hash_source(&self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
         let mut bytes = vec![0; self.width.min(PIECE)];
-        for piece in self.pieces() {
+        for piece in self.pieces(Landing::Rising) {
             read(&self.src, piece.src, &mut bytes[..piece.len]).ok()?;
             hasher.write(&bytes[..piece.len]);
         }
@@ -119,20 +164,21 @@ impl Copy {
 
     /// Moves the bytes.
     pub(crate) fn run(&self) -> Result<(), Unreachable> {
-        if let Some(staged) = &self.staged {
-            let mut rest = staged.as_slice();
-            for piece in self.pieces() {
-                let (bytes, after) = rest.split_at_checked(piece.len).ok_or(Unreachable)?;
-                write(&self.dst, piece.dst, bytes)?;
-                rest = after;
+        for piece in self.pieces(self.landing) {
+            match &self.staged {
+                Some(staged) => {
+                    let rest = staged.get(piece.held..).ok_or(Unreachable)?;
+                    let bytes = rest.get(..piece.len).ok_or(Unreachable)?;
+                    write(&self.dst, piece.dst, bytes)?;
+                }
+                None => self.move_piece(&piece)?,
             }
-            return Ok(());
         }
-        self.pieces().try_for_each(|piece| self.move_piece(&piece))
+        Ok(())
     }
 
     fn move_piece(&self, piece: &Piece) -> Result<(), Unreachable> {
-        let Piece { src, dst, len } = *piece;
+        let Piece { src, dst, len, .. } = *piece;
         match (self.src.is_pageable(), self.dst.is_pageable()) {
             (false, false) => {
                 // SAFETY: both ranges lie in allocations that this copy holds references to, so
@@ -141,8 +187,8 @@ impl Copy {
                 unsafe { ptr::copy(pointer(src).cast_const(), pointer(dst), len) };
                 Ok(())
             }
-            (true, false) => across(Direction::FromProcess, src, pointer(dst), len),
-            (false, true) => across(Direction::ToProcess, dst, pointer(src), len),
+            (true, false) => get(src, pointer(dst), len),
+            (false, true) => put(dst, pointer(src), len),
             (true, true) => {
                 let mut bytes = vec![0; len];
                 read(&self.src, src, &mut bytes)?;
@@ -200,7 +246,7 @@ fn pointer(address: u64) -> *mut u8 {
 
 fn read(side: &Side, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
     if side.is_pageable() {
-        return across(Direction::FromProcess, address, bytes.as_mut_ptr(), bytes.len());
+        return get(address, bytes.as_mut_ptr(), bytes.len());
     }
     // SAFETY: the range lies in an allocation that the side holds a reference to.
     unsafe { ptr::copy(pointer(address).cast_const(), bytes.as_mut_ptr(), bytes.len()) };
@@ -209,7 +255,7 @@ fn read(side: &Side, address: u64, bytes: &mut [u8]) -> Result<(), Unreachable> 
 
 fn write(side: &Side, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
     if side.is_pageable() {
-        return across(Direction::ToProcess, address, bytes.as_ptr().cast_mut(), bytes.len());
+        return put(address, bytes.as_ptr(), bytes.len());
     }
     // SAFETY: as in `read`.
     unsafe { ptr::copy(bytes.as_ptr(), pointer(address), bytes.len()) };
@@ -218,57 +264,32 @@ fn write(side: &Side, address: u64, bytes: &[u8]) -> Result<(), Unreachable> {
 
 /// Fills an allocation that owns its bytes.
 pub(crate) fn fill(block: &Block, pattern: u8) {
-    // SAFETY: the block owns `size` mapped bytes, and no operation uses them: it is either new
-    // or freed with nothing in flight.
+    // SAFETY: the block owns `size` mapped bytes. It is new, or freed with nothing in flight, or
+    // comes to life or ends in its stream's order: an operation beside that is the program's race.
     unsafe { ptr::write_bytes(pointer(block.host), pattern, block.size) };
 }
 
-/// Whether every page of a range of the program's memory can be read.
-pub(crate) fn is_mapped(address: u64, size: usize) -> bool {
-    let last = address + size as u64 - 1;
-    let mut byte = 0;
-    (address..=last)
-        .step_by(4096)
-        .chain([last])
-        .all(|page| across(Direction::FromProcess, page, &raw mut byte, 1).is_ok())
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    FromProcess,
-    ToProcess,
-}
-
-/// Moves bytes between the program's pageable memory at `remote` and `local`, which is ours.
-///
-/// The kernel does it, so an address that is not mapped is an error instead of a crash.
-fn across(direction: Direction, remote: u64, local: *mut u8, size: usize) -> Result<(), Unreachable> {
-    let mut done = 0;
-    while done < size {
-        let local_part = libc::iovec { iov_base: local.wrapping_add(done).cast(), iov_len: size - done };
-        let remote_part =
-            libc::iovec { iov_base: pointer(remote).wrapping_add(done).cast(), iov_len: size - done };
-        // SAFETY: no precondition.
-        let process = unsafe { libc::getpid() };
-        let moved = match direction {
-            // SAFETY: `local` has `size` bytes for writing; the kernel checks `remote`.
-            Direction::FromProcess => unsafe {
-                libc::process_vm_readv(process, &raw const local_part, 1, &raw const remote_part, 1, 0)
-            },
-            // SAFETY: `local` has `size` bytes for reading; the kernel checks `remote`, and
-            // that the program lets the driver write there is the meaning of the call.
-            Direction::ToProcess => unsafe {
-                libc::process_vm_writev(process, &raw const local_part, 1, &raw const remote_part, 1, 0)
-            },
-        };
-        done += usize::try_from(moved).ok().filter(|moved| *moved > 0).ok_or(Unreachable)?;
-    }
-    Ok(())
-}
-
-/// Writes the first bytes of an allocation that nobody knows yet.
+/// Writes the first bytes of a new allocation, before its address is given out.
 pub(crate) fn write_begin(block: &Block, bytes: &[u8]) {
     let len = bytes.len().min(block.size);
     // SAFETY: the block owns `size` mapped bytes, of which these are the first.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), pointer(block.host), len) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Landing;
+
+    #[test]
+    fn every_piece_arrives_once_in_whatever_order() {
+        let drawn = (0..50u64).map(|number| Landing::Drawn(number | number << 33));
+        for landing in [Landing::Rising, Landing::Falling].into_iter().chain(drawn) {
+            for count in 1..9 {
+                let mut pieces: Vec<_> =
+                    (0..count).map(|done| landing.piece(done, count)).collect();
+                pieces.sort_unstable();
+                assert_eq!(pieces, (0..count).collect::<Vec<_>>(), "{landing:?}");
+            }
+        }
+    }
 }

@@ -25,15 +25,31 @@ pub(crate) const GRANULARITY: usize = 2 << 20;
 /// A range of addresses of `cuMemAddressReserve`.
 #[derive(Debug)]
 pub(crate) struct Reservation {
+    range: Arc<Range>,
+    size: usize,
+}
+
+/// Addresses for a reservation, or for several in turn: windows of a former one may still be there.
+#[derive(Debug)]
+pub(crate) struct Range {
     mapping: Mapping,
-    /// Which window was last put at each granule, by the window's number.
-    granules: Mutex<BTreeMap<u64, u64>>,
+    /// Granules that windows show, or showed where an operation in flight keeps the window.
+    granules: Mutex<BTreeMap<u64, Granule>>,
+}
+
+/// The state of a granule of addresses.
+#[derive(Debug, Default)]
+struct Granule {
+    /// The number of the window that was last put there, or zero when that one is gone.
+    newest: u64,
+    /// The number of live windows that are or were there.
+    windows: usize,
 }
 
 /// A mapping of physical memory into a reservation.
 #[derive(Debug)]
 pub(crate) struct Window {
-    reservation: Arc<Reservation>,
+    range: Arc<Range>,
     number: u64,
     address: u64,
     size: usize,
@@ -44,15 +60,25 @@ pub(crate) struct Window {
 impl Reservation {
     pub(crate) fn new(size: usize, align: usize, hint: u64) -> Option<Self> {
         let mapping = Mapping::reserve(size, align, hint)?;
-        Some(Self { mapping, granules: Mutex::new(BTreeMap::new()) })
+        let range = Arc::new(Range { mapping, granules: Mutex::new(BTreeMap::new()) });
+        Some(Self { range, size })
+    }
+
+    /// A reservation of the first `size` bytes of `range`.
+    pub(crate) fn of(range: Arc<Range>, size: usize) -> Self {
+        Self { range, size }
+    }
+
+    pub(crate) fn range(&self) -> &Arc<Range> {
+        &self.range
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.mapping.address()
+        self.range.mapping.address()
     }
 
     pub(crate) fn size(&self) -> usize {
-        self.mapping.size()
+        self.size
     }
 
     /// Whether the range lies inside.
@@ -62,36 +88,63 @@ impl Reservation {
         end.is_some_and(|end| end <= self.size() as u64)
     }
 
-    /// Shows the bytes from `offset` on at the range, which lies inside. Nobody may touch it yet.
-    /// `number` names the window and is not used again.
+    /// Maps the bytes from `offset` on at the range, which lies inside, without access. `number`
+    /// names the window and is not used again.
     pub(crate) fn map(
-        self: &Arc<Self>,
+        &self,
         number: u64,
         address: u64,
         size: usize,
         bytes: &Arc<Bytes>,
         offset: u64,
     ) -> Option<Window> {
-        let mut granules = self.granules.lock();
+        let mut granules = self.range.granules.lock();
         let (file, place) = bytes.locate(offset);
         let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        let in_use = granules_of(address, size).any(|granule| granules.contains_key(&granule));
+        let protection = if in_use { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
         // SAFETY: the range lies in this reservation, so replacing what it shows touches nothing
         // else; the file has the bytes.
-        let mapped =
-            unsafe { libc::mmap(pointer(address), size, libc::PROT_NONE, flags, file, place.cast_signed()) };
+        let mapped = unsafe {
+            libc::mmap(pointer(address), size, protection, flags, file, place.cast_signed())
+        };
         if mapped == libc::MAP_FAILED {
             return None;
         }
-        granules.extend(granules_of(address, size).map(|granule| (granule, number)));
+        for granule in granules_of(address, size) {
+            let granule = granules.entry(granule).or_default();
+            granule.newest = number;
+            granule.windows += 1;
+        }
         drop(granules);
-        Some(Window { reservation: Arc::clone(self), number, address, size, _bytes: Arc::clone(bytes) })
+        Some(Window {
+            range: Arc::clone(&self.range),
+            number,
+            address,
+            size,
+            _bytes: Arc::clone(bytes),
+        })
+    }
+}
+
+impl Range {
+    /// Whether a reservation of such a size, aligned so, fits; at `hint`, if it is not zero.
+    pub(crate) fn fits(&self, size: usize, align: usize, hint: u64) -> bool {
+        let address = self.mapping.address();
+        let is_there = hint == 0 || hint == address;
+        is_there && size <= self.mapping.size() && address.is_multiple_of(align as u64)
     }
 }
 
 impl Window {
-    /// Lets the host's threads, which stand for the device's too, do what `access` says.
+    /// Lets the host's threads, which stand for the device's too, do what `access` says; anything
+    /// where an operation in flight has an older window.
     pub(crate) fn protect(&self, access: u32) {
+        let granules = self.range.granules.lock();
+        let is_shared = |granule| granules.get(&granule).is_some_and(|granule| granule.windows > 1);
+        let in_use = granules_of(self.address, self.size).any(is_shared);
         let protection = match access {
+            _ if in_use => libc::PROT_READ | libc::PROT_WRITE,
             READ_WRITE => libc::PROT_READ | libc::PROT_WRITE,
             READ => libc::PROT_READ,
             _ => libc::PROT_NONE,
@@ -102,15 +155,26 @@ impl Window {
 }
 
 impl Drop for Window {
-    /// Makes the range unusable again, except where another window has been put.
+    /// Makes the range unusable again, except where there is another window. For an older one,
+    /// which an operation in flight has, there are bytes that nothing else sees.
     fn drop(&mut self) {
-        let mut granules = self.reservation.granules.lock();
-        for granule in granules_of(self.address, self.size) {
-            if granules.get(&granule) == Some(&self.number) {
-                granules.remove(&granule);
-                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-                // SAFETY: the granule is this window's alone, and no operation has the window.
-                unsafe { libc::mmap(pointer(granule), GRANULARITY, libc::PROT_NONE, flags, -1, 0) };
+        let mut granules = self.range.granules.lock();
+        for address in granules_of(self.address, self.size) {
+            let Some(granule) = granules.get_mut(&address) else { continue };
+            granule.windows -= 1;
+            let is_last = granule.windows == 0;
+            if granule.newest != self.number && !is_last {
+                continue;
+            }
+            granule.newest = 0;
+            let protection =
+                if is_last { libc::PROT_NONE } else { libc::PROT_READ | libc::PROT_WRITE };
+            let flags =
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+            // SAFETY: the granule is in this window's range, and no newer window is there.
+            unsafe { libc::mmap(pointer(address), GRANULARITY, protection, flags, -1, 0) };
+            if is_last {
+                granules.remove(&address);
             }
         }
     }

@@ -1,12 +1,12 @@
 #![expect(unsafe_code, reason = "reads texts behind the program's pointers")]
-//! What a module's image says.
+//! Images of modules: the names of kernels and variables.
 //!
 //! Code is not run, so an image is mostly opaque, and has whatever function or variable it is
 //! asked for. Only PTX, which is text, can say which names there are.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_void};
 
-/// Bytes of a variable whose size nobody knows.
+/// Bytes of a variable whose size the image does not say.
 const UNKNOWN_SIZE: usize = 8;
 
 /// An image, as far as it is understood.
@@ -24,7 +24,7 @@ pub(crate) struct Variable {
     pub(crate) name: String,
     /// In bytes.
     pub(crate) size: usize,
-    /// What it begins with; the rest is zero.
+    /// The initial bytes; the rest is zero.
     pub(crate) initial: Vec<u8>,
     pub(crate) is_managed: bool,
 }
@@ -32,19 +32,19 @@ pub(crate) struct Variable {
 impl Image {
     /// Looks at an image in memory, which is text if it begins like text.
     pub(crate) fn at(pointer: *const c_void) -> Self {
-        let bytes = pointer.cast::<c_char>();
+        let bytes = pointer.cast::<u8>();
         let mut begin = Vec::new();
         while begin.len() < 256 {
             // SAFETY: the program promised an image; text ends in a zero, where this stops, and
             // what is no text has a header of its own, which is told by its first bytes.
-            let byte = unsafe { bytes.wrapping_add(begin.len()).read() }.cast_unsigned();
+            let byte = unsafe { bytes.wrapping_add(begin.len()).read() };
             if !is_text(byte) {
                 break;
             }
             begin.push(byte);
             if begin.ends_with(b".version") || begin.trim_ascii_start().starts_with(b"//") {
                 // SAFETY: PTX, which "must be NULL-terminated".
-                return Self::of_text(&unsafe { CStr::from_ptr(bytes) }.to_string_lossy());
+                return Self::of_text(&unsafe { CStr::from_ptr(bytes.cast()) }.to_string_lossy());
             }
         }
         Self::Opaque
@@ -90,7 +90,9 @@ impl Image {
                 initial: Vec::new(),
                 is_managed: false,
             }),
-            Self::Text { variables, .. } => variables.iter().find(|known| known.name == name).cloned(),
+            Self::Text { variables, .. } => {
+                variables.iter().find(|known| known.name == name).cloned()
+            }
         }
     }
 
@@ -125,16 +127,21 @@ fn variable(statement: &str) -> Option<Variable> {
     for word in declaration.split_ascii_whitespace() {
         match word.strip_prefix('.') {
             Some(directive) => width = type_width(directive).or(width),
-            None if word.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$')) => {
+            None if word
+                .starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$')) =>
+            {
                 name = Some(word);
             }
             None => {}
         }
     }
     let (name, width) = (name?, width?);
-    let length = name.split_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.trim().parse().ok());
-    let number =
-        value.trim().parse::<i64>().map_or(Vec::new(), |value| value.to_le_bytes()[..width].to_vec());
+    let length =
+        name.split_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.trim().parse().ok());
+    let number = value
+        .trim()
+        .parse::<i64>()
+        .map_or(Vec::new(), |value| value.to_le_bytes()[..width].to_vec());
     Some(Variable {
         name: identifier(name).to_owned(),
         size: width * length.unwrap_or(1_usize),

@@ -16,15 +16,14 @@ use std::sync::Arc;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::CUfunction_attribute as Attribute;
 
-use crate::handle::{Kind, Registry};
-use crate::machine::State;
+use crate::handle::{Kind, Numbering, Registry};
 use crate::memory::Block;
 
 pub(crate) use image::Image;
 pub use native::KernelArguments;
 pub(crate) use native::{Launch, Native};
 
-/// What one machine has loaded.
+/// The loaded code of one machine.
 #[derive(Debug)]
 pub(crate) struct Modules {
     pub(crate) modules: Registry<Module>,
@@ -68,7 +67,7 @@ pub(crate) struct Function {
 /// A link in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
-    /// How many images were added.
+    /// The number of images added.
     pub(crate) inputs: usize,
     /// The result, once complete.
     pub(crate) image: Option<Box<[u8]>>,
@@ -99,7 +98,8 @@ impl Function {
         match attribute {
             Attribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK => Ok(1024),
             Attribute::CU_FUNC_ATTRIBUTE_NUM_REGS => Ok(REGISTERS),
-            Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION | Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION => Ok(90),
+            Attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION
+            | Attribute::CU_FUNC_ATTRIBUTE_BINARY_VERSION => Ok(90),
             Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES => Ok(SHARED),
             Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT => Ok(-1),
             known if known.0 < Attribute::CU_FUNC_ATTRIBUTE_MAX.0 => Ok(0),
@@ -108,7 +108,11 @@ impl Function {
     }
 
     /// Sets an attribute that can be set.
-    pub(crate) fn set_attribute(&mut self, attribute: Attribute, value: i32) -> Result<(), CudaError> {
+    pub(crate) fn set_attribute(
+        &mut self,
+        attribute: Attribute,
+        value: i32,
+    ) -> Result<(), CudaError> {
         let allowed = match attribute {
             Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES => 0..=MOST_SHARED,
             Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT => -1..=100,
@@ -128,12 +132,12 @@ impl Function {
 }
 
 impl Modules {
-    pub(crate) fn new(machine: u16) -> Self {
+    pub(crate) fn new(numbering: Numbering) -> Self {
         Self {
-            modules: Registry::new(Kind::Module, machine),
-            libraries: Registry::new(Kind::Library, machine),
-            functions: Registry::new(Kind::Function, machine),
-            links: Registry::new(Kind::Link, machine),
+            modules: Registry::new(Kind::Module, numbering),
+            libraries: Registry::new(Kind::Library, numbering),
+            functions: Registry::new(Kind::Function, numbering),
+            links: Registry::new(Kind::Link, numbering),
             natives: HashMap::new(),
         }
     }
@@ -184,46 +188,41 @@ fn find(
     if name.is_empty() || !image.has_kernel(&name.to_string_lossy()) {
         return Err(CudaError::NOT_FOUND);
     }
+    // A name always has the same handle, so it is kept.
     let function = Function { name: name.clone(), owner, attributes: BTreeMap::new() };
     let handle = functions.insert(function);
     known.insert(name, handle);
     Ok(handle)
 }
 
-impl State {
-    /// Takes a module away with its functions and variables. Launches in flight do not need it.
-    pub(crate) fn unload(&mut self, handle: u64) -> Option<()> {
-        let module = self.modules.modules.remove(handle)?;
+impl Modules {
+    /// Takes a module away with its functions, and returns its variables, whose memory is to be
+    /// released. Launches in flight do not need it.
+    pub(crate) fn unload(&mut self, handle: u64) -> Option<Vec<Arc<Block>>> {
+        let module = self.modules.remove(handle)?;
         for function in module.functions.values() {
-            self.modules.functions.remove(*function);
+            self.functions.remove(*function);
         }
-        for variable in module.variables.values() {
-            self.release(variable);
-        }
-        Some(())
+        Some(module.variables.into_values().collect())
     }
 
-    /// Takes a library away with its modules and kernels.
-    pub(crate) fn unload_library(&mut self, handle: u64) -> Option<()> {
-        let library = self.modules.libraries.remove(handle)?;
+    /// Takes a library away with its modules and kernels, and returns the modules' variables.
+    pub(crate) fn unload_library(&mut self, handle: u64) -> Option<Vec<Arc<Block>>> {
+        let library = self.libraries.remove(handle)?;
         for kernel in library.kernels.values() {
-            self.modules.functions.remove(*kernel);
+            self.functions.remove(*kernel);
         }
-        for module in library.modules.values() {
-            self.unload(*module);
-        }
-        Some(())
+        let modules = library.modules.into_values();
+        Some(modules.filter_map(|module| self.unload(module)).flatten().collect())
     }
 
-    /// Forgets the modules of a context that goes; libraries stay.
-    pub(crate) fn forget_modules(&mut self, context: u64) {
-        for handle in self.modules.modules.handles() {
-            if self.modules.modules.get(handle).is_some_and(|module| module.context == context) {
-                self.unload(handle);
-            }
-        }
-        for library in self.modules.libraries.values_mut() {
+    /// Forgets the modules of a context that goes, and returns their variables; libraries stay.
+    pub(crate) fn forget_context(&mut self, context: u64) -> Vec<Arc<Block>> {
+        let mut modules = self.modules.handles();
+        modules.retain(|module| self.modules.get(*module).is_some_and(|it| it.context == context));
+        for library in self.libraries.values_mut() {
             library.modules.remove(&context);
         }
+        modules.into_iter().filter_map(|module| self.unload(module)).flatten().collect()
     }
 }

@@ -1,23 +1,57 @@
 //! Native functions that stand for kernels, for tests.
 
 use core::fmt;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 use wharf_sys::CudaError;
 
+use crate::race::Mode;
+
 /// The code of a kernel.
 pub(crate) type Body = Arc<dyn Fn(&KernelArguments) + Send + Sync>;
 
-/// What a native kernel is launched with: see [`crate::Simulator::register_kernel`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The launch of a native kernel: see [`crate::Simulator::register_kernel`].
+#[derive(Debug, Default)]
 pub struct KernelArguments {
     pub(crate) grid: [u32; 3],
     pub(crate) block: [u32; 3],
     pub(crate) shared: u32,
     pub(crate) values: Vec<Vec<u8>>,
+    /// Addresses, bytes, and what is done there.
+    pub(crate) touched: Mutex<Vec<(u64, usize, Mode)>>,
 }
 
+impl Clone for KernelArguments {
+    fn clone(&self) -> Self {
+        let (values, touched) = (self.values.clone(), Mutex::new(self.touched.lock().clone()));
+        Self { values, touched, ..*self }
+    }
+}
+
+impl PartialEq for KernelArguments {
+    fn eq(&self, other: &Self) -> bool {
+        let shape = |it: &Self| (it.grid, it.block, it.shared);
+        shape(self) == shape(other) && self.values == other.values
+    }
+}
+
+impl Eq for KernelArguments {}
+
 impl KernelArguments {
+    /// Says that the kernel reads `size` bytes at `address`, of device or host memory. The check
+    /// `race` looks at what was said.
+    pub fn reads(&self, address: u64, size: usize) {
+        self.touched.lock().push((address, size, Mode::Read));
+    }
+
+    /// Says that the kernel writes `size` bytes at `address`, as [`reads`](Self::reads) does. A
+    /// host that polls host memory may know of what it finds there; so it may where nothing is
+    /// said.
+    pub fn writes(&self, address: u64, size: usize) {
+        self.touched.lock().push((address, size, Mode::Write));
+    }
+
     /// Blocks of the grid, by dimension.
     pub fn grid(&self) -> [u32; 3] {
         self.grid
@@ -71,8 +105,12 @@ impl Launch {
         Self(Arc::new((Arc::clone(&native.body), arguments)))
     }
 
-    pub(crate) fn run(&self) {
-        (self.0.0)(&self.0.1);
+    /// Runs it and returns what it says that it has touched.
+    pub(crate) fn run(&self) -> Vec<(u64, usize, Mode)> {
+        // A launch may run again before this one has ended: what each touches is its own.
+        let arguments = KernelArguments { touched: Mutex::default(), ..self.0.1.clone() };
+        (self.0.0)(&arguments);
+        arguments.touched.into_inner()
     }
 }
 

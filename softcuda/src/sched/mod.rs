@@ -15,11 +15,11 @@
 //! ```
 //!
 //! [`queue`] holds the operations and makes the choice, [`work`] says what an operation does,
-//! [`engine`] is the threads that do it.
+//! [`engine`] is the threads that do it, [`order`] tells what is ordered behind what.
 
-pub(crate) mod engine;
 pub(crate) mod queue;
+mod watch;
 pub(crate) mod work;
 
-pub(crate) use queue::{OpId, Origin, Queue};
+pub(crate) use queue::{Origin, Queue, Taker};
 pub(crate) use work::Work;

@@ -1,13 +1,13 @@
 //! The operations that are not complete yet, and the choice of the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::work::Work;
-use crate::config::Schedule;
-
-/// Names an operation; grows with the order of the calls, never used twice.
-pub(crate) type OpId = u64;
+use crate::config::{Grace, Schedule};
+use crate::memory::transfer::Landing;
+use crate::order::{Clock, OpId, Order};
+use crate::race::Track;
 
 /// Where an operation comes from: what reports name and what a device fault takes down.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Origin {
     pub(crate) stream: u64,
 }
 
-/// Who takes an operation to run it.
+/// The kind of thread that takes an operation to run it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taker {
     /// An engine thread.
@@ -29,27 +29,32 @@ pub(crate) enum Taker {
 }
 
 #[derive(Debug)]
-struct Op {
+pub(super) struct Op<S> {
     origin: Origin,
     /// Absent while it runs.
-    work: Option<Work>,
+    work: Option<Work<S>>,
     /// Operations that must complete first and have not.
     dependencies: BTreeSet<OpId>,
     dependents: Vec<OpId>,
-    /// Somebody waits for this one or for one behind it.
+    /// A call waits for this operation or for a later one.
     demanded: bool,
-    /// When it runs though nobody demands it.
-    deadline: Instant,
+    /// When it runs without a demand.
+    deadline: Option<Instant>,
+    /// Where order is watched: what it comes behind as far as that is complete, its lane, and its
+    /// point there once it touches something.
+    pub(super) clock: Clock,
+    pub(super) track: Option<Track>,
+    pub(super) point: u64,
 }
 
-/// The operations of one machine that are not complete.
+/// The operations of one machine, whose state is an `S`, that are not complete.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct Queue<S> {
     schedule: Schedule,
-    grace: Duration,
+    grace: Grace,
     random: u64,
     next: OpId,
-    ops: BTreeMap<OpId, Op>,
+    pub(super) ops: BTreeMap<OpId, Op<S>>,
     /// Ready for an engine.
     ready: BTreeSet<OpId>,
     /// Ready for the thread that calls host functions.
@@ -58,15 +63,20 @@ pub(crate) struct Queue {
     blocked: BTreeSet<OpId>,
     /// Taken by an engine or a caller and not back yet, host functions left out.
     running: BTreeSet<OpId>,
+    /// Where order is watched.
+    pub(super) order: Option<Order>,
+    /// The operation that adds others now: they come behind it.
+    pub(super) parent: OpId,
+    /// The number of times that the host has learned something.
+    pub(super) lessons: u32,
 }
 
-impl Queue {
-    pub(crate) fn new(schedule: Schedule, grace: Duration) -> Self {
+impl<S> Queue<S> {
+    pub(crate) fn new(schedule: Schedule, grace: Grace, watches_order: bool) -> Self {
         let seed = if let Schedule::Random(seed) = schedule { seed } else { 0 };
         Self {
             schedule,
-            // A deadline must be a time that the clock can tell.
-            grace: grace.min(LONGEST_GRACE),
+            grace,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d,
             next: 1,
             ops: BTreeMap::new(),
@@ -74,23 +84,41 @@ impl Queue {
             ready_host: BTreeSet::new(),
             blocked: BTreeSet::new(),
             running: BTreeSet::new(),
+            order: watches_order.then(Order::default),
+            parent: 0,
+            lessons: 0,
         }
     }
 
     /// Adds an operation behind those of `after` that are not complete.
-    pub(crate) fn add(&mut self, origin: Origin, work: Work, after: &[OpId]) -> OpId {
+    pub(crate) fn add(&mut self, origin: Origin, work: Work<S>, after: &[OpId]) -> OpId {
         let id = self.next;
         self.next += 1;
-        let dependencies: BTreeSet<_> = after.iter().copied().filter(|op| self.is_pending(*op)).collect();
+        let dependencies: BTreeSet<_> =
+            after.iter().copied().filter(|op| self.is_pending(*op)).collect();
         for dependency in &dependencies {
             if let Some(op) = self.ops.get_mut(dependency) {
                 op.dependents.push(id);
             }
         }
         let ready = dependencies.is_empty();
-        let deadline = Instant::now() + self.grace;
-        let op =
-            Op { origin, work: Some(work), dependencies, dependents: Vec::new(), demanded: false, deadline };
+        let deadline = match self.grace {
+            // One that the clock cannot tell does not come.
+            Grace::After(grace) => Instant::now().checked_add(grace),
+            Grace::Never => None,
+        };
+        let clock = self.first_clock(after);
+        let op = Op {
+            origin,
+            work: Some(work),
+            dependencies,
+            dependents: Vec::new(),
+            demanded: false,
+            deadline,
+            clock,
+            track: None,
+            point: 0,
+        };
         self.ops.insert(id, op);
         if ready {
             self.make_ready(id);
@@ -100,7 +128,13 @@ impl Queue {
 
     /// Makes `later`, which has not started, wait for `earlier` too.
     pub(crate) fn add_dependency(&mut self, later: OpId, earlier: OpId) {
-        if later == earlier || !self.is_pending(earlier) {
+        if later == earlier {
+            return;
+        }
+        if !self.is_pending(earlier) {
+            if let (Some(order), Some(op)) = (&self.order, self.ops.get_mut(&later)) {
+                order.join_done(&mut op.clock, earlier);
+            }
             return;
         }
         let Some(op) = self.ops.get_mut(&later) else { return };
@@ -110,6 +144,7 @@ impl Queue {
         {
             op.dependents.push(later);
         }
+        // It may have been ready until now.
         self.ready.remove(&later);
         self.ready_host.remove(&later);
         if demanded {
@@ -160,13 +195,26 @@ impl Queue {
         }
     }
 
+    /// Marks as waited for an operation that may write the value which a waiter waits for, if there
+    /// is one: nothing else can let it go on.
+    pub(crate) fn demand_a_writer(&mut self) -> bool {
+        let is_stuck = !self.blocked.is_empty() && self.running.is_empty();
+        let mut ready = self.ready.iter().chain(&self.ready_host).copied();
+        let writer = if is_stuck { ready.find(|id| !self.is_demanded(*id)) } else { None };
+        writer.is_some_and(|id| {
+            self.demand(&[id]);
+            true
+        })
+    }
+
     /// Takes the next operation for `taker`.
-    pub(crate) fn take(&mut self, taker: Taker) -> Option<(OpId, Origin, Work)> {
+    pub(crate) fn take(&mut self, taker: Taker) -> Option<(OpId, Origin, Work<S>)> {
         let id = match (self.schedule, taker) {
             (Schedule::Async | Schedule::Eager, _) => self.ready.first().copied(),
             (Schedule::Late, _) | (Schedule::Random(_), Taker::Asker) => self.due(&self.ready),
             (Schedule::Random(_), Taker::Waiter) => self.any_ready(),
-            // What somebody waits for is the waiter's to draw, or two threads would decide the order.
+            // The waiting thread draws the operations that it waits for: two threads that draw
+            // would make the order depend on time.
             (Schedule::Random(_), Taker::Engine) => self.expired(&self.ready),
         }?;
         self.ready.remove(&id);
@@ -174,7 +222,7 @@ impl Queue {
     }
 
     /// Takes the next host function.
-    pub(crate) fn take_host(&mut self) -> Option<(OpId, Origin, Work)> {
+    pub(crate) fn take_host(&mut self) -> Option<(OpId, Origin, Work<S>)> {
         let id = match self.schedule {
             Schedule::Async | Schedule::Eager => self.ready_host.first().copied(),
             Schedule::Late | Schedule::Random(_) => self.due(&self.ready_host),
@@ -184,7 +232,7 @@ impl Queue {
     }
 
     /// Takes one that waits for a value in memory, to look again. Each is returned once a round.
-    pub(crate) fn take_blocked(&mut self, after: OpId) -> Option<(OpId, Origin, Work)> {
+    pub(crate) fn take_blocked(&mut self, after: OpId) -> Option<(OpId, Origin, Work<S>)> {
         let id = self.blocked.range(after + 1..).next().copied()?;
         self.blocked.remove(&id);
         self.start(id)
@@ -204,7 +252,7 @@ impl Queue {
     }
 
     /// Puts back an operation whose value in memory has not come.
-    pub(crate) fn block(&mut self, id: OpId, work: Work) {
+    pub(crate) fn block(&mut self, id: OpId, work: Work<S>) {
         self.running.remove(&id);
         if let Some(op) = self.ops.get_mut(&id) {
             op.work = Some(work);
@@ -214,9 +262,12 @@ impl Queue {
 
     pub(crate) fn complete(&mut self, id: OpId) {
         self.running.remove(&id);
-        let Some(op) = self.ops.remove(&id) else { return };
-        for dependent in op.dependents {
+        let Some(mut done) = self.ops.remove(&id) else { return };
+        // Points that the host knows are implied, and clocks are copied to all dependents.
+        done.clock.prune();
+        for dependent in done.dependents {
             let ready = self.ops.get_mut(&dependent).is_some_and(|op| {
+                op.clock.join(&done.clock);
                 op.dependencies.remove(&id);
                 op.dependencies.is_empty()
             });
@@ -224,11 +275,45 @@ impl Queue {
                 self.make_ready(dependent);
             }
         }
+        if let Some(order) = &mut self.order {
+            order.complete(id, done.clock);
+        }
     }
 
     /// Whether a random schedule lets something run now, after a call enqueued more.
     pub(crate) fn flip(&mut self) -> bool {
         matches!(self.schedule, Schedule::Random(_)) && self.draw(2) == 0
+    }
+
+    /// In which order the bytes of a copy arrive that is prepared now.
+    pub(crate) fn landing(&self) -> Landing {
+        match self.schedule {
+            Schedule::Async | Schedule::Eager => Landing::Rising,
+            Schedule::Late => Landing::Falling,
+            // Not drawn from the sequence that orders the operations, which copies would change.
+            Schedule::Random(_) => {
+                Landing::Drawn(shifted(self.random ^ self.next).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            }
+        }
+    }
+
+    /// Whether a copy that is prepared now reads its source before its stream gets there, where it
+    /// may.
+    pub(crate) fn reads_early(&self) -> bool {
+        match self.schedule {
+            Schedule::Async | Schedule::Eager => false,
+            Schedule::Late => true,
+            Schedule::Random(_) => shifted(self.random ^ self.next) & 1 == 0,
+        }
+    }
+
+    /// Lets operations that are added until [`end_parent`](Self::end_parent) come behind `id`.
+    pub(crate) fn begin_parent(&mut self, id: OpId) {
+        self.parent = id;
+    }
+
+    pub(crate) fn end_parent(&mut self) {
+        self.parent = 0;
     }
 
     fn make_ready(&mut self, id: OpId) {
@@ -240,7 +325,7 @@ impl Queue {
         };
     }
 
-    fn start(&mut self, id: OpId) -> Option<(OpId, Origin, Work)> {
+    fn start(&mut self, id: OpId) -> Option<(OpId, Origin, Work<S>)> {
         let op = self.ops.get_mut(&id)?;
         let work = op.work.take()?;
         let origin = op.origin;
@@ -258,7 +343,8 @@ impl Queue {
 
     fn expired(&self, set: &BTreeSet<OpId>) -> Option<OpId> {
         let now = Instant::now();
-        set.iter().copied().find(|id| self.ops.get(id).is_some_and(|op| op.deadline <= now))
+        let has_passed = |op: &Op<S>| op.deadline.is_some_and(|deadline| deadline <= now);
+        set.iter().copied().find(|id| self.ops.get(id).is_some_and(has_passed))
     }
 
     /// Any ready operation; a host function that is drawn is only let go.
@@ -269,7 +355,8 @@ impl Queue {
                 return Some(*id);
             }
             let index = drawn - self.ready.len();
-            let host = self.ready_host.iter().copied().filter(|id| !self.is_demanded(*id)).nth(index)?;
+            let host =
+                self.ready_host.iter().copied().filter(|id| !self.is_demanded(*id)).nth(index)?;
             self.demand(&[host]);
         }
         None
@@ -281,12 +368,15 @@ impl Queue {
 
     /// A number below `limit`, from xorshift64*: any fixed sequence serves.
     fn draw(&mut self, limit: usize) -> usize {
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
+        self.random = shifted(self.random);
         let high = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
         usize::try_from(high).unwrap_or(0) % limit.max(1)
     }
 }
 
-const LONGEST_GRACE: Duration = Duration::from_secs(1 << 32);
+/// The step of xorshift64*.
+fn shifted(mut number: u64) -> u64 {
+    number ^= number >> 12;
+    number ^= number << 25;
+    number ^ number >> 27
+}

@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "calls the program's callbacks and touches memory by address")]
-//! What an operation does.
+//! The work of operations.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -10,16 +10,17 @@ use std::time::Instant;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{CUhostFn, CUresult, CUstreamCallback};
 
-use super::queue::Origin;
 use crate::handle;
-use crate::machine::{Machine, State};
 use crate::memory::Block;
 use crate::memory::transfer::{Copy, Fill};
-use crate::report::{Check, Violation};
+use crate::module::Launch;
 use crate::thread::Thread;
 
-/// What an operation does when it runs.
-pub(crate) enum Work {
+/// A change of a machine's state.
+pub(crate) type Change<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// The work of an operation, on a machine whose state is an `S`.
+pub(crate) enum Work<S> {
     /// Nothing: a point that others wait for.
     Nothing,
     Copy(Box<Copy>),
@@ -33,12 +34,16 @@ pub(crate) enum Work {
     /// A callback of `cuStreamAddCallback`, called with the stream that it is given.
     Callback(CUstreamCallback, u64, UserData),
     /// Native code that stands for a kernel.
-    Native(Box<dyn FnOnce() + Send>),
+    Native(Launch),
+    /// A stream-ordered allocation comes to life.
+    Begin(Arc<Block>),
+    /// A stream-ordered allocation ends, as `free` does it.
+    End(Arc<Block>, fn(&mut S, &Block)),
     /// A change of the machine's state.
-    Apply(Box<dyn FnOnce(&mut State) + Send>),
+    Apply(Change<S>),
 }
 
-impl fmt::Debug for Work {
+impl<S> fmt::Debug for Work<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "Nothing",
@@ -49,6 +54,8 @@ impl fmt::Debug for Work {
             Self::Host(..) => "Host",
             Self::Callback(..) => "Callback",
             Self::Native(_) => "Native",
+            Self::Begin(_) => "Begin",
+            Self::End(..) => "End",
             Self::Apply(_) => "Apply",
         })
     }
@@ -74,7 +81,7 @@ impl<T> fmt::Debug for Opaque<T> {
     }
 }
 
-// SAFETY: nobody here follows the pointers inside, and the copy is this value's own.
+// SAFETY: the pointers inside are never followed here, and the copy is this value's own.
 unsafe impl<T> Send for Opaque<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Opaque<T> {}
@@ -84,6 +91,11 @@ unsafe impl<T> Sync for Opaque<T> {}
 pub(crate) struct Record(OnceLock<Instant>);
 
 impl Record {
+    /// Notes that the record runs now.
+    pub(crate) fn set(&self) {
+        let _ = self.0.set(Instant::now());
+    }
+
     pub(crate) fn time(&self) -> Option<Instant> {
         self.0.get().copied()
     }
@@ -92,8 +104,8 @@ impl Record {
 /// One stream memory operation. Addresses are host addresses inside the block, which is kept.
 #[derive(Clone, Debug)]
 pub(crate) enum MemOp {
-    Write { address: u64, value: u64, wide: bool, _block: Arc<Block> },
-    Wait { address: u64, value: u64, wide: bool, condition: Condition, _block: Arc<Block> },
+    Write { address: u64, value: u64, wide: bool, block: Arc<Block> },
+    Wait { address: u64, value: u64, wide: bool, condition: Condition, block: Arc<Block> },
     Barrier,
 }
 
@@ -124,44 +136,38 @@ impl Condition {
     }
 }
 
-/// How running an operation ended.
-pub(crate) enum Outcome {
-    Done,
-    /// A value in memory has not come: run again later.
-    Blocked(Work),
-    /// A change of state to make under the machine's lock, after which it is done.
-    Apply(Box<dyn FnOnce(&mut State) + Send>),
-    /// The device faulted: the context is lost.
-    Fault(CudaError),
-}
-
-impl Work {
+impl<S> Work<S> {
     /// Whether this runs the program's code on the callback thread.
     pub(crate) fn is_host(&self) -> bool {
         matches!(self, Self::Host(..) | Self::Callback(..))
     }
+}
 
-    /// Runs it. `lost` is the error of a context that is lost: then nothing is done, and only
-    /// stream callbacks are still told.
-    pub(crate) fn run(self, machine: &Machine, origin: Origin, lost: Option<CudaError>) -> Outcome {
-        match (self, lost) {
-            (Self::Callback(callback, stream, data), _) => call_back(callback, stream, lost, data),
-            (Self::Apply(change), _) => return Outcome::Apply(change),
-            (Self::Record(record), _) => {
-                let _ = record.0.set(Instant::now());
+impl MemOp {
+    /// Whether the operation can complete now: the value that a wait waits for is there.
+    pub(crate) fn is_satisfied(&self) -> bool {
+        match self {
+            Self::Wait { address, value, wide, condition, .. } => {
+                condition.holds(load(*address, *wide), *value, *wide)
             }
-            (Self::Nothing, _) | (_, Some(_)) => {}
-            (Self::Copy(copy), None) => return run_copy(machine, origin, &copy),
-            (Self::Fill(fill), None) => run_fill(machine, origin, &fill),
-            (Self::MemOps(ops, next), None) => return run_mem_ops(ops, next),
-            (Self::Host(function, data), None) => call_host(function, data),
-            (Self::Native(kernel), None) => kernel(),
+            Self::Write { .. } | Self::Barrier => true,
         }
-        Outcome::Done
+    }
+
+    /// Writes the word of a write.
+    pub(crate) fn write(&self) {
+        if let Self::Write { address, value, wide, .. } = self {
+            store(*address, *value, *wide);
+        }
     }
 }
 
-fn call_back(callback: CUstreamCallback, stream: u64, lost: Option<CudaError>, data: UserData) {
+pub(crate) fn call_back(
+    callback: CUstreamCallback,
+    stream: u64,
+    lost: Option<CudaError>,
+    data: UserData,
+) {
     let Some(callback) = callback else { return };
     let status = lost.map_or(CUresult::CUDA_SUCCESS, CudaError::as_raw);
     Thread::current().inside_callback(|| {
@@ -176,86 +182,6 @@ pub(crate) fn call_host(function: CUhostFn, data: UserData) {
         // SAFETY: the program promised cuLaunchHostFunc, or a host node, such a function.
         unsafe { function(data.0) };
     });
-}
-
-fn run_copy(machine: &Machine, origin: Origin, copy: &Copy) -> Outcome {
-    let range = |address: u64| format!("[{:#x}, {:#x})", address, address + copy.bytes() as u64);
-    if let Some(block) = copy.freed() {
-        machine.violate(Check::UseAfterFree, || Violation {
-            check: Check::UseAfterFree,
-            call: origin.call,
-            what: format!(
-                "copy from {} to {} uses allocation {:#x} of {} bytes, which {}",
-                range(copy.src.shown),
-                range(copy.dst.shown),
-                block.device,
-                block.size,
-                fate(block)
-            ),
-            stream: origin.stream,
-        });
-    }
-    if copy.hash.is_some() && copy.hash != copy.hash_source() {
-        machine.violate(Check::SourceStable, || Violation {
-            check: Check::SourceStable,
-            call: origin.call,
-            what: format!(
-                "source {} changed between the call and its copy to {}",
-                range(copy.src.shown),
-                range(copy.dst.shown)
-            ),
-            stream: origin.stream,
-        });
-    }
-    machine.counters.add_bytes(copy);
-    match copy.run() {
-        Ok(()) => Outcome::Done,
-        Err(_) => Outcome::Fault(CudaError::ILLEGAL_ADDRESS),
-    }
-}
-
-fn run_fill(machine: &Machine, origin: Origin, fill: &Fill) {
-    if let Some(block) = fill.freed() {
-        machine.violate(Check::UseAfterFree, || Violation {
-            check: Check::UseAfterFree,
-            call: origin.call,
-            what: format!(
-                "fill of {} bytes at {:#x} uses allocation {:#x} of {} bytes, which {}",
-                fill.bytes(),
-                fill.dst.shown,
-                block.device,
-                block.size,
-                fate(block)
-            ),
-            stream: origin.stream,
-        });
-    }
-    fill.run();
-}
-
-/// Why an operation may not use `block`.
-fn fate(block: &Block) -> &'static str {
-    if block.is_pending() {
-        "its stream-ordered allocation does not precede"
-    } else {
-        "was freed before it ran"
-    }
-}
-
-fn run_mem_ops(ops: Vec<MemOp>, mut next: usize) -> Outcome {
-    while let Some(op) = ops.get(next) {
-        match op {
-            MemOp::Write { address, value, wide, .. } => store(*address, *value, *wide),
-            MemOp::Wait { address, value, wide, condition, .. } => {
-                if !condition.holds(load(*address, *wide), *value, *wide) {
-                    return Outcome::Blocked(Work::MemOps(ops, next));
-                }
-            }
-            MemOp::Barrier => {}
-        }
-        next += 1;
-    }
-    Outcome::Done
 }
 
 /// Writes a word as the device does: what the stream did before is visible to who sees it.
@@ -296,7 +222,10 @@ mod tests {
         assert!(Condition::GreaterOrEqual.holds(5, 5, true));
         assert!(Condition::GreaterOrEqual.holds(6, 5, false));
         assert!(!Condition::GreaterOrEqual.holds(4, 5, true));
-        assert!(Condition::GreaterOrEqual.holds(3, u64::from(u32::MAX), false), "the comparison wraps");
+        assert!(
+            Condition::GreaterOrEqual.holds(3, u64::from(u32::MAX), false),
+            "the comparison wraps"
+        );
         assert!(Condition::Equal.holds(7, 7, false));
         assert!(!Condition::And.holds(0b01, 0b10, true));
         assert!(Condition::Nor.holds(0, 1, false));

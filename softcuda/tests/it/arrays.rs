@@ -8,8 +8,8 @@ use wharf_sys::bindings::{
     CUDA_ARRAY_DESCRIPTOR_v2, CUDA_ARRAY3D_DESCRIPTOR_v2, CUDA_MEMCPY2D_v2, CUarray,
     CUarray_format as Format, CUmemorytype, CUresult, PFN_cuArray3DCreate_v3020,
     PFN_cuArray3DGetDescriptor_v3020, PFN_cuArrayCreate_v3020, PFN_cuArrayDestroy_v2000,
-    PFN_cuMemcpy2D_v3020, PFN_cuMemcpyAtoD_v3020, PFN_cuMemcpyAtoH_v3020, PFN_cuMemcpyAtoHAsync_v3020,
-    PFN_cuMemcpyHtoA_v3020,
+    PFN_cuMemcpy2D_v3020, PFN_cuMemcpyAtoD_v3020, PFN_cuMemcpyAtoH_v3020,
+    PFN_cuMemcpyAtoHAsync_v3020, PFN_cuMemcpyHtoA_v3020,
 };
 
 use crate::support::Rig;
@@ -19,7 +19,11 @@ const INVALID: CUresult = CUresult::CUDA_ERROR_INVALID_VALUE;
 const LAYERED: u32 = 1;
 const CUBEMAP: u32 = 4;
 
-fn create([width, height, depth]: [usize; 3], channels: u32, flags: u32) -> Result<CUarray, CUresult> {
+fn create(
+    [width, height, depth]: [usize; 3],
+    channels: u32,
+    flags: u32,
+) -> Result<CUarray, CUresult> {
     let create = entry!("cuArray3DCreate" 3020 PFN_cuArray3DCreate_v3020);
     let descriptor = CUDA_ARRAY3D_DESCRIPTOR_v2 {
         Width: width,

@@ -7,9 +7,10 @@ use softcuda::Schedule;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
     CUipcMemHandle_v1, CUlaunchAttributeID as Id, CUresult, CUstream, CUstreamAttrValue_v1,
-    CUsynchronizationPolicy, PFN_cuCtxAttach_v2000, PFN_cuCtxDetach_v2000, PFN_cuCtxRecordEvent_v12050,
-    PFN_cuCtxWaitEvent_v12050, PFN_cuIpcGetMemHandle_v4010, PFN_cuStreamCopyAttributes_v11000,
-    PFN_cuStreamGetAttribute_v11000, PFN_cuStreamSetAttribute_v11000,
+    CUsynchronizationPolicy, PFN_cuCtxAttach_v2000, PFN_cuCtxDetach_v2000,
+    PFN_cuCtxRecordEvent_v12050, PFN_cuCtxWaitEvent_v12050, PFN_cuIpcGetMemHandle_v4010,
+    PFN_cuStreamCopyAttributes_v11000, PFN_cuStreamGetAttribute_v11000,
+    PFN_cuStreamSetAttribute_v11000,
 };
 
 use crate::support::{Rig, code};
@@ -102,7 +103,8 @@ fn settings_of_core_dumps_are_given_back() {
     let set = entry!("cuCoredumpSetAttributeGlobal" 12010 Setting);
     let get = entry!("cuCoredumpGetAttributeGlobal" 12010 Setting);
     let (mut name, mut back, mut size) = (*b"a file\0", [0_u8; 1024], 7);
-    let (from, to): (*mut c_void, *mut c_void) = (name.as_mut_ptr().cast(), back.as_mut_ptr().cast());
+    let (from, to): (*mut c_void, *mut c_void) =
+        (name.as_mut_ptr().cast(), back.as_mut_ptr().cast());
     unsafe {
         assert_eq!(set(5, from, &raw mut size), OK);
         size = 3;
@@ -120,6 +122,9 @@ fn memory_is_not_shared_with_other_processes() {
     let rig = Rig::new(Schedule::Async);
     let export = entry!("cuIpcGetMemHandle" 4010 PFN_cuIpcGetMemHandle_v4010);
     let mut handle: CUipcMemHandle_v1 = unsafe { std::mem::zeroed() };
-    assert_eq!(unsafe { export(&raw mut handle, rig.device(8)) }, CUresult::CUDA_ERROR_NOT_SUPPORTED);
+    assert_eq!(
+        unsafe { export(&raw mut handle, rig.device(8)) },
+        CUresult::CUDA_ERROR_NOT_SUPPORTED
+    );
     assert_eq!(unsafe { export(&raw mut handle, 0x1000) }, INVALID);
 }

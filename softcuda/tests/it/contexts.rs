@@ -3,7 +3,7 @@
 use std::ptr;
 use std::thread;
 
-use softcuda::{Schedule, Simulator};
+use softcuda::{Config, Schedule, Simulator};
 use wharf_sys::bindings::CUcontext;
 use wharf_sys::{Api, CudaError};
 
@@ -85,7 +85,8 @@ fn a_thread_begins_without_a_context_and_gets_the_machine_with_one() {
 fn after_a_device_fault_every_call_says_so_and_nothing_more_runs() {
     for schedule in [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(2)] {
         let rig = Rig::new(schedule);
-        let (stream, event, word, gate) = (rig.stream(1), rig.event(2), rig.pinned(8), rig.device(8));
+        let (stream, event, word, gate) =
+            (rig.stream(1), rig.event(2), rig.pinned(8), rig.device(8));
         word.fill(0);
         unsafe {
             rig.api.memset_d8.call(gate, 0, 8).unwrap();
@@ -119,7 +120,8 @@ fn a_waiting_thread_hears_of_a_device_fault() {
         rig.api.memset_d8.call(gate, 0, 8).unwrap();
         rig.api.stream_wait_value_64.call(stream, gate, 1, 0).unwrap();
     }
-    let (api, context, stream) = (&rig.api, rig.context.expose_provenance(), stream.expose_provenance());
+    let (api, context, stream) =
+        (&rig.api, rig.context.expose_provenance(), stream.expose_provenance());
     thread::scope(|scope| {
         let waiter = scope.spawn(move || unsafe {
             api.ctx_set_current.call(ptr::with_exposed_provenance_mut(context)).unwrap();
@@ -145,4 +147,34 @@ fn the_nth_call_fails_and_does_nothing() {
     unsafe { rig.api.mem_free.call(third) }.unwrap();
     let leaks = rig.simulator.leaks();
     assert_eq!(leaks.len(), 1, "only the primary context: {leaks:?}");
+}
+
+#[test]
+fn a_thread_whose_machine_has_gone_is_told_so() {
+    let simulator = Simulator::new(Config::default());
+    let _bound = simulator.bind();
+    let api = crate::support::api();
+    unsafe { api.init.call(0) }.unwrap();
+    drop(simulator);
+    let mut pointer = 0;
+    assert_eq!(code(unsafe { api.mem_alloc.call(&raw mut pointer, 64) }), CudaError::DEINITIALIZED);
+    assert_eq!(code(unsafe { api.init.call(0) }), CudaError::DEINITIALIZED);
+}
+
+#[test]
+#[should_panic(expected = "there is no call cuNoSuchCall")]
+fn a_fault_of_a_call_that_does_not_exist_is_refused() {
+    Simulator::new(Config::default()).fail("cuNoSuchCall", 1, CudaError::OUT_OF_MEMORY);
+}
+
+#[test]
+#[should_panic(expected = "the calls of cuMemAlloc are counted from 1")]
+fn a_fault_of_the_call_before_the_first_is_refused() {
+    Simulator::new(Config::default()).fail("cuMemAlloc", 0, CudaError::OUT_OF_MEMORY);
+}
+
+#[test]
+#[should_panic(expected = "there is no call cuNoSuchCall")]
+fn counting_a_call_that_does_not_exist_is_a_panic() {
+    Simulator::new(Config::default()).calls("cuNoSuchCall");
 }

@@ -5,16 +5,20 @@ use std::ptr;
 use softcuda::{Config, Schedule};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
-    CUDA_MEMCPY2D_v2, CUDA_MEMCPY3D, CUDA_MEMCPY3D_BATCH_OP_v1, CUDA_MEMCPY3D_PEER_v1, CUdevice_attribute,
-    CUmemcpy3DOperandType, CUmemcpyAttributes_v1, CUmemcpySrcAccessOrder as Order, CUmemorytype, CUresult,
-    PFN_cuMemcpy2D_v3020, PFN_cuMemcpy2DAsync_v3020, PFN_cuMemcpy3D_v3020, PFN_cuMemcpy3DBatchAsync_v13000,
-    PFN_cuMemcpy3DPeerAsync_v4000, PFN_cuMemcpyBatchAsync_v12080, PFN_cuMemcpyWithAttributesAsync_v13020,
+    CUDA_MEMCPY2D_v2, CUDA_MEMCPY3D, CUDA_MEMCPY3D_BATCH_OP_v1, CUDA_MEMCPY3D_PEER_v1,
+    CUdevice_attribute, CUmemcpy3DOperandType, CUmemcpyAttributes_v1,
+    CUmemcpySrcAccessOrder as Order, CUmemorytype, CUresult, PFN_cuMemcpy2D_v3020,
+    PFN_cuMemcpy2DAsync_v3020, PFN_cuMemcpy3D_v3020, PFN_cuMemcpy3DBatchAsync_v13000,
+    PFN_cuMemcpy3DPeerAsync_v4000, PFN_cuMemcpyBatchAsync_v12080,
+    PFN_cuMemcpyWithAttributesAsync_v13020,
 };
 
+use crate::memory_rig::Pair;
 use crate::support::{Rig, code};
 
 const OK: CUresult = CUresult::CUDA_SUCCESS;
 const INVALID: CUresult = CUresult::CUDA_ERROR_INVALID_VALUE;
+const ANY: Order = Order::CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
 const STREAM: Order = Order::CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
 const DURING_CALL: Order = Order::CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL;
 
@@ -107,18 +111,16 @@ fn what_no_copy_can_be_is_refused() {
 
 #[test]
 fn a_peer_copy_names_live_contexts() {
-    let rig = Rig::with(Config { devices: 2, schedule: Schedule::Late, ..Rig::config() });
+    let pair = Pair::new(Schedule::Late);
+    let (rig, other) = (&pair.rig, pair.other);
     let copy_peer = entry!("cuMemcpy3DPeerAsync" 4000 PFN_cuMemcpy3DPeerAsync_v4000);
-    let mut other = ptr::null_mut();
-    unsafe { rig.api.device_primary_ctx_retain.call(&raw mut other, 1) }.unwrap();
     let (stream, to) = (rig.stream(1), rig.device(8));
-    unsafe { rig.api.ctx_push_current.call(other) }.unwrap();
-    let from = rig.device(8);
-    unsafe {
-        rig.api.memset_d8.call(from, 4, 8).unwrap();
-        rig.api.ctx_synchronize.call().unwrap();
-        rig.api.ctx_pop_current.call(&raw mut other).unwrap();
-    }
+    let from = pair.on_other(|rig| {
+        let from = rig.device(8);
+        unsafe { rig.api.memset_d8.call(from, 4, 8) }.unwrap();
+        unsafe { rig.api.ctx_synchronize.call() }.unwrap();
+        from
+    });
     let mut copy: CUDA_MEMCPY3D_PEER_v1 = unsafe { std::mem::zeroed() };
     copy.srcMemoryType = CUmemorytype::CU_MEMORYTYPE_DEVICE;
     (copy.srcDevice, copy.srcContext) = (from, other);
@@ -160,6 +162,35 @@ fn a_batch_reads_each_source_when_its_attributes_say() {
     assert_eq!(rig.simulator.violations().len(), 1, "the second source was reused too early");
     let legacy = unsafe { batch.call(dsts, srcs, sizes, 2, all, first, 2, ptr::null_mut()) };
     assert_eq!(code(legacy), CudaError::INVALID_VALUE);
+}
+
+/// What a copy with an order of access moves that comes behind a fill of its source.
+fn copied_behind_a_fill(schedule: Schedule, order: Order) -> u8 {
+    let rig = Rig::new(schedule);
+    let (stream, source, device) = (rig.stream(1), rig.device(4), rig.device(4));
+    unsafe { rig.api.memset_d8.call(source, 1, 4) }.unwrap();
+    rig.synchronize(ptr::null_mut());
+    let (mut dst, mut src, mut size, mut first) = (device, source, 4, 0);
+    let mut any = attributes(order);
+    unsafe {
+        rig.api.memset_d8_async.call(source, 2, 4, stream).unwrap();
+        let batch = &rig.api.memcpy_batch_async_v13000;
+        let (dst, src, size) = (&raw mut dst, &raw mut src, &raw mut size);
+        batch.call(dst, src, size, 1, &raw mut any, &raw mut first, 1, stream).unwrap();
+    }
+    rig.synchronize(stream);
+    rig.read(device, 4)[3]
+}
+
+#[test]
+fn a_source_that_may_be_read_in_any_order_is_read_before_its_stream_gets_there() {
+    assert_eq!(copied_behind_a_fill(Schedule::Eager, ANY), 2);
+    assert_eq!(copied_behind_a_fill(Schedule::Late, STREAM), 2);
+    assert_eq!(copied_behind_a_fill(Schedule::Late, ANY), 1, "before the fill");
+    let seen: Vec<_> =
+        (0..30).map(|seed| copied_behind_a_fill(Schedule::Random(seed), ANY)).collect();
+    assert!(seen.contains(&1) && seen.contains(&2), "{seen:?}");
+    assert!((0..30).all(|seed| copied_behind_a_fill(Schedule::Random(seed), STREAM) == 2));
 }
 
 #[test]

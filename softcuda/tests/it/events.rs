@@ -90,7 +90,8 @@ fn a_record_stays_in_its_context_and_a_wait_may_leave_it() {
 #[test]
 fn a_destroyed_event_is_unknown_and_its_work_goes_on() {
     let rig = Rig::new(Schedule::Late);
-    let (event, stream, after, device) = (rig.event(0), rig.stream(1), rig.stream(1), rig.device(4));
+    let (event, stream, after, device) =
+        (rig.event(0), rig.stream(1), rig.stream(1), rig.device(4));
     unsafe {
         rig.api.memset_d32_async.call(device, 3, 1, stream).unwrap();
         rig.api.event_record.call(event, stream).unwrap();

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use softcuda::{Check, Schedule};
+use softcuda::{Check, Config, Schedule};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
@@ -24,7 +24,8 @@ impl Rig {
     fn add_alloc(&self, graph: CUgraph, after: &[CUgraphNode], size: usize) -> (CUgraphNode, u64) {
         let add = entry!("cuGraphAddMemAllocNode" 11040 PFN_cuGraphAddMemAllocNode_v11040);
         let (mut node, mut params) = (ptr::null_mut(), alloc_params(size));
-        let added = unsafe { add(&raw mut node, graph, after.as_ptr(), after.len(), &raw mut params) };
+        let added =
+            unsafe { add(&raw mut node, graph, after.as_ptr(), after.len(), &raw mut params) };
         assert_eq!(added, OK);
         (node, params.dptr)
     }
@@ -36,7 +37,8 @@ impl Rig {
     }
 
     fn graph_memory(&self, attribute: u32) -> u64 {
-        let get = entry!("cuDeviceGetGraphMemAttribute" 11040 PFN_cuDeviceGetGraphMemAttribute_v11040);
+        let get =
+            entry!("cuDeviceGetGraphMemAttribute" 11040 PFN_cuDeviceGetGraphMemAttribute_v11040);
         let mut bytes = 0_u64;
         let got = unsafe { get(0, CUgraphMem_attribute(attribute), (&raw mut bytes).cast()) };
         assert_eq!(got, OK);
@@ -45,7 +47,8 @@ impl Rig {
 
     fn try_instantiate(&self, graph: CUgraph, flags: u64) -> Result<CUgraphExec, wharf_sys::Error> {
         let mut exec = ptr::null_mut();
-        let made = unsafe { self.api.graph_instantiate_with_flags.call(&raw mut exec, graph, flags) };
+        let made =
+            unsafe { self.api.graph_instantiate_with_flags.call(&raw mut exec, graph, flags) };
         made.map(|()| exec)
     }
 }
@@ -101,7 +104,9 @@ fn a_node_that_does_not_wait_for_the_allocation_is_reported() {
     }
     rig.launch(rig.instantiate(late), stream);
     rig.synchronize(stream);
-    assert!(rig.simulator.violations().iter().any(|violation| violation.check == Check::UseAfterFree));
+    assert!(
+        rig.simulator.violations().iter().any(|violation| violation.check == Check::UseAfterFree)
+    );
 }
 
 #[test]
@@ -144,7 +149,8 @@ fn a_graph_with_memory_keeps_its_shape_and_has_one_executable_graph() {
     let mut other = ptr::null_mut();
     unsafe {
         assert_eq!(code(rig.api.graph_destroy_node.call(empty)), CudaError::INVALID_VALUE);
-        let remove = rig.api.graph_remove_dependencies.call(graph, &raw const alloc, &raw const empty, 1);
+        let remove =
+            rig.api.graph_remove_dependencies.call(graph, &raw const alloc, &raw const empty, 1);
         assert_eq!(code(remove), CudaError::INVALID_VALUE);
         assert_eq!(code(rig.api.graph_clone.call(&raw mut other, graph)), CudaError::INVALID_VALUE);
         let add = &rig.api.graph_add_child_graph_node;
@@ -228,7 +234,10 @@ fn the_generic_calls_make_set_and_read_nodes() {
     let mut wrong = params(1);
     wrong.type_ = CUgraphNodeType::CU_GRAPH_NODE_TYPE_EMPTY;
     unsafe {
-        assert_eq!(code(rig.api.graph_node_set_params.call(node, &raw mut wrong)), CudaError::INVALID_VALUE);
+        assert_eq!(
+            code(rig.api.graph_node_set_params.call(node, &raw mut wrong)),
+            CudaError::INVALID_VALUE
+        );
         let mut reserved = params(1);
         reserved.reserved2 = 1;
         let add = &rig.api.graph_add_node;
@@ -258,7 +267,8 @@ fn a_batch_of_memory_operations_runs_at_each_launch_and_changes_within_its_opera
     };
     let mut node = ptr::null_mut();
     unsafe {
-        let params = batch(&mut [write(4)]);
+        let mut ops = [write(4)];
+        let params = batch(&mut ops);
         let add = &rig.api.graph_add_batch_mem_op_node;
         add.call(&raw mut node, graph, ptr::null(), 0, &raw const params).unwrap();
     }
@@ -277,13 +287,7 @@ fn a_batch_of_memory_operations_runs_at_each_launch_and_changes_within_its_opera
     assert_eq!(rig.word(word), 5);
 }
 
-#[test]
-fn conditional_nodes_give_graphs_to_fill_and_take_the_default_branch() {
-    let rig = Rig::new(Schedule::Async);
-    let (graph, stream, to) = (rig.graph(), rig.stream(1), rig.device(4));
-    let create = entry!("cuGraphConditionalHandleCreate" 12030 PFN_cuGraphConditionalHandleCreate_v12030);
-    let mut handle = 0;
-    assert_eq!(unsafe { create(&raw mut handle, graph, rig.context, 1, 1) }, OK);
+fn conditional_params(handle: u64, context: CUcontext) -> CUgraphNodeParams {
     let mut params: CUgraphNodeParams = unsafe { std::mem::zeroed() };
     params.type_ = CUgraphNodeType::CU_GRAPH_NODE_TYPE_CONDITIONAL;
     params.__bindgen_anon_1.conditional = CUDA_CONDITIONAL_NODE_PARAMS {
@@ -291,11 +295,83 @@ fn conditional_nodes_give_graphs_to_fill_and_take_the_default_branch() {
         type_: CUgraphConditionalNodeType::CU_GRAPH_COND_TYPE_IF,
         size: 2,
         phGraph_out: ptr::null_mut(),
-        ctx: rig.context,
+        ctx: context,
     };
+    params
+}
+
+#[test]
+fn a_conditional_handle_serves_one_node_of_its_graph_or_of_one_inside() {
+    let rig = Rig::new(Schedule::Async);
+    let (graph, other) = (rig.graph(), rig.graph());
+    let create =
+        entry!("cuGraphConditionalHandleCreate" 12030 PFN_cuGraphConditionalHandleCreate_v12030);
+    let handle = || {
+        let mut handle = 0;
+        assert_eq!(unsafe { create(&raw mut handle, graph, rig.context, 1, 1) }, OK);
+        handle
+    };
+    let add = |graph, handle| {
+        let (mut node, mut params) = (ptr::null_mut(), conditional_params(handle, rig.context));
+        let added = unsafe {
+            rig.api.graph_add_node.call(&raw mut node, graph, ptr::null(), 0, &raw mut params)
+        };
+        added.map(|()| unsafe { *params.__bindgen_anon_1.conditional.phGraph_out })
+    };
+    let first = handle();
+    assert_eq!(code(add(other, first)), CudaError::INVALID_VALUE, "another graph's");
+    assert!(rig.nodes(other).is_empty());
+    let body = add(graph, first).unwrap();
+    assert_eq!(code(add(graph, first)), CudaError::INVALID_VALUE, "used twice");
+    assert_eq!(rig.nodes(graph).len(), 1);
+    add(body, handle()).unwrap();
+}
+
+#[test]
+fn a_graph_allocates_managed_memory_where_the_device_has_it() {
+    let rig = Rig::new(Schedule::Late);
+    let (graph, stream) = (rig.graph(), rig.stream(1));
+    let add = entry!("cuGraphAddMemAllocNode" 11040 PFN_cuGraphAddMemAllocNode_v11040);
+    let get = entry!("cuGraphMemAllocNodeGetParams" 11040 PFN_cuGraphMemAllocNodeGetParams_v11040);
+    let managed = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_MANAGED;
+    let (mut node, mut params) = (ptr::null_mut(), alloc_params(64));
+    params.poolProps.allocType = managed;
+    assert_eq!(unsafe { add(&raw mut node, graph, ptr::null(), 0, &raw mut params) }, OK);
+    let mut back = alloc_params(0);
+    assert_eq!(unsafe { get(node, &raw mut back) }, OK);
+    assert_eq!(back.poolProps.allocType, managed);
+    let mut is_managed = 0_u32;
+    let attribute = CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_MANAGED;
+    let asked = unsafe {
+        rig.api.pointer_get_attribute.call((&raw mut is_managed).cast(), attribute, params.dptr)
+    };
+    assert_eq!((asked, is_managed), (Ok(()), 1));
+    rig.add_fill(graph, &[node], params.dptr, 3);
+    rig.launch(rig.instantiate(graph), stream);
+    rig.synchronize(stream);
+    assert_eq!(rig.word(params.dptr), 3);
+
+    let lacks = (CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0);
+    let rig = Rig::with(Config { attributes: vec![lacks], ..Rig::config() });
+    let graph = rig.graph();
+    let added = unsafe { add(&raw mut node, graph, ptr::null(), 0, &raw mut params) };
+    assert_eq!(added, CUresult::CUDA_ERROR_NOT_SUPPORTED);
+}
+
+#[test]
+fn conditional_nodes_give_graphs_to_fill_and_take_the_default_branch() {
+    let rig = Rig::new(Schedule::Async);
+    let (graph, stream, to) = (rig.graph(), rig.stream(1), rig.device(4));
+    let create =
+        entry!("cuGraphConditionalHandleCreate" 12030 PFN_cuGraphConditionalHandleCreate_v12030);
+    let mut handle = 0;
+    assert_eq!(unsafe { create(&raw mut handle, graph, rig.context, 1, 1) }, OK);
+    let mut params = conditional_params(handle, rig.context);
     let mut node = ptr::null_mut();
-    unsafe { rig.api.graph_add_node.call(&raw mut node, graph, ptr::null(), 0, &raw mut params) }.unwrap();
-    let bodies = unsafe { std::slice::from_raw_parts(params.__bindgen_anon_1.conditional.phGraph_out, 2) };
+    unsafe { rig.api.graph_add_node.call(&raw mut node, graph, ptr::null(), 0, &raw mut params) }
+        .unwrap();
+    let bodies =
+        unsafe { std::slice::from_raw_parts(params.__bindgen_anon_1.conditional.phGraph_out, 2) };
     rig.add_fill(bodies[0], &[], to, 1);
     rig.add_fill(bodies[1], &[], to, 2);
     rig.launch(rig.instantiate(graph), stream);

@@ -5,14 +5,16 @@ use std::ptr;
 
 use softcuda::Schedule;
 use wharf_sys::bindings::{
-    CUDA_HOST_NODE_PARAMS_v1, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUevent, CUgraph, CUgraphExec,
-    CUgraphNode, CUhostFn, CUmemorytype, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUDA_HOST_NODE_PARAMS_v1, CUDA_MEMCPY3D, CUDA_MEMSET_NODE_PARAMS_v1, CUevent, CUgraph,
+    CUgraphExec, CUgraphNode, CUhostFn, CUmemorytype, CUstream, CUstreamCaptureMode,
+    CUstreamCaptureStatus,
 };
 
 use crate::support::Rig;
 
 pub(crate) const GLOBAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
-pub(crate) const THREAD_LOCAL: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+pub(crate) const THREAD_LOCAL: CUstreamCaptureMode =
+    CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 pub(crate) const RELAXED: CUstreamCaptureMode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
 
 /// Every schedule.
@@ -73,7 +75,8 @@ impl Rig {
         let mut count = 0;
         unsafe { self.api.graph_get_nodes.call(graph, ptr::null_mut(), &raw mut count) }.unwrap();
         let mut nodes = vec![ptr::null_mut(); count];
-        unsafe { self.api.graph_get_nodes.call(graph, nodes.as_mut_ptr(), &raw mut count) }.unwrap();
+        unsafe { self.api.graph_get_nodes.call(graph, nodes.as_mut_ptr(), &raw mut count) }
+            .unwrap();
         nodes
     }
 
@@ -81,15 +84,19 @@ impl Rig {
         let (mut count, null) = (0, ptr::null_mut());
         unsafe { self.api.graph_get_edges.call(graph, null, null, &raw mut count) }.unwrap();
         let (mut from, mut to) = (vec![null.cast(); count], vec![null.cast(); count]);
-        unsafe { self.api.graph_get_edges.call(graph, from.as_mut_ptr(), to.as_mut_ptr(), &raw mut count) }
-            .unwrap();
+        unsafe {
+            self.api.graph_get_edges.call(graph, from.as_mut_ptr(), to.as_mut_ptr(), &raw mut count)
+        }
+        .unwrap();
         from.into_iter().zip(to).collect()
     }
 
     pub(crate) fn add_empty(&self, graph: CUgraph, after: &[CUgraphNode]) -> CUgraphNode {
         let mut node = ptr::null_mut();
-        unsafe { self.api.graph_add_empty_node.call(&raw mut node, graph, after.as_ptr(), after.len()) }
-            .unwrap();
+        unsafe {
+            self.api.graph_add_empty_node.call(&raw mut node, graph, after.as_ptr(), after.len())
+        }
+        .unwrap();
         node
     }
 
@@ -102,13 +109,26 @@ impl Rig {
         let mut node = ptr::null_mut();
         let (after, count) = (after.as_ptr(), after.len());
         unsafe {
-            self.api.graph_add_memcpy_node.call(&raw mut node, graph, after, count, copy, self.context)
+            self.api.graph_add_memcpy_node.call(
+                &raw mut node,
+                graph,
+                after,
+                count,
+                copy,
+                self.context,
+            )
         }
         .unwrap();
         node
     }
 
-    pub(crate) fn add_fill(&self, graph: CUgraph, after: &[CUgraphNode], to: u64, value: u32) -> CUgraphNode {
+    pub(crate) fn add_fill(
+        &self,
+        graph: CUgraph,
+        after: &[CUgraphNode],
+        to: u64,
+        value: u32,
+    ) -> CUgraphNode {
         let mut node = ptr::null_mut();
         let (after, count) = (after.as_ptr(), after.len());
         let fill = fill_params(to, value);
@@ -136,8 +156,10 @@ impl Rig {
         let mut node = ptr::null_mut();
         let params = CUDA_HOST_NODE_PARAMS_v1 { fn_: function, userData: data };
         let (after, count) = (after.as_ptr(), after.len());
-        unsafe { self.api.graph_add_host_node.call(&raw mut node, graph, after, count, &raw const params) }
-            .unwrap();
+        unsafe {
+            self.api.graph_add_host_node.call(&raw mut node, graph, after, count, &raw const params)
+        }
+        .unwrap();
         node
     }
 }

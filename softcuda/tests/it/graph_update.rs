@@ -13,7 +13,12 @@ use crate::graph_rig::{SCHEDULES, dtod, fill_params, host_call, htod};
 use crate::support::{Rig, code};
 
 impl Rig {
-    fn set_copy(&self, exec: CUgraphExec, node: CUgraphNode, copy: &CUDA_MEMCPY3D) -> Result<(), Error> {
+    fn set_copy(
+        &self,
+        exec: CUgraphExec,
+        node: CUgraphNode,
+        copy: &CUDA_MEMCPY3D,
+    ) -> Result<(), Error> {
         unsafe { self.api.graph_exec_memcpy_node_set_params.call(exec, node, copy, self.context) }
     }
 
@@ -26,7 +31,11 @@ impl Rig {
         unsafe { self.api.graph_exec_memset_node_set_params.call(exec, node, fill, self.context) }
     }
 
-    fn update(&self, exec: CUgraphExec, graph: CUgraph) -> (Option<CudaError>, CUgraphExecUpdateResultInfo) {
+    fn update(
+        &self,
+        exec: CUgraphExec,
+        graph: CUgraph,
+    ) -> (Option<CudaError>, CUgraphExecUpdateResultInfo) {
         let mut info = CUgraphExecUpdateResultInfo {
             result: CUgraphExecUpdateResult(99),
             errorNode: ptr::without_provenance_mut(1),
@@ -34,7 +43,8 @@ impl Rig {
         };
         let updated = unsafe { self.api.graph_exec_update_v12000.call(exec, graph, &raw mut info) };
         let (mut node, mut result) = (ptr::null_mut(), CUgraphExecUpdateResult(99));
-        let again = unsafe { self.api.graph_exec_update.call(exec, graph, &raw mut node, &raw mut result) };
+        let again =
+            unsafe { self.api.graph_exec_update.call(exec, graph, &raw mut node, &raw mut result) };
         assert_eq!((again.is_ok(), node, result), (updated.is_ok(), info.errorNode, info.result));
         (updated.err().map(|error| error.code().unwrap()), info)
     }
@@ -78,8 +88,13 @@ fn a_copy_may_change_within_its_kind_of_memory() {
     assert_refused(rig.set_copy(exec, node, &htod(b, pageable.as_ptr(), 8)));
     assert_refused(rig.set_copy(exec, node, &dtod(b, a, 8)));
     assert_refused(rig.set_copy(exec, node, &htod(b, other.as_ptr(), 0)));
-    let rows =
-        CUDA_MEMCPY3D { Height: 2, srcPitch: 4, dstPitch: 4, WidthInBytes: 4, ..htod(b, other.as_ptr(), 4) };
+    let rows = CUDA_MEMCPY3D {
+        Height: 2,
+        srcPitch: 4,
+        dstPitch: 4,
+        WidthInBytes: 4,
+        ..htod(b, other.as_ptr(), 4)
+    };
     assert_refused(rig.set_copy(exec, node, &rows));
     let shaped = rig.add_copy(graph, &[], &rows);
     assert_refused(rig.set_copy(exec, shaped, &htod(b, other.as_ptr(), 8)));
@@ -102,7 +117,8 @@ fn a_memset_keeps_its_rows_and_its_memory() {
         add.call(&raw mut square, graph, ptr::null(), 0, &raw const rows, rig.context).unwrap();
     }
     let exec = rig.instantiate(graph);
-    rig.set_fill(exec, line, &CUDA_MEMSET_NODE_PARAMS_v1 { width: 3, ..fill_params(device, 9) }).unwrap();
+    rig.set_fill(exec, line, &CUDA_MEMSET_NODE_PARAMS_v1 { width: 3, ..fill_params(device, 9) })
+        .unwrap();
     assert_refused(rig.set_fill(exec, line, &rows));
     assert_refused(rig.set_fill(exec, line, &fill_params(pinned.as_ptr().addr() as u64, 1)));
     assert_refused(rig.set_fill(
@@ -110,7 +126,8 @@ fn a_memset_keeps_its_rows_and_its_memory() {
         line,
         &CUDA_MEMSET_NODE_PARAMS_v1 { width: 0, ..fill_params(device, 1) },
     ));
-    rig.set_fill(exec, square, &CUDA_MEMSET_NODE_PARAMS_v1 { dst: device + 4, value: 3, ..rows }).unwrap();
+    rig.set_fill(exec, square, &CUDA_MEMSET_NODE_PARAMS_v1 { dst: device + 4, value: 3, ..rows })
+        .unwrap();
     assert_refused(rig.set_fill(exec, square, &CUDA_MEMSET_NODE_PARAMS_v1 { width: 2, ..rows }));
     assert_refused(rig.set_fill(exec, square, &fill_params(device, 1)));
 }
@@ -127,8 +144,10 @@ fn host_and_event_nodes_may_change_freely() {
     let (function, data) = host_call(&one);
     let host = rig.add_host(graph, &[], function, data);
     let mut record = ptr::null_mut();
-    unsafe { rig.api.graph_add_event_record_node.call(&raw mut record, graph, &raw const host, 1, first) }
-        .unwrap();
+    unsafe {
+        rig.api.graph_add_event_record_node.call(&raw mut record, graph, &raw const host, 1, first)
+    }
+    .unwrap();
     let exec = rig.instantiate(graph);
     let (function, data) = host_call(&ten);
     let params = CUDA_HOST_NODE_PARAMS_v1 { fn_: function, userData: data };
@@ -175,8 +194,10 @@ fn a_whole_graph_of_the_same_shape_replaces_the_parameters() {
         let (graph, inner) = (rig.graph(), rig.graph());
         rig.add_fill(inner, &[], to, value);
         let mut child = ptr::null_mut();
-        unsafe { rig.api.graph_add_child_graph_node.call(&raw mut child, graph, ptr::null(), 0, inner) }
-            .unwrap();
+        unsafe {
+            rig.api.graph_add_child_graph_node.call(&raw mut child, graph, ptr::null(), 0, inner)
+        }
+        .unwrap();
         let (first, second) = (to + 4, to + 8);
         let a = rig.add_fill(graph, &[child], if reversed { second } else { first }, value + 1);
         rig.add_copy(graph, &[a], &dtod(to + 12, to, 4));
@@ -184,7 +205,10 @@ fn a_whole_graph_of_the_same_shape_replaces_the_parameters() {
     };
     let exec = rig.instantiate(build(10, false));
     let (failed, info) = rig.update(exec, build(20, true));
-    assert_eq!((failed, info.result), (None, CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_SUCCESS));
+    assert_eq!(
+        (failed, info.result),
+        (None, CUgraphExecUpdateResult::CU_GRAPH_EXEC_UPDATE_SUCCESS)
+    );
     assert!(info.errorNode.is_null() && info.errorFromNode.is_null());
     unsafe { rig.api.memset_d8.call(to, 0, 16) }.unwrap();
     rig.synchronize(ptr::null_mut());
@@ -203,10 +227,13 @@ fn a_child_graph_takes_the_parameters_of_another_of_its_shape() {
         graph
     };
     let mut child = ptr::null_mut();
-    unsafe { rig.api.graph_add_child_graph_node.call(&raw mut child, graph, ptr::null(), 0, inner(1)) }
-        .unwrap();
+    unsafe {
+        rig.api.graph_add_child_graph_node.call(&raw mut child, graph, ptr::null(), 0, inner(1))
+    }
+    .unwrap();
     let exec = rig.instantiate(graph);
-    let set = |graph| unsafe { rig.api.graph_exec_child_graph_node_set_params.call(exec, child, graph) };
+    let set =
+        |graph| unsafe { rig.api.graph_exec_child_graph_node_set_params.call(exec, child, graph) };
     set(inner(2)).unwrap();
     rig.launch(exec, stream);
     rig.synchronize(stream);

@@ -15,11 +15,21 @@ use crate::graph_rig::{SCHEDULES, dtod, host_call, htod};
 use crate::support::{Rig, code};
 
 impl Rig {
-    fn link(&self, graph: CUgraph, from: CUgraphNode, to: CUgraphNode) -> Result<(), wharf_sys::Error> {
+    fn link(
+        &self,
+        graph: CUgraph,
+        from: CUgraphNode,
+        to: CUgraphNode,
+    ) -> Result<(), wharf_sys::Error> {
         unsafe { self.api.graph_add_dependencies.call(graph, &raw const from, &raw const to, 1) }
     }
 
-    fn unlink(&self, graph: CUgraph, from: CUgraphNode, to: CUgraphNode) -> Result<(), wharf_sys::Error> {
+    fn unlink(
+        &self,
+        graph: CUgraph,
+        from: CUgraphNode,
+        to: CUgraphNode,
+    ) -> Result<(), wharf_sys::Error> {
         unsafe { self.api.graph_remove_dependencies.call(graph, &raw const from, &raw const to, 1) }
     }
 
@@ -32,8 +42,10 @@ impl Rig {
     fn add_child(&self, graph: CUgraph, after: &[CUgraphNode], child: CUgraph) -> CUgraphNode {
         let mut node = ptr::null_mut();
         let (after, count) = (after.as_ptr(), after.len());
-        unsafe { self.api.graph_add_child_graph_node.call(&raw mut node, graph, after, count, child) }
-            .unwrap();
+        unsafe {
+            self.api.graph_add_child_graph_node.call(&raw mut node, graph, after, count, child)
+        }
+        .unwrap();
         node
     }
 }
@@ -165,7 +177,10 @@ fn launches_of_one_executable_graph_are_ordered_across_streams() {
         rig.launch(exec, first);
         rig.launch(exec, second);
         assert_eq!(code(unsafe { rig.api.stream_query.call(second) }), CudaError::NOT_READY);
-        assert!(noted.try_recv().is_err(), "the second launch waits for the first, which is blocked");
+        assert!(
+            noted.try_recv().is_err(),
+            "the second launch waits for the first, which is blocked"
+        );
         // Both are in flight: neither handle is needed any more.
         unsafe {
             rig.api.graph_exec_destroy.call(exec).unwrap();
@@ -197,7 +212,10 @@ fn events_in_graphs_record_and_wait_at_each_launch() {
         }
         let consume = rig.graph();
         unsafe {
-            rig.api.graph_add_event_wait_node.call(&raw mut node, consume, ptr::null(), 0, event).unwrap();
+            rig.api
+                .graph_add_event_wait_node
+                .call(&raw mut node, consume, ptr::null(), 0, event)
+                .unwrap();
         }
         rig.add_copy(consume, &[node], &dtod(to + 4, to, 4));
         let (produce, consume) = (rig.instantiate(produce), rig.instantiate(consume));
@@ -251,12 +269,15 @@ fn structure_is_what_was_asked_for() {
     assert_eq!(rig.nodes(graph), [a, b, c]);
     assert_eq!(rig.edges(graph), [(a, b), (b, c)]);
     let (mut roots, mut count) = ([ptr::null_mut(); 3], 3);
-    unsafe { rig.api.graph_get_root_nodes.call(graph, roots.as_mut_ptr(), &raw mut count) }.unwrap();
+    unsafe { rig.api.graph_get_root_nodes.call(graph, roots.as_mut_ptr(), &raw mut count) }
+        .unwrap();
     assert_eq!((count, roots), (1, [a, ptr::null_mut(), ptr::null_mut()]), "the rest is null");
     let (mut nodes, mut count) = ([ptr::null_mut()], 1);
-    unsafe { rig.api.graph_node_get_dependencies.call(c, nodes.as_mut_ptr(), &raw mut count) }.unwrap();
+    unsafe { rig.api.graph_node_get_dependencies.call(c, nodes.as_mut_ptr(), &raw mut count) }
+        .unwrap();
     assert_eq!((count, nodes), (1, [b]));
-    unsafe { rig.api.graph_node_get_dependent_nodes.call(a, nodes.as_mut_ptr(), &raw mut count) }.unwrap();
+    unsafe { rig.api.graph_node_get_dependent_nodes.call(a, nodes.as_mut_ptr(), &raw mut count) }
+        .unwrap();
     assert_eq!((count, nodes), (1, [b]));
     rig.unlink(graph, a, b).unwrap();
     assert_eq!(code(rig.unlink(graph, a, b)), CudaError::INVALID_VALUE);
@@ -267,7 +288,8 @@ fn structure_is_what_was_asked_for() {
     assert_eq!(code(rig.link(graph, a, foreign)), CudaError::INVALID_VALUE);
     let mut node = ptr::null_mut();
     let twice = [a, a];
-    let added = unsafe { rig.api.graph_add_empty_node.call(&raw mut node, graph, twice.as_ptr(), 2) };
+    let added =
+        unsafe { rig.api.graph_add_empty_node.call(&raw mut node, graph, twice.as_ptr(), 2) };
     assert_eq!(code(added), CudaError::INVALID_VALUE, "dependencies have no duplicates");
     let mut kind = CUgraphNodeType::CU_GRAPH_NODE_TYPE_KERNEL;
     unsafe { rig.api.graph_node_get_type.call(a, &raw mut kind) }.unwrap();
@@ -283,7 +305,9 @@ fn a_circle_is_found_at_instantiation() {
     rig.link(graph, b, a).unwrap();
     let mut exec = ptr::null_mut();
     let mut params: CUDA_GRAPH_INSTANTIATE_PARAMS = unsafe { std::mem::zeroed() };
-    let made = unsafe { rig.api.graph_instantiate_with_params.call(&raw mut exec, graph, &raw mut params) };
+    let made = unsafe {
+        rig.api.graph_instantiate_with_params.call(&raw mut exec, graph, &raw mut params)
+    };
     assert_eq!(code(made), CudaError::INVALID_VALUE);
     assert_eq!(params.result_out.0, 2, "CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE");
     assert!([a, b].contains(&params.hErrNode_out));
@@ -318,7 +342,8 @@ fn a_clone_knows_its_originals_and_nothing_else_changes_it() {
     unsafe { rig.api.graph_clone.call(&raw mut clone, graph) }.unwrap();
     let find = |node| {
         let mut found = ptr::null_mut();
-        unsafe { rig.api.graph_node_find_in_clone.call(&raw mut found, node, clone) }.map(|()| found)
+        unsafe { rig.api.graph_node_find_in_clone.call(&raw mut found, node, clone) }
+            .map(|()| found)
     };
     let copies = rig.nodes(clone);
     assert_eq!(find(fill).unwrap(), copies[0]);

@@ -8,6 +8,7 @@
 mod support;
 
 mod graph_rig;
+mod memory_rig;
 
 mod arrays;
 mod attributes;
@@ -20,11 +21,15 @@ mod graph_nodes;
 mod graph_update;
 mod graphs;
 mod managed;
+mod mem_ops;
 mod memory;
 mod modules;
+mod peers;
 mod pointers;
 mod pools;
 mod process;
+mod races;
+mod recycling;
 mod schedules;
 mod streams;
 mod user_objects;

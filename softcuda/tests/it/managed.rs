@@ -5,8 +5,9 @@ use std::ptr;
 
 use softcuda::{Config, Schedule};
 use wharf_sys::bindings::{
-    CUdevice_attribute, CUmem_advise as Advice, CUmem_range_attribute as Attribute, CUmemLocationType,
-    PFN_cuMemDiscardBatchAsync_v13000, PFN_cuMemPrefetchBatchAsync_v13000, PFN_cuMemRangeGetAttributes_v8000,
+    CUdevice_attribute, CUmem_advise as Advice, CUmem_range_attribute as Attribute,
+    CUmemLocationType, PFN_cuMemDiscardBatchAsync_v13000, PFN_cuMemPrefetchBatchAsync_v13000,
+    PFN_cuMemRangeGetAttributes_v8000,
 };
 use wharf_sys::{CudaError, Error};
 
@@ -23,14 +24,21 @@ impl Rig {
         pointer
     }
 
-    fn advise(&self, pointer: u64, size: usize, advice: Advice, device: c_int) -> Result<(), Error> {
+    fn advise(
+        &self,
+        pointer: u64,
+        size: usize,
+        advice: Advice,
+        device: c_int,
+    ) -> Result<(), Error> {
         unsafe { self.api.mem_advise.call(pointer, size, advice, device) }
     }
 
     fn range<const N: usize>(&self, pointer: u64, size: usize, attribute: Attribute) -> [c_int; N] {
         let mut value = [99; N];
         let to: *mut c_void = value.as_mut_ptr().cast();
-        unsafe { self.api.mem_range_get_attribute.call(to, 4 * N, attribute, pointer, size) }.unwrap();
+        unsafe { self.api.mem_range_get_attribute.call(to, 4 * N, attribute, pointer, size) }
+            .unwrap();
         value
     }
 }
@@ -45,7 +53,10 @@ fn advice_is_remembered_for_the_range_it_was_given_for() {
     rig.advise(pointer, all, Advice::CU_MEM_ADVISE_SET_ACCESSED_BY, CPU).unwrap();
     rig.advise(pointer, all, Advice::CU_MEM_ADVISE_SET_ACCESSED_BY, 0).unwrap();
     assert_eq!(rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY), [1]);
-    assert_eq!(rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION), [CPU]);
+    assert_eq!(
+        rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION),
+        [CPU]
+    );
     let accessed = Attribute::CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY;
     assert_eq!(rig.range(pointer, all, accessed), [0, CPU, NOWHERE]);
     let prefetched = Attribute::CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION;
@@ -55,7 +66,10 @@ fn advice_is_remembered_for_the_range_it_was_given_for() {
     rig.advise(pointer, 1, Advice::CU_MEM_ADVISE_UNSET_ACCESSED_BY, 0).unwrap();
     assert_eq!(rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY), [0]);
     assert_eq!(rig.range(pointer, PAGE, Attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION), [0]);
-    assert_eq!(rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION), [NOWHERE]);
+    assert_eq!(
+        rig.range(pointer, all, Attribute::CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION),
+        [NOWHERE]
+    );
     assert_eq!(rig.range(pointer, all, accessed), [CPU, NOWHERE]);
     assert_eq!(rig.range(pointer + PAGE as u64, PAGE, accessed), [0, CPU]);
 }
@@ -84,9 +98,12 @@ fn several_attributes_are_asked_at_once() {
     let (mut read_mostly, mut accessed) = (9, [9; 2]);
     let mut data: [*mut c_void; 2] = [(&raw mut read_mostly).cast(), accessed.as_mut_ptr().cast()];
     let mut sizes = [4, 8];
-    let mut attributes =
-        [Attribute::CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, Attribute::CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY];
-    let (data, sizes, attributes) = (data.as_mut_ptr(), sizes.as_mut_ptr(), attributes.as_mut_ptr());
+    let mut attributes = [
+        Attribute::CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY,
+        Attribute::CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY,
+    ];
+    let (data, sizes, attributes) =
+        (data.as_mut_ptr(), sizes.as_mut_ptr(), attributes.as_mut_ptr());
     assert_eq!(unsafe { get(data, sizes, attributes, 2, pointer, PAGE) }.0, 0);
     assert_eq!((read_mostly, accessed), (0, [NOWHERE; 2]));
 }
@@ -128,7 +145,9 @@ fn without_concurrent_access_no_device_can_be_preferred() {
     let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
     let rig = Rig::with(Config { attributes: vec![(attribute, 0)], ..Rig::config() });
     let pointer = rig.managed(PAGE);
-    for advice in [Advice::CU_MEM_ADVISE_SET_PREFERRED_LOCATION, Advice::CU_MEM_ADVISE_SET_ACCESSED_BY] {
+    for advice in
+        [Advice::CU_MEM_ADVISE_SET_PREFERRED_LOCATION, Advice::CU_MEM_ADVISE_SET_ACCESSED_BY]
+    {
         assert_eq!(code(rig.advise(pointer, PAGE, advice, 0)), CudaError::INVALID_DEVICE);
         rig.advise(pointer, PAGE, advice, CPU).unwrap();
     }
@@ -150,8 +169,16 @@ fn a_batch_prefetches_each_range_to_its_groups_place_and_discards_lose_contents(
     unsafe {
         assert_eq!(prefetch(pointers, sizes, 2, places, begins, 2, 0, stream).0, 0);
         assert_eq!(prefetch(pointers, sizes, 2, places, begins, 3, 0, stream).0, 1);
-        assert_eq!(prefetch(pointers, sizes, 2, places, begins.add(1), 1, 0, stream).0, 1, "not from 0");
-        assert_eq!(prefetch(pointers, sizes, 2, places, begins, 2, 0, ptr::null_mut()).0, 1, "legacy");
+        assert_eq!(
+            prefetch(pointers, sizes, 2, places, begins.add(1), 1, 0, stream).0,
+            1,
+            "not from 0"
+        );
+        assert_eq!(
+            prefetch(pointers, sizes, 2, places, begins, 2, 0, ptr::null_mut()).0,
+            1,
+            "legacy"
+        );
         rig.api.memset_d8_async.call(first, 1, PAGE, stream).unwrap();
         assert_eq!(discard(pointers, sizes, 1, 0, stream).0, 0);
     }

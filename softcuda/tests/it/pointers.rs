@@ -4,10 +4,11 @@ use std::ffi::c_void;
 use std::ptr;
 
 use softcuda::{Config, Schedule};
-use wharf_sys::bindings::{CUmemAllocationProp_v1, CUmemAllocationType, CUpointer_attribute as Attribute};
+use wharf_sys::bindings::CUpointer_attribute as Attribute;
 use wharf_sys::{CudaError, Error};
 
-use crate::support::{Rig, code, device_0};
+use crate::memory_rig::GRANULE;
+use crate::support::{Rig, code};
 
 const HOST: u64 = 1;
 const DEVICE: u64 = 2;
@@ -21,7 +22,8 @@ impl Rig {
 
     fn ask_all(&self, attributes: &mut [Attribute], pointer: u64) -> Vec<u64> {
         let mut values = vec![0_u64; attributes.len()];
-        let mut to: Vec<*mut c_void> = values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
+        let mut to: Vec<*mut c_void> =
+            values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
         let count = u32::try_from(attributes.len()).unwrap();
         let get = &self.api.pointer_get_attributes;
         unsafe { get.call(count, attributes.as_mut_ptr(), to.as_mut_ptr(), pointer) }.unwrap();
@@ -73,12 +75,21 @@ fn registered_memory_is_found_by_both_its_addresses() {
     let mut device = 0;
     unsafe {
         rig.api.mem_host_register.call(memory.as_mut_ptr().cast(), 4096, 0).unwrap();
-        rig.api.mem_host_get_device_pointer.call(&raw mut device, memory.as_mut_ptr().cast(), 0).unwrap();
+        rig.api
+            .mem_host_get_device_pointer
+            .call(&raw mut device, memory.as_mut_ptr().cast(), 0)
+            .unwrap();
     }
     assert_ne!(device, host);
     for pointer in [host + 7, device + 7] {
-        assert_eq!(rig.ask(Attribute::CU_POINTER_ATTRIBUTE_HOST_POINTER, pointer).unwrap(), host + 7);
-        assert_eq!(rig.ask(Attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER, pointer).unwrap(), device + 7);
+        assert_eq!(
+            rig.ask(Attribute::CU_POINTER_ATTRIBUTE_HOST_POINTER, pointer).unwrap(),
+            host + 7
+        );
+        assert_eq!(
+            rig.ask(Attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER, pointer).unwrap(),
+            device + 7
+        );
     }
     unsafe { rig.api.mem_host_unregister.call(memory.as_mut_ptr().cast()) }.unwrap();
 }
@@ -106,23 +117,25 @@ fn an_unknown_pointer_is_an_error_alone_and_null_among_several() {
 fn pooled_and_mapped_memory_name_what_they_are_from() {
     let rig = Rig::new(Schedule::Async);
     let (stream, mut pool, mut pointer) = (rig.stream(1), ptr::null_mut(), 0);
-    let mut properties: CUmemAllocationProp_v1 = unsafe { std::mem::zeroed() };
-    properties.type_ = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.location = device_0();
-    let (size, mut reserved, mut physical) = (2 << 20, 0, 0);
+    let size = GRANULE;
+    let (reserved, physical) = (rig.reserve(2 * size), rig.physical(size));
     unsafe {
         rig.api.device_get_mem_pool.call(&raw mut pool, 0).unwrap();
         rig.api.mem_alloc_async.call(&raw mut pointer, 64, stream).unwrap();
-        rig.api.mem_address_reserve.call(&raw mut reserved, 2 * size, 0, 0, 0).unwrap();
-        rig.api.mem_create.call(&raw mut physical, size, &raw const properties, 0).unwrap();
         rig.api.mem_map.call(reserved + size as u64, size, 0, physical, 0).unwrap();
     }
     let handle = Attribute::CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE;
     assert_eq!(rig.ask(handle, pointer).unwrap(), pool.addr() as u64);
     let mapped = reserved + size as u64 + 5;
     for at in [reserved, mapped] {
-        assert_eq!(rig.ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, at).unwrap(), reserved);
-        assert_eq!(rig.ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE, at).unwrap(), 2 * size as u64);
+        assert_eq!(
+            rig.ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, at).unwrap(),
+            reserved
+        );
+        assert_eq!(
+            rig.ask(Attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE, at).unwrap(),
+            2 * size as u64
+        );
         let is_mapped = rig.ask(Attribute::CU_POINTER_ATTRIBUTE_MAPPED, at).unwrap();
         assert_eq!(is_mapped, u64::from(at == mapped));
     }

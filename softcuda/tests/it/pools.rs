@@ -12,9 +12,11 @@ use wharf_sys::bindings::{
 };
 use wharf_sys::{CudaError, Error};
 
+use crate::graph_rig::{GLOBAL, RELAXED};
 use crate::support::{Rig, code, device_0, location};
 
-const SCHEDULES: [Schedule; 4] = [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(5)];
+const SCHEDULES: [Schedule; 4] =
+    [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(5)];
 const USED: Attribute = Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT;
 const USED_HIGH: Attribute = Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
 const RESERVED: Attribute = Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
@@ -55,7 +57,12 @@ impl Rig {
         value
     }
 
-    fn set_pool_attribute(&self, pool: CUmemoryPool, attribute: Attribute, value: u64) -> Result<(), Error> {
+    fn set_pool_attribute(
+        &self,
+        pool: CUmemoryPool,
+        attribute: Attribute,
+        value: u64,
+    ) -> Result<(), Error> {
         let mut value = value;
         unsafe { self.api.mem_pool_set_attribute.call(pool, attribute, (&raw mut value).cast()) }
     }
@@ -79,22 +86,44 @@ fn an_allocation_is_usable_in_its_streams_order() {
 }
 
 #[test]
+fn memory_that_comes_back_to_its_stream_keeps_its_bytes_until_the_stream_is_there() {
+    let rig = Rig::with(Config { schedule: Schedule::Late, recycle: Some(true), ..Rig::config() });
+    let (stream, kept) = (rig.stream(1), rig.device(32));
+    let first = rig.alloc(16, stream).unwrap();
+    unsafe {
+        rig.api.memset_d8_async.call(first, 7, 16, stream).unwrap();
+        rig.synchronize(stream);
+        rig.api.memcpy_dtod_async.call(kept, first, 16, stream).unwrap();
+    }
+    rig.free(first, stream).unwrap();
+    let second = rig.alloc(16, stream).unwrap();
+    assert_eq!(second, first, "the same addresses, for another allocation");
+    unsafe { rig.api.memcpy_dtod_async.call(kept + 16, second, 16, stream) }.unwrap();
+    rig.synchronize(stream);
+    assert_eq!(rig.read(kept, 16), [7; 16], "the copy of the first allocation");
+    assert_eq!(rig.read(kept + 16, 16), [0xA5; 16], "the second allocation is fresh");
+}
+
+#[test]
 fn a_stream_that_does_not_wait_for_the_allocation_or_outlives_it_is_reported() {
     let rig = Rig::new(Schedule::Late);
+    let used_outside_its_life = || {
+        let mut violations = rig.simulator.violations();
+        violations.retain(|violation| violation.check == Check::UseAfterFree);
+        violations
+    };
     let (first, second) = (rig.stream(1), rig.stream(1));
     let pointer = rig.alloc(16, first).unwrap();
     unsafe { rig.api.memset_d8_async.call(pointer, 1, 16, second) }.unwrap();
     rig.synchronize(second);
-    let before: Vec<_> = rig.simulator.violations();
+    let before = used_outside_its_life();
     assert_eq!(before.len(), 1);
     assert!(before[0].what.contains("does not precede"), "{}", before[0].what);
     unsafe { rig.api.memset_d8_async.call(pointer, 2, 16, second) }.unwrap();
     rig.free(pointer, first).unwrap();
     rig.synchronize(first);
     rig.synchronize(second);
-    let after = rig.simulator.violations();
-    assert_eq!(after.len(), 2);
-    assert_eq!(after[1].check, Check::UseAfterFree);
+    assert_eq!(used_outside_its_life().len(), 2);
 }
 
 #[test]
@@ -175,7 +204,9 @@ fn an_allocation_of_nothing_succeeds_and_can_be_freed() {
     unsafe { rig.api.mem_alloc_from_pool_async.call(&raw mut pointer, 0, pool, stream) }.unwrap();
     assert_ne!(pointer, 0);
     rig.free(pointer, stream).unwrap();
-    let huge = unsafe { rig.api.mem_alloc_from_pool_async.call(&raw mut pointer, usize::MAX, pool, stream) };
+    let huge = unsafe {
+        rig.api.mem_alloc_from_pool_async.call(&raw mut pointer, usize::MAX, pool, stream)
+    };
     assert_eq!(code(huge), CudaError::OUT_OF_MEMORY);
 }
 
@@ -183,7 +214,8 @@ fn an_allocation_of_nothing_succeeds_and_can_be_freed() {
 fn a_pool_that_is_destroyed_lives_until_its_last_allocation_is_freed() {
     for schedule in SCHEDULES {
         let rig = Rig::new(schedule);
-        let (stream, pool, default) = (rig.stream(1), rig.pool(&properties()).unwrap(), rig.current_pool());
+        let (stream, pool, default) =
+            (rig.stream(1), rig.pool(&properties()).unwrap(), rig.current_pool());
         unsafe { rig.api.device_set_mem_pool.call(0, pool) }.unwrap();
         assert_eq!(rig.current_pool(), pool);
         let pointer = rig.alloc(64, stream).unwrap();
@@ -287,4 +319,22 @@ fn a_device_without_pools_says_so() {
     let rig = Rig::with(Config { attributes: vec![(attribute, 0)], ..Rig::config() });
     assert_eq!(code(rig.alloc(16, rig.stream(1))), CudaError::NOT_SUPPORTED);
     assert_eq!(code(rig.pool(&properties())), CudaError::NOT_SUPPORTED);
+}
+
+#[test]
+fn a_question_about_a_pool_invalidates_a_global_capture() {
+    let rig = Rig::new(Schedule::Async);
+    let (stream, pool, mut value) = (rig.stream(1), rig.current_pool(), 0_u64);
+    let value = (&raw mut value).cast::<c_void>();
+    let ask = || unsafe { rig.api.mem_pool_get_attribute.call(pool, THRESHOLD, value) };
+    let set = || unsafe { rig.api.mem_pool_set_attribute.call(pool, THRESHOLD, value) };
+    let calls: [&dyn Fn() -> Result<(), Error>; 2] = [&ask, &set];
+    for call in calls {
+        rig.begin(stream, GLOBAL);
+        assert_eq!(code(call()), CudaError::STREAM_CAPTURE_UNSUPPORTED);
+        assert_eq!(code(rig.end(stream)), CudaError::STREAM_CAPTURE_INVALIDATED);
+        rig.begin(stream, RELAXED);
+        call().unwrap();
+        rig.end(stream).unwrap();
+    }
 }

@@ -6,11 +6,17 @@
 use std::env;
 use std::process::{Command, Output};
 use std::ptr;
+use std::sync::OnceLock;
 use std::thread;
+
+use wharf_sys::bindings::{
+    CUresult, PFN_cuCtxSynchronize_v2000, PFN_cuInit_v2000, PFN_cuMemAlloc_v3020,
+    PFN_cuMemFree_v3020, PFN_cuStreamSynchronize_v2000,
+};
 
 use crate::support::api;
 
-const CHILD: &str = "SOFTCUDA_TEST_CHILD";
+const CHILD: &str = "TEST_SOFTCUDA_CHILD";
 
 /// Runs the child test `name` with more environment, and returns what became of it.
 fn run_child(name: &str, environment: &[(&str, &str)]) -> Output {
@@ -34,7 +40,8 @@ fn said(output: &Output) -> String {
     text
 }
 
-/// Makes the machine that the environment shapes ready, and returns a stream, pinned and device memory.
+/// Makes the machine that the environment shapes ready, and returns a stream, pinned and device
+/// memory.
 fn start() -> (wharf_sys::Api, wharf_sys::bindings::CUstream, &'static mut [u8], u64) {
     let api = api();
     let (mut context, mut stream, mut source, mut device) =
@@ -59,15 +66,81 @@ fn the_environment_turns_on_what_the_readme_says() {
         ("SOFTCUDA_COUNTERS", "1"),
     ];
     let text = said(&run_child("child_reuses_a_source", &environment));
-    let report = text.lines().find(|line| line.contains("source-stable: cuMemcpyHtoDAsync")).unwrap();
+    let report =
+        text.lines().find(|line| line.contains("source-stable: cuMemcpyHtoDAsync")).unwrap();
     assert!(report.contains("changed between the call and its copy to [0x"), "{report}");
     assert!(report.contains(" on stream 0x"), "{report}");
     assert!(text.contains("leaks: at the end: stream 0x"), "{text}");
     assert!(text.contains("softcuda: cuMemcpyHtoDAsync 1\n"), "{text}");
     assert!(text.contains("softcuda: bytes htod 64 "), "{text}");
+}
 
-    let text = said(&run_child("child_reuses_a_source", &[("SOFTCUDA_SCHEDULE", "sometimes")]));
-    assert!(text.contains("SOFTCUDA_SCHEDULE=sometimes is not understood"), "{text}");
+#[test]
+fn what_is_not_understood_in_the_environment_is_said_once_and_fails_initialisation() {
+    for (name, value, expected) in [
+        (
+            "SOFTCUDA_SCHEDULE",
+            "sometimes",
+            "SOFTCUDA_SCHEDULE=sometimes is invalid: the variable takes async,",
+        ),
+        ("SOFTCUDA_SHEDULE", "late", "SOFTCUDA_SHEDULE is invalid: there is no such variable"),
+        (
+            "SOFTCUDA_FAIL",
+            "cuNoSuchCall@1=2",
+            "SOFTCUDA_FAIL=cuNoSuchCall@1=2 is invalid: there is no",
+        ),
+        ("SOFTCUDA_FAIL", "cuMemAlloc@0=2", "the calls of cuMemAlloc are counted from 1"),
+    ] {
+        let text = said(&run_child("child_cannot_initialise", &[(name, value)]));
+        assert_eq!(text.matches(expected).count(), 1, "{text}");
+        assert_eq!(text.matches("softcuda: ").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn child_cannot_initialise() {
+    if !is_child("child_cannot_initialise") {
+        return;
+    }
+    // A machine of the program's own works, and says nothing.
+    let machine = softcuda::Simulator::new(softcuda::Config::default());
+    let bound = machine.bind();
+    unsafe { api().init.call(0) }.unwrap();
+    drop(bound);
+    let api = api();
+    for _ in 0..2 {
+        let error = unsafe { api.init.call(0) }.unwrap_err();
+        assert_eq!(error.code(), Some(wharf_sys::CudaError::INVALID_VALUE));
+    }
+}
+
+#[test]
+fn counters_are_those_of_the_machines_that_ran() {
+    let text =
+        said(&run_child("child_counts_on_machines_of_its_own", &[("SOFTCUDA_COUNTERS", "1")]));
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("softcuda: ")).collect();
+    let bytes = "softcuda: bytes htod 0 dtoh 0 dtod 0 htoh 0";
+    assert_eq!(lines, ["softcuda: cuInit 2", bytes, "softcuda: cuInit 3", bytes], "{text}");
+}
+
+#[test]
+fn child_counts_on_machines_of_its_own() {
+    if !is_child("child_counts_on_machines_of_its_own") {
+        return;
+    }
+    let run = |calls| {
+        let machine = softcuda::Simulator::new(softcuda::Config::from_environment().unwrap());
+        let bound = machine.bind();
+        let api = api();
+        for _ in 0..calls {
+            unsafe { api.init.call(0) }.unwrap();
+        }
+        drop(bound);
+        machine
+    };
+    // One that ends before the process, and one that does not.
+    drop(run(2));
+    let _kept = std::mem::ManuallyDrop::new(run(3));
 }
 
 #[test]
@@ -109,8 +182,9 @@ fn child_calls_the_driver_from_a_destructor() {
     if !is_child("child_calls_the_driver_from_a_destructor") {
         return;
     }
+    static API: OnceLock<wharf_sys::Api> = OnceLock::new();
     let (api, stream, ..) = start();
-    let api: &'static wharf_sys::Api = Box::leak(Box::new(api));
+    let api = API.get_or_init(|| api);
     let mut context = ptr::null_mut();
     unsafe { api.ctx_get_current.call(&raw mut context) }.unwrap();
     let (context, stream) = (context.expose_provenance(), stream.expose_provenance());
@@ -137,4 +211,75 @@ impl Drop for Late {
         }
         DESTROYED.store(true, std::sync::atomic::Ordering::Release);
     }
+}
+
+#[test]
+fn a_child_of_fork_is_told_that_the_driver_is_not_initialised() {
+    // What threads of the parent hold is lost in a fork, and no leak of the driver's.
+    let no_leaks = ("ASAN_OPTIONS", "detect_leaks=0");
+    said(&run_child("child_forks_after_initialisation", &[("SOFTCUDA_CHECK", "leaks"), no_leaks]));
+    said(&run_child("child_forks_before_initialisation", &[no_leaks]));
+}
+
+/// Runs `body` in a fork of this process and asserts that it returned true.
+fn in_fork(body: impl FnOnce() -> bool) {
+    match unsafe { libc::fork() } {
+        0 => {
+            let passed =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(false);
+            // The handlers of the driver run, and must not wait for threads of the parent.
+            unsafe { libc::exit(i32::from(!passed)) };
+        }
+        child => {
+            let mut status = -1;
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0, "the fork failed");
+        }
+    }
+}
+
+#[test]
+fn child_forks_after_initialisation() {
+    if !is_child("child_forks_after_initialisation") {
+        return;
+    }
+    let (api, stream, source, device) = start();
+    unsafe { api.memcpy_htod_async.call(device, source.as_ptr().cast(), 64, stream) }.unwrap();
+    let machine = softcuda::Simulator::new(softcuda::Config::default());
+    let bound = machine.bind();
+    unsafe { api.init.call(0) }.unwrap();
+    drop(bound);
+    // The entry points themselves: the table of wharf-sys does not even call them there.
+    let alloc = entry!("cuMemAlloc" 3020 PFN_cuMemAlloc_v3020);
+    let free = entry!("cuMemFree" 3020 PFN_cuMemFree_v3020);
+    let synchronize = entry!("cuStreamSynchronize" 2000 PFN_cuStreamSynchronize_v2000);
+    let synchronize_all = entry!("cuCtxSynchronize" 2000 PFN_cuCtxSynchronize_v2000);
+    let init = entry!("cuInit" 2000 PFN_cuInit_v2000);
+    in_fork(move || {
+        let mut pointer = 0;
+        let results = unsafe {
+            [
+                alloc(&raw mut pointer, 64),
+                synchronize(stream),
+                synchronize_all(),
+                free(device),
+                init(0),
+            ]
+        };
+        drop(machine);
+        results == [CUresult::CUDA_ERROR_NOT_INITIALIZED; 5]
+    });
+}
+
+#[test]
+fn child_forks_before_initialisation() {
+    if !is_child("child_forks_before_initialisation") {
+        return;
+    }
+    in_fork(|| {
+        let (api, stream, source, device) = start();
+        unsafe { api.memcpy_htod_async.call(device, source.as_ptr().cast(), 64, stream) }.unwrap();
+        unsafe { api.stream_synchronize.call(stream) }.is_ok()
+    });
+    start();
 }

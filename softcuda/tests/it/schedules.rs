@@ -30,8 +30,10 @@ fn without_one_wait_some_schedule_differs() {
 #[test]
 fn a_seed_fixes_the_order() {
     for seed in 0..10 {
-        let (first, second) =
-            (program::run(Schedule::Random(seed), false), program::run(Schedule::Random(seed), false));
+        let (first, second) = (
+            program::run(Schedule::Random(seed), false),
+            program::run(Schedule::Random(seed), false),
+        );
         assert_eq!(first.unwrap(), second.unwrap(), "seed {seed}");
     }
 }

@@ -11,16 +11,24 @@ fn a_copy_reads_its_pinned_source_late_under_late_and_early_under_eager() {
         let rig = Rig::new(schedule);
         let (stream, device, source) = (rig.stream(1), rig.device(64), rig.pinned(64));
         source.fill(1);
-        unsafe { rig.api.memcpy_htod_async.call(device, source.as_ptr().cast(), 64, stream) }.unwrap();
+        unsafe { rig.api.memcpy_htod_async.call(device, source.as_ptr().cast(), 64, stream) }
+            .unwrap();
         source.fill(2);
         rig.synchronize(stream);
         assert_eq!(rig.read(device, 64), [expected; 64], "{schedule:?}");
         let violations = rig.simulator.violations();
         assert_eq!(violations.len(), usize::from(schedule == Schedule::Late), "{violations:?}");
         for violation in violations {
-            assert_eq!((violation.check, violation.call), (Check::SourceStable, "cuMemcpyHtoDAsync"));
+            assert_eq!(
+                (violation.check, violation.call),
+                (Check::SourceStable, "cuMemcpyHtoDAsync")
+            );
             assert_eq!(violation.stream, stream.addr() as u64);
-            assert!(violation.what.contains(&format!("{:#x}", source.as_ptr().addr())), "{}", violation.what);
+            assert!(
+                violation.what.contains(&format!("{:#x}", source.as_ptr().addr())),
+                "{}",
+                violation.what
+            );
             assert!(violation.what.contains(&format!("{device:#x}")), "{}", violation.what);
         }
     }
@@ -32,7 +40,8 @@ fn a_pageable_source_may_be_reused_when_the_call_returns() {
         let rig = Rig::new(schedule);
         let (stream, device) = (rig.stream(1), rig.device(8));
         let mut source = [1_u8; 8];
-        unsafe { rig.api.memcpy_htod_async.call(device, source.as_ptr().cast(), 8, stream) }.unwrap();
+        unsafe { rig.api.memcpy_htod_async.call(device, source.as_ptr().cast(), 8, stream) }
+            .unwrap();
         source.fill(2);
         rig.synchronize(stream);
         assert_eq!(rig.read(device, 8), [1; 8]);
@@ -72,7 +81,7 @@ fn the_legacy_stream_waits_for_blocking_streams_and_only_for_them() {
 #[test]
 fn a_program_that_polls_memory_sees_the_write_in_every_schedule() {
     for schedule in [Schedule::Async, Schedule::Eager, Schedule::Late, Schedule::Random(1)] {
-        let rig = Rig::new(schedule);
+        let rig = Rig::polled(schedule);
         let (stream, word) = (rig.stream(1), rig.pinned(8));
         word.fill(0);
         let address = word.as_ptr().expose_provenance() as u64;

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use softcuda::{Binding, Checks, Config, Schedule, Simulator};
+use softcuda::{Binding, Checks, Config, Grace, Schedule, Simulator};
 use wharf_sys::bindings::{
     CUcontext, CUevent, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType, CUstream,
 };
@@ -32,9 +32,15 @@ impl Rig {
         Self::with(Config { schedule, ..Self::config() })
     }
 
-    /// Every check, no printing.
+    /// Every check, no printing; what runs is what was asked for, however slow the machine is.
     pub(crate) fn config() -> Config {
-        Config { checks: Checks::ALL, print_violations: false, ..Config::default() }
+        let (checks, grace) = (Checks::ALL, Grace::Never);
+        Config { checks, grace, print_violations: false, ..Config::default() }
+    }
+
+    /// For a test that polls memory and asks the driver nothing.
+    pub(crate) fn polled(schedule: Schedule) -> Self {
+        Self::with(Config { schedule, grace: Config::default().grace, ..Self::config() })
     }
 
     pub(crate) fn with(config: Config) -> Self {

@@ -7,34 +7,20 @@ use softcuda::{Check, Config, Schedule};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
     CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
-    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemAllocationType, CUmemLocationType,
+    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemLocationType, CUpointer_attribute,
+    CUresult, PFN_cuPointerSetAttribute_v6000,
 };
 
+use crate::memory_rig::{GRANULE, properties};
 use crate::support::{Rig, code, device_0, location};
 
-const GRANULE: usize = 2 << 20;
-
-fn properties() -> CUmemAllocationProp_v1 {
-    let mut properties: CUmemAllocationProp_v1 = unsafe { std::mem::zeroed() };
-    properties.type_ = CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.location = device_0();
-    properties
-}
-
 impl Rig {
-    fn reserve(&self, size: usize) -> u64 {
-        let mut address = 0;
-        unsafe { self.api.mem_address_reserve.call(&raw mut address, size, 0, 0, 0) }.unwrap();
-        address
-    }
-
-    fn physical(&self, size: usize) -> u64 {
-        let (mut handle, properties) = (0, properties());
-        unsafe { self.api.mem_create.call(&raw mut handle, size, &raw const properties, 0) }.unwrap();
-        handle
-    }
-
-    fn allow(&self, address: u64, size: usize, flags: CUmemAccess_flags) -> Result<(), wharf_sys::Error> {
+    fn allow(
+        &self,
+        address: u64,
+        size: usize,
+        flags: CUmemAccess_flags,
+    ) -> Result<(), wharf_sys::Error> {
         let access = CUmemAccessDesc { location: device_0(), flags };
         unsafe { self.api.mem_set_access.call(address, size, &raw const access, 1) }
     }
@@ -65,7 +51,10 @@ fn two_mappings_of_one_allocation_show_the_same_bytes() {
         let mut retained = 0;
         rig.api
             .mem_retain_allocation_handle
-            .call(&raw mut retained, ptr::without_provenance_mut(usize::try_from(alias + 9).unwrap()))
+            .call(
+                &raw mut retained,
+                ptr::without_provenance_mut(usize::try_from(alias + 9).unwrap()),
+            )
             .unwrap();
         assert_eq!(retained, physical, "the same handle that was used to map the memory");
         rig.api.mem_release.call(retained).unwrap();
@@ -107,7 +96,8 @@ fn a_mapping_without_access_cannot_be_copied_to_or_from() {
     rig.allow(address, GRANULE, READ_WRITE).unwrap();
     write().unwrap();
     let (mut flags, location) = (0, device_0());
-    unsafe { rig.api.mem_get_access.call(&raw mut flags, &raw const location, address + 1) }.unwrap();
+    unsafe { rig.api.mem_get_access.call(&raw mut flags, &raw const location, address + 1) }
+        .unwrap();
     assert_eq!(flags, 3);
     rig.allow(address, GRANULE, NOTHING).unwrap();
     assert_eq!(code(read()), CudaError::INVALID_VALUE);
@@ -120,7 +110,8 @@ fn memory_is_charged_at_creation_until_neither_handle_nor_mapping_is_left() {
     let (address, physical) = (rig.reserve(64 << 20), rig.physical(4 << 20));
     assert_eq!(before - rig.free_bytes(), 4 << 20);
     let (mut other, properties) = (0, properties());
-    let more = unsafe { rig.api.mem_create.call(&raw mut other, 6 << 20, &raw const properties, 0) };
+    let more =
+        unsafe { rig.api.mem_create.call(&raw mut other, 6 << 20, &raw const properties, 0) };
     assert_eq!(code(more), CudaError::OUT_OF_MEMORY);
     unsafe {
         rig.api.mem_map.call(address, 4 << 20, 0, physical, 0).unwrap();
@@ -164,10 +155,13 @@ fn an_exported_descriptor_imports_as_the_same_memory() {
     let kind = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
     let properties = CUmemAllocationProp_v1 { requestedHandleTypes: kind, ..properties() };
     let (mut physical, mut imported, mut descriptor): (u64, u64, c_int) = (0, 0, -1);
-    let export: unsafe extern "C" fn(*mut c_int, u64, CUmemAllocationHandleType, u64) -> u32 =
-        unsafe { std::mem::transmute(softcuda::entry_point("cuMemExportToShareableHandle", 10_020)) };
-    let import: unsafe extern "C" fn(*mut u64, usize, CUmemAllocationHandleType) -> u32 =
-        unsafe { std::mem::transmute(softcuda::entry_point("cuMemImportFromShareableHandle", 10_020)) };
+    type Export = unsafe extern "C" fn(*mut c_int, u64, CUmemAllocationHandleType, u64) -> u32;
+    let export: Export = unsafe {
+        std::mem::transmute(softcuda::entry_point("cuMemExportToShareableHandle", 10_020))
+    };
+    let import: unsafe extern "C" fn(*mut u64, usize, CUmemAllocationHandleType) -> u32 = unsafe {
+        std::mem::transmute(softcuda::entry_point("cuMemImportFromShareableHandle", 10_020))
+    };
     let address = rig.reserve(2 * GRANULE);
     unsafe {
         rig.api.mem_create.call(&raw mut physical, GRANULE, &raw const properties, 0).unwrap();
@@ -184,7 +178,11 @@ fn an_exported_descriptor_imports_as_the_same_memory() {
         rig.api.mem_release.call(physical).unwrap();
     }
     let plain = rig.physical(GRANULE);
-    assert_eq!(unsafe { export(&raw mut descriptor, plain, kind, 0) }, 1, "no handle type was requested");
+    assert_eq!(
+        unsafe { export(&raw mut descriptor, plain, kind, 0) },
+        1,
+        "no handle type was requested"
+    );
 }
 
 #[test]
@@ -241,8 +239,63 @@ fn a_device_without_it_says_so() {
     unsafe {
         let reserve = rig.api.mem_address_reserve.call(&raw mut address, GRANULE, 0, 0, 0);
         assert_eq!(code(reserve), CudaError::NOT_SUPPORTED);
-        let granularity =
-            rig.api.mem_get_allocation_granularity.call(&raw mut size, &raw const properties, option);
+        let granularity = rig.api.mem_get_allocation_granularity.call(
+            &raw mut size,
+            &raw const properties,
+            option,
+        );
         assert_eq!(code(granularity), CudaError::NOT_SUPPORTED);
+    }
+}
+
+#[test]
+fn always_synchronous_operations_are_not_supported_on_mappings() {
+    let rig = Rig::new(Schedule::Async);
+    let (address, physical) = (rig.reserve(GRANULE), rig.physical(GRANULE));
+    let set = entry!("cuPointerSetAttribute" 6000 PFN_cuPointerSetAttribute_v6000);
+    let attribute = CUpointer_attribute::CU_POINTER_ATTRIBUTE_SYNC_MEMOPS;
+    let on = 1_u32;
+    unsafe {
+        rig.api.mem_map.call(address, GRANULE, 0, physical, 0).unwrap();
+        let result = set((&raw const on).cast(), attribute, address);
+        assert_eq!(result, CUresult::CUDA_ERROR_NOT_SUPPORTED);
+        assert_eq!(set((&raw const on).cast(), attribute, rig.device(64)), CUresult::CUDA_SUCCESS);
+    }
+}
+
+#[test]
+fn a_mapping_says_whether_it_was_created_for_other_hardware_and_the_device_can() {
+    let can = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED;
+    for (able, asked, expected) in [(1, 1, 1), (1, 0, 0), (0, 1, 0)] {
+        let rig = Rig::with(Config { attributes: vec![(can, able)], ..Rig::config() });
+        let (address, mut physical, mut properties) = (rig.reserve(GRANULE), 0, properties());
+        properties.allocFlags.gpuDirectRDMACapable = asked;
+        let mut is_capable = 9_u32;
+        let attribute = CUpointer_attribute::CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE;
+        unsafe {
+            rig.api.mem_create.call(&raw mut physical, GRANULE, &raw const properties, 0).unwrap();
+            rig.api.mem_map.call(address, GRANULE, 0, physical, 0).unwrap();
+            let data = (&raw mut is_capable).cast();
+            rig.api.pointer_get_attribute.call(data, attribute, address).unwrap();
+        }
+        assert_eq!(is_capable, expected, "able {able}, asked {asked}");
+    }
+}
+
+#[test]
+fn fabric_handles_that_a_device_advertises_are_not_permitted_without_a_channel() {
+    let fabric = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_FABRIC;
+    let posix = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED;
+    for (advertised, expected) in [(0, CudaError::NOT_SUPPORTED), (1, CudaError::NOT_PERMITTED)] {
+        let rig = Rig::with(Config { attributes: vec![(attribute, advertised)], ..Rig::config() });
+        for types in [fabric.0, fabric.0 | posix.0] {
+            let (mut handle, mut properties) = (0, properties());
+            properties.requestedHandleTypes = CUmemAllocationHandleType(types);
+            let made = unsafe {
+                rig.api.mem_create.call(&raw mut handle, GRANULE, &raw const properties, 0)
+            };
+            assert_eq!(code(made), expected);
+        }
     }
 }

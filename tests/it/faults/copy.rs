@@ -56,7 +56,20 @@ pub(super) const EXERCISES: &[Exercise] = &[
             let (to, from, size) = (&raw mut batch.to, &raw mut batch.from, &raw mut batch.size);
             let (attributes, index) = (&raw mut batch.attributes, &raw mut batch.index);
             let failed = &raw mut batch.failed;
-            call!(w, memcpy_batch_async(to, from, size, 1, attributes, index, 1, failed, stream.as_raw()))
+            call!(
+                w,
+                memcpy_batch_async(
+                    to,
+                    from,
+                    size,
+                    1,
+                    attributes,
+                    index,
+                    1,
+                    failed,
+                    stream.as_raw()
+                )
+            )
         })
     }),
     ("cuMemcpyBatchAsync", 13000, |w| {
@@ -64,7 +77,10 @@ pub(super) const EXERCISES: &[Exercise] = &[
             let mut batch = Batch::new(to, from);
             let (to, from, size) = (&raw mut batch.to, &raw mut batch.from, &raw mut batch.size);
             let (attributes, index) = (&raw mut batch.attributes, &raw mut batch.index);
-            call!(w, memcpy_batch_async_v13000(to, from, size, 1, attributes, index, 1, stream.as_raw()))
+            call!(
+                w,
+                memcpy_batch_async_v13000(to, from, size, 1, attributes, index, 1, stream.as_raw())
+            )
         })
     }),
     ("cuMemsetD8", 3020, |w| {
@@ -100,7 +116,10 @@ fn with_two(w: &World, body: impl FnOnce(CUdeviceptr, CUdeviceptr) -> Outcome) -
 }
 
 /// Runs `body` with two blocks of 64 bytes on the device and a stream, then waits for it.
-fn on_stream(w: &World, body: impl FnOnce(CUdeviceptr, CUdeviceptr, &Stream) -> Outcome) -> Outcome {
+fn on_stream(
+    w: &World,
+    body: impl FnOnce(CUdeviceptr, CUdeviceptr, &Stream) -> Outcome,
+) -> Outcome {
     with_two(w, |to, from| {
         let stream = w.stream()?;
         body(to, from, &stream)?;

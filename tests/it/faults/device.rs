@@ -51,8 +51,12 @@ pub(super) const EXERCISES: &[Exercise] = &[
         let (mut flags, mut active) = (0, 0);
         call!(w, device_primary_ctx_get_state(w.ordinal(), &raw mut flags, &raw mut active))
     }),
-    ("cuDevicePrimaryCtxSetFlags", 11000, |w| call!(w, device_primary_ctx_set_flags(w.ordinal(), 0))),
-    ("cuDevicePrimaryCtxReset", 11000, |w| call!(w, device_primary_ctx_reset(w.driver.device(1)?.as_raw()))),
+    ("cuDevicePrimaryCtxSetFlags", 11000, |w| {
+        call!(w, device_primary_ctx_set_flags(w.ordinal(), 0))
+    }),
+    ("cuDevicePrimaryCtxReset", 11000, |w| {
+        call!(w, device_primary_ctx_reset(w.driver.device(1)?.as_raw()))
+    }),
     ("cuCtxCreate", 3020, |w| created(w).map(drop)),
     ("cuCtxDestroy", 4000, |w| created(w)?.close()),
     ("cuCtxPushCurrent", 4000, |w| pushed(w).map(drop)),

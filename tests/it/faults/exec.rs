@@ -5,11 +5,13 @@ use core::ptr;
 
 use wharf::Error;
 use wharf::sys::bindings::{
-    CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphExec, CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo,
+    CUDA_GRAPH_INSTANTIATE_PARAMS, CUgraph, CUgraphExec, CUgraphExecUpdateResult,
+    CUgraphExecUpdateResultInfo,
 };
 
 use super::node::{
-    record_params, with_child, with_host, with_mem_op, with_memcpy, with_memset, with_record, with_wait,
+    record_params, with_child, with_host, with_mem_op, with_memcpy, with_memset, with_record,
+    with_wait,
 };
 use super::{Exercise, Guard, World, call, zeroed};
 
@@ -101,7 +103,10 @@ pub(super) const EXERCISES: &[Exercise] = &[
     ("cuGraphExecBatchMemOpNodeSetParams", 11070, |w| {
         with_mem_op(w, |graph, node, operations| {
             let exec = instantiated(w, graph)?;
-            call!(w, graph_exec_batch_mem_op_node_set_params(exec.get(), node, &raw const operations))
+            call!(
+                w,
+                graph_exec_batch_mem_op_node_set_params(exec.get(), node, &raw const operations)
+            )
         })
     }),
     ("cuGraphExecNodeSetParams", 12020, |w| {
@@ -127,7 +132,10 @@ pub(super) const EXERCISES: &[Exercise] = &[
 ];
 
 /// Makes an executable graph of `graph`.
-fn instantiated<'w>(w: &'w World, graph: &Guard<'_, CUgraph>) -> Result<Guard<'w, CUgraphExec>, Error> {
+fn instantiated<'w>(
+    w: &'w World,
+    graph: &Guard<'_, CUgraph>,
+) -> Result<Guard<'w, CUgraphExec>, Error> {
     let mut exec = ptr::null_mut();
     call!(w, graph_instantiate_with_flags(&raw mut exec, graph.get(), 0))?;
     Ok(w.guard(exec, |w, exec| call!(w, graph_exec_destroy(exec))))

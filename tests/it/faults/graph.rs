@@ -7,7 +7,9 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 use wharf::Error;
-use wharf::sys::bindings::{CUgraph, CUgraphNode, CUgraphNodeType, CUuserObject, CUuserObject_flags};
+use wharf::sys::bindings::{
+    CUgraph, CUgraphNode, CUgraphNodeType, CUuserObject, CUuserObject_flags,
+};
 
 use super::{Exercise, Guard, Outcome, World, call};
 
@@ -97,7 +99,10 @@ fn cloned<'w>(w: &'w World, graph: &Guard<'_, CUgraph>) -> Result<Guard<'w, CUgr
 }
 
 /// Runs `body` with a graph of two nodes, the first before the second.
-fn with_edge(w: &World, body: impl FnOnce(CUgraph, CUgraphNode, CUgraphNode) -> Outcome) -> Outcome {
+fn with_edge(
+    w: &World,
+    body: impl FnOnce(CUgraph, CUgraphNode, CUgraphNode) -> Outcome,
+) -> Outcome {
     let graph = w.graph()?;
     let (from, to) = (w.empty_node(&graph)?, w.empty_node(&graph)?);
     call!(w, graph_add_dependencies(graph.get(), &raw const from, &raw const to, 1))?;

@@ -8,8 +8,8 @@ use wharf::Error;
 use wharf::sys::bindings::{
     CUdeviceptr, CUmem_advise, CUmem_range_attribute, CUmemAccess_flags, CUmemAccessDesc,
     CUmemAllocationGranularity_flags, CUmemAllocationProp_v1, CUmemAllocationType,
-    CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType, CUmemPool_attribute, CUmemPoolProps,
-    CUmemoryPool, CUpointer_attribute,
+    CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType, CUmemPool_attribute,
+    CUmemPoolProps, CUmemoryPool, CUpointer_attribute,
 };
 
 use super::{Exercise, Guard, Outcome, World, call, zeroed};
@@ -92,8 +92,9 @@ pub(super) const EXERCISES: &[Exercise] = &[
     ("cuMemRetainAllocationHandle", 11000, |w| {
         with_mapping(w, |mapping| {
             let mut handle = 0;
-            let address =
-                ptr::with_exposed_provenance_mut::<c_void>(usize::try_from(mapping.get().0).unwrap());
+            let address = ptr::with_exposed_provenance_mut::<c_void>(
+                usize::try_from(mapping.get().0).unwrap(),
+            );
             call!(w, mem_retain_allocation_handle(&raw mut handle, address))?;
             call!(w, mem_release(handle))
         })
@@ -173,7 +174,10 @@ pub(super) const EXERCISES: &[Exercise] = &[
 struct Page([u8; 4096]);
 
 /// Runs `body` with a registered page, which outlives its registration.
-fn with_registered<'w>(w: &'w World, body: impl FnOnce(Guard<'w, *mut c_void>) -> Outcome) -> Outcome {
+fn with_registered<'w>(
+    w: &'w World,
+    body: impl FnOnce(Guard<'w, *mut c_void>) -> Outcome,
+) -> Outcome {
     let mut page = Box::new(Page([0; 4096]));
     let address = page.0.as_mut_ptr().cast::<c_void>();
     call!(w, mem_host_register(address, 4096, 0))?;
@@ -195,7 +199,10 @@ fn properties(w: &World) -> CUmemAllocationProp_v1 {
 }
 
 fn access(w: &World) -> CUmemAccessDesc {
-    CUmemAccessDesc { location: location(w), flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE }
+    CUmemAccessDesc {
+        location: location(w),
+        flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+    }
 }
 
 fn granularity(w: &World) -> Result<usize, Error> {

@@ -18,13 +18,12 @@ use core::ffi::c_void;
 use core::ptr;
 use std::thread;
 
-use softcuda::{Config, Simulator};
 use wharf::driver::EventKind;
 use wharf::sys::bindings::{CUdeviceptr, CUgraph, CUgraphNode, CUmemAttach_flags};
 use wharf::sys::{Api, ROWS, Row};
 use wharf::{Context, CudaError, Driver, Error, Event, LoadError, Stream};
 
-use crate::backend::softcuda_driver;
+use crate::backend::{Config, Simulator, softcuda_driver};
 
 /// Calls an entry point of the world's table.
 macro_rules! call {
@@ -66,7 +65,13 @@ const GROUPS: &[&[Exercise]] = &[
 #[test]
 fn every_row_fails_once() {
     let failures: Vec<_> = ROWS.iter().filter_map(|row| fails_once(row).err()).collect();
-    assert!(failures.is_empty(), "{} of {} rows:\n{}", failures.len(), ROWS.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} rows:\n{}",
+        failures.len(),
+        ROWS.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
@@ -90,7 +95,8 @@ fn fails_once(row: &Row) -> Result<(), String> {
 
 #[test]
 fn the_software_driver_has_every_row() {
-    let mut missing = ROWS.iter().filter(|row| softcuda::entry_point(row.name, row.version).is_null());
+    let mut missing =
+        ROWS.iter().filter(|row| softcuda::entry_point(row.name, row.version).is_null());
     assert_eq!(missing.next(), None);
 }
 
@@ -126,21 +132,26 @@ fn bad_exercises_are_found() {
     let complaint = |outcome: Result<(), String>| outcome.unwrap_err();
     assert!(complaint(fails_once(&unknown)).contains("no exercise for row"));
     assert!(complaint(judge(row("cuMemAlloc"), |_| Ok(()))).contains("does not reach it"));
-    assert!(complaint(judge(row("cuMemAlloc"), |_| panic!("on purpose"))).contains("panics by itself"));
+    assert!(
+        complaint(judge(row("cuMemAlloc"), |_| panic!("on purpose"))).contains("panics by itself")
+    );
     let leaky = |w: &World| {
         let _never_destroyed = w.stream()?.into_raw();
         Ok(())
     };
     assert!(complaint(judge(row("cuStreamCreate"), leaky)).contains("leaks by itself: stream"));
     let swallowing = |w: &World| w.stream().map(drop).or(Ok(()));
-    assert!(complaint(judge(row("cuStreamCreate"), swallowing)).contains("failed, it gives Ok(())"));
+    assert!(
+        complaint(judge(row("cuStreamCreate"), swallowing)).contains("failed, it gives Ok(())")
+    );
     let leaky_when_failed = |w: &World| {
         let raw = w.stream()?.into_raw();
         call!(w, stream_synchronize(raw))?;
         call!(w, stream_destroy(raw))
     };
     assert!(
-        complaint(judge(row("cuStreamSynchronize"), leaky_when_failed)).contains("failed, it leaks: stream")
+        complaint(judge(row("cuStreamSynchronize"), leaky_when_failed))
+            .contains("failed, it leaks: stream")
     );
 }
 

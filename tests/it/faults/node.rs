@@ -5,9 +5,9 @@ use core::ffi::c_void;
 use core::ptr;
 
 use wharf::sys::bindings::{
-    CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_HOST_NODE_PARAMS_v1, CUDA_MEMCPY3D_v2, CUDA_MEMSET_NODE_PARAMS_v1,
-    CUdeviceptr, CUevent, CUgraph, CUgraphNode, CUgraphNodeParams, CUgraphNodeType, CUmemorytype,
-    CUstreamBatchMemOpParams, CUstreamBatchMemOpType,
+    CUDA_BATCH_MEM_OP_NODE_PARAMS, CUDA_HOST_NODE_PARAMS_v1, CUDA_MEMCPY3D_v2,
+    CUDA_MEMSET_NODE_PARAMS_v1, CUdeviceptr, CUevent, CUgraph, CUgraphNode, CUgraphNodeParams,
+    CUgraphNodeType, CUmemorytype, CUstreamBatchMemOpParams, CUstreamBatchMemOpType,
 };
 
 use super::{Exercise, Guard, Outcome, World, call, zeroed};
@@ -19,14 +19,20 @@ pub(super) const EXERCISES: &[Exercise] = &[
     }),
     ("cuGraphAddMemcpyNode", 10000, |w| with_memcpy(w, |_, _, _| Ok(()))),
     ("cuGraphMemcpyNodeGetParams", 10000, |w| {
-        with_memcpy(w, |_, node, mut copy| call!(w, graph_memcpy_node_get_params(node, &raw mut copy)))
+        with_memcpy(w, |_, node, mut copy| {
+            call!(w, graph_memcpy_node_get_params(node, &raw mut copy))
+        })
     }),
     ("cuGraphMemcpyNodeSetParams", 10000, |w| {
-        with_memcpy(w, |_, node, copy| call!(w, graph_memcpy_node_set_params(node, &raw const copy)))
+        with_memcpy(w, |_, node, copy| {
+            call!(w, graph_memcpy_node_set_params(node, &raw const copy))
+        })
     }),
     ("cuGraphAddMemsetNode", 10000, |w| with_memset(w, |_, _, _| Ok(()))),
     ("cuGraphMemsetNodeGetParams", 10000, |w| {
-        with_memset(w, |_, node, mut set| call!(w, graph_memset_node_get_params(node, &raw mut set)))
+        with_memset(w, |_, node, mut set| {
+            call!(w, graph_memset_node_get_params(node, &raw mut set))
+        })
     }),
     ("cuGraphMemsetNodeSetParams", 10000, |w| {
         with_memset(w, |_, node, set| call!(w, graph_memset_node_set_params(node, &raw const set)))
@@ -47,14 +53,18 @@ pub(super) const EXERCISES: &[Exercise] = &[
     }),
     ("cuGraphAddEventRecordNode", 11010, |w| with_record(w, |_, _, _| Ok(()))),
     ("cuGraphEventRecordNodeGetEvent", 11010, |w| {
-        with_record(w, |_, node, mut event| call!(w, graph_event_record_node_get_event(node, &raw mut event)))
+        with_record(w, |_, node, mut event| {
+            call!(w, graph_event_record_node_get_event(node, &raw mut event))
+        })
     }),
     ("cuGraphEventRecordNodeSetEvent", 11010, |w| {
         with_record(w, |_, node, event| call!(w, graph_event_record_node_set_event(node, event)))
     }),
     ("cuGraphAddEventWaitNode", 11010, |w| with_wait(w, |_, _, _| Ok(()))),
     ("cuGraphEventWaitNodeGetEvent", 11010, |w| {
-        with_wait(w, |_, node, mut event| call!(w, graph_event_wait_node_get_event(node, &raw mut event)))
+        with_wait(w, |_, node, mut event| {
+            call!(w, graph_event_wait_node_get_event(node, &raw mut event))
+        })
     }),
     ("cuGraphEventWaitNodeSetEvent", 11010, |w| {
         with_wait(w, |_, node, event| call!(w, graph_event_wait_node_set_event(node, event)))
@@ -177,7 +187,10 @@ pub(super) fn with_mem_op(
     let (ctx, array) = (w.context.as_raw(), &raw mut operation);
     let operations = CUDA_BATCH_MEM_OP_NODE_PARAMS { ctx, count: 1, paramArray: array, flags: 0 };
     let (mut node, none) = (ptr::null_mut(), ptr::null());
-    call!(w, graph_add_batch_mem_op_node(&raw mut node, graph.get(), none, 0, &raw const operations))?;
+    call!(
+        w,
+        graph_add_batch_mem_op_node(&raw mut node, graph.get(), none, 0, &raw const operations)
+    )?;
     body(&graph, node, operations)
 }
 

@@ -150,7 +150,7 @@ fn timed(w: &World) -> Result<Event, Error> {
 fn on_word(w: &World, body: impl FnOnce(CUstream, u64) -> Outcome) -> Outcome {
     let word = w.device_memory(8)?;
     let stream = w.stream()?;
-    call!(w, memset_d8(word.get(), 0, 8))?;
+    call!(w, memset_d8_async(word.get(), 0, 8, stream.as_raw()))?;
     body(stream.as_raw(), word.get())?;
     stream.synchronize()
 }

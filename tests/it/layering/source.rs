@@ -21,7 +21,8 @@ pub(super) struct Token {
 
 impl File {
     pub(super) fn new(path: &str, source: &str) -> Self {
-        let stream = TokenStream::from_str(source).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let stream =
+            TokenStream::from_str(source).unwrap_or_else(|error| panic!("{path}: {error}"));
         let mut tokens = Vec::new();
         flatten(stream, false, &mut tokens);
         Self { path: path.to_owned(), tokens }
@@ -56,7 +57,12 @@ impl File {
         paths
     }
 
-    fn path_from(&self, index: &mut usize, prefix: &[String], paths: &mut Vec<(Vec<String>, usize)>) {
+    fn path_from(
+        &self,
+        index: &mut usize,
+        prefix: &[String],
+        paths: &mut Vec<(Vec<String>, usize)>,
+    ) {
         let line = self.tokens[*index].line;
         let mut path = prefix.to_vec();
         while self.is_name(*index) {
@@ -73,7 +79,12 @@ impl File {
         paths.push((path, line));
     }
 
-    fn group_from(&self, index: &mut usize, prefix: &[String], paths: &mut Vec<(Vec<String>, usize)>) {
+    fn group_from(
+        &self,
+        index: &mut usize,
+        prefix: &[String],
+        paths: &mut Vec<(Vec<String>, usize)>,
+    ) {
         *index += 1;
         while *index < self.tokens.len() && self.text(*index) != "}" {
             if self.is_name(*index) {

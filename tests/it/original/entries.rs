@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Instant;
 
+use wharf::element::DType;
+use wharf::manager::{BufferSpec, SpecError};
 use wharf::memory::MemoryKind;
-use wharf::pool::{Buffer, BufferSpec, BufferState, DType, Pool, RawBuffer, RawError, SpecError};
+use wharf::pool::{Buffer, BufferState, Pool, RawBuffer, RawError, StreamUse};
 use wharf::{Driver, Stream};
 
 use super::{LONG, context_and_stream, device_pool};
@@ -61,7 +63,10 @@ fn buffer_spec_has_the_size_of_every_dtype_or_an_error() {
     }
     let pinned = BufferSpec::new(&[3, 5], DType::U8, MemoryKind::Pinned).unwrap();
     assert!(specs.insert(pinned) && specs.insert(pinned.on(1)), "kind and device count");
-    assert_eq!(BufferSpec::new(&[1; 9], DType::U8, MemoryKind::Device), Err(SpecError::Rank { rank: 9 }));
+    assert_eq!(
+        BufferSpec::new(&[1; 9], DType::U8, MemoryKind::Device),
+        Err(SpecError::Rank { rank: 9 })
+    );
 }
 
 fn buffer_entry_has_last_use_use_count_and_generation(driver: &Driver) {
@@ -77,19 +82,26 @@ fn buffer_entry_has_last_use_use_count_and_generation(driver: &Driver) {
     let gate = Gate::close(&stream);
     buffer.fill(1, &stream).unwrap();
     let entry = buffer.info();
-    let [(user, _, is_over)] = entry.uses[..] else { panic!("{entry:?}") };
-    assert_eq!((user, is_over), (stream.as_raw().addr(), false), "the device has not come to the last use");
+    let [StreamUse { stream: user, complete: is_over, .. }] = entry.uses[..] else {
+        panic!("{entry:?}")
+    };
+    assert_eq!(
+        (user, is_over),
+        (stream.as_raw().addr(), false),
+        "the device has not come to the last use"
+    );
     gate.open();
     stream.synchronize().unwrap();
     buffer.wait(LONG).unwrap();
-    assert!(buffer.info().uses[0].2, "the last use is over");
+    assert!(buffer.info().uses[0].complete, "the last use is over");
     drop(buffer);
     let again: Buffer<u8> = pool.alloc(1000, &stream).unwrap();
     let entry = again.info();
     assert_eq!((entry.generation, entry.use_count), (2, 0), "a new life");
 }
 
-/// In the original a second release is silent, and so is one of a buffer that is somebody else's by then.
+/// In the original a second release is silent, and so is one of a buffer that has another owner by
+/// then.
 fn buffer_entry_refuses_a_double_and_a_stale_release(driver: &Driver) {
     let (context, stream) = context_and_stream(driver);
     let (pool, other) = (device_pool(&context), device_pool(&context));
@@ -101,7 +113,7 @@ fn buffer_entry_refuses_a_double_and_a_stale_release(driver: &Driver) {
     let twice = pool.take_raw(raw).unwrap_err();
     assert_eq!(twice, RawError::Stale { address, generation: 1, current: 1 });
     let next = pool.alloc::<u8>(1000, &stream).unwrap();
-    assert_eq!(next.info().address, address, "the block is somebody else's now");
+    assert_eq!(next.info().address, address, "the block has another owner now");
     let stale = pool.take_raw(raw).unwrap_err();
     assert_eq!(stale, RawError::Stale { address, generation: 1, current: 2 });
     assert!(stale.to_string().contains(&format!("{address:#x}")), "{stale}");

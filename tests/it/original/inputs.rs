@@ -71,7 +71,8 @@ fn input_buffer_manager_stages_a_step_by_one_launch(driver: &Driver) {
         let mut step = inputs.begin(5, 1).unwrap();
         slots.iter().for_each(|slot| step.write(*slot).fill(round));
         step.submit(&stream).unwrap();
-        // Before CUDA 11.7 a graph writes no words, and its event is asked, beside others' captures.
+        // Before CUDA 11.7 a graph writes no words, and its event is asked, beside others'
+        // captures.
         let asked = if machine.calls("cuEventQuery") > 0 { 3 } else { 0 };
         assert_eq!(machine.calls("cuGraphLaunch") - launches, 1);
         assert!(calls() - before <= 1 + asked, "{} calls", calls() - before);

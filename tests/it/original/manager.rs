@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use wharf::element::DType;
 use wharf::forecast::Frequency;
-use wharf::manager::{Input, InputFault, InputManager, ManagerError, StagedInput, create_input_buffers};
+use wharf::manager::BufferSpec;
+use wharf::manager::{
+    Input, InputFault, InputManager, ManagerError, StagedInput, create_input_buffers,
+};
 use wharf::memory::MemoryKind;
-use wharf::pool::{BufferSpec, DType};
 use wharf::staging::{BuildError, SlotError, StageError};
 use wharf::tier::Tier;
 use wharf::{Context, Driver, Stream};
@@ -44,7 +47,8 @@ fn staged(context: &Context, address: u64, len: usize) -> Vec<i64> {
 
 fn input_buffer_manager_has_the_default_slots(driver: &Driver) {
     let (context, _) = context_and_stream(driver);
-    let manager = InputManager::builder(&context).inputs(|inputs| inputs.ring_depth(1)).build().unwrap();
+    let manager =
+        InputManager::builder(&context).inputs(|inputs| inputs.ring_depth(1)).build().unwrap();
     let slots: Vec<_> = manager.static_tensors().collect();
     assert_eq!(slots.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["input_ids", "positions"]);
     for (name, view) in slots {
@@ -58,7 +62,8 @@ fn register_slot_refuses_a_name_that_is_there(driver: &Driver) {
     for (name, is_static) in [("positions", true), ("input_ids", false), ("mine", true)] {
         let builder = InputManager::builder(&context).max_batch_size(2).max_seq_len(8);
         let builder = builder.register_slot("mine", spec(&[16], DType::F32), true);
-        let error = builder.register_slot(name, spec(&[16], DType::F32), is_static).build().unwrap_err();
+        let error =
+            builder.register_slot(name, spec(&[16], DType::F32), is_static).build().unwrap_err();
         assert_eq!(error, ManagerError::Build(BuildError::DuplicateSlot(name.into())));
     }
 }
@@ -80,7 +85,8 @@ fn stage_inputs_copies_the_first_tokens_and_passes_the_rest(driver: &Driver) {
     let (context, stream) = context_and_stream(driver);
     let builder = InputManager::builder(&context).max_batch_size(2).max_seq_len(8);
     let builder = builder.register_slot("rows", spec(&[16, 2], DType::I64), true);
-    let mut manager = builder.register_slot("other", spec(&[5], DType::F32), false).build().unwrap();
+    let mut manager =
+        builder.register_slot("other", spec(&[5], DType::F32), false).build().unwrap();
     let [ids, rows] = [vec![1, 2, 3, 4, 5], (0..20).collect::<Vec<i64>>()];
     let floats = [0.5_f32; 5];
     let unknown = Input::Device { address: 0x1000, dtype: DType::U8, len: 9 };
@@ -98,7 +104,9 @@ fn stage_inputs_copies_the_first_tokens_and_passes_the_rest(driver: &Driver) {
         assert_eq!((view.len, wide.len), (3, 6));
         assert_eq!(staged(&context, view.address, 3), [1, 2, 3]);
         assert_eq!(staged(&context, wide.address, 6), [0, 1, 2, 3, 4, 5]);
-        let Some(StagedInput::Passed(Input::Host { bytes, .. })) = step.get("other") else { panic!() };
+        let Some(StagedInput::Passed(Input::Host { bytes, .. })) = step.get("other") else {
+            panic!()
+        };
         assert_eq!(bytes.as_ptr(), floats.as_ptr().cast(), "untouched");
         assert!(matches!(
             step.get("unknown"),
@@ -108,7 +116,8 @@ fn stage_inputs_copies_the_first_tokens_and_passes_the_rest(driver: &Driver) {
         addresses.push((view.address, wide.address));
     }
     assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
-    // What is not given stays as it was, whatever an earlier step left in the ring slot that is taken.
+    // What is not given stays as it was, whatever an earlier step left in the ring slot that is
+    // taken.
     let gate = Gate::close(&stream);
     for ids in [[9_i64; 3], [1, 2, 3]] {
         manager.stage_inputs(&[("input_ids", Input::from(&ids))], 3, &stream).unwrap();
@@ -122,11 +131,13 @@ fn stage_inputs_copies_the_first_tokens_and_passes_the_rest(driver: &Driver) {
     assert_eq!(staged(&context, addresses[0].0, 3), [1, 2, 3]);
 }
 
-/// The original writes to a source that an earlier copy still reads, and to a destination that the device does.
+/// The original writes to a source that an earlier copy still reads, and to a destination that the
+/// device does.
 fn stage_inputs_overwrites_nothing_in_flight(driver: &Driver) {
     let (context, stream) = context_and_stream(driver);
     let builder = InputManager::builder(&context).max_batch_size(1).max_seq_len(8);
-    let mut manager = builder.inputs(|inputs| inputs.ring_depth(2).deadline(SHORT)).build().unwrap();
+    let mut manager =
+        builder.inputs(|inputs| inputs.ring_depth(2).deadline(SHORT)).build().unwrap();
     let seen = manager.allocate(&spec(&[8 * 3], DType::I64), &stream).unwrap();
     let wharf::manager::Allocation::Buffer(seen) = seen else { panic!("{seen:?}") };
     let seen = seen.cast::<i64>().unwrap();
@@ -180,7 +191,10 @@ fn stage_inputs_refuses_what_does_not_fit(driver: &Driver) {
         InputFault::Type { wanted: DType::I64, given: DType::I32 }
     );
     assert_eq!(fault("input_ids", Input::from(&ids), 5), InputFault::Short { wanted: 5, given: 4 });
-    assert_eq!(fault("short", Input::from(&[1_i32; 8]), 5), InputFault::Capacity { tokens: 4, given: 5 });
+    assert_eq!(
+        fault("short", Input::from(&[1_i32; 8]), 5),
+        InputFault::Capacity { tokens: 4, given: 5 }
+    );
     let device = Input::Device { address: 0x1000, dtype: DType::I64, len: 4 };
     assert_eq!(fault("input_ids", device, 4), InputFault::NotOnHost);
     let twice = [("input_ids", Input::from(&ids)), ("input_ids", Input::from(&ids))];
@@ -253,7 +267,9 @@ fn create_input_buffer_manager_offers_four_choices(driver: &Driver) {
             assert_eq!(manager.warm_blocks().is_some(), predictive && !tiered);
             assert_eq!(manager.slot("positions").unwrap().dtype, DType::I64);
             assert_eq!(manager.inputs().max().tokens, 128);
-            manager.stage_inputs(&[("positions", Input::from(&[3_i64; 128]))], 128, &stream).unwrap();
+            manager
+                .stage_inputs(&[("positions", Input::from(&[3_i64; 128]))], 128, &stream)
+                .unwrap();
             assert_eq!(manager.predict_next_sizes(1), if predictive { vec![128] } else { vec![] });
             manager.release_all().map_err(|(_, error)| error).unwrap();
         }
@@ -264,7 +280,8 @@ fn create_input_buffer_manager_offers_four_choices(driver: &Driver) {
 
 fn create_input_buffer_manager_with_tiers_moves_inputs(driver: &Driver) {
     let (context, stream) = context_and_stream(driver);
-    let tiers = wharf::tier::TieredPool::builder(&context).device(2 << 20).pinned(16 << 20).wait(LONG);
+    let tiers =
+        wharf::tier::TieredPool::builder(&context).device(2 << 20).pinned(16 << 20).wait(LONG);
     let builder = InputManager::builder(&context).max_batch_size(1).max_seq_len(8).tiers(tiers);
     let mut manager = builder.build().unwrap();
     let adapter = BufferSpec::new(&[1 << 20], DType::U8, MemoryKind::Pinned).unwrap();
@@ -272,7 +289,11 @@ fn create_input_buffer_manager_with_tiers_moves_inputs(driver: &Driver) {
     for seed in 0..4_u8 {
         let memory = manager.allocate(&adapter, &stream).unwrap();
         let wharf::manager::Allocation::Object(mut object) = memory else { panic!("{memory:?}") };
-        object.pin_mut(Tier::Pinned, &stream).unwrap().copy_from_slice(&pattern(seed, 1 << 20)).unwrap();
+        object
+            .pin_mut(Tier::Pinned, &stream)
+            .unwrap()
+            .copy_from_slice(&pattern(seed, 1 << 20))
+            .unwrap();
         adapters.push(object);
     }
     for (seed, adapter) in (0..).zip(&adapters) {
@@ -297,13 +318,14 @@ fn create_input_buffer_manager_with_a_forecast_makes_graphs_ahead(driver: &Drive
     let mut manager = builder.forecast(wharf::forecast::ContextModel::new(), 2).build().unwrap();
     let ids = [1_i64; 64];
     for tokens in [8, 16, 64].repeat(80) {
-        let step = manager.stage_inputs(&[("input_ids", Input::from(&ids))], tokens, &stream).unwrap();
+        let step =
+            manager.stage_inputs(&[("input_ids", Input::from(&ids))], tokens, &stream).unwrap();
         assert!(step.made_ahead().is_ok());
         drop(step);
         stream.synchronize().unwrap();
         manager.prewarm().unwrap();
         // Room for two sizes in three ring slots.
-        assert!(manager.inputs().graphs().0 <= 6, "{:?}", manager.inputs().graphs());
+        assert!(manager.inputs().graphs().count <= 6, "{:?}", manager.inputs().graphs());
     }
     let (warm, made) = (manager.warm().unwrap().stats(), manager.inputs().graphs_made());
     assert!(warm.used > 150 && warm.wasted < 20, "{warm:?}");

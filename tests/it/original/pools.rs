@@ -6,9 +6,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use wharf::element::DType;
 use wharf::forecast::{Forecast, Frequency, Plan, WarmSet};
+use wharf::manager::{AllocateError, BufferPool, BufferSpec, SimplePool};
 use wharf::memory::{DeviceMemoryResource, MemoryKind};
-use wharf::pool::{AllocateError, Buffer, BufferPool, BufferSpec, DType, Prewarm, SimplePool};
+use wharf::pool::{BlockPrewarm, Buffer};
 use wharf::slab::{Block, PoolOptions, SlabPool};
 use wharf::tier::{Tier, TieredObject, TieredPool};
 use wharf::{Context, Driver, Stream};
@@ -35,7 +37,11 @@ fn simple(context: &Context, max_buffers: usize) -> SimplePool {
 }
 
 /// The three verbs, whatever is behind them; a buffer of one pool is not another's.
-fn verbs<B: Debug>(pool: &dyn BufferPool<Buffer = B>, other: &dyn BufferPool<Buffer = B>, stream: &Stream) {
+fn verbs<B: Debug>(
+    pool: &dyn BufferPool<Buffer = B>,
+    other: &dyn BufferPool<Buffer = B>,
+    stream: &Stream,
+) {
     let spec = BufferSpec::new(&[4, 250], DType::F32, MemoryKind::Device).unwrap();
     let buffer = pool.allocate(&spec, stream).unwrap();
     let refused = other.release(buffer).unwrap_err();
@@ -58,7 +64,8 @@ fn buffer_pool_is_implemented_by_every_pool(driver: &Driver) {
     verbs(&*pools[0], &*pools[1], &stream);
     verbs(&*pools[1], &*pools[0], &stream);
     let tiers = || TieredPool::builder(&context).device(2 << 20).pinned(8 << 20).build().unwrap();
-    let tiers: [Box<dyn BufferPool<Buffer = TieredObject>>; 2] = [Box::new(tiers()), Box::new(tiers())];
+    let tiers: [Box<dyn BufferPool<Buffer = TieredObject>>; 2] =
+        [Box::new(tiers()), Box::new(tiers())];
     verbs(&*tiers[0], &*tiers[1], &stream);
     let slabs = || {
         let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
@@ -68,7 +75,8 @@ fn buffer_pool_is_implemented_by_every_pool(driver: &Driver) {
     verbs(&*slabs[0], &*slabs[1], &stream);
 }
 
-/// The original drops its lock between an eviction and the insertion, so that two threads pass the limit.
+/// The original drops its lock between an eviction and the insertion, so that two threads pass the
+/// limit.
 fn simple_buffer_pool_keeps_its_limit_under_any_interleaving(driver: &Driver) {
     const LIMIT: usize = 3;
     let (context, _) = context_and_stream(driver);
@@ -82,7 +90,8 @@ fn simple_buffer_pool_keeps_its_limit_under_any_interleaving(driver: &Driver) {
                 let stream = Stream::new(context).unwrap();
                 for round in 0..60 {
                     // Sizes of different classes, so that others are given up for them.
-                    let Ok(buffer) = pool.allocate(&bytes(1000 << ((round + seed) % 7)), &stream) else {
+                    let Ok(buffer) = pool.allocate(&bytes(1000 << ((round + seed) % 7)), &stream)
+                    else {
                         refused.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
@@ -96,7 +105,7 @@ fn simple_buffer_pool_keeps_its_limit_under_any_interleaving(driver: &Driver) {
         }
     });
     // Three of the eight always had room.
-    assert!(refused.load(Ordering::Relaxed) < 8 * 60, "nobody was served");
+    assert!(refused.load(Ordering::Relaxed) < 8 * 60, "no thread was served");
 }
 
 /// The original ignores the limit when it has nothing to give up.
@@ -186,10 +195,14 @@ fn hierarchical_buffer_pool_moves_objects_up_and_down(driver: &Driver) {
     for seed in 0..5_u8 {
         let mut object = pool.allocate(&spec, &stream).unwrap();
         assert_eq!(object.tier(), Tier::Pinned);
-        object.pin_mut(Tier::Pinned, &stream).unwrap().copy_from_slice(&pattern(seed, 1 << 20)).unwrap();
+        object
+            .pin_mut(Tier::Pinned, &stream)
+            .unwrap()
+            .copy_from_slice(&pattern(seed, 1 << 20))
+            .unwrap();
         objects.push(object);
     }
-    // Nobody asked for it: the first ones made room in pinned memory.
+    // No call asked for it: the first ones made room in pinned memory.
     assert!(objects.iter().any(|object| object.tier() == Tier::FileMapped), "{objects:?}");
     for (seed, object) in (0..).zip(&objects) {
         let held = object.pin(Tier::Device, &stream).unwrap();
@@ -200,7 +213,10 @@ fn hierarchical_buffer_pool_moves_objects_up_and_down(driver: &Driver) {
     }
     let stats = pool.stats();
     assert!(stats.tier(Tier::Device).moved >= 5 << 20, "up: {stats:?}");
-    assert!(objects[..3].iter().any(|object| object.tier() != Tier::Device), "and down: {objects:?}");
+    assert!(
+        objects[..3].iter().any(|object| object.tier() != Tier::Device),
+        "and down: {objects:?}"
+    );
     assert!(stats.tier(Tier::Device).used <= 2 << 20);
 }
 
@@ -237,12 +253,12 @@ fn predictive_buffer_manager_has_what_is_forecast_free_for_use(driver: &Driver) 
     let (context, stream) = context_and_stream(driver);
     let pool = device_pool(&context);
     // Sizes in a forecast of blocks are in units of 256 bytes.
-    let mut prewarm = Prewarm::new(&pool, WarmSet::new(Always(&[4096, 32]), 2)).blocks(2);
+    let mut prewarm = BlockPrewarm::new(&pool, WarmSet::new(Always(&[4096, 32]), 2)).blocks(2);
     drop(pool.alloc::<u8>(512, &stream).unwrap());
     prewarm.record_usage(512, &stream).unwrap();
     let (before, reserved) = (pool.stats(), pool.slab_stats().reserved);
     let ready: Vec<_> = pool.blocks().iter().map(|block| block.address).collect();
-    assert!(pool.blocks().iter().all(|block| block.handles == 0), "nobody's: {:?}", pool.blocks());
+    assert!(pool.blocks().iter().all(|block| block.handles == 0), "in use: {:?}", pool.blocks());
     let served: Vec<Buffer<u8>> = [1024 * KIB, 8 * KIB, 1024 * KIB, 8 * KIB]
         .map(|size| pool.alloc(size, &stream).unwrap())
         .into_iter()
@@ -260,10 +276,11 @@ fn predictive_buffer_manager_gives_back_what_is_not_forecast_any_more(driver: &D
     let pool = device_pool(&context);
     // 8 KiB ten times, then 1 MiB, then 32 KiB, in units of 256 bytes.
     let plan: Plan = [(32, 10), (4096, 10), (128, 10)].into_iter().collect();
-    let mut prewarm = Prewarm::new(&pool, WarmSet::new(plan, 1)).blocks(3);
-    // Which blocks there are, and that they are nobody's.
+    let mut prewarm = BlockPrewarm::new(&pool, WarmSet::new(plan, 1)).blocks(3);
+    // Which blocks there are, and that none is in use.
     let blocks = || {
-        let mut sizes: Vec<_> = pool.blocks().iter().map(|block| (block.size, block.handles)).collect();
+        let mut sizes: Vec<_> =
+            pool.blocks().iter().map(|block| (block.size, block.handles)).collect();
         sizes.dedup();
         sizes
     };

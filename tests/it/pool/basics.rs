@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use wharf::element::{DType, F16};
+use wharf::manager::{BufferPool, BufferSpec};
 use wharf::memory::{ManagedMemoryResource, MemoryKind};
-use wharf::pool::{Buffer, BufferPool, BufferSpec, BufferState, DType, F16, HostError, RawBuffer, RawError};
+use wharf::pool::{Buffer, BufferState, HostError, RawBuffer, RawError};
 use wharf::slab::AllocError;
 use wharf::{CudaError, Driver, Stream};
 
@@ -35,8 +37,10 @@ fn bytes_arrive(driver: &Driver) {
     let managed = builder().build(ManagedMemoryResource::new(&context, SPAN).unwrap()).unwrap();
     let data: Vec<i64> = (0..10_000).map(|number| number * 31 - 7).collect();
     for pool in [device_pool(&context), pinned_pool(&context), managed] {
-        let (first, second): (Buffer<i64>, Buffer<i64>) =
-            (pool.alloc(data.len(), &stream).unwrap(), pool.alloc(data.len() + 5, &stream).unwrap());
+        let (first, second): (Buffer<i64>, Buffer<i64>) = (
+            pool.alloc(data.len(), &stream).unwrap(),
+            pool.alloc(data.len() + 5, &stream).unwrap(),
+        );
         first.copy_from_slice(&data, &stream).unwrap();
         second.copy_from(&first, &stream).unwrap();
         drop(first);
@@ -50,8 +54,10 @@ fn bytes_arrive(driver: &Driver) {
 fn a_wait_may_be_without_limit(driver: &Driver) {
     let context = context(driver);
     let [stream] = streams(&context);
-    let pool =
-        builder().wait(Duration::MAX).build(ManagedMemoryResource::new(&context, SPAN).unwrap()).unwrap();
+    let pool = builder()
+        .wait(Duration::MAX)
+        .build(ManagedMemoryResource::new(&context, SPAN).unwrap())
+        .unwrap();
     let mut bytes: Buffer<u8> = pool.alloc(1000, &stream).unwrap();
     bytes.fill(1, &stream).unwrap();
     bytes.wait(Duration::MAX).unwrap();
@@ -74,7 +80,8 @@ fn fills_repeat_every_size(driver: &Driver) {
     let longs: Buffer<i64> = pool.alloc(1001, &stream).unwrap();
     longs.fill(-1, &stream).unwrap();
     assert_eq!(longs.fill(1, &stream).unwrap_err().code(), Some(CudaError::NOT_SUPPORTED));
-    let (mut a, mut b, mut c, mut d) = (vec![0; 1001], vec![F16(0); 1001], vec![0.0; 1001], vec![0; 1001]);
+    let (mut a, mut b, mut c, mut d) =
+        (vec![0; 1001], vec![F16(0); 1001], vec![0.0; 1001], vec![0; 1001]);
     bytes.copy_to_slice(&mut a, &stream).unwrap();
     halves.copy_to_slice(&mut b, &stream).unwrap();
     words.copy_to_slice(&mut c, &stream).unwrap();
@@ -115,7 +122,7 @@ fn another_stream_has_it_when_it_is_done(driver: &Driver) {
     user.mark().unwrap();
     user.synchronize().unwrap();
     let third: Buffer<u8> = loop {
-        // Where completion is known by events, somebody has to ask.
+        // Where completion is known by events, a call has to ask.
         pool.trim(Duration::MAX, usize::MAX);
         let third: Buffer<u8> = pool.alloc(1 << 20, &other).unwrap();
         if third.info().address == address {
@@ -137,7 +144,8 @@ fn memory_of_two_streams_waits_for_both(driver: &Driver) {
     drop(buffer);
     let is_free_for = |stream: &Stream| {
         pool.trim(Duration::MAX, usize::MAX);
-        let buffers: Vec<Buffer<u8>> = (0..2).map(|_| pool.alloc(1 << 20, stream).unwrap()).collect();
+        let buffers: Vec<Buffer<u8>> =
+            (0..2).map(|_| pool.alloc(1 << 20, stream).unwrap()).collect();
         buffers.iter().any(|buffer| buffer.info().address == address)
     };
     assert!(!is_free_for(&one) && !is_free_for(&two) && !is_free_for(&three));
@@ -178,8 +186,9 @@ fn more_streams_than_places_wait_for_each_other(driver: &Driver) {
     let pool = device_pool(&context);
     let buffer: Buffer<u8> = pool.alloc(1 << 20, &streams[0]).unwrap();
     let gates: Vec<_> = streams.iter().map(gate).collect();
-    for stream in &streams {
-        buffer.fill(5, stream).unwrap();
+    // Pieces of one block, which they all use.
+    for (index, stream) in streams.iter().enumerate() {
+        buffer.slice(index..=index).unwrap().fill(5, stream).unwrap();
     }
     assert!(!buffer.is_idle() && pool.stats().waits >= 12 && pool.stats().leaked == 0);
     let address = buffer.info().address;
@@ -204,7 +213,9 @@ fn pieces_keep_the_block(driver: &Driver) {
     assert_eq!(whole.info().handles, 3);
     let mut back = vec![0; 1000];
     whole.copy_to_slice(&mut back, &stream).unwrap();
-    assert!(back[..600].iter().all(|&value| value == 1) && back[600..].iter().all(|&value| value == 2));
+    assert!(
+        back[..600].iter().all(|&value| value == 1) && back[600..].iter().all(|&value| value == 2)
+    );
     drop((whole, head));
     let other: Buffer<i32> = pool.alloc(1000, &stream).unwrap();
     assert_ne!(other.info().address, address);
@@ -249,7 +260,7 @@ fn the_host_waits_for_the_device(driver: &Driver) {
     let [stream] = streams(&context);
     let (device, pinned) = (device_pool(&context), pinned_pool(&context));
     let mut source: Buffer<i32> = pinned.alloc(1000, &stream).unwrap();
-    source.host_mut(SHORT).unwrap().fill(11);
+    source.host_mut(LONG).unwrap().fill(11);
     let mut target: Buffer<i32> = device.alloc(1000, &stream).unwrap();
     let held = gate(&stream);
     target.copy_from(&source, &stream).unwrap();
@@ -266,7 +277,7 @@ fn the_host_waits_for_the_device(driver: &Driver) {
     assert!(back.iter().all(|&value| value == 11));
     // A slice of pinned memory is read late, so this waits.
     target.copy_from_slice(source.host_mut(LONG).unwrap(), &stream).unwrap();
-    source.host_mut(SHORT).unwrap().fill(13);
+    source.host_mut(LONG).unwrap().fill(13);
     target.copy_to_slice(&mut back, &stream).unwrap();
     assert!(back.iter().all(|&value| value == 12));
 }
@@ -326,8 +337,11 @@ fn every_state_is_seen(driver: &Driver) {
     assert_eq!(buffer.info().state, BufferState::Allocated);
     buffer.fill(1, &stream).unwrap();
     let info = buffer.info();
-    assert_eq!((info.state, info.uses.len(), info.asked, info.size), (BufferState::InUse, 1, 1000, 1024));
-    assert_eq!(info.uses[0].0, stream.as_raw().addr());
+    assert_eq!(
+        (info.state, info.uses.len(), info.asked, info.size),
+        (BufferState::InUse, 1, 1000, 1024)
+    );
+    assert_eq!(info.uses[0].stream, stream.as_raw().addr());
     drop(buffer);
     let blocks = pool.blocks();
     assert_eq!((blocks.len(), blocks[0].state, pool.retired()), (1, BufferState::Retired, 1024));

@@ -10,7 +10,7 @@ use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
 use wharf::{Context, DeviceAttribute, Driver, Stream};
 
-use super::{BLOCK, LONG, SHORT, context, pinned_pool, small_pool, streams};
+use super::{BLOCK, LONG, context, pinned_pool, small_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
 
 on_each_driver!(
@@ -20,7 +20,8 @@ on_each_driver!(
     memory_of_a_captured_stream_comes_back_afterwards,
 );
 
-const MODES: [CaptureMode; 3] = [CaptureMode::Global, CaptureMode::ThreadLocal, CaptureMode::Relaxed];
+const MODES: [CaptureMode; 3] =
+    [CaptureMode::Global, CaptureMode::ThreadLocal, CaptureMode::Relaxed];
 
 /// Everything that a pool does, at the limit and below, beside a capture of `captured`.
 fn disturb(context: &Context, pool: &Pool, captured: &Stream) {
@@ -35,7 +36,8 @@ fn disturb(context: &Context, pool: &Pool, captured: &Stream) {
     drop(on_captured);
     let again: Buffer<u8> = pool.alloc(5000, captured).unwrap();
     assert!(!again.is_idle());
-    let held: Vec<Buffer<u8>> = std::iter::from_fn(|| pool.alloc(BLOCK, &stream).ok()).take(20).collect();
+    let held: Vec<Buffer<u8>> =
+        std::iter::from_fn(|| pool.alloc(BLOCK, &stream).ok()).take(20).collect();
     assert!(held.len() < 20);
     assert!(matches!(pool.alloc::<u8>(BLOCK, &stream), Err(AllocError::Exhausted(_))));
     assert!(matches!(pool.alloc::<u8>(BLOCK, captured), Err(AllocError::Exhausted(_))));
@@ -44,7 +46,7 @@ fn disturb(context: &Context, pool: &Pool, captured: &Stream) {
     pool.trim(Duration::ZERO, 0);
     let pinned = pinned_pool(context);
     let mut host: Buffer<u8> = pinned.alloc(1 << 20, &stream).unwrap();
-    host.host_mut(SHORT).unwrap().fill(3);
+    host.host_mut(LONG).unwrap().fill(3);
     drop(host);
     pinned.trim(Duration::ZERO, 0);
     pinned.close(LONG).unwrap();
@@ -59,8 +61,8 @@ fn left_alone(driver: &Driver, mode: CaptureMode, elsewhere: bool) {
     let used_before: Buffer<u8> = pool.alloc(9000, &captured).unwrap();
     used_before.fill(1, &captured).unwrap();
     let used_by_both: Buffer<u8> = pool.alloc(9000, &captured).unwrap();
-    used_by_both.fill(1, &captured).unwrap();
-    used_by_both.fill(1, &other).unwrap();
+    used_by_both.slice(..4500).unwrap().fill(1, &captured).unwrap();
+    used_by_both.slice(4500..).unwrap().fill(1, &other).unwrap();
     let scope = CaptureScope::begin(&captured, mode).unwrap();
     target.copy_from(&source, &captured).unwrap();
     drop((used_before, used_by_both));

@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "forks, makes and destroys contexts")]
-//! A device that is lost, or a context that its owner destroys: every wait ends with the driver's error, and
-//! nothing is used again. A forked child is refused.
+//! A device that is lost, or a context that its owner destroys: every wait ends with the driver's
+//! error, and nothing is used again. A forked child is refused.
 
 use std::cell::RefCell;
 use std::env;
@@ -42,14 +42,15 @@ fn all_waits_end(attributes: Vec<(wharf::sys::bindings::CUdevice_attribute, i32)
         host.copy_from(&waited, &stream).unwrap();
         // Used by two streams, so that neither can have it.
         let all: Buffer<u8> = limited.alloc(BLOCK, &stream).unwrap();
-        all.fill(1, &stream).unwrap();
-        all.fill(1, &other).unwrap();
+        all.slice(..BLOCK / 2).unwrap().fill(1, &stream).unwrap();
+        all.slice(BLOCK / 2..).unwrap().fill(1, &other).unwrap();
         drop(all);
         let ticket = stream.ticket().unwrap();
         let bind = binder();
         let start = Instant::now();
         let of_wait = |outcome| matches!(outcome, Err(WaitError::Driver(error)) if is_lost(error));
-        let of_host = |outcome| matches!(outcome, Err(HostError::Busy(WaitError::Driver(e))) if is_lost(e));
+        let of_host =
+            |outcome| matches!(outcome, Err(HostError::Busy(WaitError::Driver(e))) if is_lost(e));
         let of_alloc = |error| matches!(error, AllocError::Upstream(error) if is_lost(error));
         let waits: [Box<dyn FnOnce() -> bool + Send + '_>; 4] = [
             Box::new(|| of_wait(waited.wait(LONG))),
@@ -70,8 +71,9 @@ fn all_waits_end(attributes: Vec<(wharf::sys::bindings::CUdevice_attribute, i32)
             assert!(waits.into_iter().all(|wait| wait.join().unwrap()));
         });
         assert!(start.elapsed() < LONG);
-        // Nothing comes back, whoever asks.
-        assert!(matches!(limited.alloc::<u8>(BLOCK, &stream), Err(AllocError::Upstream(e)) if is_lost(e)));
+        // No allocation succeeds any more.
+        let refused = limited.alloc::<u8>(BLOCK, &stream);
+        assert!(matches!(refused, Err(AllocError::Upstream(error)) if is_lost(error)));
         let unmaps = machine.calls("cuMemUnmap") + machine.calls("cuMemHostUnregister");
         let address = waited.info().address;
         drop(waited);
@@ -82,7 +84,11 @@ fn all_waits_end(attributes: Vec<(wharf::sys::bindings::CUdevice_attribute, i32)
         assert!(device.blocks().iter().any(|block| block.address == address));
         drop((host, device, pinned, limited, stream, other));
         assert!(start.elapsed() < LONG);
-        assert_eq!(machine.calls("cuMemUnmap") + machine.calls("cuMemHostUnregister"), unmaps, "leaked");
+        assert_eq!(
+            machine.calls("cuMemUnmap") + machine.calls("cuMemHostUnregister"),
+            unmaps,
+            "leaked"
+        );
     });
 }
 
@@ -96,8 +102,8 @@ fn every_wait_ends_where_markers_are_events() {
     all_waits_end(vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)]);
 }
 
-/// In a process of its own, this test again: a thread that ends, and then the process, with a pool, a
-/// buffer in use and a stream of a lost device.
+/// In a process of its own, this test again: a thread that ends, and then the process, with a pool,
+/// a buffer in use and a stream of a lost device.
 #[test]
 fn a_process_ends_after_a_fault() {
     const CHILD: &str = "WHARF_TEST_LOSES_DEVICE";
@@ -145,10 +151,14 @@ fn every_call_may_fail_once() {
         "cuMemCreate",
     ];
     let without = vec![(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS.as_raw(), 0)];
-    for (call, attributes) in calls.iter().flat_map(|call| [(call, Vec::new()), (call, without.clone())]) {
+    for (call, attributes) in
+        calls.iter().flat_map(|call| [(call, Vec::new()), (call, without.clone())])
+    {
         for nth in 1..=6 {
-            let machine =
-                Arc::new(Simulator::new(Config { attributes: attributes.clone(), ..Config::default() }));
+            let machine = Arc::new(Simulator::new(Config {
+                attributes: attributes.clone(),
+                ..Config::default()
+            }));
             on_machine(&machine, |driver| {
                 let context = context(driver);
                 let [one, two] = streams(&context);
@@ -160,7 +170,9 @@ fn every_call_may_fail_once() {
                     let piece = |buffer: Buffer<u8>| buffer.slice(..1000).unwrap();
                     let Ok(a) = pool.alloc(BLOCK, user).map(piece) else { continue };
                     let Ok(b) = pool.alloc(BLOCK, other).map(piece) else { continue };
-                    let _refused = a.fill(1, user).and_then(|()| b.copy_from(&a, other));
+                    let (head, tail) = (a.slice(..500).unwrap(), a.slice(500..).unwrap());
+                    let to = b.slice(..500).unwrap();
+                    let _refused = head.fill(1, user).and_then(|()| to.copy_from(&tail, other));
                 }
                 // What was lost on the way is counted, and the rest comes back.
                 let leaked = pool.stats().leaked;
@@ -183,12 +195,13 @@ fn a_context_destroyed_under_a_pool_is_an_error() {
         let mut raw = ptr::null_mut();
         // SAFETY: `raw` is valid for writes.
         unsafe { api.ctx_create.call(&raw mut raw, 0, device.as_raw()) }.unwrap();
-        // SAFETY: the context is this test's. It is destroyed too early on purpose: the software driver knows
-        // its handles.
+        // SAFETY: the context is this test's. It is destroyed too early on purpose: the software
+        // driver knows its handles.
         let context = unsafe { Context::borrow_raw(raw, driver) }.unwrap();
         let [stream, other] = streams(&context);
         let pool = device_pool(&context);
-        let [kept, dropped]: [Buffer<u8>; 2] = std::array::from_fn(|_| pool.alloc(5000, &stream).unwrap());
+        let [kept, dropped]: [Buffer<u8>; 2] =
+            std::array::from_fn(|_| pool.alloc(5000, &stream).unwrap());
         dropped.fill(1, &stream).unwrap();
         kept.fill(1, &stream).unwrap();
         drop(dropped);
@@ -227,9 +240,10 @@ fn a_child_is_refused(driver: &Driver) {
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     if child == 0 {
-        let refused = matches!(pool.alloc::<u8>(5000, &stream), Err(AllocError::Upstream(Error::Forked)))
-            && later.wait(LONG) == Err(WaitError::Driver(Error::Forked))
-            && later.poll() == Err(Error::Forked);
+        let refused =
+            matches!(pool.alloc::<u8>(5000, &stream), Err(AllocError::Upstream(Error::Forked)))
+                && later.wait(LONG) == Err(WaitError::Driver(Error::Forked))
+                && later.poll() == Err(Error::Forked);
         // SAFETY: ends the child without what the parent registered for its own end.
         unsafe { libc::_exit(i32::from(!refused)) };
     }

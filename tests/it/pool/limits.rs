@@ -6,7 +6,6 @@ mod run;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use wharf::Driver;
 use wharf::memory::DeviceMemoryResource;
@@ -14,7 +13,7 @@ use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
 
 use super::{BLOCK, LONG, SPAN, builder, context, gate, small_pool, streams};
-use crate::backend::on_each_driver;
+use crate::backend::{Config, Simulator, on_each_driver, on_machine};
 
 on_each_driver!(
     at_the_limit_another_streams_memory_is_waited_for_on_the_device,
@@ -24,9 +23,14 @@ on_each_driver!(
     caches_and_other_classes_are_reclaimed,
 );
 
+/// Runs a test on one machine of the software driver's.
+fn on_softcuda_once(test: impl FnOnce(&Driver)) {
+    on_machine(&Arc::new(Simulator::new(Config::default())), test);
+}
+
 #[test]
 fn sixteen_threads_never_exceed_the_limit() {
-    let outcome = run::limits(16, Duration::from_secs(2), 64 << 20).unwrap();
+    let outcome = run::limits(16, 64 << 20, |turns, refused| turns >= 500 && refused > 0).unwrap();
     assert!(outcome.blocks > 0 && outcome.refused > 0, "{outcome:?}");
 }
 
@@ -56,10 +60,10 @@ fn the_host_waits_if_it_may(driver: &Driver) {
     let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
     let pool = builder().max_bytes(BLOCK).wait(LONG).build(resource).unwrap();
     let first: Buffer<u8> = pool.alloc(BLOCK, &user).unwrap();
-    first.fill(1, &user).unwrap();
-    first.fill(1, &other).unwrap();
+    first.slice(..BLOCK / 2).unwrap().fill(1, &user).unwrap();
+    first.slice(BLOCK / 2..).unwrap().fill(1, &other).unwrap();
     drop(first);
-    // Of two streams, so it can be nobody's before both are done.
+    // Of two streams, so no other can have it before both are done.
     let second: Buffer<u8> = pool.alloc(BLOCK, &other).unwrap();
     assert!(second.is_idle());
 }
@@ -92,10 +96,12 @@ fn exhaustion_says_everything(driver: &Driver) {
     let live: Buffer<u8> = pool.alloc(BLOCK, &one).unwrap();
     let (first, second) = (gate(&one), gate(&two));
     let retired: Buffer<u8> = pool.alloc(BLOCK, &one).unwrap();
-    retired.fill(1, &one).unwrap();
-    retired.fill(1, &two).unwrap();
+    retired.slice(..BLOCK / 2).unwrap().fill(1, &one).unwrap();
+    retired.slice(BLOCK / 2..).unwrap().fill(1, &two).unwrap();
     drop(retired);
-    let Err(AllocError::Exhausted(state)) = pool.alloc::<u8>(2 * BLOCK, &one) else { panic!("not refused") };
+    let Err(AllocError::Exhausted(state)) = pool.alloc::<u8>(2 * BLOCK, &one) else {
+        panic!("not refused")
+    };
     assert_eq!((state.size, state.limit, state.reserved), (2 * BLOCK, 3 * BLOCK, 2 * BLOCK));
     assert_eq!((state.live, state.retired, state.cached), (BLOCK, BLOCK, 0));
     assert!(state.largest_free >= BLOCK);
@@ -124,5 +130,67 @@ fn caches_and_other_classes_are_reclaimed(driver: &Driver) {
             break whole;
         }
     };
-    assert!(whole.is_idle() && pool.stats().retried + pool.stats().caches > 0);
+    let stats = pool.stats();
+    assert!(
+        whole.is_idle() && stats.caches + stats.drained + stats.retried + stats.waited > 0,
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn an_empty_pool_gives_whatever_fits_its_limit() {
+    on_softcuda_once(|driver| {
+        let context = context(driver);
+        let [stream] = streams(&context);
+        for limit in [4 << 20, 8 << 20, 18 << 20] {
+            for size in (1..=limit >> 16).map(|units| units << 16) {
+                let resource = DeviceMemoryResource::new(&context, 64 << 20).unwrap();
+                let pool = Pool::builder().max_bytes(limit).build(resource).unwrap();
+                for _ in 0..2 {
+                    let buffer = pool.alloc::<u8>(size, &stream);
+                    assert_eq!(buffer.map(|buffer| buffer.len()), Ok(size), "of {limit}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sizes_to_the_end_of_what_can_be_counted_are_too_large() {
+    on_softcuda_once(|driver| {
+        let context = context(driver);
+        let [stream] = streams(&context);
+        let pool = small_pool(&context, 4);
+        // Large blocks that are looked through.
+        drop([BLOCK, 3 * BLOCK].map(|size| pool.alloc::<u8>(size, &stream).unwrap()));
+        for size in
+            (0..70).flat_map(|back| [usize::MAX - back, usize::MAX / 2 - back, (1 << 63) + back])
+        {
+            let refused = pool.alloc::<u8>(size, &stream).unwrap_err();
+            assert!(matches!(refused, AllocError::TooLarge { .. }), "{refused}");
+            assert!(
+                pool.alloc::<u64>(size, &stream).is_err()
+                    && pool.alloc::<u16>(size / 2, &stream).is_err()
+            );
+            assert!(pool.prewarm(size, 1, &stream).is_err());
+            assert_eq!(pool.give_back(size, &stream), Ok(0));
+        }
+    });
+}
+
+/// A refill of the thread's cache brings more blocks than one; those that follow come out of it.
+#[test]
+fn blocks_that_are_made_ready_take_the_place_of_none_in_the_threads_cache() {
+    on_softcuda_once(|driver| {
+        let context = context(driver);
+        let [stream] = streams(&context);
+        let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
+        let pool = Pool::builder().build(resource).unwrap();
+        for size in [256, 4096, 100_000] {
+            assert_eq!(pool.prewarm(size, 40, &stream), Ok(40));
+            assert_eq!(pool.give_back(size, &stream), Ok(40));
+            assert_eq!(pool.slab_stats().live, 0, "blocks of {size} bytes were lost");
+        }
+        assert_eq!(pool.close(LONG), Ok(()));
+    });
 }

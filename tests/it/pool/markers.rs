@@ -48,8 +48,8 @@ fn both_kinds_of_markers_give_the_same_memory() {
             for round in 0..50_usize {
                 let (user, other) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
                 let buffer: Buffer<u8> = pool.alloc(1000 * (1 + round % 7), user).unwrap();
-                buffer.fill(1, user).unwrap();
-                buffer.fill(2, other).unwrap();
+                buffer.slice(..500).unwrap().fill(1, user).unwrap();
+                buffer.slice(500..).unwrap().fill(2, other).unwrap();
                 seen.push(buffer.info().address - base);
                 drop(buffer);
                 one.synchronize().unwrap();

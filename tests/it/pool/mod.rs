@@ -2,6 +2,7 @@
 
 mod basics;
 mod capture;
+mod close;
 mod faults;
 mod limits;
 mod markers;
@@ -17,8 +18,8 @@ use wharf::pool::{Pool, PoolBuilder};
 use wharf::slab::PoolOptions;
 use wharf::{Context, Driver, Stream};
 
-const LONG: Duration = Duration::from_secs(30);
-const SHORT: Duration = Duration::from_millis(12);
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(200);
 const SPAN: usize = 256 << 20;
 
 fn context(driver: &Driver) -> Context {

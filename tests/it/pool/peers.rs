@@ -1,10 +1,11 @@
-//! What went wrong elsewhere, each named after where it was reported.
+//! Faults that were reported elsewhere. Each test is named after its report. These have no test
+//! here:
 //!
-//! | report | why it has no test here |
-//! |---|---|
-//! | `vllm#32799`, `vllm#54269` | un-pinning to dodge a race, a wait without a deadline: see `timeline` and `the_host_waits_for_the_device` |
-//! | `cudarc#579`, `pytorch#160420`, `TensorRT-LLM#17429`, `sglang#31424` | write-combined by default, NUMA, long registrations, fork: properties of the memory resources, tested there |
-//! | `rmm#1887`, `pytorch#118550` | contention of a lock: there is none; `bench/` measures |
+//! * `vllm#32799`, `vllm#54269`, un-pinning to dodge a race, a wait without a deadline: see
+//!   `timeline` and `the_host_waits_for_the_device`.
+//! * `cudarc#579`, `pytorch#160420`, `TensorRT-LLM#17429`, `sglang#31424`, write-combined by
+//!   default, NUMA, long registrations, fork: properties of the memory resources, tested there.
+//! * `rmm#1887`, `pytorch#118550`, contention of a lock: there is none; `bench/` measures.
 
 use std::sync::Arc;
 use std::thread;
@@ -52,7 +53,7 @@ fn vllm_24527_a_pinned_source_is_not_overwritten(driver: &Driver) {
             if source.host_mut(SHORT).is_err() {
                 source = pinned.alloc(1000, &stream).unwrap();
             }
-            source.host_mut(SHORT).unwrap().fill(step);
+            source.host_mut(LONG).unwrap().fill(step);
             let target: Buffer<i64> = device.alloc(1000, &stream).unwrap();
             target.copy_from(&source, &stream).unwrap();
             // Kept by the copy, not by this.
@@ -75,7 +76,7 @@ fn onnxruntime_32121_a_graph_keeps_its_source(driver: &Driver) {
     let [stream, other] = streams(&context);
     let (pinned, device) = (pinned_pool(&context), device_pool(&context));
     let mut source: Buffer<i32> = pinned.alloc(1000, &stream).unwrap();
-    source.host_mut(SHORT).unwrap().fill(42);
+    source.host_mut(LONG).unwrap().fill(42);
     let target: Buffer<i32> = device.alloc(1000, &stream).unwrap();
     let scope = CaptureScope::begin(&stream, CaptureMode::ThreadLocal).unwrap();
     target.copy_from(&source, &stream).unwrap();
@@ -134,7 +135,7 @@ fn vllm_46933_pinning_beside_a_capture(driver: &Driver) {
                 let [own] = streams(&context);
                 let pinned = pinned_pool(&context);
                 let mut buffer: Buffer<u8> = pinned.alloc(BLOCK, &own).unwrap();
-                buffer.host_mut(SHORT).unwrap()[0] = 1;
+                buffer.host_mut(LONG).unwrap()[0] = 1;
             });
         });
     });

@@ -1,7 +1,8 @@
 //! A pool of so many buffers.
 
+use wharf::element::DType;
+use wharf::manager::{BufferPool, BufferSpec, SimplePool};
 use wharf::memory::MemoryKind;
-use wharf::pool::{BufferPool, BufferSpec, DType, SimplePool};
 use wharf::{Driver, Stream};
 
 use super::{SPAN, context, gate, streams};
@@ -37,15 +38,21 @@ fn a_simple_pool_gives_up_the_oldest_that_is_complete(driver: &Driver) {
     let held = gate(&stream);
     let busy = pool.allocate(&bytes(1000), &stream).unwrap();
     busy.fill(1, &stream).unwrap();
-    let (older, newer) =
-        (pool.allocate(&bytes(2000), &other).unwrap(), pool.allocate(&bytes(3000), &other).unwrap());
+    let (older, newer) = (
+        pool.allocate(&bytes(2000), &other).unwrap(),
+        pool.allocate(&bytes(3000), &other).unwrap(),
+    );
     let addresses = [&busy, &older, &newer].map(|buffer| buffer.info().address);
     pool.release(busy).unwrap();
     pool.release(older).unwrap();
     pool.release(newer).unwrap();
     let large = pool.allocate(&bytes(100_000), &other).unwrap();
     let left: Vec<u64> = pool.pool().blocks().iter().map(|block| block.address).collect();
-    assert!(left.contains(&addresses[0]) && !left.contains(&addresses[1]) && left.contains(&addresses[2]));
+    assert!(
+        left.contains(&addresses[0])
+            && !left.contains(&addresses[1])
+            && left.contains(&addresses[2])
+    );
     let larger = pool.allocate(&bytes(200_000), &other).unwrap();
     assert!(pool.allocate(&bytes(300_000), &other).is_err(), "the device reads the last one");
     drop((large, larger, held));

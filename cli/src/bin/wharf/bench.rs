@@ -28,17 +28,18 @@ fn print(output: &mut impl Write, title: &str, ways: &[Way]) -> io::Result<()> {
     writeln!(output, "{title:<48} driver calls         ns    ratio")?;
     let first = ways.first().map_or(1.0, |way| way.ns.max(0.01));
     for Way { name, driver_calls, ns } in ways {
-        let calls = driver_calls.map_or_else(|| "unknown".to_owned(), |calls| format!("{calls:.2}"));
+        let calls =
+            driver_calls.map_or_else(|| "unknown".to_owned(), |calls| format!("{calls:.2}"));
         writeln!(output, "  {name:<46} {calls:>12} {ns:>10.1}  {:>7.3}", ns / first)?;
     }
     writeln!(output)
 }
 
 const NOTE: &str = "\
-Each row: the calling thread's time, the median, and its ratio to the first row's. The rows of a table take turns in one
-thread. Staging is begin and submit, without the writing of the inputs. Of memory, 64 blocks of 256 bytes to 896 KiB are
-held; one after the other is freed and another size allocated for it.";
+Each row: the median time of the calling thread, and its ratio to the first row. The rows of a table
+take turns in one thread. Staging is begin and submit, without writing the inputs. Memory: 64 blocks
+of 256 bytes to 896 KiB are allocated; one after the other is freed and replaced by another size.";
 
 const SOFTCUDA: &str = "\
-On softcuda a driver call costs what the software driver takes on this processor. That is no GPU's time, and not that
-of a real driver: compare the counts of driver calls, and the rows without any.";
+On softcuda, a driver call takes the software driver's time on this processor, not that of a GPU or
+of a real driver: compare the numbers of driver calls, and the rows without driver calls.";

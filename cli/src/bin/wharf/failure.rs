@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use softcuda::ConfigError;
 use wharf::LoadError;
 use wharf_cli::replay::ReplayError;
+use wharf_cli::target::TargetError;
 use wharf_cli::trace::TraceError;
 
-/// What went wrong.
+/// Why the command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The trace cannot be used: exit status 2, as for wrong arguments.
@@ -15,29 +17,42 @@ pub(crate) enum Failure {
     Trace(#[from] TraceError),
     /// There is no such driver.
     #[error("{0}; `wharf doctor` says what there is, --driver softcuda needs nothing")]
-    Load(#[from] LoadError),
+    Load(LoadError),
+    /// An invalid variable `SOFTCUDA_*`: exit status 2, as for invalid arguments.
+    #[error(transparent)]
+    Environment(ConfigError),
     /// The replay ended early.
     #[error(transparent)]
     Replay(ReplayError),
     /// The inputs did not arrive as they were written.
     #[error(
-        "{mismatches} bytes were not on the device as they were written, {violations} sources changed early"
+        "{mismatches} bytes on the device differ from what was written; the software driver's \
+         checks found {violations} violations"
     )]
     Wrong {
         /// Bytes that differ.
         mismatches: u64,
-        /// Sources that changed before they were read.
+        /// The number of violations that the software driver's checks found.
         violations: u64,
     },
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Output(#[from] io::Error),
-    /// Somebody stopped it: the exit status of a shell.
+    /// A signal stopped the command, which exits as a shell does.
     #[error("stopped")]
     Stopped {
         /// By this signal.
         signal: u8,
     },
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Load(error) => Self::Load(error),
+            TargetError::Environment(error) => Self::Environment(error),
+        }
+    }
 }
 
 impl From<ReplayError> for Failure {
@@ -51,16 +66,16 @@ impl From<ReplayError> for Failure {
 }
 
 impl Failure {
-    /// Tells the person, and says how the process ends.
+    /// Prints the failure and returns the exit status.
     pub(crate) fn report(&self) -> ExitCode {
-        // Who reads only the beginning of the output has what was asked for.
+        // A reader that closes the pipe early has the output that it wanted.
         if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return ExitCode::SUCCESS;
         }
         // Where standard error is closed too, the exit status has to do.
         let _ = writeln!(io::stderr(), "wharf: {self}");
         match self {
-            Self::Trace(_) => ExitCode::from(2),
+            Self::Trace(_) | Self::Environment(_) => ExitCode::from(2),
             Self::Stopped { signal } => ExitCode::from(128 + signal),
             _ => ExitCode::FAILURE,
         }

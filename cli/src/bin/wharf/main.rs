@@ -1,4 +1,12 @@
 //! The command `wharf`.
+//!
+//! A module names only modules above it in this table; `tests/layering.rs` enforces it.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `arguments` | the command line |
+//! | `failure`, `signals` | exit statuses; SIGINT and SIGTERM |
+//! | `replay`, `map`, `bench`, `doctor` | the subcommands |
 
 mod arguments;
 mod bench;

@@ -16,7 +16,7 @@ use crate::signals::Signals;
 
 /// Runs the workload, prints what the pools hold, and draws it.
 pub(crate) fn run(options: &Map) -> Result<(), Failure> {
-    let software = Software { schedule: options.schedule, check_sources: false };
+    let software = Software { schedule: options.schedule, verify: false };
     let target = Target::new(options.driver, software)?;
     if let Some(reason) = &target.instead_of {
         writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
@@ -30,8 +30,10 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
             true
         }
     });
+    // Created before the run: a path that cannot be written must not cost the run.
     let files = Files::create(options, &kinds)?;
-    let steps = steps_of(options.trace.as_deref(), options.seed, options.steps, &Requests::default())?;
+    let steps =
+        steps_of(options.trace.as_deref(), options.seed, options.steps, &Requests::default())?;
     let map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
     files.keep(&map)?;
     print(&mut io::stdout().lock(), &map, options)?;
@@ -41,8 +43,8 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     }
 }
 
-/// The files that were asked for, begun before anything runs so that one that cannot be written is told
-/// at once.
+/// The files that were asked for, begun before anything runs so that one that cannot be written is
+/// told at once.
 struct Files {
     json: Option<Output>,
     /// One for each pool.
@@ -53,8 +55,9 @@ impl Files {
     fn create(options: &Map, kinds: &[Kind]) -> io::Result<Self> {
         let mut pictures = Vec::new();
         if let Some(folder) = &options.svg {
-            fs::create_dir_all(folder)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+            fs::create_dir_all(folder).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
+            })?;
             for kind in kinds {
                 pictures.push(Output::create(&folder.join(format!("{}.svg", kind.name())))?);
             }
@@ -84,16 +87,18 @@ fn print(output: &mut impl Write, map: &map::Map, options: &Map) -> io::Result<(
     writeln!(output, "steps     {}{stopped}", map.steps)?;
     writeln!(
         output,
-        "\npool        reserved       live      waste    retired     cached  slabs  blocks  allocations  refused"
+        "\npool        reserved       live      waste    retired     cached  slabs  blocks  \
+         allocations  refused"
     )?;
     for Mapped { allocations, refused, snapshot: pool } in &map.pools {
         let [reserved, live, waste, retired, cached] =
-            [pool.reserved, pool.live, pool.waste, pool.retired, pool.cached].map(|bytes| size(bytes as u64));
+            [pool.reserved, pool.live, pool.waste, pool.retired, pool.cached]
+                .map(|bytes| size(bytes as u64));
         let (slabs, blocks) = (pool.slabs.len(), pool.blocks.len());
         writeln!(
             output,
-            "{:<8} {reserved:>11} {live:>10} {waste:>10} {retired:>10} {cached:>10} {slabs:>6} {blocks:>7} \
-             {allocations:>12} {refused:>8}",
+            "{:<8} {reserved:>11} {live:>10} {waste:>10} {retired:>10} {cached:>10} {slabs:>6} \
+             {blocks:>7} {allocations:>12} {refused:>8}",
             pool.name
         )?;
     }

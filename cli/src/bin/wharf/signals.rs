@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// What was asked.
+/// The signal received.
 #[derive(Debug)]
 pub(crate) struct Signals {
     /// Whether to stop.

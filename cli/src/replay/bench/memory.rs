@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "allocates without wharf, for comparison")]
-//! Ways to have memory for a step. Each holds as many blocks as there are slots, and replaces one after
-//! the other.
+//! Ways to have memory for a step. Each holds as many blocks as there are slots, and replaces one
+//! after the other.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::collections::HashMap;
@@ -16,10 +16,10 @@ use wharf::{Context, Driver, Stream};
 
 use super::super::ReplayError;
 
-/// How many blocks are held.
+/// The number of blocks that are held.
 pub(super) const SLOTS: usize = 64;
 
-/// Somebody who has memory to give.
+/// A way to allocate memory.
 pub(super) trait Source {
     /// Frees what the slot holds and puts a new block of `size` bytes there.
     fn replace(&mut self, slot: usize, size: usize) -> Result<(), ReplayError>;
@@ -117,8 +117,12 @@ impl Source for FreeLists {
             lists.entry(size_held).or_default().push(held);
         }
         let size = SizeClass::of(size).map_or(size, SizeClass::block_size);
-        let kept =
-            self.lists.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&size).and_then(Vec::pop);
+        let kept = self
+            .lists
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&size)
+            .and_then(Vec::pop);
         let mut address = kept.unwrap_or(0);
         if address == 0 {
             // SAFETY: the address is valid for writes; a context is current.
@@ -134,7 +138,8 @@ impl Drop for FreeLists {
         let lists = std::mem::take(self.lists.get_mut().unwrap_or_else(PoisonError::into_inner));
         let held = self.held.iter().map(|(_, address)| *address).filter(|address| *address != 0);
         for address in lists.into_values().flatten().chain(held) {
-            // SAFETY: allocated by `replace`, in a list or held, freed once. After an error it is leaked.
+            // SAFETY: allocated by `replace`, in a list or held, freed once. After an error it is
+            // leaked.
             let _ = unsafe { self.driver.api().mem_free.call(address) };
         }
     }
@@ -183,7 +188,8 @@ pub(super) struct Slabs {
 
 impl Slabs {
     pub(super) fn new(context: &Context) -> Result<Self, ReplayError> {
-        let pool = SlabPool::new(DeviceMemoryResource::new(context, SPAN)?, PoolOptions::default())?;
+        let pool =
+            SlabPool::new(DeviceMemoryResource::new(context, SPAN)?, PoolOptions::default())?;
         Ok(Self { pool, held: [const { None }; SLOTS] })
     }
 

@@ -21,10 +21,10 @@ use super::{Preset, ReplayError, Settings, run};
 use crate::schedule::Step;
 use crate::target::Target;
 
-/// What one way costs the calling thread.
+/// The cost of one way for the calling thread.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Way {
-    /// What it does.
+    /// A description of the way.
     pub name: &'static str,
     /// Calls of the driver, where they can be counted.
     pub driver_calls: Option<f64>,
@@ -37,9 +37,18 @@ pub struct Way {
 /// # Errors
 ///
 /// [`ReplayError`]: the driver refused.
-pub fn staging(target: &Target, preset: Preset, step: Step, rounds: usize) -> Result<Vec<Way>, ReplayError> {
-    let settings =
-        |layout| Settings { preset, layout, buckets: vec![step.tokens as usize], ..Settings::default() };
+pub fn staging(
+    target: &Target,
+    preset: Preset,
+    step: Step,
+    rounds: usize,
+) -> Result<Vec<Way>, ReplayError> {
+    let settings = |layout| Settings {
+        preset,
+        layout,
+        buckets: vec![step.tokens as usize],
+        ..Settings::default()
+    };
     let mut ways = [
         Measured::new("by hand: a copy for each input, an event"),
         Measured::new("one graph, a copy for each input"),
@@ -54,8 +63,8 @@ pub fn staging(target: &Target, preset: Preset, step: Step, rounds: usize) -> Re
     Ok(ways.map(|way| way.way(target)).into())
 }
 
-/// Compares ways to have memory: of 64 blocks of 256 bytes to 1 MiB one after the other is freed, and a
-/// new one allocated for it.
+/// Compares ways to have memory: of 64 blocks of 256 bytes to 1 MiB one after the other is freed,
+/// and a new one allocated for it.
 ///
 /// # Errors
 ///
@@ -65,7 +74,10 @@ pub fn allocation(target: &Target, rounds: usize) -> Result<Vec<Way>, ReplayErro
     let _current = context.enter()?;
     let stream = || Stream::new(&context);
     let mut ways: [(Measured, Box<dyn Source>); 6] = [
-        (Measured::new("a mutex round free lists, one a size"), Box::new(FreeLists::new(&target.driver))),
+        (
+            Measured::new("a mutex round free lists, one a size"),
+            Box::new(FreeLists::new(&target.driver)),
+        ),
         (Measured::new("wharf's slabs (SlabPool)"), Box::new(Slabs::new(&context)?)),
         (
             Measured::new("wharf's buffers, in a stream's order (Pool)"),
@@ -85,7 +97,8 @@ pub fn allocation(target: &Target, rounds: usize) -> Result<Vec<Way>, ReplayErro
             }
             let time = start.elapsed();
             if turn > 0 {
-                let calls = target.driver_calls().zip(before).map_or(0, |(after, before)| after - before);
+                let calls =
+                    target.driver_calls().zip(before).map_or(0, |(after, before)| after - before);
                 measured.add(time, BATCH, calls);
             }
         }
@@ -118,10 +131,14 @@ fn by_hand(
     let padded = inputs.buffers.begin(counts.tokens, counts.requests)?.padded();
     let sizes: Vec<_> = inputs.fields.iter().map(|field| field.size(padded)).collect();
     let all: usize = sizes.iter().map(|size| size.next_multiple_of(ALIGN)).sum();
-    let pinned =
-        Pool::builder().build(PinnedMemoryResource::new(&context, 4 * all, PinnedOptions::default())?)?;
+    let pinned = Pool::builder().build(PinnedMemoryResource::new(
+        &context,
+        4 * all,
+        PinnedOptions::default(),
+    )?)?;
     let device = Pool::builder().build(DeviceMemoryResource::new(&context, 4 * all)?)?;
-    let (mut source, destination) = (pinned.alloc::<u8>(all, &stream)?, device.alloc::<u8>(all, &stream)?);
+    let (mut source, destination) =
+        (pinned.alloc::<u8>(all, &stream)?, device.alloc::<u8>(all, &stream)?);
     let from = source.host_mut(Duration::ZERO)?.as_ptr();
     // SAFETY: the use is recorded below, before the buffer is dropped.
     let to = unsafe { destination.as_device_ptr() }?;
@@ -132,14 +149,20 @@ fn by_hand(
         let start = Instant::now();
         let mut offset = 0;
         for size in &sizes {
-            // SAFETY: the range lies in both buffers, which live until the stream is done and which nobody
-            // writes.
-            unsafe { stream.copy_htod(to + offset as u64, from.wrapping_add(offset).cast(), *size) }?;
+            // SAFETY: the range lies in both buffers, which live until the stream is done and are
+            // not written.
+            unsafe {
+                stream.copy_htod(to + offset as u64, from.wrapping_add(offset).cast(), *size)
+            }?;
             offset += size.next_multiple_of(ALIGN);
         }
         stream.record(&done)?;
         let time = start.elapsed();
-        measured.add(time, 1, target.driver_calls().zip(before).map_or(0, |(after, before)| after - before));
+        measured.add(
+            time,
+            1,
+            target.driver_calls().zip(before).map_or(0, |(after, before)| after - before),
+        );
     }
     Ok(stream.synchronize()?)
 }
@@ -172,7 +195,12 @@ struct Measured {
 impl Measured {
     #[expect(clippy::expect_used, reason = "bounds and digits that are allowed")]
     fn new(name: &'static str) -> Self {
-        Self { name, times: Histogram::new_with_max(100_000_000_000, 3).expect("bounds"), calls: 0, count: 0 }
+        Self {
+            name,
+            times: Histogram::new_with_max(100_000_000_000, 3).expect("bounds"),
+            calls: 0,
+            count: 0,
+        }
     }
 
     /// Adds `count` operations that took `time` together, with so many driver calls.
@@ -191,7 +219,7 @@ impl Measured {
 }
 
 const ALIGN: usize = 256;
-/// How often the ways to stage take turns.
+/// The number of turns of the ways to stage.
 const TURNS: usize = 5;
 /// Blocks that are replaced in one turn, so that the clock costs little.
 const BATCH: usize = 256;

@@ -13,8 +13,8 @@ use wharf_cli::summary::{Collector, Summary};
 
 use crate::arguments::Replay;
 
-/// The files that were asked for, begun before anything runs so that one that cannot be written is told
-/// at once.
+/// The files that were asked for, begun before anything runs so that one that cannot be written is
+/// told at once.
 pub(super) struct Files {
     json: Option<Output>,
     chrome: Option<ChromeTrace>,
@@ -26,12 +26,14 @@ pub(super) struct Files {
 impl Files {
     /// Begins them; `is_planned` if the plan is there.
     pub(super) fn create(options: &Replay, is_planned: bool) -> io::Result<Self> {
-        let plan = options.plan.as_deref().filter(|_| !is_planned).map(Output::create).transpose()?;
+        let plan =
+            options.plan.as_deref().filter(|_| !is_planned).map(Output::create).transpose()?;
         let plan = plan.map(|output| (output, SizeRecorder::new()));
         let charts = options.svg.clone();
         if let Some(folder) = &charts {
-            fs::create_dir_all(folder)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+            fs::create_dir_all(folder).map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
+            })?;
         }
         // After the folder, since they may lie in it.
         let json = options.json.as_deref().map(Output::create).transpose()?;
@@ -68,6 +70,7 @@ impl Files {
         if let Some(folder) = self.charts {
             charts::memory(&folder.join("memory.svg"), collector.samples())?;
             charts::step_times(&folder.join("step-times.svg"), collector.times())?;
+            // Calls are counted on softcuda alone.
             if !calls.is_empty() {
                 charts::driver_calls(&folder.join("driver-calls.svg"), calls)?;
             }

@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         return dump(options);
     }
     let extent = Extent::of(options)?;
-    let software = Software { schedule: options.schedule, check_sources: options.verify };
+    let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
     let driver = if target.software().is_some() { "softcuda" } else { "system" };
     if let Some(reason) = &target.instead_of {
@@ -40,23 +40,26 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         .map_err(|error| Failure::Replay(error.into()))?;
     let signals = Signals::install()?;
     let plan = options.plan.as_deref().map(RunPlan::read).transpose()?.flatten();
+    // Created before the run: a path that cannot be written must not cost the run.
     let mut files = Files::create(options, plan.is_some())?;
     let settings = settings(options, extent.as_ref(), plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
     let requests = Requests::default();
     let mut number = 0;
-    let outcome = replay(&target, &settings, source::steps(options, &requests)?, &signals.stop, |record| {
-        files.record(number, record)?;
-        collector.record(record);
-        number += 1;
-        bar.inc(1);
-        Ok(())
-    });
+    let outcome =
+        replay(&target, &settings, source::steps(options, &requests)?, &signals.stop, |record| {
+            files.record(number, record)?;
+            collector.record(record);
+            number += 1;
+            bar.inc(1);
+            Ok(())
+        });
     bar.finish_and_clear();
     let outcome = outcome?;
     let planned = plan.map(|plan| plan.peak_reserved);
-    let setting = Setting { driver, device, requests: requests.count(), verified: options.verify, planned };
+    let setting =
+        Setting { driver, device, requests: requests.count(), verified: options.verify, planned };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
     files.keep(&summary, &collector, &calls, &outcome.needed)?;
@@ -81,12 +84,17 @@ fn dump(options: &Replay) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(options: &Replay, extent: Option<&Extent>, plan: Option<&RunPlan>) -> Result<Settings, Failure> {
+fn settings(
+    options: &Replay,
+    extent: Option<&Extent>,
+    plan: Option<&RunPlan>,
+) -> Result<Settings, Failure> {
     let defaults = Settings::default();
     let by_forecast = options.forecast.map_or(0, |_| WARM);
     let warm = options.warm.unwrap_or(by_forecast).into();
     // Forecasts are of the sizes for which engines keep graphs; larger steps go without, then.
-    let sizes = if warm > 0 { sizes().map(|size| size as usize).collect() } else { defaults.buckets };
+    let sizes =
+        if warm > 0 { sizes().map(|size| size as usize).collect() } else { defaults.buckets };
     Ok(Settings {
         preset: options.preset,
         layout: match options.layout {
@@ -94,7 +102,7 @@ fn settings(options: &Replay, extent: Option<&Extent>, plan: Option<&RunPlan>) -
             LayoutChoice::Packed => Layout::Packed,
         },
         ring_depth: options.ring_depth,
-        buckets: options.buckets.clone().unwrap_or(sizes),
+        buckets: options.buckets.clone().map_or(sizes, |buckets| buckets.0),
         verify: options.verify,
         realtime: options.speed == Speed::Realtime,
         foresight: match (options.forecast.unwrap_or(Source::Context), plan) {
@@ -115,10 +123,14 @@ fn settings(options: &Replay, extent: Option<&Extent>, plan: Option<&RunPlan>) -
 fn progress(options: &Replay, extent: Option<&Extent>) -> ProgressBar {
     let bar = match extent {
         Some(extent) => ProgressBar::new(extent.steps),
-        None => options.steps.map_or_else(ProgressBar::no_length, |steps| ProgressBar::new(steps as u64)),
+        None => options
+            .steps
+            .map_or_else(ProgressBar::no_length, |steps| ProgressBar::new(steps as u64)),
     };
     // The template is a constant that the crate accepts; otherwise its own style has to do.
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {per_sec}, {eta} left") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {per_sec}, {eta} left")
+    {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));

@@ -24,23 +24,23 @@ impl Requests {
     }
 }
 
-/// How many steps there will be.
+/// The number of steps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub(super) steps: u64,
 }
 
 impl Extent {
-    /// Goes through a trace once, so that a broken one is told before anything runs. `None` where it can be
-    /// read only once.
+    /// Goes through a trace once, so that a broken one is told before anything runs. `None` where
+    /// it can be read only once.
     pub(super) fn of(options: &Replay) -> Result<Option<Self>, TraceError> {
         if let Some(path) = &options.trace
             && fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir())
         {
             return Ok(None);
         }
-        let steps =
-            steps(options, &Requests::default())?.try_fold(0, |count, step| step.map(|_| count + 1))?;
+        let steps = steps(options, &Requests::default())?
+            .try_fold(0, |count, step| step.map(|_| count + 1))?;
         // Past the steps that run, the rest of the trace counts too.
         if let Some(path) = &options.trace {
             Trace::open(path)?.try_for_each(|request| request.map(drop))?;
@@ -89,5 +89,5 @@ pub(super) fn plan(options: &Replay, extent: Option<&Extent>) -> Result<Plan, Tr
     Ok(recorder.finish())
 }
 
-/// How many steps made-up requests run for when nobody says.
+/// The number of steps of generated requests, by default.
 const MADE_UP_STEPS: usize = 10_000;

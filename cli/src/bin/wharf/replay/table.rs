@@ -28,21 +28,41 @@ fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
     };
     row("driver calls a step", calls.unwrap_or_else(uncounted))?;
     row("staged", format!("{}, {graphs} graphs", size(summary.bytes_staged)))?;
-    row("begin and submit", format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50))?;
-    row("", format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max))?;
+    row(
+        "begin and submit",
+        format!("{:.0} ns on average, half within {} ns", step_ns.mean, step_ns.p50),
+    )?;
+    row(
+        "",
+        format!("p99 {} ns, p99.9 {} ns, longest {} ns", step_ns.p99, step_ns.p999, step_ns.max),
+    )?;
     row("ring", format!("{} waits, {}", summary.ring_waits, violations(summary)))?;
     let differ = summary.verify_mismatches.map(|count| count.to_string());
-    row("bytes that differ", differ.unwrap_or_else(|| "not compared, --verify does that".to_owned()))
+    row(
+        "bytes that differ",
+        differ.unwrap_or_else(|| "not compared, --verify does that".to_owned()),
+    )
 }
 
-fn memory(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+fn memory(
+    mut row: impl FnMut(&str, String) -> io::Result<()>,
+    summary: &Summary,
+) -> io::Result<()> {
     let memory = &summary.memory;
     for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
         let Kind { peak_live, peak_reserved, waste, idle, allocations, grown } = *kind;
         let (live, reserved, waste, idle) =
             (size(peak_live), size(peak_reserved), waste * 100.0, idle * 100.0);
-        row(name, format!("peak {live} in use, {waste:.0} % of its blocks beyond what was asked for"))?;
-        row("", format!("{reserved} obtained, {idle:.0} % of it idle at the peak: kept for other sizes"))?;
+        row(
+            name,
+            format!("peak {live} in use, {waste:.0} % of its blocks beyond what was asked for"),
+        )?;
+        row(
+            "",
+            format!(
+                "{reserved} obtained, {idle:.0} % of it idle at the peak: kept for other sizes"
+            ),
+        )?;
         row(
             "",
             format!(
@@ -54,16 +74,27 @@ fn memory(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary
     Ok(())
 }
 
-fn foresight(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+fn foresight(
+    mut row: impl FnMut(&str, String) -> io::Result<()>,
+    summary: &Summary,
+) -> io::Result<()> {
     let forecast = &summary.forecast;
     let (first, third) = (forecast.hit1 * 100.0, forecast.hit3 * 100.0);
     row("forecast", format!("{}: {first:.1} % first, {third:.1} % among three", forecast.source))?;
     if let Some(warm) = &forecast.warm {
         let (share, made, ahead) =
             (warm.instantiated_share * 100.0, warm.instantiated, warm.instantiated_ahead);
-        row("", format!("{made} graphs made by steps ({share:.2} % of those with one), {ahead} ahead"))?;
+        row(
+            "",
+            format!("{made} graphs made by steps ({share:.2} % of those with one), {ahead} ahead"),
+        )?;
         let (made, used, wasted) = (warm.prewarmed, warm.prewarmed_used, warm.prewarmed_wasted);
-        row("", format!("{made} sizes made ready ahead, {used} of them used, {wasted} given back unused"))?;
+        row(
+            "",
+            format!(
+                "{made} sizes made ready ahead, {used} of them used, {wasted} given back unused"
+            ),
+        )?;
     }
     if let Some(tiers) = &summary.tiers {
         let (objects, bytes, limit) = (tiers.objects, size(tiers.bytes), size(tiers.device_limit));
@@ -71,7 +102,12 @@ fn foresight(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summ
         let (hits, misses, rate) = (tiers.hits, tiers.misses, tiers.hit_rate * 100.0);
         row("", format!("{hits} steps found theirs there, {misses} waited, {rate:.1} % hits"))?;
         let [device, managed, pinned] = tiers.moved.map(size);
-        row("", format!("moved {device} to the device, {managed} to managed, {pinned} to pinned memory"))?;
+        row(
+            "",
+            format!(
+                "moved {device} to the device, {managed} to managed, {pinned} to pinned memory"
+            ),
+        )?;
     }
     if let Some(plan) = &summary.plan {
         let (start, first) = (size(plan.reserved_at_start), size(plan.first_peak_reserved));
@@ -79,14 +115,15 @@ fn foresight(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summ
         row(
             "plan",
             format!(
-                "{start} from the start, {ratio:.3} of the first run's {first}; grown {grown} times since"
+                "{start} from the start, {ratio:.3} of the first run's {first}; grown {grown} \
+                 times since"
             ),
         )?;
     }
     Ok(())
 }
 
-/// What is known of sources that changed too early.
+/// The number of sources that changed too early.
 fn violations(summary: &Summary) -> String {
     match (summary.ring_violations, summary.verify_mismatches) {
         (Some(count), _) => format!("{count} violations"),

@@ -1,0 +1,4 @@
+//! Handles and addresses that come back.
+
+mod addresses;
+mod handles;

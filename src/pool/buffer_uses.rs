@@ -1,0 +1,40 @@
+//! Uses of a buffer by work in streams.
+
+use super::buffer::Buffer;
+use super::record::Use;
+use crate::element::Element;
+use crate::error::{CudaError, Error};
+use crate::stream::Stream;
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::timeline::Timeline;
+
+impl<T: Element> Buffer<T> {
+    /// The slot and timeline of a stream, before anything is submitted to it.
+    #[inline]
+    pub(super) fn slot_of<'a>(&self, stream: &'a Stream) -> Result<(usize, &'a Timeline), Error> {
+        let timeline = stream.timeline()?;
+        Ok((self.core().slot_of(timeline)?, timeline))
+    }
+
+    /// Orders a stream behind the earlier owners of the memory.
+    pub(super) fn order(&self, slot: usize, stream: &Stream) -> Result<(), Error> {
+        let record = self.record();
+        let Some(of) = Use::unpack(record.inherited.load(Relaxed)) else { return Ok(()) };
+        if slot == of.slot || slot == record.home() || self.core().order(of, stream)? {
+            return Ok(());
+        }
+        let call = stream.context().driver().api().stream_wait_event.name();
+        Err(Error::Driver { call, code: CudaError::STREAM_CAPTURE_ISOLATION })
+    }
+
+    /// Notes a use by work that was submitted to a stream.
+    #[inline]
+    pub(super) fn note(
+        &self,
+        slot: usize,
+        timeline: &Timeline,
+        stream: &Stream,
+    ) -> Result<(), Error> {
+        self.core().note_use(self.index(), slot, timeline, stream)
+    }
+}

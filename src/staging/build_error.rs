@@ -1,0 +1,138 @@
+//! Errors of building a set.
+
+use std::fmt;
+
+use super::error::{Count, StageError};
+use crate::error::Error;
+use crate::graph::GraphError;
+
+/// A set of input buffers cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No slot has bytes to stage.
+    NoSlots,
+    /// [`when_forgotten`](super::InputBuffersBuilder::when_forgotten) before any slot: it is about
+    /// the slot added last.
+    NoSlotBefore,
+    /// More slots than a set can have.
+    TooManySlots {
+        /// How many were given.
+        given: usize,
+        /// How many a set can have.
+        max: usize,
+        /// How many of them can be dynamic.
+        max_dynamic: usize,
+    },
+    /// A name that two slots have.
+    DuplicateSlot(Box<str>),
+    /// A bucket of 0 tokens, or one that was given twice.
+    Bucket(usize),
+    /// A number of ring slots that is not 1 to 64.
+    RingDepth(usize),
+    /// A limit below what the buckets or the steps need.
+    Limit {
+        /// The number that is limited.
+        what: Count,
+        /// The limit.
+        limit: usize,
+        /// The least value that the buckets and steps need.
+        needed: usize,
+    },
+    /// The slots together are larger than the address space.
+    TooLarge,
+    /// [`Forgotten::Keep`](super::Forgotten::Keep) in a packed layout, where all slots are one
+    /// copy.
+    KeepNeedsPerSlot(Box<str>),
+    /// The driver refused.
+    Driver(Error),
+    /// A staging graph could not be made.
+    Graph(GraphError),
+}
+
+impl From<StageError> for BuildError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Graph(error) => Self::Graph(error),
+            StageError::Driver(error) => Self::Driver(error),
+            // Nothing else can happen to a set that is not in use yet.
+            _ => Self::TooLarge,
+        }
+    }
+}
+
+impl From<Error> for BuildError {
+    fn from(error: Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<GraphError> for BuildError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Driver(error) => Self::Driver(error),
+            error => Self::Graph(error),
+        }
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSlots => f.write_str(
+                "no slot has memory to copy from: add a slot that is not \
+                dynamic",
+            ),
+            Self::NoSlotBefore => f.write_str(
+                "`when_forgotten` was called before any slot was added: call it after the slot \
+                 that it is for, or call `forgotten` for all slots",
+            ),
+            Self::TooManySlots { given, max, max_dynamic } => {
+                write!(
+                    f,
+                    "{given} slots were added: a set has at most {max}, {max_dynamic} of \
+                    them dynamic"
+                )
+            }
+            Self::DuplicateSlot(name) => write!(f, "two slots have the name {name:?}"),
+            Self::Bucket(size) => {
+                write!(
+                    f,
+                    "a bucket of {size} tokens is 0 or given twice: each bucket is given \
+                    once, and has 1 token or more"
+                )
+            }
+            Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
+            Self::Limit { what, limit, needed } => {
+                write!(
+                    f,
+                    "the limit of {limit} {what} is below {needed}, which the buckets need: \
+                    raise it"
+                )
+            }
+            Self::TooLarge => f.write_str(
+                "the slots together are larger than the address space: \
+                shorten them",
+            ),
+            Self::KeepNeedsPerSlot(name) => {
+                write!(
+                    f,
+                    "slot {name:?} keeps its contents when it is not written, which the packed \
+                     layout cannot do: use `Layout::PerSlot`"
+                )
+            }
+            Self::Driver(error) => error.fmt(f),
+            Self::Graph(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Driver(error) => Some(error),
+            Self::Graph(error) => Some(error),
+            _ => None,
+        }
+    }
+}

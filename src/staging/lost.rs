@@ -1,0 +1,40 @@
+#![expect(unsafe_code, reason = "the caller vouches for what the device will not do")]
+//! Ring slots whose launch never runs.
+
+use super::buffers::InputBuffers;
+use super::embedded::Embedded;
+use super::error::StageError;
+
+impl<Tag> InputBuffers<Tag> {
+    /// Gives up a ring slot whose launch never runs, so that it is free again: one that went into a
+    /// capture which was not known of ([`Stall::ring_slot`](super::Stall::ring_slot) names it). A
+    /// ring slot that is not in flight stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Driver`]: the driver refused; nothing has changed.
+    ///
+    /// # Safety
+    ///
+    /// The launch of the step in that ring slot is not pending, and the graph that it was captured
+    /// into, or anything made of it, is not launched from here on.
+    pub unsafe fn release_lost(&self, ring_slot: usize) -> Result<(), StageError> {
+        self.shared.release_lost(ring_slot)
+    }
+}
+
+impl<Tag> Embedded<Tag> {
+    /// Gives up the ring slot, if the launch of the last step was never made, so that it is free
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// As [`InputBuffers::release_lost`].
+    ///
+    /// # Safety
+    ///
+    /// No launch of a graph that contains the staging graph is pending.
+    pub unsafe fn release_lost(&self) -> Result<(), StageError> {
+        self.shared.release_lost(0)
+    }
+}

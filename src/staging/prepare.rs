@@ -1,0 +1,187 @@
+//! Making the graphs of a set: when a step needs one, or before.
+
+use super::cache::make_room;
+use super::node::{add_copy, add_done, add_record};
+use super::plan::{Bucket, ByteRange, Layout};
+use super::ring::Claim;
+use super::shared::Shared;
+use super::spec::SlotKind;
+use super::state::{Copies, SlotState, StagingGraph};
+use crate::graph::{Copy1d, GraphDefinition, GraphError, NodeId};
+use crate::profile::range;
+
+impl Shared {
+    /// Makes the graph of a bucket in the claimed slot if there is none, and evicts others for it
+    /// if need be. Returns whether there is one; `false` if there is no room.
+    pub(super) fn prepare(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+    ) -> Result<bool, GraphError> {
+        self.prepare_if(claim, bucket, |claim, bytes| {
+            let is_done = |index| self.is_done(index).unwrap_or(false);
+            let account = &self.graphs.account;
+            make_room(account, bytes, claim, &self.ring, is_done, |state| &mut state.graphs)
+        })
+    }
+
+    /// As [`prepare`](Self::prepare), with room that `take_room` takes for the graph's bytes if it
+    /// can.
+    fn prepare_if(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+        take_room: impl FnOnce(&mut Claim<'_, SlotState>, u64) -> bool,
+    ) -> Result<bool, GraphError> {
+        if claim.graphs.has(bucket.index) {
+            return Ok(true);
+        }
+        let bytes = self.cost();
+        if !take_room(claim, bytes) {
+            return Ok(false);
+        }
+        self.make(claim, bucket, bytes)?;
+        Ok(true)
+    }
+
+    /// Makes the graphs of the wanted buckets in the claimed slot, and drops the others.
+    pub(super) fn keep(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        is_wanted: impl Fn(&Bucket) -> bool,
+    ) -> Result<(), GraphError> {
+        let buckets = || self.plan.buckets.iter();
+        for bucket in buckets().filter(|bucket| !is_wanted(bucket)) {
+            drop(claim.graphs.remove(bucket.index, &self.graphs.account));
+        }
+        for bucket in buckets().filter(|bucket| is_wanted(bucket)) {
+            self.prepare_ahead(claim, bucket)?;
+        }
+        Ok(())
+    }
+
+    /// As [`prepare`](Self::prepare), before a step needs the graph.
+    pub(super) fn prepare_ahead(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+    ) -> Result<bool, GraphError> {
+        let is_new = !claim.graphs.has(bucket.index);
+        let ready = self.prepare(claim, bucket)?;
+        if is_new && ready {
+            self.made_ahead(claim, bucket)?;
+        }
+        Ok(ready)
+    }
+
+    /// Makes the graphs of all ring slots, those of the smallest buckets first, which are the
+    /// commonest, until there are as many as there may be.
+    pub(super) fn prepare_all(&self) -> Result<(), GraphError> {
+        for bucket in &self.plan.buckets {
+            for index in 0..self.ring.len() {
+                let Some(mut claim) = self.ring.claim_at(index, |index| self.is_done(index))?
+                else {
+                    continue;
+                };
+                // Evicting would trade one graph that was made ahead for another.
+                let take_room =
+                    |_: &mut Claim<'_, SlotState>, bytes| self.graphs.account.take(bytes);
+                if !self.prepare_if(&mut claim, bucket, take_room)? {
+                    return Ok(());
+                }
+                self.made_ahead(&mut claim, bucket)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a graph that was made ahead, and sends it to the device, so that its first launch
+    /// does not have to.
+    fn made_ahead(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+    ) -> Result<(), GraphError> {
+        let stream = self.graphs.count_made_ahead(&self.context)?;
+        let Some(graph) = claim.graphs.get(bucket.index) else { return Ok(()) };
+        graph.exec.upload(stream)
+    }
+
+    /// Makes a graph of which the account knows already.
+    fn make(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+        bytes: u64,
+    ) -> Result<(), GraphError> {
+        let _range = range!("staging::instantiate");
+        let made = self.graph(claim.index(), bucket).and_then(|(definition, copies)| {
+            let exec = definition.instantiate()?;
+            Ok(StagingGraph { exec, copies, skipped: 0, referred: 0 })
+        });
+        // The account knows of it already, so that two threads cannot exceed the limit.
+        let graph = made.inspect_err(|_| self.graphs.account.give(bytes))?;
+        claim.graphs.put(bucket.index, graph, bytes);
+        self.graphs.count_made();
+        Ok(())
+    }
+
+    /// The cost of a graph in the account, in bytes.
+    fn cost(&self) -> u64 {
+        let copies = match self.plan.layout {
+            Layout::PerSlot => self.plan.staged.count_ones().into(),
+            Layout::Packed => 1,
+        };
+        NODE_BYTES * (copies + 2)
+    }
+
+    /// The graph that copies a ring slot of a bucket, and which node copies which slot.
+    pub(super) fn graph(
+        &self,
+        index: usize,
+        bucket: &Bucket,
+    ) -> Result<(GraphDefinition, Copies), GraphError> {
+        let (plan, host) = (&self.plan, &self.host);
+        let mut graph = GraphDefinition::new(&self.context)?;
+        let mut copies = vec![None; plan.slots.len()];
+        let mut nodes: Vec<NodeId> = Vec::new();
+        // Copies are in no order among themselves, so that the driver may overlap them.
+        let mut add = |graph: &mut GraphDefinition, span: ByteRange, label: &str| {
+            let copy = self.copy(index, span);
+            let node = add_copy(graph, copy)?;
+            graph.label(node, label)?;
+            nodes.push(node.into());
+            Ok::<_, GraphError>(node)
+        };
+        match plan.layout {
+            Layout::Packed if bucket.size > 0 => {
+                add(&mut graph, ByteRange { offset: 0, size: bucket.size }, "all slots")?;
+            }
+            Layout::Packed => {}
+            Layout::PerSlot => {
+                for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
+                    if spec.kind == SlotKind::Copied && field.span.size > 0 {
+                        copies[slot] = Some(add(&mut graph, field.span, &spec.name)?);
+                    }
+                }
+            }
+        }
+        if let Some(word) = host.word(index) {
+            let done = add_done(&mut graph, word, &nodes)?;
+            graph.label(done, format!("ring slot {index} is free"))?;
+            nodes = vec![done];
+        }
+        let event = add_record(&mut graph, &host.events[index], &nodes)?;
+        graph.label(event, "staged")?;
+        Ok((graph, copies.into()))
+    }
+
+    /// The copy of a span of a ring slot.
+    pub(super) fn copy(&self, index: usize, span: ByteRange) -> Copy1d {
+        let source = self.host.slot(index).pointer(span).cast_const().cast();
+        Copy1d::htod(self.device.address() + span.offset as u64, source, span.size)
+    }
+}
+
+/// The cost of a node in the account, in bytes: the driver does not report it.
+const NODE_BYTES: u64 = 1024;

@@ -1,0 +1,107 @@
+//! Waiting for ring slots.
+
+use std::time::Duration;
+
+use super::error::StageError;
+use super::guard::Ends;
+use super::in_place::{InPlace, Reading};
+use super::ring::Claim;
+use super::shared::Shared;
+use super::stall::{Stall, StallCause};
+use super::state::SlotState;
+use crate::profile::range;
+use crate::timeline::GaveUp;
+
+impl Shared {
+    /// Takes a ring slot; waits for one until the deadline.
+    #[inline]
+    pub(super) fn claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
+        match self.try_claim()? {
+            Some(claim) => Ok(claim),
+            None => self.wait_for_claim(),
+        }
+    }
+
+    #[cold]
+    fn wait_for_claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
+        let _range = range!("staging::wait");
+        let mut claim = None;
+        let waited = self.sentinel.wait(self.options.deadline, || {
+            claim = self.try_claim()?;
+            Ok(claim.is_some())
+        });
+        match (waited, claim) {
+            (Ok(()), Some(claim)) => Ok(claim),
+            (Err(GaveUp::Driver(error)), _) => Err(StageError::Driver(error)),
+            (Err(GaveUp::Deadline { probes, .. }), _) => {
+                Err(StageError::Stalled(self.stall(probes)))
+            }
+            (Ok(()), None) => Err(StageError::WouldBlock),
+        }
+    }
+
+    /// Waits until no ring slot is in flight, or the deadline. If no read of the last step's
+    /// zero-copy slots was declared, its streams' work up to now is taken for the readers.
+    pub(super) fn wait_for_all(&self) -> Result<(), StageError> {
+        self.check_fork()?;
+        // No later step will end these reads, so their ends are looked for now.
+        let mut undeclared = self.ends_of_last()?;
+        let waited = self.sentinel.wait(self.options.deadline, || {
+            while let Some((_, ends)) = &mut undeclared
+                && let Some(end) = ends.last()
+            {
+                if !end.query()? {
+                    return Ok(false);
+                }
+                ends.pop();
+            }
+            for index in self.ring.in_flight() {
+                let is_undeclared = undeclared.as_ref().is_some_and(|(last, _)| *last == index);
+                if !(if is_undeclared { self.host.is_done(index)? } else { self.is_done(index)? }) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        waited.map_err(|gave_up| match gave_up {
+            GaveUp::Driver(error) => StageError::Driver(error),
+            GaveUp::Deadline { probes, .. } => StageError::Stalled(self.stall(probes)),
+        })
+    }
+
+    /// The ring slot of the last step and the ends of its undeclared reads, if it has zero-copy
+    /// slots of which no read was declared.
+    fn ends_of_last(&self) -> Result<Option<(usize, Ends)>, StageError> {
+        for (index, read) in self.in_place.iter().enumerate() {
+            if self.ring.in_flight().any(|at| at == index) && read.reading()? == Reading::Undeclared
+            {
+                return Ok(Some((index, self.guard.ends_of_last(read)?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The report of a wait that timed out: about the slot that is longest in flight.
+    fn stall(&self, probes: u32) -> Stall {
+        let is_waited_for = |index: &usize| !self.is_done(*index).unwrap_or(false);
+        let waited_for = self.ring.in_flight().filter(is_waited_for);
+        let Some(ring_slot) = self.launches.oldest(waited_for) else {
+            let (stream, age, cause) = (0, Duration::ZERO, StallCause::Filling);
+            return Stall { ring_slot: 0, stream, age, probes, cause };
+        };
+        let (stream, age) = (self.launches.stream(ring_slot), self.launches.age(ring_slot));
+        Stall { ring_slot, stream, age, probes, cause: self.cause(ring_slot) }
+    }
+
+    /// Why a ring slot in flight is not free.
+    fn cause(&self, index: usize) -> StallCause {
+        if !self.host.is_done(index).unwrap_or(false) {
+            return StallCause::Copy;
+        }
+        match self.in_place(index).map(InPlace::reading) {
+            Some(Ok(Reading::Open)) => StallCause::ReaderOpen,
+            Some(Ok(Reading::Undeclared)) => StallCause::ReaderUndeclared,
+            _ => StallCause::Read,
+        }
+    }
+}
