@@ -14,6 +14,8 @@ trap 'rm -rf "$work"' EXIT
 models=${MUTANTS_TARGET_DIR:-$work/target}
 tests=${MUTANTS_TEST_TARGET_DIR:-$work/target/tests}
 export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
+# A mutant differs in one place: only what depends on it is compiled anew, in release builds too.
+export CARGO_INCREMENTAL=1
 
 # Everything but build outputs and history; softcuda and sys are workspace members. Files are as new as the
 # copy: in a build directory that was kept, what was built last is the last mutant.
@@ -21,15 +23,12 @@ mkdir "$work/copy"
 (cd "$root" && tar -cf - --exclude=./target --exclude=./.build --exclude=./.git --exclude=./bench --exclude=./fuzz .) | tar -xmf - -C "$work/copy"
 cd "$work/copy"
 
-# A mutant differs in one place: only what depends on it is compiled anew, so models are built
-# incrementally, which release builds are not by themselves.
 run() { # KIND SECONDS ARGUMENT...
     local kind=$1 limit=$2
     shift 2
     case $kind in
         model)
             CARGO_TARGET_DIR=$models RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow" \
-                CARGO_PROFILE_RELEASE_INCREMENTAL=true \
                 timeout "$limit" cargo test --quiet --release --lib -p wharf-cuda "$@"
             ;;
         test) CARGO_TARGET_DIR=$tests timeout "$limit" cargo test --quiet --test it -p wharf-cuda "$@" ;;

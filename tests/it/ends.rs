@@ -22,6 +22,7 @@ use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Driver, Error, Event, EventPool, Stream};
 
 use crate::backend::{Config, Simulator, machine, on_each_driver, on_machine, softcuda_driver};
+use crate::deadline::LONG;
 use crate::graph_rig::{Owner, until_dropped};
 
 on_each_driver!(
@@ -33,7 +34,6 @@ on_each_driver!(
     an_owner_is_not_dropped_into_a_capture,
 );
 
-const LONG: Duration = Duration::from_secs(600);
 const MIB: usize = 1 << 20;
 
 pub(crate) type Things = Vec<Box<dyn Any>>;

@@ -7,6 +7,7 @@
 mod backend;
 mod compile_fail;
 mod context;
+mod deadline;
 mod device;
 mod ends;
 mod event;

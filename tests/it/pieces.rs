@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use ::softcuda::Schedule;
 use wharf::memory::{
@@ -17,6 +16,7 @@ use wharf::tier::{Tier, TieredPool};
 use wharf::{CudaError, Driver, Stream};
 
 use crate::backend::{Config, Simulator, on_each_driver, on_machine};
+use crate::deadline::LONG;
 use crate::memory_kinds::{commit, context_of, memory_file, pattern};
 
 on_each_driver!(
@@ -32,7 +32,6 @@ const MIB: usize = 1 << 20;
 const PIECE: usize = 2 * MIB;
 /// A registration where nothing else is asked for.
 const LIMIT: usize = 256 * MIB;
-const LONG: Duration = Duration::from_secs(600);
 
 /// Pinned memory, registered in pieces of [`PIECE`] bytes, and memory of the device.
 struct Rig {

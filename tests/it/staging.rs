@@ -1,7 +1,6 @@
 //! Staging: what arrives, at what cost, and what is refused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use wharf::staging::{
     BuildError, Count, Counts, Forgotten, InputBuffers, Instantiation, Layout, Len, ReleaseError,
@@ -10,6 +9,7 @@ use wharf::staging::{
 use wharf::{Driver, Stream};
 
 use crate::backend::{Config, Simulator, on_each_driver, on_machine, on_softcuda};
+use crate::deadline::SHORT;
 use crate::graph_rig::Gate;
 use crate::staging_rig::{Checker, Ids, MAX_REQUESTS, MAX_TOKENS, Noise, builder, context};
 
@@ -140,7 +140,7 @@ fn a_step_that_is_dropped_has_not_happened(driver: &Driver) {
 
 fn a_ring_that_is_full_would_block(driver: &Driver) {
     let context = context(driver);
-    let set = builder(&context).ring_depth(2).deadline(Duration::from_millis(30));
+    let set = builder(&context).ring_depth(2).deadline(SHORT);
     let inputs = set.build().unwrap();
     let (ids, stream) = (Ids::of(&inputs), Stream::new(&context).unwrap());
     let gate = Gate::close(&stream);
@@ -154,7 +154,7 @@ fn a_ring_that_is_full_would_block(driver: &Driver) {
     assert_eq!(inputs.try_begin(3, 1).unwrap_err(), StageError::WouldBlock);
     let StageError::Stalled(stall) = inputs.begin(3, 1).unwrap_err() else { panic!("not stalled") };
     assert_eq!((stall.ring_slot, stall.stream), (0, stream.as_raw().addr()));
-    assert!(stall.age >= Duration::from_millis(30) && stall.probes > 0, "{stall:?}");
+    assert!(stall.age >= SHORT && stall.probes > 0, "{stall:?}");
     assert!(
         StageError::Stalled(stall).to_string().contains("ring slot 0 is in flight on stream 0x")
     );

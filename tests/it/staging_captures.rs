@@ -15,9 +15,10 @@ use wharf::sys::bindings::{CUgraph, CUstreamCaptureMode};
 use wharf::{Context, CudaError, Driver, Error, Stream};
 
 use crate::backend::{Config, Simulator, machine, on_each_driver, on_machine};
+use crate::deadline::SHORT;
 use crate::graph_rig::{Gate, Inventory};
 use crate::staging_readers::assert_held;
-use crate::staging_rig::{STALL, context, words};
+use crate::staging_rig::{context, words};
 
 on_each_driver!(
     a_capture_of_others_that_was_announced_is_not_spoiled,
@@ -128,7 +129,7 @@ fn a_ring_slot_that_a_capture_took_is_given_up(driver: &Driver) {
     let context = context(driver);
     let stream = Stream::new(&context).unwrap();
     for tokens in [4, 12] {
-        let inputs = small(&context).ring_depth(1).deadline(STALL).build().unwrap();
+        let inputs = small(&context).ring_depth(1).deadline(SHORT).build().unwrap();
         let ids = inputs.slot_id::<u32>("ids").unwrap();
         let capture = Foreign::begin(&stream);
         stage(&inputs, 1, tokens, &stream).unwrap();

@@ -6,9 +6,10 @@ use wharf::staging::{Layout, Len, Pad, StageError, StallCause};
 use wharf::{Driver, Stream};
 
 use crate::backend::on_each_driver;
+use crate::deadline::SHORT;
 use crate::graph_rig::{Cells, Gate, Inventory};
 use crate::staging_readers::{Rig, builder, streams};
-use crate::staging_rig::{STALL, context, words};
+use crate::staging_rig::{context, words};
 
 on_each_driver!(
     the_end_of_a_reader_does_not_free_a_zero_copy_slot_of_a_reader_whose_end_was_refused,
@@ -22,7 +23,7 @@ fn the_end_of_a_reader_does_not_free_a_zero_copy_slot_of_a_reader_whose_end_was_
 ) {
     let context = context(driver);
     let set = builder(&context).slot_zero_copy::<u32>("flags", Len::Fixed(4), Pad::Zero);
-    let rig = Rig::with(&context, set.ring_depth(1).deadline(STALL));
+    let rig = Rig::with(&context, set.ring_depth(1).deadline(SHORT));
     let flags = rig.inputs.slot_id::<u32>("flags").unwrap();
     let [copies, first, second] = streams(&context);
     for refused in 1..3 {
@@ -90,7 +91,7 @@ fn zero_copy_readers_are_all_waited_for(driver: &Driver) {
         let set = builder(&context)
             .slot_zero_copy::<u32>("flags", Len::Fixed(4), Pad::Zero)
             .layout(layout);
-        let rig = Rig::with(&context, set.ring_depth(1).deadline(STALL));
+        let rig = Rig::with(&context, set.ring_depth(1).deadline(SHORT));
         let flags = rig.inputs.slot_id::<u32>("flags").unwrap();
         let [copies, first, second] = streams(&context);
         let submit = |value: u32| {
@@ -132,7 +133,7 @@ fn zero_copy_readers_are_all_waited_for(driver: &Driver) {
 fn a_launch_that_was_never_made_does_not_lose_the_slot(driver: &Driver) {
     let before = Inventory::now();
     let context = context(driver);
-    let rig = Rig::with(&context, builder(&context).deadline(STALL));
+    let rig = Rig::with(&context, builder(&context).deadline(SHORT));
     let ([stream], ids) = (streams(&context), rig.ids);
     let embedded = rig.inputs.embed(4).unwrap();
     let mut engine = GraphDefinition::new(&context).unwrap();

@@ -1,7 +1,6 @@
 //! Slots that the device reads in the caller's own pinned buffers.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use wharf::memory::{
     DeviceMemoryResource, MemoryKind, MemoryResource, PinnedMemoryResource, PinnedOptions,
@@ -15,6 +14,7 @@ use wharf::staging::{
 use wharf::{Context, CudaError, Driver, Error, Stream};
 
 use crate::backend::{Config, Simulator, on_each_driver, on_machine};
+use crate::deadline::{LONG, SHORT};
 use crate::graph_rig::{Cells, Gate, Inventory};
 use crate::staging_rig::{context, words};
 
@@ -27,9 +27,6 @@ on_each_driver!(
     what_cannot_be_read_elsewhere_is_refused,
     an_embedded_graph_reads_its_ring_slot_alone,
 );
-
-const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(5);
 
 fn pool_of<R: MemoryResource + std::fmt::Debug + 'static>(resource: R) -> Pool {
     Pool::builder().slabs(PoolOptions::default().thread_cache_bytes(0)).build(resource).unwrap()

@@ -3,13 +3,9 @@
 //! A set of slots like an engine's, steps of any size, and every byte that must arrive.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use wharf::staging::{Counts, InputBuffers, InputBuffersBuilder, Len, Pad, SlotId, Staged, Step};
 use wharf::{Context, CudaError, Driver, Stream};
-
-/// A deadline for steps that are never to be had: long for a device that has only to catch up.
-pub(crate) const STALL: Duration = Duration::from_millis(300);
 
 /// The sizes that engines capture graphs for.
 pub(crate) fn buckets() -> Vec<usize> {

@@ -5,7 +5,6 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
 
 use wharf::stream::CaptureStatus;
 use wharf::sys::bindings::{CUgraph, CUstreamCaptureMode};
@@ -13,6 +12,7 @@ use wharf::timeline::WaitError;
 use wharf::{Context, CudaError, DeviceAttribute, Driver, Error, Stream};
 
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
+use crate::deadline::{LONG, SHORT};
 
 on_each_driver!(
     a_ticket_completes_behind_the_work,
@@ -26,9 +26,6 @@ on_each_driver!(
     a_per_thread_stream_belongs_to_its_thread,
     threads_wait_for_one_stream,
 );
-
-const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(12);
 
 fn stream(driver: &Driver) -> Stream {
     Stream::new(&context(driver)).unwrap()

@@ -10,8 +10,9 @@ use wharf::memory::MemoryKind;
 use wharf::pool::{Buffer, BufferState, Pool, RawBuffer, RawError, StreamUse};
 use wharf::{Driver, Stream};
 
-use super::{LONG, context_and_stream, device_pool};
+use super::{context_and_stream, device_pool};
 use crate::backend::on_each_driver;
+use crate::deadline::LONG;
 use crate::graph_rig::Gate;
 
 on_each_driver!(

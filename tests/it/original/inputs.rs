@@ -3,8 +3,9 @@
 use wharf::staging::{InputBuffers, InputBuffersBuilder, Len, SlotError, SlotFault, StageError};
 use wharf::{Context, Driver};
 
-use super::{LONG, SHORT, context_and_stream};
+use super::context_and_stream;
 use crate::backend::{machine, on_each_driver};
+use crate::deadline::{LONG, SHORT};
 use crate::graph_rig::Gate;
 use crate::memory_kinds::read;
 

@@ -13,8 +13,9 @@ use wharf::staging::{BuildError, SlotError, StageError};
 use wharf::tier::Tier;
 use wharf::{Context, Driver, Stream};
 
-use super::{LONG, SHORT, context_and_stream};
+use super::context_and_stream;
 use crate::backend::{machine, on_each_driver};
+use crate::deadline::{LONG, SHORT};
 use crate::graph_rig::{Gate, until_dropped};
 use crate::memory_kinds::{pattern, read};
 

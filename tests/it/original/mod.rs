@@ -8,8 +8,6 @@ mod inputs;
 mod manager;
 mod pools;
 
-use std::time::Duration;
-
 use wharf::element::DType;
 use wharf::manager::BufferSpec;
 use wharf::memory::{DeviceMemoryResource, MemoryKind};
@@ -19,10 +17,6 @@ use wharf::{Context, Driver, Stream};
 
 use crate::memory_kinds::context_of;
 
-/// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(600);
-/// Too short for what is held up, and long for a device that has only to catch up.
-const SHORT: Duration = Duration::from_millis(300);
 const SPAN: usize = 64 << 20;
 
 fn context_and_stream(driver: &Driver) -> (Context, Stream) {

@@ -15,8 +15,9 @@ use wharf::slab::{Block, PoolOptions, SlabPool};
 use wharf::tier::{Tier, TieredObject, TieredPool};
 use wharf::{Context, Driver, Stream};
 
-use super::{LONG, SPAN, bytes, context_and_stream, device_pool};
+use super::{SPAN, bytes, context_and_stream, device_pool};
 use crate::backend::{binder, on_each_driver};
+use crate::deadline::LONG;
 use crate::graph_rig::Gate;
 use crate::memory_kinds::{memory_file, pattern};
 

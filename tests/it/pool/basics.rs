@@ -9,8 +9,9 @@ use wharf::pool::{Buffer, BufferState, HostError, RawBuffer, RawError};
 use wharf::slab::AllocError;
 use wharf::{CudaError, Driver, Stream};
 
-use super::{LONG, SHORT, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
+use super::{SPAN, builder, context, device_pool, gate, pinned_pool, streams};
 use crate::backend::on_each_driver;
+use crate::deadline::{LONG, SHORT};
 
 on_each_driver!(
     bytes_arrive,

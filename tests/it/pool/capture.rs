@@ -10,8 +10,9 @@ use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
 use wharf::{Context, DeviceAttribute, Driver, Stream};
 
-use super::{BLOCK, LONG, context, pinned_pool, small_pool, streams};
+use super::{BLOCK, context, pinned_pool, small_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(
     a_global_capture_is_left_alone,

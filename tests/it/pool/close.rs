@@ -9,8 +9,9 @@ use wharf::graph::{CaptureMode, CaptureScope};
 use wharf::pool::{Buffer, LeakReport, Pool};
 use wharf::{Context, Driver, Error, Stream};
 
-use super::{SHORT, context, device_pool, gate, pinned_pool, streams};
+use super::{context, device_pool, gate, pinned_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_machine};
+use crate::deadline::SHORT;
 
 /// What drops could not give back.
 fn heard(driver: &Driver) -> Receiver<Error> {

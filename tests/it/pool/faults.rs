@@ -16,8 +16,9 @@ use wharf::slab::AllocError;
 use wharf::timeline::WaitError;
 use wharf::{Context, CudaError, DeviceAttribute, Driver, Error, Stream};
 
-use super::{BLOCK, LONG, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
+use super::{BLOCK, SPAN, builder, context, device_pool, gate, pinned_pool, streams};
 use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(a_child_is_refused);
 

@@ -12,8 +12,9 @@ use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
 
-use super::{BLOCK, LONG, SPAN, builder, context, gate, small_pool, streams};
+use super::{BLOCK, SPAN, builder, context, gate, small_pool, streams};
 use crate::backend::{Config, Simulator, on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(
     at_the_limit_another_streams_memory_is_waited_for_on_the_device,

@@ -11,15 +11,12 @@ mod simple;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
 
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Pool, PoolBuilder};
 use wharf::slab::PoolOptions;
 use wharf::{Context, Driver, Stream};
 
-const LONG: Duration = Duration::from_secs(600);
-const SHORT: Duration = Duration::from_millis(200);
 const SPAN: usize = 256 << 20;
 
 fn context(driver: &Driver) -> Context {

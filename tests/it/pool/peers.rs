@@ -17,10 +17,9 @@ use wharf::pool::{Buffer, Pool, RawError};
 use wharf::slab::AllocError;
 use wharf::{Driver, Stream};
 
-use super::{
-    BLOCK, LONG, SHORT, SPAN, builder, context, device_pool, gate, pinned_pool, small_pool, streams,
-};
+use super::{BLOCK, SPAN, builder, context, device_pool, gate, pinned_pool, small_pool, streams};
 use crate::backend::{binder, on_each_driver};
+use crate::deadline::{LONG, SHORT};
 use crate::graph_rig::until_sole;
 
 on_each_driver!(

@@ -9,8 +9,8 @@ use wharf::pool::{Buffer, Pool};
 use wharf::tier::{Tier, TierError, TieredPool};
 use wharf::{Context, Error, Stream};
 
-use super::LONG;
 use crate::backend::{Config, Simulator, on_machine};
+use crate::deadline::LONG;
 
 const REFUSED: Error = Error::OtherDevice { stream: 1, memory: 0 };
 

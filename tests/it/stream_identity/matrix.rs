@@ -17,8 +17,9 @@ use wharf::sys::constants::STREAM_LEGACY;
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Stream};
 
-use super::{LONG, borrow, context, destroy, foreign};
+use super::{borrow, context, destroy, foreign};
 use crate::backend::{Config, Simulator, binder, on_machine};
+use crate::deadline::LONG;
 
 /// A use of two streams, one after the other.
 type Use = fn(&Rig<'_>);

@@ -8,7 +8,6 @@ mod tickets;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
 
 use softcuda::Schedule;
 use wharf::memory::DeviceMemoryResource;
@@ -18,8 +17,6 @@ use wharf::sys::bindings::CUstream;
 use wharf::{Context, Driver, Stream};
 
 use crate::backend::{Config, Simulator};
-
-const LONG: Duration = Duration::from_secs(600);
 
 fn context(driver: &Driver) -> Context {
     Context::retain(&driver.device(0).unwrap()).unwrap()

@@ -13,10 +13,10 @@ use wharf::sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 use wharf::{Context, Driver, Error, Stream};
 
 use super::{
-    LONG, borrow, context, destroy, device_pool, foreign, gate, late, let_the_device_catch_up,
-    machine,
+    borrow, context, destroy, device_pool, foreign, gate, late, let_the_device_catch_up, machine,
 };
 use crate::backend::{binder, on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(
     objects_of_one_stream_are_one_stream,

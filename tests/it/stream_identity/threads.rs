@@ -10,8 +10,9 @@ use wharf::sys::constants::STREAM_PER_THREAD;
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Driver, Error, Event, Stream};
 
-use super::{LONG, borrow, context, device_pool, gate, let_the_device_catch_up, machine};
+use super::{borrow, context, device_pool, gate, let_the_device_catch_up, machine};
 use crate::backend::{binder, on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(
     another_thread_gets_no_block_that_a_per_thread_stream_uses,

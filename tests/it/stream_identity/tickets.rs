@@ -7,8 +7,9 @@ use wharf::pool::{Buffer, Pool};
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Driver, Stream};
 
-use super::{LONG, context, device_pool, gate, machine};
+use super::{context, device_pool, gate, machine};
 use crate::backend::{on_each_driver, on_machine};
+use crate::deadline::LONG;
 
 on_each_driver!(
     results_in_pinned_memory_are_the_hosts_before_the_next_step_ends,
