@@ -144,14 +144,31 @@ impl Device {
         }
     }
 
-    /// The compute capability, major and minor.
+    /// The compute capability.
     ///
     /// # Errors
     ///
     /// [`Error::Driver`]: the driver refused.
-    pub fn compute_capability(&self) -> Result<(i32, i32), Error> {
-        let major = self.attribute(DeviceAttribute::COMPUTE_CAPABILITY_MAJOR)?;
-        Ok((major, self.attribute(DeviceAttribute::COMPUTE_CAPABILITY_MINOR)?))
+    pub fn compute_capability(&self) -> Result<ComputeCapability, Error> {
+        Ok(ComputeCapability {
+            major: self.attribute(DeviceAttribute::COMPUTE_CAPABILITY_MAJOR)?,
+            minor: self.attribute(DeviceAttribute::COMPUTE_CAPABILITY_MINOR)?,
+        })
+    }
+}
+
+/// What code a device runs, such as 9.0; the higher runs all that the lower does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ComputeCapability {
+    /// The number before the point: the architecture.
+    pub major: i32,
+    /// The number behind the point.
+    pub minor: i32,
+}
+
+impl fmt::Display for ComputeCapability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
     }
 }
 

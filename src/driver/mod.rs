@@ -62,7 +62,7 @@ pub use capture_elsewhere::CaptureElsewhere;
 pub use capture_mode::RelaxedCapture;
 pub use context::Context;
 use deferred::Deferred;
-pub use device::{Device, Uuid};
+pub use device::{ComputeCapability, Device, Uuid};
 pub use ends::DeferredError;
 pub(crate) use event::ready;
 pub use event::{Event, EventKind};

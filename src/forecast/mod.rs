@@ -46,7 +46,7 @@ use core::fmt;
 
 pub use self::context::ContextModel;
 pub use self::frequency::Frequency;
-pub use self::plan::{Plan, PlanRecorder};
+pub use self::plan::{Plan, PlanRecorder, Run};
 pub use self::warm::{Change, WarmSet, WarmStats};
 
 /// A source of forecasts.

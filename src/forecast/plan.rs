@@ -29,15 +29,17 @@ pub struct Plan {
 
 /// A size, and how often it was used in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    size: u32,
-    length: u32,
+pub struct Run {
+    /// The size.
+    pub size: u32,
+    /// How often it was used in a row.
+    pub length: u32,
 }
 
 impl Plan {
     /// The recorded sizes, each with how often it was used in a row.
-    pub fn runs(&self) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
-        self.runs.iter().map(|run| (run.size, run.length))
+    pub fn runs(&self) -> impl ExactSizeIterator<Item = Run> + '_ {
+        self.runs.iter().copied()
     }
 
     /// Begins again.
@@ -47,10 +49,10 @@ impl Plan {
 }
 
 /// The plan with these runs, as [`Plan::runs`] gives them.
-impl FromIterator<(u32, u32)> for Plan {
-    fn from_iter<T: IntoIterator<Item = (u32, u32)>>(runs: T) -> Self {
-        let runs = runs.into_iter().filter(|(_, length)| *length > 0);
-        Self { runs: runs.map(|(size, length)| Run { size, length }).collect(), next: 0, over: 0 }
+impl FromIterator<Run> for Plan {
+    fn from_iter<T: IntoIterator<Item = Run>>(runs: T) -> Self {
+        let runs = runs.into_iter().filter(|run| run.length > 0);
+        Self { runs: runs.collect(), next: 0, over: 0 }
     }
 }
 
@@ -141,6 +143,9 @@ mod tests {
     fn a_full_recorder_keeps_the_beginning() {
         let recorder = recorded(2, &[8, 8, 16, 4, 16, 8]);
         assert_eq!(recorder.missed(), 3);
-        assert_eq!(recorder.finish().runs().collect::<Vec<_>>(), [(8, 2), (16, 1)]);
+        assert_eq!(
+            recorder.finish().runs().collect::<Vec<_>>(),
+            [(8, 2), (16, 1)].map(|(size, length)| Run { size, length })
+        );
     }
 }

@@ -61,7 +61,7 @@ impl CaptureMode {
 /// let graph = CaptureScope::capture(&stream, CaptureMode::default(), |stream| {
 ///     stream.launch_host_func(&|| println!("launched"))
 /// })?;
-/// assert!(graph.nodes().all(|(_, kind)| kind == NodeKind::Host));
+/// assert!(graph.nodes().all(|node| node.kind == NodeKind::Host));
 /// graph.instantiate()?.launch(&stream)?;
 /// # stream.synchronize()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

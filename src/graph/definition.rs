@@ -8,7 +8,7 @@ use wharf_sys::bindings::{CUgraph, CUgraph_st, CUgraphNode};
 
 use super::error::GraphError;
 use super::keep_alive::retain;
-use super::node::{NodeId, NodeKind};
+use super::node::{NodeId, NodeInfo};
 use super::record::NodeRecord;
 use crate::driver::Context;
 use crate::error::Error;
@@ -133,9 +133,11 @@ impl GraphDefinition {
     }
 
     /// The nodes and their kinds, in the order in which they were added.
-    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, NodeKind)> {
+    pub fn nodes(&self) -> impl Iterator<Item = NodeInfo> {
         let graph = self.id();
-        (0..).zip(&self.nodes).map(move |(index, record)| (NodeId { graph, index }, record.kind))
+        (0..)
+            .zip(&self.nodes)
+            .map(move |(index, record)| NodeInfo { id: NodeId { graph, index }, kind: record.kind })
     }
 
     /// How many nodes it has.

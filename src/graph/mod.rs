@@ -61,6 +61,6 @@ pub use self::exec::GraphExec;
 pub use self::instantiate::InstantiateError;
 pub use self::node::{
     ChildNode, EmptyNode, EventRecordNode, EventWaitNode, HostNode, MemOpNode, MemcpyNode,
-    MemsetNode, NodeId, NodeKind,
+    MemsetNode, NodeId, NodeInfo, NodeKind,
 };
 pub use self::params::{Copy1d, Fill, FillValue, MemOp};

@@ -54,6 +54,15 @@ handles! {
     ChildNode;
 }
 
+/// A node of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Names it in this graph.
+    pub id: NodeId,
+    /// What it does.
+    pub kind: NodeKind,
+}
+
 /// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

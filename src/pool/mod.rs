@@ -81,7 +81,7 @@ pub use self::buffer::Buffer;
 pub use self::builder::PoolBuilder;
 pub use self::error::{HostError, LeakReport, RawError};
 pub use self::info::{BufferInfo, BufferState, StreamUse};
-pub use self::plan::MemoryPlan;
+pub use self::plan::{BlocksOfSize, MemoryPlan};
 pub use self::pressure::Pressure;
 pub use self::prewarm::BlockPrewarm;
 pub use self::raw::RawBuffer;

@@ -39,28 +39,38 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Sizes of blocks, in bytes, and how many of each; the largest first.
-    blocks: Vec<(usize, usize)>,
+    /// The largest first.
+    blocks: Vec<BlocksOfSize>,
+}
+
+/// How many blocks of one size a pool needed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlocksOfSize {
+    /// The size of each, in bytes.
+    pub size: usize,
+    /// How many.
+    pub count: usize,
 }
 
 impl MemoryPlan {
     /// The sizes of blocks, in bytes, each with how many of them there were; the largest first.
-    pub fn blocks(&self) -> impl ExactSizeIterator<Item = (usize, usize)> + '_ {
+    pub fn blocks(&self) -> impl ExactSizeIterator<Item = BlocksOfSize> + '_ {
         self.blocks.iter().copied()
     }
 
     /// All blocks together, in bytes.
     pub fn size(&self) -> usize {
-        self.blocks().fold(0, |sum, (size, count)| sum.saturating_add(size.saturating_mul(count)))
+        self.blocks()
+            .fold(0, |sum, blocks| sum.saturating_add(blocks.size.saturating_mul(blocks.count)))
     }
 }
 
 /// The plan of these sizes and counts, as [`MemoryPlan::blocks`] gives them.
-impl FromIterator<(usize, usize)> for MemoryPlan {
-    fn from_iter<T: IntoIterator<Item = (usize, usize)>>(blocks: T) -> Self {
+impl FromIterator<BlocksOfSize> for MemoryPlan {
+    fn from_iter<T: IntoIterator<Item = BlocksOfSize>>(blocks: T) -> Self {
         let mut blocks: Vec<_> =
-            blocks.into_iter().filter(|(size, count)| *size > 0 && *count > 0).collect();
-        blocks.sort_unstable_by_key(|(size, _)| core::cmp::Reverse(*size));
+            blocks.into_iter().filter(|blocks| blocks.size > 0 && blocks.count > 0).collect();
+        blocks.sort_unstable_by_key(|blocks| core::cmp::Reverse(blocks.size));
         Self { blocks }
     }
 }
@@ -112,9 +122,12 @@ impl Peaks {
         let most = |peak: &Peak| to_usize(peak.most.load(Relaxed));
         let classes = self.classes.iter().enumerate().filter_map(|(index, peak)| {
             let class = SizeClass::from_index(index)?;
-            Some((class.block_size(), most(peak)))
+            Some(BlocksOfSize { size: class.block_size(), count: most(peak) })
         });
-        let large = self.large.iter().map(|large| (large.size.load(Relaxed), most(&large.peak)));
+        let large = self
+            .large
+            .iter()
+            .map(|large| BlocksOfSize { size: large.size.load(Relaxed), count: most(&large.peak) });
         classes.chain(large).collect()
     }
 
@@ -156,6 +169,7 @@ mod tests {
         assert_eq!(
             plan.blocks().collect::<Vec<_>>(),
             [(1 << 31, 1), (1 << 30, 1), (class.block_size(), 4)]
+                .map(|(size, count)| BlocksOfSize { size, count })
         );
         assert_eq!(
             (plan.size(), &plan.blocks().collect::<MemoryPlan>()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::buffer::Buffer;
-use super::plan::MemoryPlan;
+use super::plan::{BlocksOfSize, MemoryPlan};
 use super::stream_pool::Pool;
 use crate::forecast::{Change, WarmSet};
 use crate::profile::range;
@@ -137,7 +137,7 @@ impl Pool {
     pub fn reserve(&self, plan: &MemoryPlan, stream: &Stream) -> Result<usize, AllocError> {
         let _range = range!("pool::reserve", plan.size());
         let mut bytes = 0;
-        for (size, count) in plan.blocks() {
+        for BlocksOfSize { size, count } in plan.blocks() {
             bytes += size * self.prewarm(size, count, stream)?;
         }
         Ok(bytes)

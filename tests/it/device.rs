@@ -19,8 +19,8 @@ fn devices_describe_themselves(driver: &Driver) {
         assert_eq!(usize::try_from(device.ordinal()).unwrap(), ordinal);
         assert!(!device.name().unwrap().is_empty());
         assert!(device.total_memory().unwrap() > 0);
-        let (major, minor) = device.compute_capability().unwrap();
-        assert!(major >= 3 && minor >= 0, "{major}.{minor}");
+        let capability = device.compute_capability().unwrap();
+        assert!(capability.major >= 3 && capability.minor >= 0, "{capability}");
         assert!(device.attribute(DeviceAttribute::MULTIPROCESSOR_COUNT).unwrap() > 0);
         assert!(device.supports(DeviceAttribute::UNIFIED_ADDRESSING).unwrap());
         let same = |other: &&wharf::Device| other.uuid().unwrap() == device.uuid().unwrap();

@@ -170,7 +170,7 @@ fn edges_are_checked(driver: &Driver) {
     assert_eq!(graph.depend(foreign, first), Err(GraphError::ForeignNode(foreign)));
     assert_eq!(graph.label(foreign, "x"), Err(GraphError::ForeignNode(foreign)));
     graph.depend(third, first).unwrap();
-    let kinds: Vec<_> = graph.nodes().map(|(_, kind)| kind).collect();
+    let kinds: Vec<_> = graph.nodes().map(|node| node.kind).collect();
     assert_eq!(kinds, [NodeKind::Empty; 3]);
 }
 

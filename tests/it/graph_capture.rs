@@ -42,8 +42,8 @@ fn a_capture_becomes_a_graph(driver: &Driver) {
     })
     .unwrap();
     assert!(graph.to_dot().contains("n0 -> n1"));
-    assert_eq!(graph.nodes().map(|(_, kind)| kind).collect::<Vec<_>>(), [NodeKind::Memcpy; 2]);
-    let (first, _) = graph.nodes().next().unwrap();
+    assert_eq!(graph.nodes().map(|node| node.kind).collect::<Vec<_>>(), [NodeKind::Memcpy; 2]);
+    let first = graph.nodes().next().unwrap().id;
     let mut exec = graph.instantiate().unwrap();
     for value in 1..4 {
         cells.set(0, value);
@@ -164,7 +164,7 @@ fn a_graph_is_appended_to_a_capture(driver: &Driver) {
         unsafe { stream.copy_htod(cells.device(), cells.host_at(8), 8) }
     })
     .unwrap();
-    let kinds: Vec<_> = graph.nodes().map(|(_, kind)| kind).collect();
+    let kinds: Vec<_> = graph.nodes().map(|node| node.kind).collect();
     assert_eq!(kinds, [NodeKind::Host, NodeKind::Child, NodeKind::Memcpy]);
     assert!(graph.to_dot().contains("n0 -> n1") && graph.to_dot().contains("n1 -> n2"));
     cells.set(0, 41);

@@ -49,7 +49,7 @@ fn small(context: &Context) -> InputBuffersBuilder {
 }
 
 fn kinds(graph: &GraphDefinition) -> Vec<NodeKind> {
-    graph.nodes().map(|(_, kind)| kind).collect()
+    graph.nodes().map(|node| node.kind).collect()
 }
 
 /// The driver's error of a call, as a step's.

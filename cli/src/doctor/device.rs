@@ -65,12 +65,11 @@ fn device(device: &Device) -> Vec<Fact> {
 }
 
 fn identity(device: &Device) -> Result<Fact, Error> {
-    let ((major, minor), memory) =
-        (device.compute_capability()?, size(device.total_memory()? as u64));
+    let (capability, memory) = (device.compute_capability()?, size(device.total_memory()? as u64));
     let engines = device.attribute(DeviceAttribute::ASYNC_ENGINE_COUNT)?;
     let (ordinal, name) = (device.ordinal(), device.name()?);
     let found = format!(
-        "{ordinal}: {name}, compute capability {major}.{minor}, {memory}, {engines} copy engines"
+        "{ordinal}: {name}, compute capability {capability}, {memory}, {engines} copy engines"
     );
     Ok(Fact::good("device", found))
 }

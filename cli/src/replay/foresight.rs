@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use wharf::forecast::{ContextModel, Forecast, Frequency, Plan, PlanRecorder, WarmSet};
-use wharf::pool::MemoryPlan;
+use wharf::forecast::{ContextModel, Forecast, Frequency, Plan, PlanRecorder, Run, WarmSet};
+use wharf::pool::{BlocksOfSize, MemoryPlan};
 
 use crate::output::Output;
 use crate::schedule::{Step, padded, sizes};
@@ -88,12 +88,14 @@ impl RunPlan {
 
     /// The order of sizes.
     pub fn sizes(&self) -> Plan {
-        self.sizes.iter().copied().collect()
+        self.sizes.iter().map(|&(size, length)| Run { size, length }).collect()
     }
 
     /// The blocks of device and of pinned memory.
     pub fn memory(&self) -> [MemoryPlan; 2] {
-        [&self.device, &self.pinned].map(|blocks| blocks.iter().copied().collect())
+        [&self.device, &self.pinned].map(|blocks| {
+            blocks.iter().map(|&(size, count)| BlocksOfSize { size, count }).collect()
+        })
     }
 }
 

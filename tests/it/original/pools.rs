@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf::element::DType;
-use wharf::forecast::{Forecast, Frequency, Plan, WarmSet};
+use wharf::forecast::{Forecast, Frequency, Plan, Run, WarmSet};
 use wharf::manager::{AllocateError, BufferPool, BufferSpec, SimplePool};
 use wharf::memory::{DeviceMemoryResource, MemoryKind};
 use wharf::pool::{BlockPrewarm, Buffer};
@@ -276,7 +276,7 @@ fn predictive_buffer_manager_gives_back_what_is_not_forecast_any_more(driver: &D
     let (context, stream) = context_and_stream(driver);
     let pool = device_pool(&context);
     // 8 KiB ten times, then 1 MiB, then 32 KiB, in units of 256 bytes.
-    let plan: Plan = [(32, 10), (4096, 10), (128, 10)].into_iter().collect();
+    let plan: Plan = [32, 4096, 128].map(|size| Run { size, length: 10 }).into_iter().collect();
     let mut prewarm = BlockPrewarm::new(&pool, WarmSet::new(plan, 1)).blocks(3);
     // Which blocks there are, and that none is in use.
     let blocks = || {

@@ -79,7 +79,7 @@ fn left_alone(driver: &Driver, mode: CaptureMode, elsewhere: bool) {
         disturb(&context, &pool, &captured);
     }
     let graph = scope.end().unwrap();
-    assert_eq!(graph.nodes().map(|(_, kind)| kind).collect::<Vec<_>>(), [NodeKind::Memcpy]);
+    assert_eq!(graph.nodes().map(|node| node.kind).collect::<Vec<_>>(), [NodeKind::Memcpy]);
     let mut exec = graph.instantiate().unwrap();
     for value in [5, -9] {
         source.copy_from_slice(&[value; 1000], &captured).unwrap();

@@ -98,7 +98,7 @@ fn onnxruntime_32121_a_graph_keeps_its_source(driver: &Driver) {
 fn captured(stream: &Stream, body: impl FnOnce()) -> Vec<NodeKind> {
     let scope = CaptureScope::begin(stream, CaptureMode::Global).unwrap();
     body();
-    scope.end().unwrap().nodes().map(|(_, kind)| kind).collect()
+    scope.end().unwrap().nodes().map(|node| node.kind).collect()
 }
 
 fn cudarc_590_no_event_of_ours_enters_a_capture(driver: &Driver) {

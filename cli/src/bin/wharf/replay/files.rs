@@ -57,8 +57,11 @@ impl Files {
         needed: &[MemoryPlan; 2],
     ) -> io::Result<()> {
         if let Some((output, sizes)) = self.plan {
-            let [device, pinned] = needed.each_ref().map(|plan| plan.blocks().collect());
-            let (sizes, peak_reserved) = (sizes.finish().runs().collect(), summary.peak_reserved);
+            let [device, pinned] = needed
+                .each_ref()
+                .map(|plan| plan.blocks().map(|blocks| (blocks.size, blocks.count)).collect());
+            let sizes = sizes.finish().runs().map(|run| (run.size, run.length)).collect();
+            let peak_reserved = summary.peak_reserved;
             RunPlan { sizes, device, pinned, peak_reserved }.write(output)?;
         }
         if let Some(mut json) = self.json {
