@@ -13,6 +13,10 @@ use crate::schedule::padded;
 /// The figures of a replay, as `--json` writes them. Sizes are in bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
+    /// The version of this form, [`SCHEMA`].
+    pub schema: u32,
+    /// What was run.
+    pub run: Run,
     /// Steps that were staged.
     pub steps: u64,
     /// Their tokens.
@@ -58,6 +62,46 @@ pub struct Summary {
     pub plan: Option<Planned>,
     /// Whether the run was stopped by a signal.
     pub stopped: bool,
+}
+
+/// What tells one run from another.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The version of this program.
+    pub version: &'static str,
+    /// The trace; none where requests were generated.
+    pub trace: Option<Origin>,
+    /// The seed of generated requests.
+    pub seed: Option<u64>,
+    /// The most steps that were to run, where that was limited.
+    pub max_steps: Option<u64>,
+    /// Whose inputs were staged.
+    pub preset: String,
+    /// The layout of the inputs, `per-slot` or `packed`.
+    pub layout: &'static str,
+    /// The largest number of steps in flight.
+    pub ring_depth: usize,
+    /// The sizes that steps were padded to, in tokens.
+    pub buckets: Vec<usize>,
+    /// When softcuda ran operations; none for other drivers.
+    pub schedule: Option<String>,
+    /// Whether steps waited for their time in the trace.
+    pub realtime: bool,
+    /// For how many sizes graphs were kept, made ahead as foreseen; 0: for all.
+    pub warm: usize,
+}
+
+/// Where requests came from.
+#[derive(Clone, Debug, Serialize)]
+pub struct Origin {
+    /// The file, `-` for standard input.
+    pub path: String,
+    /// The form that was recognised.
+    pub format: String,
+    /// Requests that arrived before one above them and were sorted.
+    pub reordered: u64,
+    /// Whether prefixes that repeat needed no prefill.
+    pub prefix_cache: bool,
 }
 
 /// Times in nanoseconds.
@@ -183,6 +227,8 @@ pub struct Setting {
     pub driver: &'static str,
     /// The device's name.
     pub device: String,
+    /// What was run.
+    pub run: Run,
     /// Requests that were served.
     pub requests: u64,
     /// Whether bytes were compared.
@@ -259,6 +305,8 @@ impl Collector {
         let peak_live = memory.device.peak_live + memory.pinned.peak_live;
         let peak_reserved = memory.device.peak_reserved + memory.pinned.peak_reserved;
         Summary {
+            schema: SCHEMA,
+            run: setting.run.clone(),
             steps: self.steps,
             tokens: self.tokens,
             requests: setting.requests,
@@ -359,6 +407,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The version of the form of [`Summary`]; a change that a reader notices raises it.
+pub const SCHEMA: u32 = 1;
 /// After how many steps driver calls count: what is made at first use is made by then.
 pub const WARM_UP: u64 = 100;
 /// The longest time that is told from longer ones, in nanoseconds: a minute.

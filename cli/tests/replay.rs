@@ -231,7 +231,7 @@ fn a_broken_trace_runs_nothing() {
         .arg(folder.file("r.json"));
     let output = command.output().unwrap();
     assert!(
-        text(&output.stderr).contains("t.csv:3: GeneratedTokens is \"x\""),
+        text(&output.stderr).contains("t.csv:3:25: GeneratedTokens is \"x\""),
         "{}",
         text(&output.stderr)
     );

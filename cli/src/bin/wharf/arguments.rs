@@ -7,6 +7,7 @@ use softcuda::Schedule;
 use wharf_cli::map::Kind;
 use wharf_cli::replay::Preset;
 use wharf_cli::target::Choice;
+use wharf_cli::trace::{Columns, Options, Unit, Unsorted};
 
 /// Lock-free staging memory for CUDA engines: replays serving traces and examines the machine.
 #[derive(Debug, Parser)]
@@ -41,16 +42,50 @@ pub(crate) struct Bench {
     pub(crate) rounds: u32,
 }
 
+/// Where requests come from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Requests {
+    /// The request trace, - for standard input; by default, requests are generated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// The columns of a CSV file that is none of the known traces, such as
+    /// time=arrival,input=prompt_tokens,output=generated_tokens
+    #[arg(long, value_name = "NAMES", requires = "trace")]
+    pub(crate) columns: Option<Columns>,
+    /// The unit of times that are numbers, in the column that --columns names
+    #[arg(long, value_enum, default_value_t, requires = "columns")]
+    pub(crate) time_unit: Unit,
+    /// What to do about requests that are not in the order of their arrival; sorting them needs 16
+    /// bytes of memory for each
+    #[arg(long, value_enum, default_value_t, requires = "trace")]
+    pub(crate) unsorted: Unsorted,
+    /// Keeps prompts in a cache of prefixes: where the trace has hash_ids, blocks of 512 tokens
+    /// that an earlier prompt began with need no prefill
+    #[arg(long, requires = "trace")]
+    pub(crate) prefix_cache: bool,
+    /// The seed of generated requests
+    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
+    pub(crate) seed: u64,
+}
+
+impl Requests {
+    /// How to read the trace.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            columns: self.columns.clone(),
+            unit: self.time_unit,
+            unsorted: self.unsorted,
+            prefix_cache: self.prefix_cache,
+        }
+    }
+}
+
 /// Replays a request trace through the staging of a serving engine and reports its cost.
 #[derive(Debug, Args)]
 #[command(after_help = TRACES)]
 pub(crate) struct Replay {
-    /// The request trace, a CSV file; by default, requests are generated
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-    /// The seed of generated requests
-    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) requests: Requests,
     /// Stops after this many steps; by default at the end of the trace, or after 10000 generated
     /// steps
     #[arg(long, value_name = "COUNT")]
@@ -181,12 +216,8 @@ fn ring_depth(text: &str) -> Result<usize, String> {
 #[derive(Debug, Args)]
 #[command(after_help = MAPS)]
 pub(crate) struct Map {
-    /// The request trace, a CSV file as for `wharf replay`; by default, requests are generated
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-    /// The seed of generated requests
-    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) requests: Requests,
     /// The number of steps after which the pools are shown
     #[arg(long, value_name = "COUNT", default_value_t = 2000)]
     pub(crate) steps: usize,
@@ -261,10 +292,17 @@ Examples:
   wharf map --svg maps                        a picture of the blocks in two pools";
 
 const TRACES: &str = "\
-A trace has the columns TIMESTAMP,ContextTokens,GeneratedTokens, with one request a line in order of
-arrival, like the Azure Public Dataset (https://github.com/Azure/AzurePublicDataset). Continuous
-batching turns the requests into steps of at most 2048 tokens and 256 requests; decoding comes
-first, then prompts in chunks.
+A trace is a CSV file or has a JSON object on each line. Its head tells which it is:
+  Azure     TIMESTAMP,ContextTokens,GeneratedTokens (github.com/Azure/AzurePublicDataset)
+  BurstGPT  Timestamp,Model,Request tokens,Response tokens,...; seconds (github.com/HPMLL/BurstGPT)
+  Mooncake  {\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [..]};
+            milliseconds (github.com/kvcache-ai/Mooncake)
+Other CSV files need --columns. Commas, semicolons, tabs or bars separate fields; times are numbers
+or like 2023-11-16 18:17:03.979960, with or without Z or an offset. Lines that begin with # are
+comments.
+
+Continuous batching turns the requests into steps of at most 2048 tokens and 256 requests; decoding
+comes first, then prompts in chunks.
 
 Each step takes a slot of the ring, writes an engine's inputs, stages them, and allocates its
 activations and results. Times on softcuda are the calling thread's and say nothing about a GPU.";

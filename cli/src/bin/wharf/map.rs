@@ -11,7 +11,7 @@ use wharf_cli::target::{Software, Target};
 
 use crate::arguments::Map;
 use crate::failure::Failure;
-use crate::replay::source::{Requests, steps_of};
+use crate::replay::source::{Taken, steps_of};
 use crate::signals::Signals;
 
 /// Runs the workload, prints what the pools hold, and draws it.
@@ -32,8 +32,9 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     });
     // Created before the run: a path that cannot be written must not cost the run.
     let files = Files::create(options, &kinds)?;
-    let steps =
-        steps_of(options.trace.as_deref(), options.seed, options.steps, &Requests::default())?;
+    let taken = Taken::default();
+    let steps = steps_of(&options.requests, options.steps, &taken)?;
+    taken.note()?;
     let map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
     files.keep(&map)?;
     print(&mut io::stdout().lock(), &map, options)?;

@@ -9,14 +9,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use softcuda::Schedule;
 use wharf::staging::Layout;
 use wharf_cli::replay::{Foresight, RunPlan, Settings, run as replay};
 use wharf_cli::schedule::{Step, sizes};
-use wharf_cli::summary::{Collector, Setting};
+use wharf_cli::summary::{Collector, Run, Setting};
 use wharf_cli::target::{Software, Target};
 
 use self::files::Files;
-use self::source::{Extent, Requests};
+use self::source::{Extent, Taken};
 use crate::arguments::{LayoutChoice, Replay, Source, Speed};
 use crate::failure::Failure;
 use crate::signals::Signals;
@@ -29,7 +30,6 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let extent = Extent::of(options)?;
     let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
-    let driver = if target.software().is_some() { "softcuda" } else { "system" };
     if let Some(reason) = &target.instead_of {
         writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
     }
@@ -45,21 +45,28 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let settings = settings(options, extent.as_ref(), plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
-    let requests = Requests::default();
+    let taken = Taken::default();
+    let steps = source::steps(options, &taken)?;
+    taken.note()?;
     let mut number = 0;
-    let outcome =
-        replay(&target, &settings, source::steps(options, &requests)?, &signals.stop, |record| {
-            files.record(number, record)?;
-            collector.record(record);
-            number += 1;
-            bar.inc(1);
-            Ok(())
-        });
+    let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
+        files.record(number, record)?;
+        collector.record(record);
+        number += 1;
+        bar.inc(1);
+        Ok(())
+    });
     bar.finish_and_clear();
     let outcome = outcome?;
     let planned = plan.map(|plan| plan.peak_reserved);
-    let setting =
-        Setting { driver, device, requests: requests.count(), verified: options.verify, planned };
+    let setting = Setting {
+        driver: target.name(),
+        device,
+        run: run_of(options, &settings, &target, &taken),
+        requests: taken.count(),
+        verified: options.verify,
+        planned,
+    };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
     files.keep(&summary, &collector, &calls, &outcome.needed)?;
@@ -74,9 +81,37 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     }
 }
 
+/// What tells this run from another.
+fn run_of(options: &Replay, settings: &Settings, target: &Target, taken: &Taken) -> Run {
+    let trace = taken.origin();
+    let schedule = target.schedule().map(|schedule| match schedule {
+        Schedule::Random(seed) => format!("random:{seed}"),
+        schedule => format!("{schedule:?}").to_lowercase(),
+    });
+    Run {
+        version: env!("CARGO_PKG_VERSION"),
+        seed: trace.is_none().then_some(options.requests.seed),
+        trace,
+        max_steps: options.steps.map(|steps| steps as u64),
+        preset: settings.preset.name(),
+        layout: match settings.layout {
+            Layout::PerSlot => "per-slot",
+            Layout::Packed => "packed",
+        },
+        ring_depth: settings.ring_depth,
+        buckets: settings.buckets.clone(),
+        schedule,
+        realtime: settings.realtime,
+        warm: settings.warm,
+    }
+}
+
 fn dump(options: &Replay) -> Result<(), Failure> {
     let mut output = BufWriter::new(io::stdout().lock());
-    for step in source::steps(options, &Requests::default())? {
+    let taken = Taken::default();
+    let steps = source::steps(options, &taken)?;
+    taken.note()?;
+    for step in steps {
         let Step { tokens, requests, prefill, .. } = step?;
         writeln!(output, "{tokens},{requests},{prefill}")?;
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use wharf_cli::doctor::size;
-use wharf_cli::summary::{Kind, Summary, WARM_UP};
+use wharf_cli::summary::{Kind, Origin, Summary, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -19,6 +19,11 @@ fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
     let rate = *steps as f64 / seconds.max(1e-9);
     let stopped = if summary.stopped { ", stopped early" } else { "" };
     row("driver", format!("{}, device 0: {}", summary.driver, summary.device))?;
+    if let Some(Origin { path, format, reordered, prefix_cache }) = &summary.run.trace {
+        let sorted = if *reordered > 0 { format!(", {reordered} sorted") } else { String::new() };
+        let cached = if *prefix_cache { ", prefixes cached" } else { "" };
+        row("trace", format!("{path}: {format}{sorted}{cached}"))?;
+    }
     row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
     row("requests, tokens", format!("{requests}, {tokens}"))?;
     let calls = summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"));
