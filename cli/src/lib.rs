@@ -15,7 +15,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `request`, `output` | a request of a client; files that appear whole or not at all |
+//! | `request`, `output`, `page` | a request of a client; files that appear whole or not at all; HTML |
 //! | `target` | the driver to run on: the system's or softcuda |
 //! | `trace`, `generate` | requests from a file, and made-up ones |
 //! | `schedule` | continuous batching: from requests to steps |
@@ -23,6 +23,7 @@
 //! | `judge`, `summary`, `chrome`, `charts` | what a replay cost: figures, a trace, charts |
 //! | `map` | who holds which bytes of a pool |
 //! | `doctor` | what a machine offers |
+//! | `qualify` | whether the promises of `wharf` are kept on a machine |
 
 pub mod charts;
 pub mod chrome;
@@ -31,6 +32,8 @@ pub mod generate;
 pub mod judge;
 pub mod map;
 pub mod output;
+pub mod page;
+pub mod qualify;
 pub mod replay;
 mod request;
 pub mod schedule;

@@ -23,6 +23,26 @@ pub(crate) enum Command {
     Doctor(Doctor),
     Bench(Bench),
     Map(Map),
+    Qualify(Qualify),
+}
+
+/// Puts every promise of wharf to the test on this machine, and takes its figures.
+#[derive(Debug, Args)]
+#[command(after_help = PROMISES)]
+pub(crate) struct Qualify {
+    /// The driver to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: Choice,
+    /// When softcuda runs operations: async, eager, late or random:SEED; by default late for the
+    /// promises and async for the figures; other drivers ignore it
+    #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
+    pub(crate) schedule: Option<Schedule>,
+    /// Writes the verdicts and figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes a report as one HTML page, with charts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Compares ways to stage a step and to allocate its memory, on this machine.
@@ -137,6 +157,9 @@ pub(crate) struct Replay {
     /// Writes the figures as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes a report as one HTML page: figures, charts, and what was run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Writes charts: memory over time, times of steps, driver calls
     #[arg(long, value_name = "FOLDER")]
     pub(crate) svg: Option<PathBuf>,
@@ -277,12 +300,13 @@ const MOST_BYTES: usize = 1 << 40;
 const EXIT_STATUS: &str = "\
 Exit status:
   0         success
-  1         the driver, a comparison or the output failed
-  2         invalid arguments or an invalid trace
-  130, 143  stopped by SIGINT or SIGTERM; the figures so far are printed
+  1         the driver, a comparison, a promise or the output failed
+  2         invalid arguments, an invalid trace, or a file that cannot be written; nothing has run
+  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the figures so far are printed
 
 Examples:
   wharf doctor                                what this machine offers
+  wharf qualify                               whether wharf keeps its promises here
   wharf replay                                10,000 generated steps, on softcuda without a device
   wharf replay --trace t.csv --verify         a trace, with every byte compared
   wharf replay --schedule late --verify       the same, with all work as late as allowed
@@ -290,6 +314,14 @@ Examples:
   wharf bench                                 ways to stage a step, compared
   wharf replay --json r.json --svg charts     figures and charts as files
   wharf map --svg maps                        a picture of the blocks in two pools";
+
+const PROMISES: &str = "\
+Each promise holds, fails, or is not offered by this machine: its driver or device lacks what the
+promise is about. The exit status is 1 when a promise fails. It takes less than two minutes, at most
+half a gibibyte of device memory and of host memory, and leaves nothing behind.
+
+  wharf qualify --html report.html            a page that can be sent
+  wharf qualify --driver softcuda             the same without a GPU";
 
 const TRACES: &str = "\
 A trace is a CSV file or has a JSON object on each line. Its head tells which it is:

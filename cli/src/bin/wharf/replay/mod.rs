@@ -1,6 +1,7 @@
 //! `wharf replay`.
 
 mod files;
+mod html;
 pub(crate) mod source;
 mod table;
 
@@ -8,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use softcuda::Schedule;
 use wharf::staging::Layout;
 use wharf_cli::replay::{Foresight, RunPlan, Settings, run as replay};
@@ -16,7 +17,7 @@ use wharf_cli::schedule::{Step, sizes};
 use wharf_cli::summary::{Collector, Run, Setting};
 use wharf_cli::target::{Software, Target};
 
-use self::files::Files;
+use self::files::{Contents, Files};
 use self::source::{Extent, Taken};
 use crate::arguments::{LayoutChoice, Replay, Source, Speed};
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     if options.dump_steps {
         return dump(options);
     }
+    files::check(options)?;
     let extent = Extent::of(options)?;
     let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
@@ -39,9 +41,11 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
     let signals = Signals::install()?;
-    let plan = options.plan.as_deref().map(RunPlan::read).transpose()?.flatten();
+    let plan = options.plan.as_deref().map(RunPlan::read).transpose().map_err(Failure::File)?;
+    let plan = plan.flatten();
     // Created before the run: a path that cannot be written must not cost the run.
-    let mut files = Files::create(options, plan.is_some())?;
+    let counted = target.software().is_some();
+    let mut files = Files::create(options, plan.is_some(), counted).map_err(Failure::File)?;
     let settings = settings(options, extent.as_ref(), plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
@@ -50,7 +54,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     taken.note()?;
     let mut number = 0;
     let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
-        files.record(number, record)?;
+        files.record(number, record);
         collector.record(record);
         number += 1;
         bar.inc(1);
@@ -69,8 +73,11 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
-    files.keep(&summary, &collector, &calls, &outcome.needed)?;
-    table::print(&mut io::stdout().lock(), &summary)?;
+    // The figures first, whatever becomes of the files, and the files, whatever becomes of these.
+    let printed = table::print(&mut io::stdout().lock(), &summary);
+    let (needed, collector) = (&outcome.needed, &collector);
+    files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
+    printed?;
     if outcome.mismatches > 0 || outcome.violations.is_some_and(|violations| violations > 0) {
         let violations = outcome.violations.unwrap_or(0);
         return Err(Failure::Wrong { mismatches: outcome.mismatches, violations });
@@ -164,11 +171,14 @@ fn progress(options: &Replay, extent: Option<&Extent>) -> ProgressBar {
     };
     // The template is a constant that the crate accepts; otherwise its own style has to do.
     if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {per_sec}, {eta} left")
+        ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {rate}, {eta} left")
     {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, output: &mut dyn std::fmt::Write| {
+            // What cannot be drawn is not told.
+            _ = write!(output, "{:.0} a second", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

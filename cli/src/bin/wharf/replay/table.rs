@@ -7,8 +7,14 @@ use wharf_cli::summary::{Kind, Origin, Summary, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    // Takes the name of a figure, empty for a line that goes on, and the figure.
-    let mut row = |name: &str, value: String| writeln!(output, "{name:<24}{value}");
+    rows(summary, |name, value| writeln!(output, "{name:<24}{value}"))
+}
+
+/// Hands out the name of each figure, empty for a line that goes on, and the figure.
+pub(super) fn rows(
+    summary: &Summary,
+    mut row: impl FnMut(&str, String) -> io::Result<()>,
+) -> io::Result<()> {
     steps(&mut row, summary)?;
     memory(&mut row, summary)?;
     foresight(&mut row, summary)
