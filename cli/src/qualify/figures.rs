@@ -138,7 +138,7 @@ fn ways(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
 
 /// The time of `begin` and `submit` in a replay.
 fn steps(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
-    let Ok(mut times) = Histogram::<u64>::new(3) else { return Ok(()) };
+    let Ok(mut times) = Histogram::<u64>::new_with_max(LONGEST, 3) else { return Ok(()) };
     let settings = Settings { buckets: vec![8, 64, 512, 2048], ..Settings::default() };
     let requests = Scheduler::new(Generator::new(1).map(Ok)).take(ROUNDS);
     run(target, &settings, requests, &AtomicBool::new(false), |record| {
@@ -218,5 +218,7 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 const ROUNDS: usize = 2000;
+/// The longest time that is told from longer ones, in nanoseconds: a minute.
+const LONGEST: u64 = 60_000_000_000;
 /// The addresses of a pool.
 const SPAN: usize = 256 * MIB;

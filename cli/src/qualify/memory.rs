@@ -33,6 +33,9 @@ pub(super) fn managed(stand: &Stand<'_>) -> Outcome {
 }
 
 pub(super) fn file(stand: &Stand<'_>) -> Outcome {
+    if !stand.context.device().supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
+        return lacks("host memory cannot be registered: the host alone reaches a file");
+    }
     let file = scratch_file()?;
     kind(
         stand,

@@ -27,8 +27,12 @@ pub(super) fn words(stand: &Stand<'_>) -> Outcome {
     {
         return lacks("the driver is older than CUDA 11.7: events mark what is complete");
     }
-    if !stand.context.device().supports(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS)? {
+    let device = stand.context.device();
+    if !device.supports(DeviceAttribute::CAN_USE_64_BIT_STREAM_MEM_OPS)? {
         return lacks("the device has no memory operations: events mark what is complete");
+    }
+    if !device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
+        return lacks("host memory cannot be registered: events mark what is complete");
     }
     let stream = Stream::new(&stand.context)?;
     let ticket = stream.ticket()?;

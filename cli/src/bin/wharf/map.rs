@@ -54,7 +54,7 @@ fn check(options: &Map, kinds: &[Kind]) -> Result<(), Collision> {
     let trace = options.requests.trace.as_deref().filter(|path| *path != Path::new(STANDARD_INPUT));
     let trace: Vec<_> = trace.map(|path| named("--trace", path)).into_iter().collect();
     let mut outputs: Vec<_> = options.json.iter().map(|path| named("--json", path)).collect();
-    for folder in &options.svg {
+    if let Some(folder) = &options.svg {
         outputs.extend(kinds.iter().map(|kind| named("--svg", &picture(folder, *kind))));
     }
     distinct(&trace, &outputs)
