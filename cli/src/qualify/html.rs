@@ -34,11 +34,11 @@ pub fn page(report: &Report) -> io::Result<String> {
     for topic in topics {
         let figures = report.figures.values.iter().filter(|figure| figure.topic == topic);
         let rows = figures.map(|figure| {
-            let calls = figure.driver_calls.map(|calls| format!("{calls:.2}")).unwrap_or_default();
             let value = format!("{:.1} {}", figure.value, figure.unit);
-            (Mark::None, vec![figure.name.clone(), value, calls])
+            let calls = figure.driver_calls.map(|calls| format!("{calls:.2} driver calls"));
+            (Mark::None, [figure.name.clone(), value].into_iter().chain(calls).collect())
         });
-        page.table(topic, &["way", "figure", "driver calls"], rows);
+        page.table(topic, &[], rows);
     }
     let mut series = report.figures.series.as_slice();
     while let Some(Series { chart, x, y, .. }) = series.first() {

@@ -150,7 +150,7 @@ impl From<wharf::Error> for QualifyError {
 }
 
 /// Puts every promise to the test on the first device of the driver that `choice` names, and takes
-/// the figures, until `stop` is set. `watch` hears of each line.
+/// the figures, until `stop` is set. `watch` hears of each line, which is the report's last.
 ///
 /// # Errors
 ///
@@ -160,7 +160,7 @@ pub fn run(
     choice: Choice,
     schedule: Option<Schedule>,
     stop: &AtomicBool,
-    mut watch: impl FnMut(&Line),
+    mut watch: impl FnMut(&Report),
 ) -> Result<Report, QualifyError> {
     let start = Instant::now();
     let target = Target::new(choice, Software { schedule: schedule.or(LATE), verify: true })?;
@@ -182,9 +182,8 @@ pub fn run(
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let line = check.line(&target, stop);
-        watch(&line);
-        report.lines.push(line);
+        report.lines.push(check.line(&target, stop));
+        watch(&report);
     }
     drop(target);
     // A driver that breaks a promise may have lost its context: its costs say nothing then.

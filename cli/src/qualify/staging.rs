@@ -63,10 +63,11 @@ pub(super) fn ring(stand: &Stand<'_>) -> Outcome {
         }
         let refused = matches!(inputs.try_begin(8, 1), Err(StageError::WouldBlock));
         gate.open();
+        // Also before a failure is told: sources must not go while their copies run.
+        stream.synchronize()?;
         ensure(refused, || {
             format!("depth {depth}: a source may be written while its copy waits for the stream")
         })?;
-        stream.synchronize()?;
         drop(inputs.begin(8, 1)?);
     }
     kept("rings of depths 1 to 4, each full while the stream was held up")
@@ -98,6 +99,7 @@ pub(super) fn reader(stand: &Stand<'_>) -> Outcome {
         gate.open();
     }
     copies.synchronize()?;
+    consumer.synchronize()?;
     for (number, mut result) in (0..).zip(late) {
         let found = result.host_mut(LIMIT)?;
         ensure(found.iter().all(|id| *id == number), || {

@@ -25,17 +25,21 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     if let Ok(style) = ProgressStyle::with_template("{bar:28} {pos}/{len}  {msg}") {
         bar.set_style(style);
     }
-    let report = qualify(options.driver, options.schedule, &signals.stop, |line| {
-        bar.set_message(line.promise);
-        bar.inc(1);
-        if bar.position() == COUNT as u64 {
-            bar.set_message("figures");
+    let mut printed = Ok(());
+    let report = qualify(options.driver, options.schedule, &signals.stop, |report| {
+        let lines = report.lines.len();
+        bar.set_position(lines as u64);
+        bar.set_message(if lines == COUNT { "figures" } else { "promises" });
+        // At once: a driver that ends the process shows by which promise.
+        let line = bar.suspend(|| print_line(&mut io::stdout().lock(), report));
+        if printed.is_ok() {
+            printed = line;
         }
     });
     bar.finish_and_clear();
     let report = report?;
-    // The table first, whatever becomes of the files, and the files, whatever becomes of it.
-    let printed = print(&mut io::stdout().lock(), &report);
+    printed = printed.and_then(|()| print_rest(&mut io::stdout().lock(), &report));
+    // The files, whatever became of the table.
     if let Some(json) = json {
         whole(json, &serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
     }
@@ -55,14 +59,23 @@ fn whole(mut output: Output, text: &str) -> io::Result<()> {
     output.keep()
 }
 
-fn print(output: &mut impl Write, report: &Report) -> io::Result<()> {
-    writeln!(output, "{}\n", report.head())?;
-    for Line { id, promise, verdict, found, .. } in &report.lines {
-        writeln!(output, "{:<12} {id:<22} {promise}", verdict.name())?;
-        if *verdict != Verdict::Holds {
-            writeln!(output, "{:<36}-> {found}", "")?;
-        }
+/// Prints the line that was found last.
+fn print_line(output: &mut impl Write, report: &Report) -> io::Result<()> {
+    if report.lines.len() == 1 {
+        writeln!(output, "{}\n", report.head())?;
     }
+    let Some(Line { id, promise, verdict, found, .. }) = report.lines.last() else {
+        return Ok(());
+    };
+    writeln!(output, "{:<12} {id:<22} {promise}", verdict.name())?;
+    if *verdict != Verdict::Holds {
+        writeln!(output, "{:<36}-> {found}", "")?;
+    }
+    Ok(())
+}
+
+/// Prints the figures, and how many promises hold.
+fn print_rest(output: &mut impl Write, report: &Report) -> io::Result<()> {
     let mut topic = "";
     for figure in &report.figures.values {
         if figure.topic != topic {
