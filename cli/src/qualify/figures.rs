@@ -60,8 +60,7 @@ pub struct Series {
 /// Takes the figures on the first device, until `stop` is set.
 pub(super) fn take(target: &Target, stop: &AtomicBool) -> Result<Figures, ReplayError> {
     let mut figures = Figures::default();
-    let parts: [fn(&Target, &mut Figures) -> Result<(), ReplayError>; 5] =
-        [commits, ways, steps, copies, growth];
+    let parts: [Part; 5] = [commits, ways, steps, copies, growth];
     for part in parts {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -70,6 +69,9 @@ pub(super) fn take(target: &Target, stop: &AtomicBool) -> Result<Figures, Replay
     }
     Ok(figures)
 }
+
+/// Takes some of the figures.
+type Part = fn(&Target, &mut Figures) -> Result<(), ReplayError>;
 
 impl Figures {
     fn add(
@@ -96,7 +98,7 @@ fn commits(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
     let context = Context::retain(&target.driver.device(0)?)?;
     let _current = context.enter()?;
     let options = PinnedOptions::default();
-    let pinned = by_size(|span| PinnedMemoryResource::new(&context, span, options.clone()))?;
+    let pinned = by_size(|span| PinnedMemoryResource::new(&context, span, options))?;
     let device = by_size(|span| DeviceMemoryResource::new(&context, span))?;
     for (name, points) in [("pinned: pages and registration", pinned), ("device", device)] {
         if let Some((size, ms)) = points.last() {
