@@ -69,7 +69,7 @@ pub(crate) struct Requests {
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// The columns of a CSV file that is none of the known traces, such as
-    /// time=arrival,input=prompt_tokens,output=generated_tokens
+    /// time=arrival,input=prompt,output=answer
     #[arg(long, value_name = "NAMES", requires = "trace")]
     pub(crate) columns: Option<Columns>,
     /// The unit of times that are numbers, in the column that --columns names
@@ -79,8 +79,8 @@ pub(crate) struct Requests {
     /// bytes of memory for each
     #[arg(long, value_enum, default_value_t, requires = "trace")]
     pub(crate) unsorted: Unsorted,
-    /// Keeps prompts in a cache of prefixes: where the trace has hash_ids, blocks of 512 tokens
-    /// that an earlier prompt began with need no prefill
+    /// Keeps prompts in a cache of prefixes: where the trace has `hash_ids`, blocks of 512
+    /// tokens that an earlier prompt began with need no prefill
     #[arg(long, requires = "trace")]
     pub(crate) prefix_cache: bool,
     /// The seed of generated requests

@@ -1,7 +1,7 @@
 //! The files that a replay leaves.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
@@ -52,8 +52,8 @@ impl Contents<'_> {
 pub(super) fn check(options: &Replay) -> Result<(), Collision> {
     let named =
         |argument, path: &Option<PathBuf>| path.clone().map(|path| Named { argument, path });
-    let trace =
-        options.requests.trace.clone().filter(|path| *path != PathBuf::from(STANDARD_INPUT));
+    let trace = options.requests.trace.clone();
+    let trace = trace.filter(|path| path.as_path() != Path::new(STANDARD_INPUT));
     let inputs: Vec<_> = named("--trace", &trace).into_iter().collect();
     let files = [
         named("--plan", &options.plan),
