@@ -15,10 +15,12 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `request`, `output`, `page` | a request of a client; files that appear whole or not at all; HTML |
+//! | `request`, `output` | a request of a client; files that appear whole or not at all |
+//! | `page` | reports in HTML |
 //! | `target` | the driver to run on: the system's or softcuda |
 //! | `trace`, `generate` | requests from a file, and made-up ones |
 //! | `schedule` | continuous batching: from requests to steps |
+//! | `torch` | PyTorch's allocators by their rules, without memory |
 //! | `replay` | the loop of a serving engine, without the model |
 //! | `judge`, `summary`, `chrome`, `charts` | what a replay cost: figures, a trace, charts |
 //! | `map` | who holds which bytes of a pool |
@@ -39,6 +41,7 @@ mod request;
 pub mod schedule;
 pub mod summary;
 pub mod target;
+pub mod torch;
 pub mod trace;
 
 pub use request::Request;

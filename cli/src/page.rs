@@ -52,7 +52,11 @@ impl Page {
                         @for (mark, cells) in rows {
                             tr.(mark.class()) {
                                 @for (index, cell) in cells.iter().enumerate() {
-                                    @if index == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                                    @if index == 0 {
+                                        th scope="row" { (cell) }
+                                    } @else {
+                                        td { (cell) }
+                                    }
                                 }
                             }
                         }
@@ -103,22 +107,28 @@ impl Mark {
 }
 
 const STYLE: &str = "\
-:root { --paper: #ffffff; --ink: #24292f; --grid: #d0d7de; --good: #1a7f37; --bad: #cf222e; --pale: #57606a }
+:root { --paper: #ffffff; --ink: #24292f; --grid: #d0d7de;
+  --good: #1a7f37; --bad: #cf222e; --pale: #57606a }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #0d1117; --ink: #e6edf3; --grid: #30363d; --good: #3fb950; --bad: #ff7b72; --pale: #9198a1 }
+  :root { --paper: #0d1117; --ink: #e6edf3; --grid: #30363d;
+    --good: #3fb950; --bad: #ff7b72; --pale: #9198a1 }
 }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem }
 h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin: 2rem 0 0.5rem }
 .wide { overflow-x: auto; margin: 0 0 1rem }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem 0; border-bottom: 1px solid var(--grid) }
+th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem 0;
+  border-bottom: 1px solid var(--grid) }
 th { font-weight: 600 } tbody th { min-width: 6rem } td { overflow-wrap: break-word }
 @media (max-width: 40rem) {
-  thead { display: none } tr, tbody th, td { display: block } tr { border-bottom: 1px solid var(--grid); padding: 0.5rem 0 }
+  thead { display: none } tr, tbody th, td { display: block }
+  tr { border-bottom: 1px solid var(--grid); padding: 0.5rem 0 }
   tbody th, td { border: 0; padding: 0; overflow-wrap: anywhere }
 }
-.good th { color: var(--good) } .bad th, .bad td { color: var(--bad) } .pale th, .pale td { color: var(--pale) }
+.good th { color: var(--good) } .bad th, .bad td { color: var(--bad) }
+.pale th, .pale td { color: var(--pale) }
 figure svg { width: 100%; min-width: 36rem; height: auto }
 ";
 

@@ -90,6 +90,36 @@ fn a_trace_is_replayed_whole() {
     }
 }
 
+/// A server's memory beside PyTorch's rules on the same allocations, inputs on a stream of their own.
+#[test]
+fn a_server_holds_blocks_of_its_requests() {
+    let folder = Folder::new("serving");
+    for schedule in ["async", "late", "random:5"] {
+        let mut command = wharf();
+        command.args(["--memory=serving", "--verify", "--steps=300", "--schedule", schedule]);
+        let output = command.arg("--json").arg(folder.file("r.json")).output().unwrap();
+        done(&output);
+        let figures = folder.json("r.json");
+        assert_eq!(figures["run"]["memory"], "serving");
+        let (differ, violations) = (&figures["verify_mismatches"], &figures["ring_violations"]);
+        assert_eq!((differ, violations), (&0.into(), &0.into()), "{schedule}: {figures}");
+        let device = &figures["memory"]["device"];
+        // Blocks are taken as requests grow: more than the activations, of which there is one a step.
+        assert!(device["allocations"].as_u64() > Some(600), "{device}");
+        let live = device["peak_live"].as_u64().unwrap();
+        for name in ["native", "expandable"] {
+            let torch = &figures["torch"][name];
+            let of = |key: &str| torch[key].as_u64().unwrap();
+            // The same allocations: sizes are multiples of PyTorch's granularity here.
+            assert_eq!(of("peak_live"), live, "{name}: {figures}");
+            assert!(of("peak_reserved") >= live && of("grown") > 0, "{name}: {torch}");
+        }
+        for row in ["PyTorch for the same", "expandable segments: "] {
+            assert!(text(&output.stdout).contains(row), "{row}");
+        }
+    }
+}
+
 /// The second of two runs by one plan has all its memory at the start.
 fn planned(folder: &Folder, trace: &[&str]) -> Value {
     for run in ["first", "second"] {

@@ -30,7 +30,7 @@ pub struct Figures {
 /// What something costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What is measured.
+    /// The measurement.
     pub topic: &'static str,
     /// Which way of it.
     pub name: String,
@@ -132,7 +132,7 @@ fn by_size<R: MemoryResource>(
 
 /// The ways to stage a step, and to have memory for one.
 fn ways(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
-    let step = Step { start: 0, tokens: 64, requests: 64, prefill: 0 };
+    let step = Step { start: 0, tokens: 64, requests: 64, prefill: 0, kv_blocks: 0 };
     figures.ways("staging 64 tokens", staging(target, Preset::Vllm, step, ROUNDS)?);
     figures.ways("a block freed, a block allocated", allocation(target, ROUNDS)?);
     Ok(())

@@ -65,7 +65,7 @@ pub struct Report {
 pub struct Line {
     /// Its name, which does not change between versions.
     pub id: &'static str,
-    /// What is promised.
+    /// The promise.
     pub promise: &'static str,
     /// The verdict.
     pub verdict: Verdict,
@@ -103,7 +103,8 @@ impl Report {
     pub fn head(&self) -> String {
         let Self { driver, cuda, device, compute_capability, version, .. } = self;
         format!(
-            "driver: {driver}, CUDA {cuda}; device 0: {device}, {compute_capability}; wharf {version}"
+            "driver: {driver}, CUDA {cuda}; device 0: {device}, {compute_capability}; \
+             wharf {version}"
         )
     }
 
@@ -154,8 +155,8 @@ impl From<wharf::Error> for QualifyError {
 ///
 /// # Errors
 ///
-/// [`QualifyError`]: there is no driver, or it refuses what is not tested. What is tested and
-/// refused is a line that fails.
+/// [`QualifyError`]: there is no driver, or it refuses what is not tested. A refusal of what is
+/// tested is a line that fails.
 pub fn run(
     choice: Choice,
     schedule: Option<Schedule>,

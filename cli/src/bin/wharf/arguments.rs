@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
 use wharf_cli::map::Kind;
-use wharf_cli::replay::Preset;
+use wharf_cli::replay::{Preset, Workload};
 use wharf_cli::target::Choice;
 use wharf_cli::trace::{Columns, Options, Unit, Unsorted};
 
@@ -150,6 +150,10 @@ pub(crate) struct Replay {
     /// its memory is reserved at the start, and --forecast plan uses its sizes
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// The memory that steps use: activations; or that of a server, with blocks of keys and values
+    /// for every request, and inputs on a stream of their own
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) memory: Workload,
     /// Uses one of 64 adapters in each step, of which a quarter fits on the device; they move
     /// between device, managed and pinned memory
     #[arg(long)]

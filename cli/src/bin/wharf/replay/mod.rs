@@ -12,7 +12,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use softcuda::Schedule;
 use wharf::staging::Layout;
-use wharf_cli::replay::{Foresight, RunPlan, Settings, run as replay};
+use wharf_cli::replay::{Foresight, Outcome, RunPlan, Settings, Workload, run as replay};
 use wharf_cli::schedule::{Step, sizes};
 use wharf_cli::summary::{Collector, Run, Setting};
 use wharf_cli::target::{Software, Target};
@@ -78,9 +78,14 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let (needed, collector) = (&outcome.needed, &collector);
     files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
     printed?;
-    if outcome.mismatches > 0 || outcome.violations.is_some_and(|violations| violations > 0) {
-        let violations = outcome.violations.unwrap_or(0);
-        return Err(Failure::Wrong { mismatches: outcome.mismatches, violations });
+    verdict(&outcome, &signals)
+}
+
+/// Whether bytes arrived, and whether the run came to its end.
+fn verdict(outcome: &Outcome, signals: &Signals) -> Result<(), Failure> {
+    let (mismatches, violations) = (outcome.mismatches, outcome.violations.unwrap_or(0));
+    if mismatches > 0 || violations > 0 {
+        return Err(Failure::Wrong { mismatches, violations });
     }
     match signals.which.load(Ordering::Relaxed) {
         0 => Ok(()),
@@ -104,6 +109,10 @@ fn run_of(options: &Replay, settings: &Settings, target: &Target, taken: &Taken)
         layout: match settings.layout {
             Layout::PerSlot => "per-slot",
             Layout::Packed => "packed",
+        },
+        memory: match settings.memory {
+            Workload::Activations => "activations",
+            Workload::Serving => "serving",
         },
         ring_depth: settings.ring_depth,
         buckets: settings.buckets.clone(),
@@ -158,6 +167,7 @@ fn settings(
         reserve: plan.map(RunPlan::memory),
         // A run that is planned by keeps what it has, so that the next one needs no more.
         keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
+        memory: options.memory,
         tiered: options.tiered,
     })
 }

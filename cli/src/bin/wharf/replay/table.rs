@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use wharf_cli::doctor::size;
-use wharf_cli::summary::{Kind, Origin, Summary, WARM_UP};
+use wharf_cli::replay::TorchUse;
+use wharf_cli::summary::{Kind, Origin, Summary, Torches, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -17,6 +18,7 @@ pub(super) fn rows(
 ) -> io::Result<()> {
     steps(&mut row, summary)?;
     memory(&mut row, summary)?;
+    torch(&mut row, summary)?;
     foresight(&mut row, summary)
 }
 
@@ -81,6 +83,18 @@ fn memory(
                 allocations - grown
             ),
         )?;
+    }
+    Ok(())
+}
+
+/// What PyTorch's allocators would have obtained for the device's allocations.
+fn torch(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+    let Torches { native, expandable } = summary.torch;
+    for (name, how, TorchUse { peak_reserved, peak_live, grown }) in
+        [("PyTorch for the same", "native", native), ("", "expandable segments", expandable)]
+    {
+        let (reserved, live) = (size(peak_reserved), size(peak_live));
+        row(name, format!("{how}: {reserved} obtained in {grown} calls, {live} in its blocks"))?;
     }
     Ok(())
 }

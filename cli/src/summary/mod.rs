@@ -1,13 +1,16 @@
 //! The figures of a replay.
 
+mod run;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use wharf::forecast::{Forecast, WarmStats};
 
+pub use self::run::{Origin, Run};
 use crate::judge::Judge;
-use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse};
+use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse, TorchUse};
 use crate::schedule::padded;
 
 /// The figures of a replay, as `--json` writes them. Sizes are in bytes.
@@ -54,6 +57,8 @@ pub struct Summary {
     pub idle: f64,
     /// The same by kind.
     pub memory: Kinds,
+    /// What PyTorch's allocators would have obtained for the device's allocations.
+    pub torch: Torches,
     /// The accuracy of the forecast of step sizes.
     pub forecast: Foreseen,
     /// The use of tiers, if steps use tiered objects.
@@ -62,46 +67,6 @@ pub struct Summary {
     pub plan: Option<Planned>,
     /// Whether the run was stopped by a signal.
     pub stopped: bool,
-}
-
-/// What tells one run from another.
-#[derive(Clone, Debug, Serialize)]
-pub struct Run {
-    /// The version of this program.
-    pub version: &'static str,
-    /// The trace; none where requests were generated.
-    pub trace: Option<Origin>,
-    /// The seed of generated requests.
-    pub seed: Option<u64>,
-    /// The most steps that were to run, where that was limited.
-    pub max_steps: Option<u64>,
-    /// Whose inputs were staged.
-    pub preset: String,
-    /// The layout of the inputs, `per-slot` or `packed`.
-    pub layout: &'static str,
-    /// The largest number of steps in flight.
-    pub ring_depth: usize,
-    /// The sizes that steps were padded to, in tokens.
-    pub buckets: Vec<usize>,
-    /// When softcuda ran operations; none for other drivers.
-    pub schedule: Option<String>,
-    /// Whether steps waited for their time in the trace.
-    pub realtime: bool,
-    /// For how many sizes graphs were kept, made ahead as foreseen; 0: for all.
-    pub warm: usize,
-}
-
-/// Where requests came from.
-#[derive(Clone, Debug, Serialize)]
-pub struct Origin {
-    /// The file, `-` for standard input.
-    pub path: String,
-    /// The form that was recognised.
-    pub format: String,
-    /// Requests that arrived before one above them and were sorted.
-    pub reordered: u64,
-    /// Whether prefixes that repeat needed no prefill.
-    pub prefix_cache: bool,
 }
 
 /// Times in nanoseconds.
@@ -126,6 +91,15 @@ pub struct Kinds {
     pub device: Kind,
     /// Pinned.
     pub pinned: Kind,
+}
+
+/// PyTorch's allocators, by their rules.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Torches {
+    /// The native one.
+    pub native: TorchUse,
+    /// The one with expandable segments.
+    pub expandable: TorchUse,
 }
 
 /// Memory of one kind.
@@ -325,6 +299,7 @@ impl Collector {
             waste: rest(peak_live, blocks),
             idle: rest(blocks, peak_reserved),
             memory,
+            torch: Torches { native: outcome.torch[0], expandable: outcome.torch[1] },
             forecast: Foreseen {
                 source: self.source,
                 hit1: hits.first,
