@@ -13,13 +13,13 @@ use std::time::Instant;
 use wharf::forecast::{ContextModel, Forecast, Frequency, PlanRecorder, WarmSet};
 use wharf_cli::generate::Generator;
 use wharf_cli::schedule::{Scheduler, padded, sizes};
-use wharf_cli::trace::{Trace, TraceError};
+use wharf_cli::trace::{Options, Trace, TraceError};
 use wharf_cli::{Request, judge};
 
 fn main() -> Result<(), TraceError> {
     let requests: Box<dyn Iterator<Item = Result<Request, TraceError>>> =
         match env::args_os().nth(1) {
-            Some(path) => Box::new(Trace::open(path)?),
+            Some(path) => Box::new(Trace::open(path, &Options::default())?),
             None => Box::new(Generator::new(1).take(10_000).map(Ok)),
         };
     let steps = Scheduler::new(requests).map(|step| Ok(padded(step?.tokens)));

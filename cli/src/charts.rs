@@ -1,7 +1,6 @@
 //! Charts of a replay, as SVG for light and dark pages.
 
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
 
 use hdrhistogram::Histogram;
 use plotters::coord::Shift;
@@ -9,15 +8,14 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::output::Output;
 use crate::summary::Sample;
 
 /// Draws memory over time by kind: what steps asked for, and what the pools had obtained.
 ///
 /// # Errors
 ///
-/// The file cannot be written.
-pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
+/// It cannot be drawn.
+pub fn memory(samples: &[Sample]) -> io::Result<String> {
     let series: [Series; 4] = [
         ("device, obtained", PALE_BLUE, |sample| sample.memory.device.reserved),
         ("device, in use", BLUE, |sample| sample.memory.device.live),
@@ -31,7 +29,7 @@ pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
     };
     let most =
         series.iter().flat_map(|(_, _, get)| of(*get)).map(|point| point.1).fold(1.0, f64::max);
-    save(path, |area| {
+    drawn(|area| {
         let mut chart = ChartBuilder::on(area)
             .caption("Memory over time", font(22))
             .margin(16)
@@ -41,7 +39,7 @@ pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
         axes(&mut chart, "seconds", "MiB")?;
         for (name, color, get) in series {
             let style = color.stroke_width(2);
-            let line = chart.draw_series(LineSeries::new(of(get), style))?;
+            let line = chart.draw_series(LineSeries::new(steps(of(get)), style))?;
             line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
         }
         chart
@@ -59,8 +57,8 @@ pub fn memory(path: &Path, samples: &[Sample]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The file cannot be written.
-pub fn step_times(path: &Path, times: &Histogram<u64>) -> io::Result<()> {
+/// It cannot be drawn.
+pub fn step_times(times: &Histogram<u64>) -> io::Result<String> {
     let (least, most) = (times.min().max(1) as f64, times.max().max(2) as f64);
     let curve: Vec<_> = times
         .iter_quantiles(20)
@@ -69,7 +67,7 @@ pub fn step_times(path: &Path, times: &Histogram<u64>) -> io::Result<()> {
         })
         .collect();
     let marks = [("p50", 0.5, BLUE), ("p99", 0.99, ORANGE), ("p99.9", 0.999, RED)];
-    save(path, |area| {
+    drawn(|area| {
         let mut chart = ChartBuilder::on(area)
             .caption("Time to begin and submit a step", font(22))
             .margin(16)
@@ -101,15 +99,15 @@ pub fn step_times(path: &Path, times: &Histogram<u64>) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// The file cannot be written.
-pub fn driver_calls(path: &Path, calls: &[(&str, u64)]) -> io::Result<()> {
+/// It cannot be drawn.
+pub fn driver_calls(calls: &[(&str, u64)]) -> io::Result<String> {
     let mut calls: Vec<_> = calls.iter().filter(|call| call.1 > 0).copied().collect();
     calls.sort_by_key(|call| core::cmp::Reverse(call.1));
     calls.truncate(BARS);
     let most = calls.first().map_or(1, |call| call.1) as f64;
     calls.reverse(); // rows count from the bottom
     let rows = calls.len().max(1);
-    save(path, |area| {
+    drawn(|area| {
         let mut chart = ChartBuilder::on(area)
             .caption("Driver calls", font(22))
             .margin(16)
@@ -154,6 +152,46 @@ pub fn driver_calls(path: &Path, calls: &[(&str, u64)]) -> io::Result<()> {
     })
 }
 
+/// Draws lines over a logarithmic axis, each by its name and points.
+///
+/// # Errors
+///
+/// It cannot be drawn.
+pub fn lines(
+    title: &str,
+    (x, y): (&str, &str),
+    lines: &[(&str, Vec<(f64, f64)>)],
+) -> io::Result<String> {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let least = points().map(|point| point.0).fold(f64::MAX, f64::min).clamp(1e-3, 1e12);
+    let most = points().map(|point| point.0).fold(least * 2.0, f64::max);
+    let top = points().map(|point| point.1).fold(1e-6, f64::max);
+    drawn(|area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, font(22))
+            .margin(16)
+            .x_label_area_size(48)
+            .y_label_area_size(72)
+            .build_cartesian_2d((least..most * 1.05).log_scale(), 0.0..top * 1.2)?;
+        axes(&mut chart, x, y)?;
+        for ((name, points), color) in lines.iter().zip([BLUE, ORANGE, RED].into_iter().cycle()) {
+            let style = color.stroke_width(2);
+            let line = chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
+            line.label(*name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+            let dots = points.iter().filter(|_| points.len() < DOTS);
+            chart.draw_series(dots.map(|point| Circle::new(*point, 3, color.filled())))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(PAPER)
+            .border_style(GRID)
+            .label_font(font(14))
+            .draw()?;
+        Ok(())
+    })
+}
+
 /// A name, a colour, and what is drawn of a sample.
 type Series = (&'static str, RGBColor, fn(&Sample) -> u64);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -176,22 +214,30 @@ where
     Ok(())
 }
 
-/// Draws, makes the colours follow the page, and writes the file.
-fn save(path: &Path, draw: impl FnOnce(&Area<'_>) -> Drawing) -> io::Result<()> {
+/// Draws, and makes the colours follow the page.
+fn drawn(draw: impl FnOnce(&Area<'_>) -> Drawing) -> io::Result<String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let drawn = area.fill(&PAPER).map_err(Into::into).and_then(|()| draw(&area));
-        drawn
-            .and_then(|()| Ok(area.present()?))
+        let done = area.fill(&PAPER).map_err(Into::into).and_then(|()| draw(&area));
+        done.and_then(|()| Ok(area.present()?))
             .map_err(|error| io::Error::other(error.to_string()))?;
     }
     let head = svg.find('>').map_or(0, |end| end + 1);
-    let mut output = Output::create(path)?;
-    output.write_all(&svg.as_bytes()[..head])?;
-    output.write_all(DARK.as_bytes())?;
-    output.write_all(&svg.as_bytes()[head..])?;
-    output.keep()
+    svg.insert_str(head, DARK);
+    Ok(svg)
+}
+
+/// Points of a value that stays as it is until the next one.
+fn steps(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    let mut stepped: Vec<(f64, f64)> = Vec::new();
+    for (x, y) in points {
+        if let Some((_, before)) = stepped.last().copied() {
+            stepped.push((x, before));
+        }
+        stepped.push((x, y));
+    }
+    stepped
 }
 
 fn font(size: u32) -> TextStyle<'static> {
@@ -208,6 +254,8 @@ fn mebibytes(bytes: u64) -> f64 {
 }
 
 const SIZE: (u32, u32) = (960, 480);
+/// Lines of fewer points have them marked.
+const DOTS: usize = 20;
 /// Entry points that are shown.
 const BARS: usize = 16;
 
@@ -233,37 +281,43 @@ const DARK: &str = r##"
 mod tests {
     use super::*;
 
-    fn drawn(draw: impl FnOnce(&Path) -> io::Result<()>) -> String {
-        let name =
-            format!("wharf-chart-{}-{:?}.svg", std::process::id(), std::thread::current().id());
-        let path = std::env::temp_dir().join(name);
-        draw(&path).unwrap();
-        let svg = std::fs::read_to_string(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        svg
-    }
-
     #[test]
     fn charts_name_their_axes_and_series() {
         let mut times = Histogram::new(3).unwrap();
         (1..=1000).for_each(|time| times.record(time * 10).unwrap());
-        let svg = drawn(|path| step_times(path, &times));
+        let svg = step_times(&times).unwrap();
         for text in ["nanoseconds", "% of steps within", "p50: ", "p99.9: ", "prefers-color-scheme"]
         {
             assert!(svg.contains(text), "{text}");
         }
-        let svg = drawn(|path| {
-            driver_calls(path, &[("cuGraphLaunch", 1000), ("cuInit", 1), ("cuMemAlloc", 0)])
-        });
+        let calls = [("cuGraphLaunch", 1000), ("cuInit", 1), ("cuMemAlloc", 0)];
+        let svg = driver_calls(&calls).unwrap();
         assert!(
             svg.contains("cuGraphLaunch") && svg.contains("1000") && !svg.contains("cuMemAlloc")
         );
     }
 
     #[test]
+    fn a_value_stays_until_the_next() {
+        let points = [(0.0, 1.0), (2.0, 5.0)].into_iter();
+        assert_eq!(steps(points), [(0.0, 1.0), (2.0, 1.0), (2.0, 5.0)]);
+    }
+
+    #[test]
+    fn lines_have_their_names_where_there_are_several() {
+        let points = vec![(1.0, 2.0), (100.0, 3.0)];
+        let two = [("first", points.clone()), ("second", points)];
+        let svg = lines("Title", ("KiB", "GB/s"), &two).unwrap();
+        for text in ["Title", "KiB", "GB/s", "first", "second"] {
+            assert!(svg.contains(text), "{text}");
+        }
+    }
+
+    #[test]
     fn a_replay_of_nothing_can_be_drawn() {
-        assert!(drawn(|path| memory(path, &[])).contains("device, in use"));
-        drawn(|path| step_times(path, &Histogram::new(3).unwrap()));
-        drawn(|path| driver_calls(path, &[]));
+        assert!(memory(&[]).unwrap().contains("device, in use"));
+        step_times(&Histogram::new(3).unwrap()).unwrap();
+        driver_calls(&[]).unwrap();
+        lines("nothing", ("x", "y"), &[]).unwrap();
     }
 }

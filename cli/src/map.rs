@@ -94,8 +94,7 @@ pub fn run(
     let mapped = pools.iter().map(Tenant::map).collect();
     // The device is done with the buffers before they go.
     stream.synchronize()?;
-    let driver = if target.software().is_some() { "softcuda" } else { "system" };
-    Ok(Map { driver, device: device.name()?, steps: count, stopped, pools: mapped })
+    Ok(Map { driver: target.name(), device: device.name()?, steps: count, stopped, pools: mapped })
 }
 
 impl Kind {

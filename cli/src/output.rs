@@ -57,11 +57,81 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes))
+        let written = self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes));
+        written.map_err(|error| named(&self.path, &error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.as_mut().map_or(Ok(()), Write::flush)
+        let flushed = self.file.as_mut().map_or(Ok(()), Write::flush);
+        flushed.map_err(|error| named(&self.path, &error))
+    }
+}
+
+/// Makes the folder that files are to be in.
+///
+/// # Errors
+///
+/// It is not there and cannot be made; the error names the path.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path).map_err(|error| named(path, &error))
+}
+
+/// A file that an argument names.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The argument.
+    pub argument: &'static str,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// One file that two arguments name, of which at least one writes it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{first} and {second} both name {}: name another file for one of them", path.display())]
+pub struct Collision {
+    first: &'static str,
+    second: &'static str,
+    path: PathBuf,
+}
+
+/// Sees that no output is another output or an input, whatever the paths look like.
+///
+/// # Errors
+///
+/// [`Collision`]: two arguments name one file.
+pub fn distinct(inputs: &[Named], outputs: &[Named]) -> Result<(), Collision> {
+    let inputs: Vec<_> =
+        inputs.iter().filter_map(|file| Some((file, identity(&file.path)?))).collect();
+    let mut before = inputs;
+    for output in outputs {
+        let Some(place) = identity(&output.path) else { continue };
+        if let Some((other, _)) = before.iter().find(|(_, known)| *known == place) {
+            let (first, second, path) = (other.argument, output.argument, output.path.clone());
+            return Err(Collision { first, second, path });
+        }
+        before.push((output, place));
+    }
+    Ok(())
+}
+
+/// Where a file is or would be: one value for all paths that lead there. `None` for pipes and
+/// devices, which may be written to by several.
+fn identity(path: &Path) -> Option<PathBuf> {
+    if let Ok(place) = fs::canonicalize(path) {
+        return fs::metadata(&place)
+            .is_ok_and(|there| there.is_file() || there.is_dir())
+            .then_some(place);
+    }
+    // Of a folder that is still to be made, the part that is there counts.
+    let mut missing = vec![path.file_name()?.to_owned()];
+    let mut folder = path.parent()?;
+    loop {
+        let there = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        if let Ok(place) = fs::canonicalize(there) {
+            return Some(missing.iter().rev().fold(place, |place, name| place.join(name)));
+        }
+        missing.push(folder.file_name()?.to_owned());
+        folder = folder.parent()?;
     }
 }
 
@@ -101,6 +171,41 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();
         assert!(Output::create(&path).unwrap_err().to_string().contains("a.json"));
+    }
+
+    #[test]
+    fn one_file_is_one_file_by_any_path() {
+        let folder = std::env::temp_dir().join(format!("wharf-distinct-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let (file, link) = (folder.join("file"), folder.join("link"));
+        fs::write(&file, "1").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
+        let new = folder.join("new");
+        let around = folder.join(".").join("new");
+        let deep = folder.join("no/such/new");
+        let null = Path::new("/dev/null");
+        for (inputs, outputs, collides) in [
+            (vec![named("--trace", &file)], vec![named("--json", &link)], true),
+            (vec![named("--trace", &file)], vec![named("--json", &new)], false),
+            (vec![], vec![named("--json", &new), named("--html", &around)], true),
+            (vec![], vec![named("--json", &deep), named("--html", &deep)], true),
+            (vec![], vec![named("--json", &new), named("--html", &deep)], false),
+            (
+                vec![named("--trace", null)],
+                vec![named("--json", null), named("--html", null)],
+                false,
+            ),
+        ] {
+            assert_eq!(distinct(&inputs, &outputs).is_err(), collides, "{inputs:?} {outputs:?}");
+        }
+        let both = [named("--json", &new), named("--html", &new)];
+        let told = distinct(&[], &both).unwrap_err().to_string();
+        assert!(
+            told.starts_with("--json and --html both name ") && told.contains("/new"),
+            "{told}"
+        );
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::request::Request;
 pub const TOKENS: u32 = 2048;
 /// The most requests that run at once.
 pub const REQUESTS: usize = 256;
+/// The tokens of a block of the cache of keys and values.
+pub const KV_BLOCK: u32 = 64;
 /// The duration of a step without tokens, in microseconds.
 pub const BASE: u64 = 15_000;
 /// The duration that a token adds to a step, in microseconds.
@@ -30,6 +32,8 @@ pub struct Step {
     pub requests: u32,
     /// Which of its tokens are of prompts.
     pub prefill: u32,
+    /// Blocks of the cache of keys and values that its requests hold, of [`KV_BLOCK`] tokens each.
+    pub kv_blocks: u32,
 }
 
 /// Turns requests, in the order of their arrival, into steps.
@@ -57,6 +61,8 @@ pub struct Scheduler<I: Iterator> {
 struct Running {
     prompt: u32,
     generated: u32,
+    /// Tokens whose keys and values are in the cache.
+    cached: u32,
 }
 
 impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
@@ -91,6 +97,7 @@ impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
         let mut budget = TOKENS;
         for running in self.running.iter_mut().filter(|running| running.prompt == 0) {
             running.generated -= 1;
+            running.cached = running.cached.saturating_add(1);
             budget -= 1;
         }
         // Decoding comes first: a prompt in chunks must not delay running requests.
@@ -103,13 +110,16 @@ impl<I: Iterator<Item = Result<Request, E>>, E> Scheduler<I> {
             && let Some(request) = self.arrived()
         {
             let Request { prompt, generated, .. } = request?;
-            let mut running = Running { prompt, generated };
+            let mut running = Running { prompt, generated, cached: 0 };
             running.prefill(&mut budget);
             self.running.push(running);
         }
         let (tokens, requests) =
             (TOKENS - budget, u32::try_from(self.running.len()).unwrap_or(u32::MAX));
-        let step = Step { start: self.now, tokens, requests, prefill: after_decode - budget };
+        let prefill = after_decode - budget;
+        let blocks = self.running.iter().map(|running| running.cached.div_ceil(KV_BLOCK));
+        let kv_blocks = blocks.fold(0, u32::saturating_add);
+        let step = Step { start: self.now, tokens, requests, prefill, kv_blocks };
         self.running.retain(|running| running.prompt > 0 || running.generated > 0);
         self.now = self.now.saturating_add(BASE + PER_TOKEN * u64::from(tokens));
         Ok(step)
@@ -138,6 +148,7 @@ impl Running {
     fn prefill(&mut self, budget: &mut u32) {
         let tokens = self.prompt.min(*budget);
         self.prompt -= tokens;
+        self.cached = self.cached.saturating_add(tokens);
         *budget -= tokens;
     }
 }
@@ -196,6 +207,18 @@ mod tests {
         assert!(first.is_some_and(|step| step.is_ok()) && second.is_some_and(|step| step.is_ok()));
         let third = steps.next();
         assert_eq!(third, Some(Err("broken")));
+    }
+
+    #[test]
+    fn requests_hold_blocks_until_their_last_step() {
+        let request = |prompt, generated| Ok::<_, ()>(Request { arrival: 0, prompt, generated });
+        let blocks = |requests: Vec<_>| {
+            let steps = Scheduler::new(requests).map(Result::unwrap);
+            steps.map(|step| step.kv_blocks).collect::<Vec<_>>()
+        };
+        assert_eq!(blocks(vec![request(64, 2)]), [1, 2, 2]);
+        assert_eq!(blocks(vec![request(130, 0), request(1, 1)]), [3 + 1, 1]);
+        assert_eq!(blocks(vec![request(0, 0)]), [0]);
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub struct Target {
     pub instead_of: Option<LoadError>,
     software: Option<(Binding, Simulator)>,
     checks_sources: bool,
+    schedule: Option<Schedule>,
 }
 
 /// Why there is no driver to work on.
@@ -81,8 +82,18 @@ impl Target {
         self.checks_sources
     }
 
+    /// When operations run, where that is known.
+    pub fn schedule(&self) -> Option<Schedule> {
+        self.schedule
+    }
+
+    /// Its name, `system` or `softcuda`.
+    pub fn name(&self) -> &'static str {
+        if self.software.is_some() { "softcuda" } else { "system" }
+    }
+
     fn system(driver: Driver) -> Self {
-        Self { driver, instead_of: None, software: None, checks_sources: false }
+        Self { driver, instead_of: None, software: None, checks_sources: false, schedule: None }
     }
 
     fn softcuda(software: Software, instead_of: Option<LoadError>) -> Result<Self, TargetError> {
@@ -91,10 +102,11 @@ impl Target {
         config.checks.source_stable |= software.verify;
         config.checks.race |= software.verify;
         config.recycle = config.recycle.or(software.verify.then_some(true));
-        let checks_sources = config.checks.source_stable;
+        let (checks_sources, schedule) = (config.checks.source_stable, Some(config.schedule));
         let machine = Simulator::new(config);
         let bound = machine.bind();
         let driver = Driver::from_api(machine.api()?)?;
-        Ok(Self { driver, instead_of, software: Some((bound, machine)), checks_sources })
+        let software = Some((bound, machine));
+        Ok(Self { driver, instead_of, software, checks_sources, schedule })
     }
 }

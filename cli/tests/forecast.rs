@@ -10,7 +10,7 @@ use wharf::forecast::{ContextModel, Frequency, PlanRecorder, WarmSet};
 use wharf_cli::generate::Generator;
 use wharf_cli::judge::{Hits, LastFirst, WARM, hits, recorded, warm};
 use wharf_cli::schedule::{Scheduler, padded};
-use wharf_cli::trace::Trace;
+use wharf_cli::trace::{Options, Trace};
 
 const LENGTH: usize = 10_000;
 
@@ -190,7 +190,7 @@ fn the_figures_on_a_real_trace() {
     let Some(path) = std::env::var_os("WHARF_TRACE") else {
         return eprintln!("skipped: WHARF_TRACE names no trace");
     };
-    let steps = Scheduler::new(Trace::open(path).unwrap());
+    let steps = Scheduler::new(Trace::open(path, &Options::default()).unwrap());
     let steps: Vec<_> = steps.map(|step| padded(step.unwrap().tokens)).collect();
     assert_eq!(steps.len(), 51_173);
     let frequency = hits(&steps, &mut Frequency::new(512));

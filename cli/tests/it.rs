@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn wharf(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
@@ -82,7 +83,7 @@ fn a_broken_trace_ends_with_file_line_and_status_2() {
     ] {
         let output = run(&mut wharf(&["replay", "--dump-steps", "--trace", trace.path()]));
         let message = text(&output.stderr);
-        assert!(message.starts_with(&format!("wharf: {}:{line}: ", trace.path())), "{message}");
+        assert!(message.starts_with(&format!("wharf: {}:{line}:", trace.path())), "{message}");
         assert_eq!(message.lines().count(), 1, "{message}");
         assert_eq!(output.status.code(), Some(2), "{message}");
     }
@@ -91,10 +92,97 @@ fn a_broken_trace_ends_with_file_line_and_status_2() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// The steps of a text, given on standard input.
+fn steps_of(arguments: &[&str], trace: &str) -> Output {
+    let mut command = wharf(&["replay", "--dump-steps", "--trace=-"]);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(trace.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn one_trace_in_every_form_gives_the_same_steps() {
+    let expected = fs::read_to_string(data("small.steps")).unwrap();
+    let azure = fs::read_to_string(data("small.csv")).unwrap();
+    let rows: Vec<_> =
+        azure.lines().skip(1).map(|line| line.split(',').collect::<Vec<_>>()).collect();
+    let table = |head: &str, row: &dyn Fn(&[&str]) -> String| {
+        let rows: String = rows.iter().map(|fields| row(fields) + "\n").collect();
+        format!("{head}{rows}")
+    };
+    // After the first midnight; digits below the microsecond do not count.
+    let microseconds = |time: &str| {
+        let (clock, fraction) = time[11..].split_once('.').unwrap();
+        let fraction = format!("{fraction:0<6}")[..6].parse::<u64>().unwrap();
+        let seconds = clock.split(':').fold(0, |sum, part| sum * 60 + part.parse::<u64>().unwrap());
+        let days = u64::from(time[..10] != rows[0][0][..10]);
+        (days * 86_400 + seconds) * 1_000_000 + fraction
+    };
+    let decimal = |number: u64, unit: u64, digits: usize| {
+        format!("{}.{:0digits$}", number / unit, number % unit)
+    };
+    let named = ["--columns=time=a,input=b,output=c", "--time-unit=ms"];
+    for (arguments, trace) in [
+        (&[][..], azure.clone()),
+        (&[], azure.replace('\n', "\r\n")),
+        (&[], azure.replace(',', "\t")),
+        (
+            &[],
+            table("TIMESTAMP,ContextTokens,GeneratedTokens\n", &|row| {
+                format!("{}Z,{},{}", row[0], row[1], row[2])
+            }),
+        ),
+        (
+            &[],
+            table("Timestamp,Model,Request tokens,Response tokens\n", &|row| {
+                let time = decimal(microseconds(row[0]), 1_000_000, 6);
+                format!("{time},\"GPT, 4\",{},{}", row[1], row[2])
+            }),
+        ),
+        (
+            &[],
+            table("", &|row| {
+                let time = decimal(microseconds(row[0]), 1000, 3);
+                format!(
+                    "{{\"timestamp\":{time},\"input_length\":{},\"output_length\":{}}}",
+                    row[1], row[2]
+                )
+            }),
+        ),
+        (
+            &named,
+            table("c;b;a\n", &|row| {
+                format!("{};{};{}", row[2], row[1], decimal(microseconds(row[0]), 1000, 3))
+            }),
+        ),
+    ] {
+        let output = steps_of(arguments, &trace);
+        assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)), "{trace}");
+        assert_eq!(text(&output.stdout), expected, "{trace}");
+    }
+}
+
+#[test]
+fn unsorted_requests_are_refused_or_sorted_with_a_note() {
+    let azure = fs::read_to_string(data("small.csv")).unwrap();
+    let mut lines: Vec<_> = azure.lines().collect();
+    lines.swap(3, 4);
+    let swapped = lines.join("\n");
+    let refused = steps_of(&[], &swapped);
+    assert!(text(&refused.stderr).starts_with("wharf: -:5:1: the time goes backwards"));
+    assert_eq!(refused.status.code(), Some(2));
+    let sorted = steps_of(&["--unsorted=sort"], &swapped);
+    assert!(text(&sorted.stderr).starts_with("-: 1 requests were not in the order"));
+    assert_eq!(text(&sorted.stdout), fs::read_to_string(data("small.steps")).unwrap());
+    // Blocks are known from the requests above, not from those that arrived before.
+    let both = steps_of(&["--unsorted=sort", "--prefix-cache"], "{}");
+    assert_eq!(both.status.code(), Some(2));
+}
+
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let mut child =
-        wharf(&["replay", "--dump-steps"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = wharf(&["replay", "--dump-steps"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -104,9 +104,17 @@ fn what_cannot_be_done_is_told_and_leaves_nothing() {
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(status), ""), "{part}");
         assert_eq!(folder.names(), ["t.csv"], "{part}");
     };
-    check(wharf(&["--json"]).arg(folder.file("m.json")).arg("--trace").arg(&trace), 2, "t.csv:3: ");
-    check(wharf(&["--json"]).arg(folder.file("no/m.json")), 1, "no/m.json");
-    check(wharf(&["--svg"]).arg(&trace), 1, "t.csv");
+    check(
+        wharf(&["--json"]).arg(folder.file("m.json")).arg("--trace").arg(&trace),
+        2,
+        "t.csv:3:1: ",
+    );
+    check(wharf(&["--json"]).arg(folder.file("no/m.json")), 2, "no/m.json");
+    check(wharf(&["--svg"]).arg(&trace), 2, "t.csv");
+    check(wharf(&["--json"]).arg(&trace).arg("--trace").arg(&trace), 2, "--trace and --json");
+    let mut both = wharf(&["--json"]);
+    both.arg(folder.file("m/device.svg")).arg("--svg").arg(folder.file("m"));
+    check(&mut both, 2, "--json and --svg both name");
     check(&mut wharf(&["--max-bytes=3PiB"]), 2, "such as 64MiB");
     check(&mut wharf(&["--kind=disk"]), 2, "managed");
     let mut failing = wharf(&["--json"]);

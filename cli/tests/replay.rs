@@ -90,6 +90,36 @@ fn a_trace_is_replayed_whole() {
     }
 }
 
+/// A server's memory beside PyTorch's rules on the same allocations, inputs on a stream of their own.
+#[test]
+fn a_server_holds_blocks_of_its_requests() {
+    let folder = Folder::new("serving");
+    for schedule in ["async", "late", "random:5"] {
+        let mut command = wharf();
+        command.args(["--memory=serving", "--verify", "--steps=300", "--schedule", schedule]);
+        let output = command.arg("--json").arg(folder.file("r.json")).output().unwrap();
+        done(&output);
+        let figures = folder.json("r.json");
+        assert_eq!(figures["run"]["memory"], "serving");
+        let (differ, violations) = (&figures["verify_mismatches"], &figures["ring_violations"]);
+        assert_eq!((differ, violations), (&0.into(), &0.into()), "{schedule}: {figures}");
+        let device = &figures["memory"]["device"];
+        // Blocks are taken as requests grow: more than the activations, of which there is one a step.
+        assert!(device["allocations"].as_u64() > Some(600), "{device}");
+        let live = device["peak_live"].as_u64().unwrap();
+        for name in ["native", "expandable"] {
+            let torch = &figures["torch"][name];
+            let of = |key: &str| torch[key].as_u64().unwrap();
+            // The same allocations: sizes are multiples of PyTorch's granularity here.
+            assert_eq!(of("peak_live"), live, "{name}: {figures}");
+            assert!(of("peak_reserved") >= live && of("grown") > 0, "{name}: {torch}");
+        }
+        for row in ["PyTorch for the same", "expandable segments: "] {
+            assert!(text(&output.stdout).contains(row), "{row}");
+        }
+    }
+}
+
 /// The second of two runs by one plan has all its memory at the start.
 fn planned(folder: &Folder, trace: &[&str]) -> Value {
     for run in ["first", "second"] {
@@ -119,7 +149,7 @@ fn a_second_run_by_a_plan_asks_for_no_memory() {
     fs::write(folder.file("plan.json"), "no plan").unwrap();
     let output = wharf().arg("--plan").arg(folder.file("plan.json")).output().unwrap();
     assert!(text(&output.stderr).contains("plan.json: "), "{}", text(&output.stderr));
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
 }
 
 #[test]
@@ -231,7 +261,7 @@ fn a_broken_trace_runs_nothing() {
         .arg(folder.file("r.json"));
     let output = command.output().unwrap();
     assert!(
-        text(&output.stderr).contains("t.csv:3: GeneratedTokens is \"x\""),
+        text(&output.stderr).contains("t.csv:3:25: GeneratedTokens is \"x\""),
         "{}",
         text(&output.stderr)
     );
@@ -302,9 +332,87 @@ fn a_driver_that_refuses_ends_it_and_leaves_nothing() {
         assert_eq!(output.status.code(), Some(1), "{fault}");
         assert_eq!(folder.names(), Vec::<String>::new(), "{fault}");
     }
-    let output = wharf().arg("--json").arg(folder.file("no/such/folder.json")).output().unwrap();
-    assert!(text(&output.stderr).contains("no/such/folder.json"));
-    assert_eq!(output.status.code(), Some(1));
+}
+
+/// Arguments of a run, with names of files.
+fn with_files(folder: &Folder, files: &[(&str, &str)]) -> std::process::Output {
+    let mut command = wharf();
+    command.arg("--steps=20");
+    for (argument, name) in files {
+        command.arg(argument).arg(folder.file(name));
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
+    let folder = Folder::new("collide");
+    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";
+    fs::write(folder.file("t.csv"), trace).unwrap();
+    std::os::unix::fs::symlink(folder.file("t.csv"), folder.file("link")).unwrap();
+    for (files, part) in [
+        (&[("--json", "a"), ("--chrome-trace", "a")][..], "--json and --chrome-trace both name"),
+        (&[("--json", "a"), ("--plan", "./a")], "--plan and --json both name"),
+        (&[("--json", "a"), ("--html", "a")], "--json and --html both name"),
+        (&[("--json", "c/memory.svg"), ("--svg", "c")], "--json and --svg both name"),
+        (&[("--json", "c/driver-calls.svg"), ("--svg", "./c")], "--json and --svg both name"),
+        (&[("--trace", "t.csv"), ("--json", "t.csv")], "--trace and --json both name"),
+        (&[("--trace", "t.csv"), ("--plan", "link")], "--trace and --plan both name"),
+        (&[("--trace", "t.csv"), ("--svg", "t.csv")], "t.csv: "),
+        (&[("--json", "no/such/folder.json")], "no/such/folder.json: "),
+        (&[("--html", "t.csv/r.html")], "t.csv/r.html: "),
+        (&[("--svg", "t.csv/charts")], "t.csv/charts: "),
+    ] {
+        let output = with_files(&folder, files);
+        assert!(text(&output.stderr).contains(part), "{files:?}: {}", text(&output.stderr));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{files:?}");
+        assert_eq!(folder.names(), ["link", "t.csv"], "{files:?}");
+        assert_eq!(fs::read_to_string(folder.file("t.csv")).unwrap(), trace, "{files:?}");
+    }
+    // Devices may be named twice.
+    let null = [("--json", "/dev/null"), ("--html", "/dev/null"), ("--chrome-trace", "/dev/null")];
+    done(&with_files(&folder, &null));
+}
+
+/// A device that is full, which only shows when it is written to: the table is there, and so are
+/// the other files.
+#[test]
+fn a_file_that_cannot_be_written_costs_no_figures() {
+    let folder = Folder::new("full");
+    for argument in ["--json", "--html", "--chrome-trace"] {
+        let other = if argument == "--json" { "--html" } else { "--json" };
+        let output = with_files(&folder, &[(argument, "/dev/full"), (other, "other")]);
+        assert!(text(&output.stdout).contains("bytes that differ"), "{argument}");
+        assert!(text(&output.stderr).contains("/dev/full"), "{argument}: {}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{argument}");
+        assert_eq!(folder.names(), ["other"], "{argument}");
+        fs::remove_file(folder.file("other")).unwrap();
+    }
+}
+
+#[test]
+fn the_page_has_the_figures_and_needs_nothing_else() {
+    let folder = Folder::new("page");
+    done(&with_files(&folder, &[("--html", "r.html"), ("--json", "r.json")]));
+    let page = fs::read_to_string(folder.file("r.html")).unwrap();
+    for part in ["<!DOCTYPE html>", "begin and submit", "Memory over time", "Driver calls", "seed"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["<script", "<link", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    // Of two reports, the settings that differ are told.
+    let figures = folder.json("r.json");
+    assert_eq!(figures["schema"], 1);
+    let run = &figures["run"];
+    assert_eq!(
+        (&run["seed"], &run["max_steps"], &run["trace"]),
+        (&1.into(), &20.into(), &Value::Null)
+    );
+    assert_eq!((&run["preset"], &run["layout"]), (&"vllm".into(), &"per-slot".into()));
+    assert_eq!((&run["ring_depth"], &run["schedule"]), (&3.into(), &"async".into()));
+    assert!(run["buckets"].as_array().is_some_and(|buckets| buckets.len() > 50), "{run}");
 }
 
 /// A replay that takes the time of its trace, once it runs: its files are begun when it listens to
@@ -327,7 +435,7 @@ fn running(folder: &Folder) -> Child {
 #[test]
 fn stopped_it_prints_what_it_has() {
     let folder = Folder::new("stopped");
-    for (signal, status) in [("-INT", 130), ("-TERM", 143)] {
+    for (signal, status) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let child = running(&folder);
         assert!(
             Command::new("sh")

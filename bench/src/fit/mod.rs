@@ -28,6 +28,8 @@ use crate::stream_order::Failure;
 use replay::{Outcome, replay};
 use sequence::Sequence;
 use sequences::Named;
+use torch::Rules;
+use wharf_cli::torch::Torch;
 
 /// What to replay.
 #[derive(Args, Clone, Debug)]
@@ -84,8 +86,8 @@ trait Allocator {
 type Make = fn(&Sequence, usize, usize) -> Result<Box<dyn Allocator>, Failure>;
 
 const ALLOCATORS: [(&str, Make); 3] = [
-    ("PyTorch native", |_, limit, _| Ok(Box::new(torch::Torch::new(false, limit)))),
-    ("PyTorch expandable", |_, limit, _| Ok(Box::new(torch::Torch::new(true, limit)))),
+    ("PyTorch native", |_, limit, _| Ok(Box::new(Rules::new(Torch::native(limit))))),
+    ("PyTorch expandable", |_, limit, _| Ok(Box::new(Rules::new(Torch::expandable(limit))))),
     ("wharf", |sequence, limit, behind| {
         Ok(Box::new(ours::Ours::new(sequence.streams, limit, behind)?))
     }),

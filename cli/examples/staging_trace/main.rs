@@ -27,7 +27,7 @@ use wharf::staging::{Instantiation, Layout, StageError};
 use wharf::{Driver, Event, Stream};
 use wharf_cli::generate::Generator;
 use wharf_cli::schedule::Scheduler;
-use wharf_cli::trace::{Trace, TraceError};
+use wharf_cli::trace::{Options, Trace, TraceError};
 
 use rig::{Checker, Ids, builder, context};
 
@@ -57,7 +57,8 @@ fn steps(trace: Option<&str>, limit: usize) -> Vec<(usize, usize)> {
     let sizes = |step: wharf_cli::schedule::Step| (step.tokens as usize, step.requests as usize);
     match trace {
         Some(path) => {
-            let steps = Scheduler::new(Trace::open(path).unwrap()).map(Result::unwrap);
+            let steps =
+                Scheduler::new(Trace::open(path, &Options::default()).unwrap()).map(Result::unwrap);
             steps.map(sizes).take(limit).collect()
         }
         None => {

@@ -9,12 +9,13 @@ use std::{ptr, slice, thread};
 use wharf::driver::EventKind;
 use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::MemoryPlan;
-use wharf::staging::{Counts, Staged};
+use wharf::staging::{Counts, Reader, Staged};
 use wharf::{Error, Event, Stream};
 
-use super::engine::{Engine, MemoryUse, Results};
+use super::engine::{Engine, MemoryUse, Results, TorchUse, Workload};
 use super::inputs::Inputs;
 use super::{ReplayError, SLICE, Settings};
+use crate::schedule::Step;
 
 /// The steps in flight, one a lane.
 pub(super) struct Consumer<'a> {
@@ -25,6 +26,8 @@ pub(super) struct Consumer<'a> {
     /// Where inputs are copied back to, if they are compared.
     mirror: Option<Mirror>,
     mismatches: u64,
+    /// Whether inputs are staged on another stream.
+    is_apart: bool,
 }
 
 struct Lane {
@@ -58,15 +61,12 @@ impl<'a> Consumer<'a> {
         Ok(Self {
             inputs,
             stream,
-            engine: Engine::new(context, stream, settings.reserve.as_ref(), settings.keep_idle)?,
+            engine: Engine::new(context, stream, settings)?,
             lanes,
             mirror,
             mismatches: 0,
+            is_apart: settings.memory == Workload::Serving,
         })
-    }
-
-    pub(super) fn stream(&self) -> &'a Stream {
-        self.stream
     }
 
     pub(super) fn memory(&self) -> MemoryUse {
@@ -76,6 +76,11 @@ impl<'a> Consumer<'a> {
     /// The blocks of device and of pinned memory that the pools have needed so far.
     pub(super) fn needed(&self) -> [MemoryPlan; 2] {
         self.engine.needed()
+    }
+
+    /// What PyTorch's allocators would have obtained for the same.
+    pub(super) fn torch(&self) -> [TorchUse; 2] {
+        self.engine.torch()
     }
 
     /// Waits for the step that has the lane of step `number`; false if told to stop before that was
@@ -103,15 +108,19 @@ impl<'a> Consumer<'a> {
     pub(super) fn consume(
         &mut self,
         number: usize,
+        step: &Step,
         staged: &Staged<'_>,
     ) -> Result<(), ReplayError> {
         let lane = number % self.lanes.len();
         let (counts, padded) = (staged.counts(), staged.padded());
-        let results = self.engine.step(padded.tokens, padded.requests, self.stream)?;
+        // Inputs that were staged on another stream are read from here on.
+        let reader = self.is_apart.then(|| staged.reader(self.stream)).transpose()?;
+        let results = self.engine.step(step, padded, self.stream)?;
         let places = match &self.mirror {
             Some(mirror) => mirror.copy(lane, self.inputs.places(staged), self.stream)?,
             None => Vec::new(),
         };
+        reader.map_or(Ok(()), Reader::end)?;
         // After the copies: the lane is free when the host may read its mirror.
         self.stream.record(&self.lanes[lane].done)?;
         self.lanes[lane].flight =
@@ -230,7 +239,9 @@ mod tests {
         let mut consumer = Consumer::new(&inputs, &stream, &settings).unwrap();
         let mut step = inputs.buffers.begin(5, 2).unwrap();
         inputs.write(&mut step, written);
-        consumer.consume(wanted, &step.submit(&stream).unwrap()).unwrap();
+        let staged = step.submit(&stream).unwrap();
+        let step = Step { start: 0, tokens: 5, requests: 2, prefill: 0, kv_blocks: 0 };
+        consumer.consume(wanted, &step, &staged).unwrap();
         consumer.finish(&AtomicBool::new(false)).unwrap()
     }
 

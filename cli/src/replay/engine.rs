@@ -1,13 +1,18 @@
-//! The memory of an engine's steps: activations on the device, results in pinned memory.
+//! The memory of an engine's steps: activations on the device, results in pinned memory; of a
+//! server, blocks of keys and values beside the activations. What PyTorch's allocators would have
+//! obtained for the same allocations goes along.
 
-use std::time::Duration;
+use std::collections::VecDeque;
 
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, MemoryPlan, Pool, ReclaimStats};
 use wharf::slab::AllocError;
+use wharf::staging::Counts;
 use wharf::{Context, Stream};
 
-use super::{ReplayError, all_sizes};
+use super::{ReplayError, Settings, all_sizes};
+use crate::schedule::{KV_BLOCK, Step};
+use crate::torch::{Torch, TorchBlock};
 
 /// Memory of a replay at one moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +21,28 @@ pub struct MemoryUse {
     pub device: KindUse,
     /// Pinned.
     pub pinned: KindUse,
+}
+
+/// What steps allocate on the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Workload {
+    /// Activations, which are the next step's.
+    #[default]
+    Activations,
+    /// Beside them, blocks of keys and values for every request until it ends; inputs are staged on
+    /// a stream of their own.
+    Serving,
+}
+
+/// What an allocator by PyTorch's rules would have obtained for the device's allocations, in bytes.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct TorchUse {
+    /// The most at once.
+    pub peak_reserved: u64,
+    /// The most in blocks at once.
+    pub peak_live: u64,
+    /// How often it obtained memory.
+    pub grown: u64,
 }
 
 /// Memory of one kind, in bytes.
@@ -40,7 +67,22 @@ pub(super) struct Engine {
     device: Counted,
     pinned: Counted,
     /// The activations of the last step, whose work was submitted: the next may have their memory.
-    activations: Option<Buffer<u8>>,
+    activations: Option<Held>,
+    /// Blocks of keys and values, the oldest first; none but for a server.
+    kv: Option<VecDeque<Held>>,
+    rules: [Rules; 2],
+}
+
+/// A buffer, and what stands for it in PyTorch's allocators.
+struct Held {
+    buffer: Buffer<u8>,
+    blocks: [Option<TorchBlock>; 2],
+}
+
+/// An allocator by PyTorch's rules, beside the pool.
+struct Rules {
+    torch: Torch,
+    used: TorchUse,
 }
 
 /// The buffer of a step's results, kept as long as they may be read.
@@ -51,42 +93,88 @@ impl Engine {
     pub(super) fn new(
         context: &Context,
         stream: &Stream,
-        reserve: Option<&[MemoryPlan; 2]>,
-        keep_idle: Duration,
+        settings: &Settings,
     ) -> Result<Self, ReplayError> {
-        let device = DeviceMemoryResource::new(context, SPAN)?;
+        let Settings { keep_idle, memory, .. } = *settings;
+        let is_server = memory == Workload::Serving;
+        let span = if is_server { SERVING_SPAN } else { SPAN };
+        let device = DeviceMemoryResource::new(context, span)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
         let pool = |name| Pool::builder().name(name).keep_idle(keep_idle);
         let pools = (pool("activations").build(device)?, pool("results").build(pinned)?);
         // An earlier run knows the peak: growth during steps would be in the measured times.
-        if let Some([device, pinned]) = reserve {
+        if let Some([device, pinned]) = &settings.reserve {
             pools.0.reserve(device, stream)?;
             pools.1.reserve(pinned, stream)?;
         }
-        Ok(Self { device: Counted::new(pools.0), pinned: Counted::new(pools.1), activations: None })
+        Ok(Self {
+            device: Counted::new(pools.0),
+            pinned: Counted::new(pools.1),
+            activations: None,
+            kv: is_server.then(VecDeque::new),
+            rules: [Torch::native(span), Torch::expandable(span)].map(Rules::new),
+        })
     }
 
-    /// Uses the memory of a step of so many tokens and requests: activations, which the next step
-    /// may overwrite in the order of the stream, and results, which the host reads later.
+    /// Uses the memory of a step: activations, which the next step may overwrite in the order of
+    /// the stream, results, which the host reads later, and blocks of a server's requests. `padded`
+    /// are its tokens and requests with padding.
     pub(super) fn step(
         &mut self,
-        tokens: usize,
-        requests: usize,
+        step: &Step,
+        padded: Counts,
         stream: &Stream,
     ) -> Result<Results, ReplayError> {
         if let Some(last) = self.activations.take() {
-            self.device.drop(last);
+            self.give(last);
         }
+        self.hold(step.kv_blocks as usize, stream)?;
         // Steps without a graph have no padding, but memory of few sizes all the same.
-        let tokens = all_sizes().find(|size| tokens <= *size).unwrap_or(tokens);
-        let activations = self.device.alloc(tokens.max(1) * ACTIVATION, stream)?;
-        let results = self.pinned.alloc(requests.max(1) * RESULT, stream)?;
+        let tokens = all_sizes().find(|size| padded.tokens <= *size).unwrap_or(padded.tokens);
+        let activations = self.take(tokens.max(1) * ACTIVATION, stream)?;
+        let results = self.pinned.alloc(padded.requests.max(1) * RESULT, stream)?;
         // A model would run here; a little work stands for it.
-        for used in [activations.slice(..TOUCHED), results.slice(..TOUCHED)].into_iter().flatten() {
+        let touched = [activations.buffer.slice(..TOUCHED), results.slice(..TOUCHED)];
+        for used in touched.into_iter().flatten() {
             used.fill(0, stream)?;
         }
         self.activations = Some(activations);
         Ok(Results(results))
+    }
+
+    /// Has as many blocks of keys and values as the running requests hold.
+    fn hold(&mut self, blocks: usize, stream: &Stream) -> Result<(), ReplayError> {
+        let Some(mut kv) = self.kv.take() else { return Ok(()) };
+        while kv.len() > blocks
+            && let Some(oldest) = kv.pop_front()
+        {
+            self.give(oldest);
+        }
+        let mut taken = Ok(());
+        while kv.len() < blocks && taken.is_ok() {
+            taken = self.take(KV_BYTES, stream).map(|held| kv.push_back(held));
+        }
+        self.kv = Some(kv);
+        taken
+    }
+
+    fn take(&mut self, size: usize, stream: &Stream) -> Result<Held, ReplayError> {
+        let buffer = self.device.alloc(size, stream)?;
+        Ok(Held { buffer, blocks: self.rules.each_mut().map(|rules| rules.alloc(size)) })
+    }
+
+    fn give(&mut self, held: Held) {
+        self.device.drop(held.buffer);
+        for (rules, block) in self.rules.iter_mut().zip(held.blocks) {
+            if let Some(block) = block {
+                rules.torch.free(block);
+            }
+        }
+    }
+
+    /// What PyTorch's native allocator, and the one with expandable segments, would have obtained.
+    pub(super) fn torch(&self) -> [TorchUse; 2] {
+        self.rules.each_ref().map(|rules| rules.used)
     }
 
     /// Drops the results of a step.
@@ -101,6 +189,22 @@ impl Engine {
 
     pub(super) fn memory(&self) -> MemoryUse {
         MemoryUse { device: self.device.seen, pinned: self.pinned.seen }
+    }
+}
+
+impl Rules {
+    fn new(torch: Torch) -> Self {
+        Self { torch, used: TorchUse::default() }
+    }
+
+    /// All work on the device's memory is on one stream.
+    fn alloc(&mut self, size: usize) -> Option<TorchBlock> {
+        let block = self.torch.alloc(size, 0);
+        let used = &mut self.used;
+        used.peak_reserved = used.peak_reserved.max(self.torch.reserved() as u64);
+        used.peak_live = used.peak_live.max(self.torch.live() as u64);
+        used.grown = self.torch.calls().0 as u64;
+        block
     }
 }
 
@@ -145,6 +249,11 @@ impl Counted {
 
 /// Addresses for each pool, in bytes.
 const SPAN: usize = 1 << 30;
+/// Addresses for the device's pool of a server.
+const SERVING_SPAN: usize = 1 << 36;
+/// Bytes of a block of keys and values: a kibibyte a token, a small part of a model's, so that the
+/// memory of a trace fits softcuda.
+const KV_BYTES: usize = (KV_BLOCK as usize) << 10;
 /// Bytes of activations a token: 4096 numbers of two bytes.
 const ACTIVATION: usize = 8192;
 /// Bytes of results a request: a token and its 20 likeliest alternatives.

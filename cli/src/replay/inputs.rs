@@ -23,6 +23,14 @@ pub enum Preset {
     TensorrtLlm,
 }
 
+impl Preset {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        use clap::ValueEnum;
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
 /// Input buffers and what is in them.
 pub(super) struct Inputs {
     pub(super) buffers: InputBuffers,

@@ -29,7 +29,7 @@ use wharf::{Context, Error, Stream};
 use self::adapters::Adapters;
 pub use self::adapters::TierUse;
 use self::consumer::Consumer;
-pub use self::engine::{KindUse, MemoryUse};
+pub use self::engine::{KindUse, MemoryUse, TorchUse, Workload};
 pub use self::foresight::{Foresight, RunPlan, SizeRecorder};
 use self::inputs::Inputs;
 pub use self::inputs::Preset;
@@ -60,6 +60,8 @@ pub struct Settings {
     pub reserve: Option<[MemoryPlan; 2]>,
     /// The time after which unused blocks are released before a pool grows.
     pub keep_idle: Duration,
+    /// What steps allocate on the device.
+    pub memory: Workload,
     /// Whether each step also uses one of many adapters that move between tiers.
     pub tiered: bool,
 }
@@ -78,6 +80,7 @@ impl Default for Settings {
             warm: 0,
             reserve: None,
             keep_idle: Duration::from_millis(100),
+            memory: Workload::default(),
             tiered: false,
         }
     }
@@ -145,6 +148,9 @@ pub struct Outcome {
     pub tiers: Option<TierUse>,
     /// The blocks of device and of pinned memory that the pools needed.
     pub needed: [MemoryPlan; 2],
+    /// What PyTorch's native allocator, and the one with expandable segments, would have obtained
+    /// for the device's allocations.
+    pub torch: [TorchUse; 2],
     /// Whether a signal asked to stop.
     pub stopped: bool,
 }
@@ -202,42 +208,41 @@ pub fn run(
     let _current = context.enter()?;
     let stream = Stream::new(&context)?;
     stream.set_name("staging");
+    // A server's inputs come on a stream of their own, beside the last step's work.
+    let apart = (settings.memory == Workload::Serving).then(|| Stream::new(&context));
+    let apart = apart.transpose()?;
+    let compute = apart.as_ref().unwrap_or(&stream);
     wharf::profile::name_thread("replay");
     let inputs = Inputs::new(&context, settings)?;
-    let mut consumer = Consumer::new(&inputs, &stream, settings)?;
-    let adapters = settings.tiered.then(|| Adapters::new(&context, &stream, settings.verify));
+    let mut consumer = Consumer::new(&inputs, compute, settings)?;
+    let adapters = settings.tiered.then(|| Adapters::new(&context, compute, settings.verify));
     let mut adapters = adapters.transpose()?;
     let mut prewarm = settings.prewarm();
-    let start = Instant::now();
-    let mut stopped = false;
+    let (start, mut stopped) = (Instant::now(), false);
     for (number, step) in steps.into_iter().enumerate() {
         let step = step?;
         if settings.realtime {
             sleep_until(start + Duration::from_micros(step.start), stop);
         }
-        if !consumer.make_room(number, stop)? || stop.load(Ordering::Relaxed) {
-            stopped = true;
+        stopped = !consumer.make_room(number, stop)? || stop.load(Ordering::Relaxed);
+        if stopped {
             break;
         }
         if let Some(prewarm) = &mut prewarm {
             prewarm.settle(&inputs.buffers)?;
         }
-        if let Some(adapters) = &mut adapters {
-            adapters.step(&stream)?;
-        }
-        let Some(mut record) = one(target, &inputs, &mut consumer, number, step, start, stop)?
-        else {
-            stopped = true;
-            break;
-        };
+        adapters.as_mut().map_or(Ok(()), |adapters| adapters.step(compute))?;
+        let apart = (&mut consumer, &stream);
+        let record = one(target, &inputs, apart, number, step, start, stop)?;
+        stopped = record.is_none();
+        let Some(mut record) = record else { break };
         if let Some(prewarm) = &mut prewarm {
-            let counts = Counts { tokens: step.tokens as usize, requests: step.requests as usize };
-            prewarm.record_usage(&inputs.buffers, counts)?;
+            prewarm.record_usage(&inputs.buffers, counts(&step))?;
         }
         record.memory = consumer.memory();
         watch(&record)?;
     }
-    let needed = consumer.needed();
+    let (needed, torch) = (consumer.needed(), consumer.torch());
     let mut mismatches = consumer.finish(stop)?;
     mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
     Ok(Outcome {
@@ -248,21 +253,26 @@ pub fn run(
         warm: prewarm.map(|prewarm| prewarm.warm().stats()),
         tiers: adapters.map(|adapters| adapters.usage()),
         needed,
+        torch,
         stopped,
     })
+}
+
+fn counts(step: &Step) -> Counts {
+    Counts { tokens: step.tokens as usize, requests: step.requests as usize }
 }
 
 /// Stages a step and consumes it; `None` if it was told to stop meanwhile.
 fn one(
     target: &Target,
     inputs: &Inputs,
-    consumer: &mut Consumer<'_>,
+    (consumer, stream): (&mut Consumer<'_>, &Stream),
     number: usize,
     step: Step,
     start: Instant,
     stop: &AtomicBool,
 ) -> Result<Option<Record>, ReplayError> {
-    let (tokens, requests) = (step.tokens as usize, step.requests as usize);
+    let Counts { tokens, requests } = counts(&step);
     let calls = target.driver_calls();
     let began = Instant::now();
     let (mut waited, mut staging) = (false, inputs.buffers.try_begin(tokens, requests));
@@ -282,11 +292,11 @@ fn one(
     let claimed = Instant::now();
     let bytes = inputs.write(&mut staging, number as u64);
     let written = Instant::now();
-    let staged = staging.submit(consumer.stream())?;
+    let staged = staging.submit(stream)?;
     let submitted = Instant::now();
     // Counted before the consumer adds calls of its own.
     let driver_calls = target.driver_calls().zip(calls).map(|(after, before)| after - before);
-    consumer.consume(number, &staged)?;
+    consumer.consume(number, &step, &staged)?;
     Ok(Some(Record {
         step,
         start: began - start,

@@ -3,24 +3,35 @@
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use super::{LINE_LIMIT, TOKEN_LIMIT};
+use super::{LINE_LIMIT, SORT_LIMIT, TOKEN_LIMIT};
 
 /// A trace that cannot be used, and where it stops being one.
 #[derive(Debug)]
 pub struct TraceError {
-    /// The file.
+    /// The file; `-` for standard input.
     pub path: PathBuf,
     /// The line, counted from 1; 0 before the first was read.
     pub line: u64,
-    /// The problem on that line.
+    /// The column of the field, in characters counted from 1.
+    pub column: u64,
+    /// The problem there.
     pub problem: Problem,
+}
+
+/// The place of a problem, in a trace that does not know its name.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) line: u64,
+    pub(super) column: u64,
+    pub(super) problem: Problem,
 }
 
 impl fmt::Display for TraceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}: {}", self.path.display(), self.problem),
-            line => write!(f, "{}:{line}: {}", self.path.display(), self.problem),
+        let (path, problem) = (self.path.display(), &self.problem);
+        match (self.line, self.column) {
+            (0, _) => write!(f, "{path}: {problem}"),
+            (line, column) => write!(f, "{path}:{line}:{column}: {problem}"),
         }
     }
 }
@@ -43,27 +54,66 @@ pub enum Problem {
     Read(#[source] io::Error),
     /// There is nothing in the file.
     #[error(
-        "the file is empty: a trace begins with the line TIMESTAMP,ContextTokens,GeneratedTokens"
+        "the file is empty: a trace is a CSV file with a head, such as \
+         TIMESTAMP,ContextTokens,GeneratedTokens, or has a JSON object on each line"
     )]
     Empty,
     /// Nothing follows the head.
     #[error("there are no requests after the head")]
     NoRequests,
+    /// The head is of no known form.
+    #[error(
+        "the head names no columns of a known trace (Azure: TIMESTAMP, ContextTokens, \
+         GeneratedTokens; BurstGPT: Timestamp, Request tokens, Response tokens), but {}; name \
+         them with --columns time=..,input=..,output=..",
+        Excerpt(.0)
+    )]
+    Head(String),
     /// The head lacks a column.
-    #[error("no column {0}: the first line must name TIMESTAMP, ContextTokens and GeneratedTokens")]
-    Column(&'static str),
+    #[error(
+        "no column {missing}, which a trace of the form {form} has; there are {}",
+        Excerpt(head)
+    )]
+    Column {
+        /// The column's name.
+        missing: String,
+        /// The form.
+        form: String,
+        /// The names that are there.
+        head: String,
+    },
+    /// The head names a column more than once.
+    #[error("there is more than one column {0}: rename all but one")]
+    Twice(String),
     /// The line is longer than any request.
     #[error("the line is longer than {LINE_LIMIT} bytes: this is not a trace")]
     TooLong,
     /// Bytes that are not UTF-8, or a zero byte.
-    #[error("this is not text: a trace is a CSV file")]
+    #[error("this is not text: a trace is a CSV file, or has a JSON object on each line")]
     NotText,
+    /// A quote that does not end.
+    #[error("the field begins with a quote that the file does not close")]
+    Quote,
     /// Fewer fields than the head has names.
-    #[error("the line has too few fields: TIMESTAMP, ContextTokens and GeneratedTokens are needed")]
-    Fields,
-    /// A timestamp that is none.
-    #[error("TIMESTAMP is {}, which is not like 2023-11-16 18:17:03.979960", Excerpt(.0))]
-    Timestamp(String),
+    #[error("the line has too few fields: it ends before {0}")]
+    Fields(String),
+    /// An object that is none, or of other fields.
+    #[error(
+        "{0}; each line is a JSON object with the numbers timestamp, input_length and output_length"
+    )]
+    Json(String),
+    /// A time that is none.
+    #[error(
+        "{column} is {}, which is neither a number nor like 2023-11-16 18:17:03.979960, with or \
+         without Z or an offset such as +02:00",
+        Excerpt(found)
+    )]
+    Timestamp {
+        /// The column's name.
+        column: String,
+        /// The text found there.
+        found: String,
+    },
     /// A number of tokens that is none, or too large.
     #[error(
         "{column} is {}, which is not a number of tokens from 0 to {TOKEN_LIMIT}",
@@ -71,13 +121,32 @@ pub enum Problem {
     )]
     Tokens {
         /// The column's name.
-        column: &'static str,
+        column: String,
         /// The text found there.
         found: String,
     },
     /// A request that arrives before the one above it.
-    #[error("the time goes backwards: requests must be in the order of their arrival")]
+    #[error(
+        "the time goes backwards: requests must be in the order of their arrival; \
+         --unsorted sort puts them in order"
+    )]
     Backwards,
+    /// More requests than are sorted in memory.
+    #[error(
+        "there are more than {SORT_LIMIT} requests, too many to sort here: sort the file first"
+    )]
+    TooManyToSort,
+    /// The trace does not say which prefixes are equal.
+    #[error(
+        "there are no hash_ids, so equal prefixes are not known: --prefix-cache needs a trace that \
+         has them, as Mooncake's have"
+    )]
+    NoBlocks,
+    /// Prefixes are known from the lines above, which are not the requests before.
+    #[error(
+        "prefixes of requests that are sorted are not known: --prefix-cache needs --unsorted refuse"
+    )]
+    PrefixesUnsorted,
 }
 
 /// The beginning of a field, safe to print.
@@ -85,7 +154,7 @@ struct Excerpt<'a>(&'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let start: String = self.0.chars().take(32).collect();
+        let start: String = self.0.chars().take(64).collect();
         let more = if start.len() < self.0.len() { "..." } else { "" };
         write!(f, "{start:?}{more}")
     }

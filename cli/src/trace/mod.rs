@@ -1,30 +1,76 @@
-//! Request traces in the format of the Azure Public Dataset.
+//! Request traces in the forms that are published, and any other table in CSV.
 //!
 //! ```text
-//! TIMESTAMP,ContextTokens,GeneratedTokens
+//! TIMESTAMP,ContextTokens,GeneratedTokens                     Azure
 //! 2023-11-16 18:17:03.9799600,4808,10
+//! Timestamp,Model,Request tokens,Response tokens,...          BurstGPT, seconds
+//! 5,ChatGPT,472,18,...
+//! {"timestamp": 27482, "input_length": 6955, ...}             Mooncake, milliseconds
 //! ```
 //!
-//! A line is a request. Columns may come in any order and others may stand between them; fields may
-//! be quoted; empty lines are skipped. Of a timestamp the microseconds count, further digits are
-//! dropped.
+//! The head tells the form. Of CSV, fields are separated by commas, semicolons, tabs or bars, and
+//! may be quoted; columns come in any order, others may stand between them, and upper and lower
+//! case are the same. Empty lines and lines that begin with `#` are skipped. A time with `Z` or an
+//! offset is the moment that it says; without one it is UTC.
+//!
+//! A trace is read line by line, so its length does not matter; only what is to be sorted is held,
+//! 16 bytes a request.
 
 mod error;
+mod format;
+mod jsonl;
+mod lines;
+mod prefix;
+mod table;
+mod time;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use jiff::civil::DateTime;
-
+use self::error::Fault;
 pub use self::error::{Problem, TraceError};
+pub use self::format::{Columns, Format};
+use self::format::{KNOWN, Row, tokens};
+use self::lines::Lines;
+use self::prefix::PrefixCache;
+use self::table::Table;
+pub use self::time::Unit;
+use self::time::microseconds;
 use crate::request::Request;
 
-/// The longest line that is read, in bytes.
-pub const LINE_LIMIT: usize = 4096;
+/// The longest line that is read, and the longest record, in bytes.
+pub const LINE_LIMIT: usize = 1 << 20;
 
 /// The most tokens that one request may have in its prompt, and the most that it may generate.
 pub const TOKEN_LIMIT: u32 = 1 << 24;
+
+/// The most requests that are sorted; they take 1 GiB.
+pub const SORT_LIMIT: usize = 1 << 26;
+
+/// How to read a trace.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The columns that count; by default, those of the form that the head tells.
+    pub columns: Option<Columns>,
+    /// The unit of times that are numbers, in columns that are named here.
+    pub unit: Unit,
+    /// What to do about requests that are not in the order of their arrival.
+    pub unsorted: Unsorted,
+    /// Whether the beginning of a prompt that an earlier request had costs no tokens: it is in the
+    /// engine's cache. Needs a trace with `hash_ids`.
+    pub prefix_cache: bool,
+}
+
+/// What to do about requests that are not in the order of their arrival.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unsorted {
+    /// Refuse the trace.
+    #[default]
+    Refuse,
+    /// Sort them, in memory.
+    Sort,
+}
 
 /// The requests of a trace, read line by line.
 ///
@@ -33,87 +79,125 @@ pub const TOKEN_LIMIT: u32 = 1 << 24;
 /// # Examples
 ///
 /// ```
-/// use wharf_cli::trace::Trace;
+/// use wharf_cli::trace::{Format, Options, Trace};
 ///
 /// let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n";
-/// let requests = Trace::read("example.csv", text.as_bytes())?.collect::<Result<Vec<_>, _>>()?;
+/// let trace = Trace::read("example.csv", text.as_bytes(), &Options::default())?;
+/// assert_eq!(*trace.format(), Format::Azure);
+/// let requests = trace.collect::<Result<Vec<_>, _>>()?;
 /// assert_eq!(requests[0].prompt, 4808);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
-pub struct Trace<R> {
-    lines: Lines<R>,
-    /// Where the columns that count are.
-    columns: [usize; 3],
-    first: Option<DateTime>,
+pub struct Trace {
+    path: PathBuf,
+    records: Records,
+    /// The requests in order, where they had to be sorted.
+    sorted: Option<std::vec::IntoIter<Request>>,
+    reordered: u64,
+    first: Option<i64>,
     latest: u64,
     ended: bool,
 }
 
-impl Trace<BufReader<File>> {
-    /// Opens the trace at `path` and reads its head.
+impl Trace {
+    /// Opens the trace at `path`, `-` for standard input, and reads its head.
     ///
     /// # Errors
     ///
-    /// [`TraceError`]: the file cannot be read, or its first line does not name the columns.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, TraceError> {
+    /// [`TraceError`]: the file cannot be read, or its head tells no form. Where requests are to be
+    /// sorted, also what is wrong with any of them.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, TraceError> {
         let path = path.as_ref();
+        if path == Path::new(STANDARD_INPUT) {
+            return Self::read(path, BufReader::new(io::stdin()), options);
+        }
         let file = File::open(path).map_err(|error| TraceError {
             path: path.to_owned(),
             line: 0,
+            column: 0,
             problem: Problem::Open(error),
         })?;
-        Self::read(path, BufReader::new(file))
+        Self::read(path, BufReader::new(file), options)
     }
-}
 
-impl<R: BufRead> Trace<R> {
     /// Takes the trace from `source`; errors call it `name`.
     ///
     /// # Errors
     ///
     /// As [`Trace::open`].
-    pub fn read(name: impl Into<PathBuf>, source: R) -> Result<Self, TraceError> {
-        let mut lines = Lines { path: name.into(), number: 0, source, line: Vec::new() };
-        let columns = match lines.advance() {
-            Ok(true) => lines.text().and_then(columns),
-            Ok(false) => Err(Problem::Empty),
-            Err(problem) => Err(problem),
+    pub fn read(
+        name: impl Into<PathBuf>,
+        source: impl BufRead + 'static,
+        options: &Options,
+    ) -> Result<Self, TraceError> {
+        let path = name.into();
+        let records = match Records::new(Lines::new(Box::new(source)), options) {
+            Ok(records) => records,
+            Err(fault) => return Err(fault.of(&path)),
         };
-        match columns {
-            Ok(columns) => Ok(Self { lines, columns, first: None, latest: 0, ended: false }),
-            Err(problem) => Err(lines.error(problem)),
+        let mut trace = Self {
+            path,
+            records,
+            sorted: None,
+            reordered: 0,
+            first: None,
+            latest: 0,
+            ended: false,
+        };
+        if options.unsorted == Unsorted::Sort {
+            trace.sort().map_err(|fault| fault.of(&trace.path))?;
         }
+        Ok(trace)
     }
 
-    fn request(&mut self) -> Result<Option<Request>, Problem> {
-        if !self.lines.advance()? {
-            return if self.first.is_some() { Ok(None) } else { Err(Problem::NoRequests) };
+    /// The form that it has.
+    pub fn format(&self) -> &Format {
+        &self.records.format
+    }
+
+    /// Requests that arrived before one above them and were sorted.
+    pub fn reordered(&self) -> u64 {
+        self.reordered
+    }
+
+    fn request(&mut self) -> Result<Option<Request>, Fault> {
+        if let Some(sorted) = &mut self.sorted {
+            return Ok(sorted.next());
         }
-        let mut fields = [None; 3];
-        for (index, field) in self.lines.text()?.split(',').enumerate() {
-            if let Some(column) = self.columns.iter().position(|column| *column == index) {
-                fields[column] = Some(unquoted(field));
-            }
-        }
-        let [Some(time), Some(prompt), Some(generated)] = fields else {
-            return Err(Problem::Fields);
+        let Some(row) = self.records.next()? else {
+            return if self.first.is_some() { Ok(None) } else { Err(self.records.none()) };
         };
-        let (prompt, generated) = (tokens(COLUMNS[1], prompt)?, tokens(COLUMNS[2], generated)?);
-        let time = microseconds(time)?;
         // Times count from the first request, so a trace may begin at any date.
-        let first = *self.first.get_or_insert(time);
-        let arrival = u64::try_from(time.duration_since(first).as_micros())
-            .map_err(|_| Problem::Backwards)?;
-        if arrival < self.latest {
-            return Err(Problem::Backwards);
+        let first = *self.first.get_or_insert(row.time);
+        let arrival = row.time.checked_sub(first).and_then(|time| u64::try_from(time).ok());
+        let arrival = arrival.filter(|arrival| *arrival >= self.latest);
+        self.latest = arrival.ok_or_else(|| self.records.fault(Problem::Backwards))?;
+        Ok(Some(Request { arrival: self.latest, prompt: row.prompt, generated: row.generated }))
+    }
+
+    /// Reads all requests and puts them in the order of their arrival.
+    fn sort(&mut self) -> Result<(), Fault> {
+        let mut rows = Vec::new();
+        let mut latest = i64::MIN;
+        while let Some(Row { time, prompt, generated, .. }) = self.records.next()? {
+            if rows.len() == SORT_LIMIT {
+                return Err(self.records.fault(Problem::TooManyToSort));
+            }
+            self.reordered += u64::from(time < latest);
+            latest = latest.max(time);
+            // The number of a time that may be negative, in the order of the times.
+            rows.push(Request { arrival: ordered(time), prompt, generated });
         }
-        self.latest = arrival;
-        Ok(Some(Request { arrival, prompt, generated }))
+        let first = rows.iter().map(|request| request.arrival).min();
+        let first = first.ok_or_else(|| self.records.none())?;
+        rows.iter_mut().for_each(|request| request.arrival -= first);
+        rows.sort_by_key(|request| request.arrival);
+        self.sorted = Some(rows.into_iter());
+        Ok(())
     }
 }
 
-impl<R: BufRead> Iterator for Trace<R> {
+impl Iterator for Trace {
     type Item = Result<Request, TraceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -122,152 +206,155 @@ impl<R: BufRead> Iterator for Trace<R> {
         }
         let request = self.request().transpose();
         self.ended = !matches!(request, Some(Ok(_)));
-        Some(request?.map_err(|problem| self.lines.error(problem)))
+        Some(request?.map_err(|fault| fault.of(&self.path)))
     }
 }
 
-/// Lines of bounded length, counted.
-#[derive(Debug)]
-struct Lines<R> {
-    path: PathBuf,
-    number: u64,
-    source: R,
-    line: Vec<u8>,
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trace")
+            .field("path", &self.path)
+            .field("format", self.format())
+            .finish_non_exhaustive()
+    }
 }
 
-impl<R: BufRead> Lines<R> {
-    /// Goes to the next line that is not empty; false at the end.
-    fn advance(&mut self) -> Result<bool, Problem> {
-        loop {
-            self.line.clear();
-            self.number += 1;
-            let limit = LINE_LIMIT as u64 + 1;
-            (&mut self.source)
-                // A file without line ends must not be read into memory whole.
-                .take(limit)
-                .read_until(b'\n', &mut self.line)
-                .map_err(Problem::Read)?;
-            if self.line.len() > LINE_LIMIT {
-                return Err(Problem::TooLong);
+impl Fault {
+    fn of(self, path: &Path) -> TraceError {
+        let Self { line, column, problem } = self;
+        TraceError { path: path.to_owned(), line, column, problem }
+    }
+}
+
+/// What the lines say, one record after the other.
+struct Records {
+    lines: Lines,
+    format: Format,
+    /// The parser of CSV, and where the columns that count are.
+    table: Option<(Table, [usize; 3])>,
+    unit: Unit,
+    prefixes: Option<PrefixCache>,
+    /// Whether the current line is a record that was read to tell the form.
+    is_ahead: bool,
+}
+
+impl Records {
+    /// Reads the head, which tells the form.
+    fn new(mut lines: Lines, options: &Options) -> Result<Self, Fault> {
+        if !lines.advance()? {
+            return Err(lines.fault(0, Problem::Empty));
+        }
+        if options.prefix_cache && options.unsorted == Unsorted::Sort {
+            return Err(lines.fault(0, Problem::PrefixesUnsorted));
+        }
+        let prefixes = options.prefix_cache.then(PrefixCache::default);
+        if options.columns.is_none() && lines.bytes().trim_ascii_start().starts_with(b"{") {
+            let (format, unit) = (Format::Mooncake, Unit::Ms);
+            return Ok(Self { lines, format, table: None, unit, prefixes, is_ahead: true });
+        }
+        let (format, table) = recognise(&mut lines, options.columns.as_ref())?;
+        if prefixes.is_some() {
+            return Err(lines.fault(0, Problem::NoBlocks));
+        }
+        let unit = if options.columns.is_some() { options.unit } else { Unit::S };
+        Ok(Self { lines, format, table: Some(table), unit, prefixes, is_ahead: false })
+    }
+
+    fn next(&mut self) -> Result<Option<Row>, Fault> {
+        if !std::mem::take(&mut self.is_ahead) && !self.lines.advance()? {
+            return Ok(None);
+        }
+        let mut row = match &mut self.table {
+            None => jsonl::row(&self.lines)?,
+            Some((table, columns)) => {
+                table.record(&mut self.lines)?;
+                of_table(table, *columns, &self.format, self.unit, &self.lines)?
             }
-            if self.line.is_empty() {
-                return Ok(false);
-            }
-            if !self.line.trim_ascii().is_empty() {
-                return Ok(true);
-            }
+        };
+        if let Some(prefixes) = &mut self.prefixes {
+            let blocks = row.blocks.as_deref();
+            let blocks = blocks.ok_or_else(|| self.lines.fault(0, Problem::NoBlocks))?;
+            row.prompt = prefixes.computed(row.prompt, blocks);
+        }
+        Ok(Some(row))
+    }
+
+    /// A problem with the record that was read last.
+    fn fault(&self, problem: Problem) -> Fault {
+        let first = self.table.as_ref().and_then(|(table, columns)| table.fields().get(columns[0]));
+        match first {
+            Some(time) => time.fault(problem),
+            None => self.lines.fault(0, problem),
         }
     }
 
-    /// The line, without its end.
-    fn text(&self) -> Result<&str, Problem> {
-        let text = str::from_utf8(&self.line).map_err(|_| Problem::NotText)?;
-        if text.contains('\0') { Err(Problem::NotText) } else { Ok(text.trim_ascii_end()) }
-    }
-
-    fn error(&self, problem: Problem) -> TraceError {
-        TraceError { path: self.path.clone(), line: self.number, problem }
+    fn none(&self) -> Fault {
+        self.lines.fault(0, Problem::NoRequests)
     }
 }
 
-/// Where the columns that count are in the head of a trace.
-fn columns(head: &str) -> Result<[usize; 3], Problem> {
-    let names: Vec<_> = head.trim_start_matches('\u{feff}').split(',').map(unquoted).collect();
-    let mut columns = [0; 3];
-    for (column, name) in columns.iter_mut().zip(COLUMNS) {
-        *column = names.iter().position(|found| *found == name).ok_or(Problem::Column(name))?;
+/// The form that a head in CSV tells, and where its columns are.
+fn recognise(
+    lines: &mut Lines,
+    columns: Option<&Columns>,
+) -> Result<(Format, (Table, [usize; 3])), Fault> {
+    let named = columns.map(|columns| Format::Columns(columns.clone()));
+    let forms = named.as_ref().map_or(KNOWN.as_slice(), std::slice::from_ref);
+    // How much of a form was there, at most, and what was not.
+    let mut nearest = (0, None);
+    for delimiter in DELIMITERS {
+        let mut table = Table::new(delimiter);
+        table.record(lines)?;
+        let head: Vec<_> = table.fields().iter().map(|field| table.text(*field)).collect();
+        for form in forms {
+            match form.find(&head) {
+                Ok(columns) => return Ok((form.clone(), (table, columns))),
+                Err((found, problem)) if found > nearest.0 => nearest = (found, Some(problem)),
+                Err((_, problem)) if named.is_some() => drop(nearest.1.get_or_insert(problem)),
+                Err(_) => (),
+            }
+        }
     }
-    Ok(columns)
+    let head = || Problem::Head(String::from_utf8_lossy(lines.bytes()).into_owned());
+    let problem = nearest.1.unwrap_or_else(head);
+    Err(lines.fault(0, problem))
 }
 
-fn unquoted(field: &str) -> &str {
-    let field = field.trim_ascii();
-    field.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(field)
+/// The request that a record in CSV says.
+fn of_table(
+    table: &Table,
+    columns: [usize; 3],
+    format: &Format,
+    unit: Unit,
+    lines: &Lines,
+) -> Result<Row, Fault> {
+    let names = format.names();
+    let field = |index: usize| {
+        let field = table.fields().get(columns[index]).copied();
+        let end = lines.bytes().len();
+        field.ok_or_else(|| lines.fault(end, Problem::Fields(names[index].to_owned())))
+    };
+    let [time, prompt, generated] = [field(0)?, field(1)?, field(2)?];
+    let count = |index: usize, field: table::Field| {
+        tokens(names[index], table.text(field)).map_err(|problem| field.fault(problem))
+    };
+    let (prompt, generated) = (count(1, prompt)?, count(2, generated)?);
+    let text = table.text(time);
+    let moment = microseconds(text, unit).ok_or_else(|| {
+        time.fault(Problem::Timestamp { column: names[0].to_owned(), found: text.to_owned() })
+    })?;
+    Ok(Row { time: moment, prompt, generated, blocks: None })
 }
 
-fn tokens(column: &'static str, field: &str) -> Result<u32, Problem> {
-    let number = field.parse().ok().filter(|number| *number <= TOKEN_LIMIT);
-    number.ok_or_else(|| Problem::Tokens { column, found: field.to_owned() })
+/// A number that is as much larger than another as its time is.
+fn ordered(time: i64) -> u64 {
+    time.cast_unsigned() ^ (1 << 63)
 }
 
-/// The moment that `field` names, in whole microseconds.
-fn microseconds(field: &str) -> Result<DateTime, Problem> {
-    let bad = || Problem::Timestamp(field.to_owned());
-    let time: DateTime = field.parse().map_err(|_| bad())?;
-    time.with().nanosecond(0).build().map_err(|_| bad())
-}
-
-const COLUMNS: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
+/// The path that stands for standard input.
+pub const STANDARD_INPUT: &str = "-";
+/// What fields are separated by.
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &[u8]) -> Result<Vec<Request>, TraceError> {
-        Trace::read("t.csv", text)?.collect()
-    }
-
-    fn message(text: &[u8]) -> String {
-        read(text).unwrap_err().to_string()
-    }
-
-    const HEAD: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
-
-    #[test]
-    fn arrivals_are_microseconds_after_the_first() {
-        let text =
-            format!("{HEAD}2023-11-16 23:59:59.9999999,1,2\r\n\n2023-11-17 00:00:00.5,16777216,0");
-        let requests = read(text.as_bytes()).unwrap();
-        assert_eq!(requests[0], Request { arrival: 0, prompt: 1, generated: 2 });
-        assert_eq!(requests[1], Request { arrival: 500_001, prompt: 1 << 24, generated: 0 });
-    }
-
-    #[test]
-    fn columns_are_found_by_name() {
-        let text = "\u{feff}\"GeneratedTokens\",id,TIMESTAMP,ContextTokens\n\
-                    7,x,\"2024-05-10 00:00:00.009930+00:00\",9,\n";
-        let requests = read(text.as_bytes()).unwrap();
-        assert_eq!(requests, [Request { arrival: 0, prompt: 9, generated: 7 }]);
-    }
-
-    #[test]
-    fn a_broken_trace_is_told_with_its_line() {
-        let row =
-            |row: &str| message(format!("{HEAD}2023-11-16 18:17:03.1,1,1\n{row}\n").as_bytes());
-        for (message, start) in [
-            (message(b""), "t.csv:1: the file is empty"),
-            (message(HEAD.as_bytes()), "t.csv:2: there are no requests"),
-            (message(b"TIMESTAMP,ContextTokens\n1,2\n"), "t.csv:1: no column GeneratedTokens"),
-            (message(b"\x7fELF\x02\x01\x01\0\0\0"), "t.csv:1: "),
-            (message(&[b"TIMESTAMP", [0xff; 9].as_slice()].concat()), "t.csv:1: this is not text"),
-            (row("2023-11-16 18:17:03.2,-5,1"), "t.csv:3: ContextTokens is \"-5\""),
-            (row("2023-11-16 18:17:03.2,1,16777217"), "t.csv:3: GeneratedTokens is \"16777217\""),
-            (row("2023-11-16 18:17:03.2,99999999999999999999,1"), "t.csv:3: ContextTokens is "),
-            (row("2023-11-16 18:17:03.2,1.5,1"), "t.csv:3: ContextTokens is \"1.5\""),
-            (row("2023-11-16 18:17:03.0,1,1"), "t.csv:3: the time goes backwards"),
-            (row("2022-11-16 18:17:03.2,1,1"), "t.csv:3: the time goes backwards"),
-            (row("yesterday,1,1"), "t.csv:3: TIMESTAMP is \"yesterday\""),
-            (row("2023-02-30 00:00:00.1,1,1"), "t.csv:3: TIMESTAMP is "),
-            (row("2023-11-16 18:17:03.2,1"), "t.csv:3: the line has too few fields"),
-            (row(&"x".repeat(LINE_LIMIT)), "t.csv:3: the line is longer than 4096 bytes"),
-        ] {
-            assert!(message.starts_with(start), "{message}");
-        }
-    }
-
-    #[test]
-    fn an_error_ends_the_trace() {
-        let text = format!("{HEAD}x,1,1\n2023-11-16 18:17:03.2,1,1\n");
-        let mut trace = Trace::read("t.csv", text.as_bytes()).unwrap();
-        assert!(trace.next().is_some_and(|request| request.is_err()));
-        assert!(trace.next().is_none());
-    }
-
-    /// Bytes without end: a reader that buffers a line would not come back.
-    #[test]
-    fn an_endless_line_is_given_up() {
-        let error = Trace::read("zero", BufReader::new(std::io::repeat(b'1'))).unwrap_err();
-        assert!(matches!(error.problem, Problem::TooLong));
-        assert_eq!(error.line, 1);
-    }
-}
+mod tests;

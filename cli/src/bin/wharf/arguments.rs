@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
 use wharf_cli::map::Kind;
-use wharf_cli::replay::Preset;
+use wharf_cli::replay::{Preset, Workload};
 use wharf_cli::target::Choice;
+use wharf_cli::trace::{Columns, Options, Unit, Unsorted};
 
 /// Lock-free staging memory for CUDA engines: replays serving traces and examines the machine.
 #[derive(Debug, Parser)]
@@ -22,6 +23,26 @@ pub(crate) enum Command {
     Doctor(Doctor),
     Bench(Bench),
     Map(Map),
+    Qualify(Qualify),
+}
+
+/// Puts every promise of wharf to the test on this machine, and takes its figures.
+#[derive(Debug, Args)]
+#[command(after_help = PROMISES)]
+pub(crate) struct Qualify {
+    /// The driver to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) driver: Choice,
+    /// When softcuda runs operations: async, eager, late or random:SEED; by default late for the
+    /// promises and async for the figures; other drivers ignore it
+    #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
+    pub(crate) schedule: Option<Schedule>,
+    /// Writes the verdicts and figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Writes a report as one HTML page, with charts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// Compares ways to stage a step and to allocate its memory, on this machine.
@@ -41,16 +62,50 @@ pub(crate) struct Bench {
     pub(crate) rounds: u32,
 }
 
+/// Where requests come from.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Requests {
+    /// The request trace, - for standard input; by default, requests are generated
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// The columns of a CSV file that is none of the known traces, such as
+    /// time=arrival,input=prompt,output=answer
+    #[arg(long, value_name = "NAMES", requires = "trace")]
+    pub(crate) columns: Option<Columns>,
+    /// The unit of times that are numbers, in the column that --columns names
+    #[arg(long, value_enum, default_value_t, requires = "columns")]
+    pub(crate) time_unit: Unit,
+    /// What to do about requests that are not in the order of their arrival; sorting them needs 16
+    /// bytes of memory for each
+    #[arg(long, value_enum, default_value_t, requires = "trace")]
+    pub(crate) unsorted: Unsorted,
+    /// Keeps prompts in a cache of prefixes: where the trace has `hash_ids`, blocks of 512
+    /// tokens that an earlier prompt began with need no prefill
+    #[arg(long, requires = "trace")]
+    pub(crate) prefix_cache: bool,
+    /// The seed of generated requests
+    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
+    pub(crate) seed: u64,
+}
+
+impl Requests {
+    /// How to read the trace.
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            columns: self.columns.clone(),
+            unit: self.time_unit,
+            unsorted: self.unsorted,
+            prefix_cache: self.prefix_cache,
+        }
+    }
+}
+
 /// Replays a request trace through the staging of a serving engine and reports its cost.
 #[derive(Debug, Args)]
 #[command(after_help = TRACES)]
 pub(crate) struct Replay {
-    /// The request trace, a CSV file; by default, requests are generated
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-    /// The seed of generated requests
-    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) requests: Requests,
     /// Stops after this many steps; by default at the end of the trace, or after 10000 generated
     /// steps
     #[arg(long, value_name = "COUNT")]
@@ -95,6 +150,10 @@ pub(crate) struct Replay {
     /// its memory is reserved at the start, and --forecast plan uses its sizes
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
+    /// The memory that steps use: activations; or that of a server, with blocks of keys and values
+    /// for every request, and inputs on a stream of their own
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) memory: Workload,
     /// Uses one of 64 adapters in each step, of which a quarter fits on the device; they move
     /// between device, managed and pinned memory
     #[arg(long)]
@@ -102,6 +161,9 @@ pub(crate) struct Replay {
     /// Writes the figures as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Writes a report as one HTML page: figures, charts, and what was run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Writes charts: memory over time, times of steps, driver calls
     #[arg(long, value_name = "FOLDER")]
     pub(crate) svg: Option<PathBuf>,
@@ -181,12 +243,8 @@ fn ring_depth(text: &str) -> Result<usize, String> {
 #[derive(Debug, Args)]
 #[command(after_help = MAPS)]
 pub(crate) struct Map {
-    /// The request trace, a CSV file as for `wharf replay`; by default, requests are generated
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-    /// The seed of generated requests
-    #[arg(long, default_value_t = 1, conflicts_with = "trace")]
-    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) requests: Requests,
     /// The number of steps after which the pools are shown
     #[arg(long, value_name = "COUNT", default_value_t = 2000)]
     pub(crate) steps: usize,
@@ -246,12 +304,13 @@ const MOST_BYTES: usize = 1 << 40;
 const EXIT_STATUS: &str = "\
 Exit status:
   0         success
-  1         the driver, a comparison or the output failed
-  2         invalid arguments or an invalid trace
-  130, 143  stopped by SIGINT or SIGTERM; the figures so far are printed
+  1         the driver, a comparison, a promise or the output failed
+  2         invalid arguments, an invalid trace, or a file that cannot be written; nothing has run
+  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the figures so far are printed
 
 Examples:
   wharf doctor                                what this machine offers
+  wharf qualify                               whether wharf keeps its promises here
   wharf replay                                10,000 generated steps, on softcuda without a device
   wharf replay --trace t.csv --verify         a trace, with every byte compared
   wharf replay --schedule late --verify       the same, with all work as late as allowed
@@ -260,11 +319,26 @@ Examples:
   wharf replay --json r.json --svg charts     figures and charts as files
   wharf map --svg maps                        a picture of the blocks in two pools";
 
+const PROMISES: &str = "\
+Each promise holds, fails, or is not offered by this machine: its driver or device lacks what the
+promise is about. The exit status is 1 when a promise fails. It takes less than two minutes, at most
+half a gibibyte of device memory and of host memory, and leaves nothing behind.
+
+  wharf qualify --html report.html            a page that can be sent
+  wharf qualify --driver softcuda             the same without a GPU";
+
 const TRACES: &str = "\
-A trace has the columns TIMESTAMP,ContextTokens,GeneratedTokens, with one request a line in order of
-arrival, like the Azure Public Dataset (https://github.com/Azure/AzurePublicDataset). Continuous
-batching turns the requests into steps of at most 2048 tokens and 256 requests; decoding comes
-first, then prompts in chunks.
+A trace is a CSV file or has a JSON object on each line. Its head tells which it is:
+  Azure     TIMESTAMP,ContextTokens,GeneratedTokens (github.com/Azure/AzurePublicDataset)
+  BurstGPT  Timestamp,Model,Request tokens,Response tokens,...; seconds (github.com/HPMLL/BurstGPT)
+  Mooncake  {\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [..]};
+            milliseconds (github.com/kvcache-ai/Mooncake)
+Other CSV files need --columns. Commas, semicolons, tabs or bars separate fields; times are numbers
+or like 2023-11-16 18:17:03.979960, with or without Z or an offset. Lines that begin with # are
+comments.
+
+Continuous batching turns the requests into steps of at most 2048 tokens and 256 requests; decoding
+comes first, then prompts in chunks.
 
 Each step takes a slot of the ring, writes an engine's inputs, stages them, and allocates its
 activations and results. Times on softcuda are the calling thread's and say nothing about a GPU.";

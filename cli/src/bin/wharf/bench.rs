@@ -13,7 +13,7 @@ use crate::failure::Failure;
 pub(crate) fn run(options: &Bench) -> Result<(), Failure> {
     let target = Target::new(options.driver, Software::default())?;
     let (tokens, rounds) = (options.tokens, options.rounds as usize);
-    let step = Step { start: 0, tokens, requests: tokens, prefill: 0 };
+    let step = Step { start: 0, tokens, requests: tokens, prefill: 0, kv_blocks: 0 };
     let mut output = io::stdout().lock();
     let ways = staging(&target, options.preset, step, rounds)?;
     print(&mut output, &format!("staging a step of {tokens} tokens, {tokens} requests"), &ways)?;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use softcuda::ConfigError;
 use wharf::LoadError;
+use wharf_cli::output::Collision;
+use wharf_cli::qualify::QualifyError;
 use wharf_cli::replay::ReplayError;
 use wharf_cli::target::TargetError;
 use wharf_cli::trace::TraceError;
@@ -21,6 +23,12 @@ pub(crate) enum Failure {
     /// An invalid variable `SOFTCUDA_*`: exit status 2, as for invalid arguments.
     #[error(transparent)]
     Environment(ConfigError),
+    /// Two arguments name one file: exit status 2.
+    #[error(transparent)]
+    Collision(#[from] Collision),
+    /// A file cannot be begun or read, so nothing has run: exit status 2.
+    #[error("{0}; nothing has run")]
+    File(io::Error),
     /// The replay ended early.
     #[error(transparent)]
     Replay(ReplayError),
@@ -35,6 +43,9 @@ pub(crate) enum Failure {
         /// The number of violations that the software driver's checks found.
         violations: u64,
     },
+    /// Promises were broken.
+    #[error("{0} of the promises fail")]
+    Broken(usize),
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Output(#[from] io::Error),
@@ -51,6 +62,16 @@ impl From<TargetError> for Failure {
         match error {
             TargetError::Load(error) => Self::Load(error),
             TargetError::Environment(error) => Self::Environment(error),
+        }
+    }
+}
+
+impl From<QualifyError> for Failure {
+    fn from(error: QualifyError) -> Self {
+        match error {
+            QualifyError::Target(error) => error.into(),
+            QualifyError::Replay(error) => error.into(),
+            error => Self::Output(io::Error::other(error)),
         }
     }
 }
@@ -75,7 +96,9 @@ impl Failure {
         // Where standard error is closed too, the exit status has to do.
         let _ = writeln!(io::stderr(), "wharf: {self}");
         match self {
-            Self::Trace(_) | Self::Environment(_) => ExitCode::from(2),
+            Self::Trace(_) | Self::Environment(_) | Self::Collision(_) | Self::File(_) => {
+                ExitCode::from(2)
+            }
             Self::Stopped { signal } => ExitCode::from(128 + signal),
             _ => ExitCode::FAILURE,
         }

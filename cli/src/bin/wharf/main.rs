@@ -5,14 +5,15 @@
 //! | module | holds |
 //! |---|---|
 //! | `arguments` | the command line |
-//! | `failure`, `signals` | exit statuses; SIGINT and SIGTERM |
-//! | `replay`, `map`, `bench`, `doctor` | the subcommands |
+//! | `failure`, `signals` | exit statuses; SIGINT, SIGTERM and SIGHUP |
+//! | `replay`, `map`, `bench`, `doctor`, `qualify` | the subcommands |
 
 mod arguments;
 mod bench;
 mod doctor;
 mod failure;
 mod map;
+mod qualify;
 mod replay;
 mod signals;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Map(options) => map::run(&options),
+        Command::Qualify(options) => qualify::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

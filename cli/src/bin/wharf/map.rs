@@ -1,27 +1,22 @@
 //! `wharf map`.
 
-use std::fs;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::Output;
+use wharf_cli::output::{Collision, Named, Output, create_folder, distinct};
 use wharf_cli::target::{Software, Target};
+use wharf_cli::trace::STANDARD_INPUT;
 
 use crate::arguments::Map;
 use crate::failure::Failure;
-use crate::replay::source::{Requests, steps_of};
+use crate::replay::source::{Taken, steps_of};
 use crate::signals::Signals;
 
 /// Runs the workload, prints what the pools hold, and draws it.
 pub(crate) fn run(options: &Map) -> Result<(), Failure> {
-    let software = Software { schedule: options.schedule, verify: false };
-    let target = Target::new(options.driver, software)?;
-    if let Some(reason) = &target.instead_of {
-        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
-    }
-    let signals = Signals::install()?;
     let mut kinds = options.kind.clone();
     let mut seen = Vec::new();
     kinds.retain(|kind| {
@@ -30,17 +25,44 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
             true
         }
     });
+    check(options, &kinds)?;
+    let software = Software { schedule: options.schedule, verify: false };
+    let target = Target::new(options.driver, software)?;
+    if let Some(reason) = &target.instead_of {
+        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
+    }
+    let signals = Signals::install()?;
     // Created before the run: a path that cannot be written must not cost the run.
-    let files = Files::create(options, &kinds)?;
-    let steps =
-        steps_of(options.trace.as_deref(), options.seed, options.steps, &Requests::default())?;
+    let files = Files::create(options, &kinds).map_err(Failure::File)?;
+    let taken = Taken::default();
+    let steps = steps_of(&options.requests, options.steps, &taken)?;
+    taken.note()?;
     let map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
+    // The table first, whatever becomes of the files, and the files, whatever becomes of it.
+    let printed = print(&mut io::stdout().lock(), &map, options);
     files.keep(&map)?;
-    print(&mut io::stdout().lock(), &map, options)?;
+    printed?;
     match signals.which.load(Ordering::Relaxed) {
         0 => Ok(()),
         signal => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
     }
+}
+
+/// Sees that no file that a run writes is another one, or the trace.
+fn check(options: &Map, kinds: &[Kind]) -> Result<(), Collision> {
+    let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
+    let trace = options.requests.trace.as_deref().filter(|path| *path != Path::new(STANDARD_INPUT));
+    let trace: Vec<_> = trace.map(|path| named("--trace", path)).into_iter().collect();
+    let mut outputs: Vec<_> = options.json.iter().map(|path| named("--json", path)).collect();
+    if let Some(folder) = &options.svg {
+        outputs.extend(kinds.iter().map(|kind| named("--svg", &picture(folder, *kind))));
+    }
+    distinct(&trace, &outputs)
+}
+
+/// The picture of a pool.
+fn picture(folder: &Path, kind: Kind) -> PathBuf {
+    folder.join(format!("{}.svg", kind.name()))
 }
 
 /// The files that were asked for, begun before anything runs so that one that cannot be written is
@@ -55,11 +77,9 @@ impl Files {
     fn create(options: &Map, kinds: &[Kind]) -> io::Result<Self> {
         let mut pictures = Vec::new();
         if let Some(folder) = &options.svg {
-            fs::create_dir_all(folder).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
-            })?;
+            create_folder(folder)?;
             for kind in kinds {
-                pictures.push(Output::create(&folder.join(format!("{}.svg", kind.name())))?);
+                pictures.push(Output::create(&picture(folder, *kind))?);
             }
         }
         // After the folder, since it may lie in it.

@@ -1,10 +1,10 @@
-//! SIGINT and SIGTERM: the first asks to stop, the second ends the process.
+//! SIGINT, SIGTERM and SIGHUP: the first asks to stop, the second ends the process.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::{fs, io};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// The signal received.
@@ -19,11 +19,23 @@ pub(crate) struct Signals {
 impl Signals {
     pub(crate) fn install() -> io::Result<Self> {
         let this = Self { stop: Arc::default(), which: Arc::default() };
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // Under nohup, the end of the terminal is not to end the command.
+            if signal == SIGHUP && is_ignored(signal) {
+                continue;
+            }
             flag::register_conditional_default(signal, Arc::clone(&this.stop))?;
             flag::register_usize(signal, Arc::clone(&this.which), signal.unsigned_abs() as usize)?;
             flag::register(signal, Arc::clone(&this.stop))?;
         }
         Ok(this)
     }
+}
+
+/// Whether the process was started with a signal ignored.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    ignored.is_some_and(|ignored| ignored >> (signal - 1) & 1 == 1)
 }

@@ -1,83 +1,150 @@
 //! The files that a replay leaves.
 
-use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
 use wharf_cli::chrome::ChromeTrace;
-use wharf_cli::output::Output;
+use wharf_cli::output::{Collision, Named, Output, create_folder, distinct};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
+use wharf_cli::trace::STANDARD_INPUT;
 
+use super::html;
 use crate::arguments::Replay;
 
 /// The files that were asked for, begun before anything runs so that one that cannot be written is
 /// told at once.
 pub(super) struct Files {
     json: Option<Output>,
+    html: Option<Output>,
     chrome: Option<ChromeTrace>,
-    charts: Option<PathBuf>,
+    /// A chart of each name.
+    charts: Vec<(&'static str, Output)>,
     /// Where a first run keeps its plan.
     plan: Option<(Output, SizeRecorder)>,
+    /// The first that went wrong during the run, which goes on to its figures.
+    failed: Option<io::Error>,
+}
+
+/// What the files are made of.
+pub(super) struct Contents<'a> {
+    pub(super) summary: &'a Summary,
+    pub(super) collector: &'a Collector,
+    /// Calls of the driver, by name.
+    pub(super) calls: &'a [(&'a str, u64)],
+    pub(super) needed: &'a [MemoryPlan; 2],
+}
+
+impl Contents<'_> {
+    /// The chart of a name.
+    pub(super) fn chart(&self, name: &str) -> io::Result<String> {
+        match name {
+            MEMORY => charts::memory(self.collector.samples()),
+            TIMES => charts::step_times(self.collector.times()),
+            _ => charts::driver_calls(self.calls),
+        }
+    }
+}
+
+/// Sees that no file that a run writes is another one, or one that it reads.
+pub(super) fn check(options: &Replay) -> Result<(), Collision> {
+    let named =
+        |argument, path: &Option<PathBuf>| path.clone().map(|path| Named { argument, path });
+    let trace = options.requests.trace.clone();
+    let trace = trace.filter(|path| path.as_path() != Path::new(STANDARD_INPUT));
+    let inputs: Vec<_> = named("--trace", &trace).into_iter().collect();
+    let files = [
+        named("--plan", &options.plan),
+        named("--json", &options.json),
+        named("--html", &options.html),
+        named("--chrome-trace", &options.chrome_trace),
+    ];
+    let mut outputs: Vec<_> = files.into_iter().flatten().collect();
+    for chart in CHARTS {
+        outputs.extend(named("--svg", &options.svg.as_ref().map(|folder| folder.join(chart))));
+    }
+    distinct(&inputs, &outputs)
 }
 
 impl Files {
-    /// Begins them; `is_planned` if the plan is there.
-    pub(super) fn create(options: &Replay, is_planned: bool) -> io::Result<Self> {
-        let plan =
-            options.plan.as_deref().filter(|_| !is_planned).map(Output::create).transpose()?;
-        let plan = plan.map(|output| (output, SizeRecorder::new()));
-        let charts = options.svg.clone();
-        if let Some(folder) = &charts {
-            fs::create_dir_all(folder).map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
-            })?;
+    /// Begins them; `is_planned` if the plan is there, `counted` if calls of the driver are.
+    pub(super) fn create(options: &Replay, is_planned: bool, counted: bool) -> io::Result<Self> {
+        let mut charts = Vec::new();
+        if let Some(folder) = &options.svg {
+            create_folder(folder)?;
+            for name in CHARTS.into_iter().filter(|name| counted || *name != CALLS) {
+                charts.push((name, Output::create(&folder.join(name))?));
+            }
         }
+        let plan = options.plan.as_deref().filter(|_| !is_planned);
         // After the folder, since they may lie in it.
+        let plan = plan.map(Output::create).transpose()?;
         let json = options.json.as_deref().map(Output::create).transpose()?;
+        let html = options.html.as_deref().map(Output::create).transpose()?;
         let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
-        Ok(Self { json, chrome: chrome.map(ChromeTrace::new).transpose()?, charts, plan })
+        let chrome = chrome.map(ChromeTrace::new).transpose()?;
+        let plan = plan.map(|output| (output, SizeRecorder::new()));
+        Ok(Self { json, html, chrome, charts, plan, failed: None })
     }
 
-    pub(super) fn record(&mut self, number: u64, record: &Record) -> io::Result<()> {
+    /// Takes a step; a file that cannot be written on is told at the end.
+    pub(super) fn record(&mut self, number: u64, record: &Record) {
         if let Some((_, sizes)) = &mut self.plan {
             sizes.record(&record.step);
         }
-        self.chrome.as_mut().map_or(Ok(()), |chrome| chrome.record(number, record))
+        if let Some(chrome) = &mut self.chrome
+            && let Err(error) = chrome.record(number, record)
+        {
+            self.chrome = None;
+            self.failed.get_or_insert(error);
+        }
     }
 
-    /// Finishes the files; `calls` are those of the driver, by name.
-    pub(super) fn keep(
-        self,
-        summary: &Summary,
-        collector: &Collector,
-        calls: &[(&str, u64)],
-        needed: &[MemoryPlan; 2],
-    ) -> io::Result<()> {
+    /// Finishes the files, each whatever became of the others.
+    pub(super) fn keep(self, contents: &Contents<'_>) -> io::Result<()> {
+        let mut failed = self.failed;
+        let mut note = |kept: io::Result<()>| {
+            if let Err(error) = kept {
+                failed.get_or_insert(error);
+            }
+        };
         if let Some((output, sizes)) = self.plan {
-            let [device, pinned] = needed
+            let [device, pinned] = contents
+                .needed
                 .each_ref()
                 .map(|plan| plan.blocks().map(|blocks| (blocks.size, blocks.count)).collect());
+            let peak_reserved = contents.summary.peak_reserved;
             let sizes = sizes.finish().runs().map(|run| (run.size, run.length)).collect();
-            let peak_reserved = summary.peak_reserved;
-            RunPlan { sizes, device, pinned, peak_reserved }.write(output)?;
+            note(RunPlan { sizes, device, pinned, peak_reserved }.write(output));
         }
-        if let Some(mut json) = self.json {
-            serde_json::to_writer_pretty(&mut json, summary).map_err(io::Error::from)?;
-            writeln!(json)?;
-            json.keep()?;
+        if let Some(json) = self.json {
+            note(
+                serde_json::to_string_pretty(contents.summary)
+                    .map_err(io::Error::from)
+                    .and_then(|text| whole(json, &text)),
+            );
         }
-        self.chrome.map_or(Ok(()), ChromeTrace::keep)?;
-        if let Some(folder) = self.charts {
-            charts::memory(&folder.join("memory.svg"), collector.samples())?;
-            charts::step_times(&folder.join("step-times.svg"), collector.times())?;
-            // Calls are counted on softcuda alone.
-            if !calls.is_empty() {
-                charts::driver_calls(&folder.join("driver-calls.svg"), calls)?;
-            }
+        if let Some(html) = self.html {
+            note(html::page(contents).and_then(|text| whole(html, &text)));
         }
-        Ok(())
+        note(self.chrome.map_or(Ok(()), ChromeTrace::keep));
+        for (name, output) in self.charts {
+            note(contents.chart(name).and_then(|svg| whole(output, &svg)));
+        }
+        failed.map_or(Ok(()), Err)
     }
 }
+
+/// Writes all of a file.
+fn whole(mut output: Output, text: &str) -> io::Result<()> {
+    writeln!(output, "{text}")?;
+    output.keep()
+}
+
+pub(super) const MEMORY: &str = "memory.svg";
+pub(super) const TIMES: &str = "step-times.svg";
+/// Calls are counted on softcuda alone.
+pub(super) const CALLS: &str = "driver-calls.svg";
+const CHARTS: [&str; 3] = [MEMORY, TIMES, CALLS];

@@ -1,6 +1,7 @@
 //! `wharf replay`.
 
 mod files;
+mod html;
 pub(crate) mod source;
 mod table;
 
@@ -8,15 +9,16 @@ use std::io::{self, BufWriter, Write};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use softcuda::Schedule;
 use wharf::staging::Layout;
-use wharf_cli::replay::{Foresight, RunPlan, Settings, run as replay};
+use wharf_cli::replay::{Foresight, Outcome, RunPlan, Settings, Workload, run as replay};
 use wharf_cli::schedule::{Step, sizes};
-use wharf_cli::summary::{Collector, Setting};
+use wharf_cli::summary::{Collector, Run, Setting};
 use wharf_cli::target::{Software, Target};
 
-use self::files::Files;
-use self::source::{Extent, Requests};
+use self::files::{Contents, Files};
+use self::source::{Extent, Taken};
 use crate::arguments::{LayoutChoice, Replay, Source, Speed};
 use crate::failure::Failure;
 use crate::signals::Signals;
@@ -26,10 +28,10 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     if options.dump_steps {
         return dump(options);
     }
+    files::check(options)?;
     let extent = Extent::of(options)?;
     let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
-    let driver = if target.software().is_some() { "softcuda" } else { "system" };
     if let Some(reason) = &target.instead_of {
         writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
     }
@@ -39,34 +41,51 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
     let signals = Signals::install()?;
-    let plan = options.plan.as_deref().map(RunPlan::read).transpose()?.flatten();
+    let plan = options.plan.as_deref().map(RunPlan::read).transpose().map_err(Failure::File)?;
+    let plan = plan.flatten();
     // Created before the run: a path that cannot be written must not cost the run.
-    let mut files = Files::create(options, plan.is_some())?;
+    let counted = target.software().is_some();
+    let mut files = Files::create(options, plan.is_some(), counted).map_err(Failure::File)?;
     let settings = settings(options, extent.as_ref(), plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
-    let requests = Requests::default();
+    let taken = Taken::default();
+    let steps = source::steps(options, &taken)?;
+    taken.note()?;
     let mut number = 0;
-    let outcome =
-        replay(&target, &settings, source::steps(options, &requests)?, &signals.stop, |record| {
-            files.record(number, record)?;
-            collector.record(record);
-            number += 1;
-            bar.inc(1);
-            Ok(())
-        });
+    let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
+        files.record(number, record);
+        collector.record(record);
+        number += 1;
+        bar.inc(1);
+        Ok(())
+    });
     bar.finish_and_clear();
     let outcome = outcome?;
     let planned = plan.map(|plan| plan.peak_reserved);
-    let setting =
-        Setting { driver, device, requests: requests.count(), verified: options.verify, planned };
+    let setting = Setting {
+        driver: target.name(),
+        device,
+        run: run_of(options, &settings, &target, &taken),
+        requests: taken.count(),
+        verified: options.verify,
+        planned,
+    };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
-    files.keep(&summary, &collector, &calls, &outcome.needed)?;
-    table::print(&mut io::stdout().lock(), &summary)?;
-    if outcome.mismatches > 0 || outcome.violations.is_some_and(|violations| violations > 0) {
-        let violations = outcome.violations.unwrap_or(0);
-        return Err(Failure::Wrong { mismatches: outcome.mismatches, violations });
+    // The figures first, whatever becomes of the files, and the files, whatever becomes of these.
+    let printed = table::print(&mut io::stdout().lock(), &summary);
+    let (needed, collector) = (&outcome.needed, &collector);
+    files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
+    printed?;
+    verdict(&outcome, &signals)
+}
+
+/// Whether bytes arrived, and whether the run came to its end.
+fn verdict(outcome: &Outcome, signals: &Signals) -> Result<(), Failure> {
+    let (mismatches, violations) = (outcome.mismatches, outcome.violations.unwrap_or(0));
+    if mismatches > 0 || violations > 0 {
+        return Err(Failure::Wrong { mismatches, violations });
     }
     match signals.which.load(Ordering::Relaxed) {
         0 => Ok(()),
@@ -74,9 +93,41 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     }
 }
 
+/// What tells this run from another.
+fn run_of(options: &Replay, settings: &Settings, target: &Target, taken: &Taken) -> Run {
+    let trace = taken.origin();
+    let schedule = target.schedule().map(|schedule| match schedule {
+        Schedule::Random(seed) => format!("random:{seed}"),
+        schedule => format!("{schedule:?}").to_lowercase(),
+    });
+    Run {
+        version: env!("CARGO_PKG_VERSION"),
+        seed: trace.is_none().then_some(options.requests.seed),
+        trace,
+        max_steps: options.steps.map(|steps| steps as u64),
+        preset: settings.preset.name(),
+        layout: match settings.layout {
+            Layout::PerSlot => "per-slot",
+            Layout::Packed => "packed",
+        },
+        memory: match settings.memory {
+            Workload::Activations => "activations",
+            Workload::Serving => "serving",
+        },
+        ring_depth: settings.ring_depth,
+        buckets: settings.buckets.clone(),
+        schedule,
+        realtime: settings.realtime,
+        warm: settings.warm,
+    }
+}
+
 fn dump(options: &Replay) -> Result<(), Failure> {
     let mut output = BufWriter::new(io::stdout().lock());
-    for step in source::steps(options, &Requests::default())? {
+    let taken = Taken::default();
+    let steps = source::steps(options, &taken)?;
+    taken.note()?;
+    for step in steps {
         let Step { tokens, requests, prefill, .. } = step?;
         writeln!(output, "{tokens},{requests},{prefill}")?;
     }
@@ -116,6 +167,7 @@ fn settings(
         reserve: plan.map(RunPlan::memory),
         // A run that is planned by keeps what it has, so that the next one needs no more.
         keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
+        memory: options.memory,
         tiered: options.tiered,
     })
 }
@@ -129,11 +181,14 @@ fn progress(options: &Replay, extent: Option<&Extent>) -> ProgressBar {
     };
     // The template is a constant that the crate accepts; otherwise its own style has to do.
     if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {per_sec}, {eta} left")
+        ProgressStyle::with_template("{bar:40} {pos}/{len} steps, {rate}, {eta} left")
     {
-        bar.set_style(style);
+        let rate = |state: &ProgressState, output: &mut dyn std::fmt::Write| {
+            // What cannot be drawn is not told.
+            _ = write!(output, "{:.0} a second", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

@@ -1,7 +1,8 @@
 //! Where steps come from.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -10,17 +11,41 @@ use wharf_cli::Request;
 use wharf_cli::generate::Generator;
 use wharf_cli::replay::SizeRecorder;
 use wharf_cli::schedule::{Scheduler, Step};
-use wharf_cli::trace::{Trace, TraceError};
+use wharf_cli::summary::Origin;
+use wharf_cli::trace::{STANDARD_INPUT, Trace, TraceError};
 
-use crate::arguments::Replay;
+use crate::arguments::{Replay, Requests};
 
-/// Counts the requests that were taken.
+/// What was found out about the requests while they were taken.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Requests(Rc<Cell<u64>>);
+pub(crate) struct Taken(Rc<State>);
 
-impl Requests {
+#[derive(Debug, Default)]
+struct State {
+    requests: Cell<u64>,
+    trace: RefCell<Option<Origin>>,
+}
+
+impl Taken {
+    /// The number of requests.
     pub(super) fn count(&self) -> u64 {
-        self.0.get()
+        self.0.requests.get()
+    }
+
+    /// Tells of requests that had to be sorted.
+    pub(crate) fn note(&self) -> io::Result<()> {
+        match self.origin() {
+            Some(Origin { path, reordered: count @ 1.., .. }) => {
+                let note = "requests were not in the order of their arrival, and were sorted";
+                writeln!(io::stderr(), "{path}: {count} {note}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The trace that they are from, if any.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.0.trace.borrow().clone()
     }
 }
 
@@ -34,16 +59,21 @@ impl Extent {
     /// Goes through a trace once, so that a broken one is told before anything runs. `None` where
     /// it can be read only once.
     pub(super) fn of(options: &Replay) -> Result<Option<Self>, TraceError> {
-        if let Some(path) = &options.trace
-            && fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir())
-        {
+        let Some(path) = &options.requests.trace else {
+            // Generated requests never end.
+            let steps = options.steps.unwrap_or(MADE_UP_STEPS);
+            return Ok(Some(Self { steps: steps as u64 }));
+        };
+        let special = fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir());
+        if special || path == Path::new(STANDARD_INPUT) {
             return Ok(None);
         }
-        let steps = steps(options, &Requests::default())?
+        let steps = steps(options, &Taken::default())?
             .try_fold(0, |count, step| step.map(|_| count + 1))?;
         // Past the steps that run, the rest of the trace counts too.
-        if let Some(path) = &options.trace {
-            Trace::open(path)?.try_for_each(|request| request.map(drop))?;
+        if options.steps.is_some() {
+            let mut trace = Trace::open(path, &options.requests.options())?;
+            trace.try_for_each(|request| request.map(drop))?;
         }
         Ok(Some(Self { steps }))
     }
@@ -52,29 +82,34 @@ impl Extent {
 /// The steps that the options ask for, one after the other.
 pub(super) fn steps(
     options: &Replay,
-    requests: &Requests,
+    taken: &Taken,
 ) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
-    let limit = match (options.steps, &options.trace) {
+    let limit = match (options.steps, &options.requests.trace) {
         (Some(steps), _) => steps,
         (None, Some(_)) => usize::MAX,
         (None, None) => MADE_UP_STEPS,
     };
-    steps_of(options.trace.as_deref(), options.seed, limit, requests)
+    steps_of(&options.requests, limit, taken)
 }
 
 /// At most `limit` steps of a trace, or of the requests that a seed stands for.
 pub(crate) fn steps_of(
-    trace: Option<&Path>,
-    seed: u64,
-    limit: usize,
     requests: &Requests,
+    limit: usize,
+    taken: &Taken,
 ) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
-    let source: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match trace {
-        Some(path) => Box::new(Trace::open(path)?),
-        None => Box::new(Generator::new(seed).map(Ok)),
+    let source: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match &requests.trace {
+        Some(path) => {
+            let trace = Trace::open(path, &requests.options())?;
+            let (path, format) = (path.display().to_string(), trace.format().name());
+            let (reordered, prefix_cache) = (trace.reordered(), requests.prefix_cache);
+            taken.0.trace.replace(Some(Origin { path, format, reordered, prefix_cache }));
+            Box::new(trace)
+        }
+        None => Box::new(Generator::new(requests.seed).map(Ok)),
     };
-    let requests = requests.clone();
-    let counted = source.inspect(move |_| requests.0.set(requests.0.get() + 1));
+    let taken = taken.clone();
+    let counted = source.inspect(move |_| taken.0.requests.set(taken.count() + 1));
     Ok(Scheduler::new(counted).take(limit))
 }
 
@@ -82,7 +117,7 @@ pub(crate) fn steps_of(
 pub(super) fn plan(options: &Replay, extent: Option<&Extent>) -> Result<Plan, TraceError> {
     let mut recorder = SizeRecorder::new();
     if extent.is_some() {
-        for step in steps(options, &Requests::default())? {
+        for step in steps(options, &Taken::default())? {
             recorder.record(&step?);
         }
     }

@@ -3,14 +3,22 @@
 use std::io::{self, Write};
 
 use wharf_cli::doctor::size;
-use wharf_cli::summary::{Kind, Summary, WARM_UP};
+use wharf_cli::replay::TorchUse;
+use wharf_cli::summary::{Kind, Origin, Summary, Torches, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    // Takes the name of a figure, empty for a line that goes on, and the figure.
-    let mut row = |name: &str, value: String| writeln!(output, "{name:<24}{value}");
+    rows(summary, |name, value| writeln!(output, "{name:<24}{value}"))
+}
+
+/// Hands out the name of each figure, empty for a line that goes on, and the figure.
+pub(super) fn rows(
+    summary: &Summary,
+    mut row: impl FnMut(&str, String) -> io::Result<()>,
+) -> io::Result<()> {
     steps(&mut row, summary)?;
     memory(&mut row, summary)?;
+    torch(&mut row, summary)?;
     foresight(&mut row, summary)
 }
 
@@ -19,6 +27,11 @@ fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
     let rate = *steps as f64 / seconds.max(1e-9);
     let stopped = if summary.stopped { ", stopped early" } else { "" };
     row("driver", format!("{}, device 0: {}", summary.driver, summary.device))?;
+    if let Some(Origin { path, format, reordered, prefix_cache }) = &summary.run.trace {
+        let sorted = if *reordered > 0 { format!(", {reordered} sorted") } else { String::new() };
+        let cached = if *prefix_cache { ", prefixes cached" } else { "" };
+        row("trace", format!("{path}: {format}{sorted}{cached}"))?;
+    }
     row("steps", format!("{steps} in {seconds:.2} s, {rate:.0} a second{stopped}"))?;
     row("requests, tokens", format!("{requests}, {tokens}"))?;
     let calls = summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"));
@@ -70,6 +83,18 @@ fn memory(
                 allocations - grown
             ),
         )?;
+    }
+    Ok(())
+}
+
+/// What PyTorch's allocators would have obtained for the device's allocations.
+fn torch(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary) -> io::Result<()> {
+    let Torches { native, expandable } = summary.torch;
+    for (name, how, TorchUse { peak_reserved, peak_live, grown }) in
+        [("PyTorch for the same", "native", native), ("", "expandable segments", expandable)]
+    {
+        let (reserved, live) = (size(peak_reserved), size(peak_live));
+        row(name, format!("{how}: {reserved} obtained in {grown} calls, {live} in its blocks"))?;
     }
     Ok(())
 }

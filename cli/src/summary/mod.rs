@@ -1,18 +1,25 @@
 //! The figures of a replay.
 
+mod run;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use wharf::forecast::{Forecast, WarmStats};
 
+pub use self::run::{Origin, Run};
 use crate::judge::Judge;
-use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse};
+use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse, TorchUse};
 use crate::schedule::padded;
 
 /// The figures of a replay, as `--json` writes them. Sizes are in bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
+    /// The version of this form, [`SCHEMA`].
+    pub schema: u32,
+    /// What was run.
+    pub run: Run,
     /// Steps that were staged.
     pub steps: u64,
     /// Their tokens.
@@ -50,6 +57,8 @@ pub struct Summary {
     pub idle: f64,
     /// The same by kind.
     pub memory: Kinds,
+    /// What PyTorch's allocators would have obtained for the device's allocations.
+    pub torch: Torches,
     /// The accuracy of the forecast of step sizes.
     pub forecast: Foreseen,
     /// The use of tiers, if steps use tiered objects.
@@ -82,6 +91,15 @@ pub struct Kinds {
     pub device: Kind,
     /// Pinned.
     pub pinned: Kind,
+}
+
+/// PyTorch's allocators, by their rules.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Torches {
+    /// The native one.
+    pub native: TorchUse,
+    /// The one with expandable segments.
+    pub expandable: TorchUse,
 }
 
 /// Memory of one kind.
@@ -183,6 +201,8 @@ pub struct Setting {
     pub driver: &'static str,
     /// The device's name.
     pub device: String,
+    /// What was run.
+    pub run: Run,
     /// Requests that were served.
     pub requests: u64,
     /// Whether bytes were compared.
@@ -259,6 +279,8 @@ impl Collector {
         let peak_live = memory.device.peak_live + memory.pinned.peak_live;
         let peak_reserved = memory.device.peak_reserved + memory.pinned.peak_reserved;
         Summary {
+            schema: SCHEMA,
+            run: setting.run.clone(),
             steps: self.steps,
             tokens: self.tokens,
             requests: setting.requests,
@@ -277,6 +299,7 @@ impl Collector {
             waste: rest(peak_live, blocks),
             idle: rest(blocks, peak_reserved),
             memory,
+            torch: Torches { native: outcome.torch[0], expandable: outcome.torch[1] },
             forecast: Foreseen {
                 source: self.source,
                 hit1: hits.first,
@@ -359,6 +382,8 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The version of the form of [`Summary`]; a change that a reader notices raises it.
+pub const SCHEMA: u32 = 1;
 /// After how many steps driver calls count: what is made at first use is made by then.
 pub const WARM_UP: u64 = 100;
 /// The longest time that is told from longer ones, in nanoseconds: a minute.
