@@ -1,5 +1,6 @@
 //! The kind of every error: one table, so that what two layers call by two names has one number.
 
+use crate::driver::DeferredError;
 use crate::error::ErrorKind;
 use crate::graph::{GraphError, InstantiateError};
 use crate::manager::{AllocateError, ManagerError, SpecError};
@@ -24,6 +25,10 @@ macro_rules! kinds {
 }
 
 kinds! {
+    DeferredError: |error| match error {
+        Self::Driver(error) => error.kind(),
+        Self::Deadline { .. } => ErrorKind::TimedOut,
+    };
     WaitError: |error| match error {
         Self::Driver(error) => error.kind(),
         Self::Deadline(_) => ErrorKind::TimedOut,
