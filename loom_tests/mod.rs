@@ -18,6 +18,7 @@
 
 mod bitmap;
 mod buffer_state;
+mod by_address;
 mod cache;
 mod deferred;
 mod graph_cache;

@@ -84,7 +84,7 @@
 //! * [`element`]: the element types of buffers and slots.
 //! * [`staging`]: a step's inputs at stable device addresses.
 //! * [`graph`]: explicit graphs, stream capture, executable graphs.
-//! * [`CudaError`], [`Error`], [`LoadError`]: the errors.
+//! * [`CudaError`], [`Error`], [`LoadError`]: the errors; [`ErrorKind`]: what to do about one.
 //!
 //! More:
 //!
@@ -134,6 +134,8 @@ pub mod staging;
 
 pub mod manager;
 
+mod error_kind;
+
 pub mod report;
 
 // Documentation only: a build holds nothing of it.
@@ -148,7 +150,7 @@ mod loom_tests;
 mod shuttle_tests;
 
 pub use driver::{Context, ContextScope, Device, DeviceAttribute, Driver, Event, EventPool};
-pub use error::{CudaError, Error, LoadError};
+pub use error::{CudaError, Error, ErrorKind, LoadError};
 pub use stream::Stream;
 #[doc(inline)]
 pub use wharf_sys as sys;

@@ -8,5 +8,4 @@ mod types;
 
 pub use self::dtype::DType;
 pub(crate) use self::types::bytes_of;
-pub(crate) use self::types::bytes_of_mut;
 pub use self::types::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};

@@ -24,13 +24,6 @@ pub(crate) fn bytes_of<T: Element>(elements: &[T]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(elements.as_ptr().cast(), size_of_val(elements)) }
 }
 
-/// The bytes of elements, to be written.
-pub(crate) fn bytes_of_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
-    let size = size_of_val(elements);
-    // SAFETY: as above, borrowed alone; whatever is written is a value of each element.
-    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), size) }
-}
-
 macro_rules! primitives {
     ($($name:ty: $dtype:ident;)+) => {
         $(

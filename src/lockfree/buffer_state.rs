@@ -19,8 +19,8 @@
 //! * state: written by `release`; read by `release`, `begin`. The `Release` of each handle's end
 //!   pairs with the `Acquire` of the last one's: the thread that retires the buffer sees all uses.
 //!   The record changes owners through stacks, which order the rest.
-//! * state: written by `make_raw`; read by `take_raw`. `Release` and `Acquire`: the taker of the
-//!   bare handle sees what the giver did.
+//! * state: written by `make_raw`; read by `take_raw`, `share_raw`. `Release` and `Acquire`: the
+//!   taker of the bare handle sees what the giver did.
 
 use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use crate::sync::try_update;
@@ -117,6 +117,16 @@ impl BufferWord {
         let next = |state: BufferStateWord| {
             (state.is_raw() && state.generation() == generation)
                 .then_some(BufferStateWord(state.0 & !RAW))
+        };
+        // AcqRel: pairs with that of `make_raw`.
+        self.update(AcqRel, next).map(drop)
+    }
+
+    /// Adds a handle to the bare one of a life; the error says that there is none.
+    pub(crate) fn share_raw(&self, generation: u32) -> Result<(), NotSo> {
+        let next = |state: BufferStateWord| {
+            let fits = state.is_raw() && state.generation() == generation;
+            (fits && state.handles() < MOST_HANDLES).then(|| state.plus_handle())
         };
         // AcqRel: pairs with that of `make_raw`.
         self.update(AcqRel, next).map(drop)
@@ -219,8 +229,10 @@ mod tests {
         word.begin().unwrap();
         let generation = word.make_raw().unwrap();
         assert!(word.make_raw().is_err() && word.take_raw(generation + 1).is_err());
+        word.share_raw(generation).unwrap();
+        assert_eq!(word.release(), Ok(false));
         word.take_raw(generation).unwrap();
-        assert!(word.take_raw(generation).is_err());
+        assert!(word.take_raw(generation).is_err() && word.share_raw(generation).is_err());
         word.release().unwrap();
         word.begin().unwrap();
         let later = word.make_raw().unwrap();

@@ -359,11 +359,7 @@ impl<T: Element> Buffer<T> {
 impl<T: Element> Drop for Buffer<T> {
     #[inline]
     fn drop(&mut self) {
-        let last = self.record().state.release();
-        debug_assert!(last.is_ok(), "{last:?}");
-        if last == Ok(true) {
-            self.core.retire(self.index);
-        }
+        self.core.end_handle(self.index);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::address_map::AddressMap;
 use super::core::Core;
 use super::limit::BufferLimit;
 use super::plan::Peaks;
@@ -118,6 +119,7 @@ impl PoolBuilder {
             alloc_range: Name::of(c"pool::alloc", &self.name),
             name: self.name,
             slots: StreamSlots::new(upstream.id()),
+            addresses: AddressMap::new(upstream.resource().base(), upstream.resource().size()),
             upstream,
             records: BufferRecords::new(),
             mixed: IndexStack::new(),

@@ -3,6 +3,7 @@
 use std::panic::Location;
 use std::time::{Duration, Instant};
 
+use super::address_map::AddressMap;
 use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::Hook;
@@ -28,6 +29,8 @@ pub(super) struct Core {
     pub(super) alloc_range: Name,
     pub(super) upstream: Box<dyn Blocks>,
     pub(super) records: BufferRecords,
+    /// Of blocks that were handed out as bare addresses.
+    pub(super) addresses: AddressMap,
     pub(super) slots: StreamSlots,
     /// Retired records that several streams have used.
     pub(super) mixed: IndexStack,

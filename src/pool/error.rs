@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::info::BufferInfo;
+use crate::error::Error;
 use crate::memory::MemoryKind;
 use crate::timeline::WaitError;
 
@@ -36,6 +37,11 @@ pub enum RawError {
         /// The life that the block is in now.
         current: u32,
     },
+    /// No block is handed out at this address: it was freed before, or is not where a block starts.
+    NotLive {
+        /// The address.
+        address: u64,
+    },
 }
 
 /// What a pool could not give back at its end: buffers that are alive, and memory in use.
@@ -47,6 +53,46 @@ pub struct LeakReport {
     /// Bytes of blocks that no buffer holds, and that the device may still use. They are leaked if
     /// they are in use when the pool goes.
     pub in_use: usize,
+}
+
+/// A block could not be freed by its handle or address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FreeError {
+    /// The handle or the address is not that of a block that is handed out.
+    Handle(RawError),
+    /// The stream cannot have used the block.
+    Stream(Error),
+}
+
+impl From<RawError> for FreeError {
+    fn from(error: RawError) -> Self {
+        Self::Handle(error)
+    }
+}
+
+impl From<Error> for FreeError {
+    fn from(error: Error) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Handle(error) => error.fmt(f),
+            Self::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FreeError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self {
+            Self::Handle(error) => error,
+            Self::Stream(error) => error,
+        })
+    }
 }
 
 impl fmt::Display for HostError {
@@ -69,6 +115,11 @@ impl fmt::Display for RawError {
                 f,
                 "the handle of {address:#x} is of life {generation} and the block in life \
                  {current}, or its handle is taken back: freed twice?"
+            ),
+            Self::NotLive { address } => write!(
+                f,
+                "no block of this pool is handed out at {address:#x}: freed twice, or not the \
+                 address that was allocated?"
             ),
         }
     }

@@ -52,16 +52,19 @@
 //! When the driver says that the context is lost, allocations are errors, and what the device may
 //! have been using is leaked: its slabs stay committed.
 
+mod address_map;
 mod buffer;
 mod buffer_address;
 mod buffer_uses;
 mod builder;
+mod by_handle;
 mod close;
 mod copy;
 mod core;
 mod drain;
 mod error;
 mod evict;
+mod host_view;
 mod info;
 mod limit;
 mod plan;
@@ -79,7 +82,8 @@ mod uses;
 
 pub use self::buffer::Buffer;
 pub use self::builder::PoolBuilder;
-pub use self::error::{HostError, LeakReport, RawError};
+pub use self::error::{FreeError, HostError, LeakReport, RawError};
+pub use self::host_view::HostView;
 pub use self::info::{BufferInfo, BufferState, StreamUse};
 pub use self::plan::{BlocksOfSize, MemoryPlan};
 pub use self::pressure::Pressure;

@@ -9,6 +9,7 @@ use super::error::RawError;
 use super::info::BufferInfo;
 use crate::address::to_usize;
 use crate::element::Element;
+use crate::lockfree::buffer_state::{BufferWord, NotSo};
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// A buffer as numbers, which keeps it allocated until a pool [takes](super::Pool::take_raw) it
@@ -64,8 +65,56 @@ impl RawBuffer {
         Err(RawError::Stale { address, generation: self.generation, current })
     }
 
+    /// The one handle of a record's life that has just begun, as a bare one.
+    pub(super) fn begin(core: &Core, index: u32, size: usize) -> Self {
+        let record = core.records.get(index);
+        let made = record.state.make_raw();
+        debug_assert!(made.is_ok(), "{made:?}");
+        let address = record.address.load(Relaxed);
+        let generation = made.unwrap_or(0);
+        Self { pool: core.upstream.id(), address, size, index, generation }
+    }
+
+    /// The bare handle of the block that a record holds, if that begins at `address`.
+    pub(super) fn at(core: &Core, index: u32, address: u64) -> Option<Self> {
+        let record = core.records.made(index)?;
+        // Before the address: if the block changes in between, the generation is an old one, and
+        // the handle is found to be stale when it is taken.
+        let state = record.state.load();
+        if !state.is_raw() || record.address.load(Relaxed) != address {
+            return None;
+        }
+        let (pool, size) = (core.upstream.id(), record.asked.load(Relaxed));
+        Some(Self { pool, address, size, index, generation: state.generation() })
+    }
+
     /// The buffer, if this is a handle of the pool's that was not taken back.
     pub(super) fn take(self, core: &Arc<Core>) -> Result<Buffer<u8>, RawError> {
+        self.claim(core)?;
+        Ok(self.buffer(core))
+    }
+
+    /// A buffer beside this handle, if it is one of the pool's that was not taken back.
+    pub(super) fn share(self, core: &Arc<Core>) -> Result<Buffer<u8>, RawError> {
+        self.change(core, |state| state.share_raw(self.generation))?;
+        Ok(self.buffer(core))
+    }
+
+    /// Takes the handle of a block that was not taken back: it is the caller's, in the record whose
+    /// number is returned.
+    #[inline]
+    pub(super) fn claim(self, core: &Core) -> Result<u32, RawError> {
+        self.change(core, |state| state.take_raw(self.generation))?;
+        Ok(self.index)
+    }
+
+    /// Changes the state of the block, if this is a handle of the pool's and `change` can.
+    #[inline]
+    fn change(
+        self,
+        core: &Core,
+        change: impl FnOnce(&BufferWord) -> Result<(), NotSo>,
+    ) -> Result<(), RawError> {
         let address = self.address;
         let Some(record) =
             core.records.made(self.index).filter(|_| self.pool == core.upstream.id())
@@ -76,11 +125,17 @@ impl RawBuffer {
         let offset = address.wrapping_sub(start);
         let fits = offset.checked_add(self.size as u64).is_some_and(|last| last <= end);
         let current = record.state.load().generation();
-        if !fits || record.state.take_raw(self.generation).is_err() {
+        if !fits || change(&record.state).is_err() {
             return Err(RawError::Stale { address, generation: self.generation, current });
         }
-        let offset = to_usize(offset);
-        Ok(Buffer::new(Arc::clone(core), self.index, offset, self.size))
+        Ok(())
+    }
+
+    /// The buffer of a handle that the caller has.
+    fn buffer(self, core: &Arc<Core>) -> Buffer<u8> {
+        let start = core.records.get(self.index).address.load(Relaxed);
+        let offset = to_usize(self.address - start);
+        Buffer::new(Arc::clone(core), self.index, offset, self.size)
     }
 }
 

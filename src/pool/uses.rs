@@ -109,6 +109,16 @@ impl Core {
         }
     }
 
+    /// Ends a handle of a record, which is retired if it is the last.
+    #[inline]
+    pub(super) fn end_handle(&self, index: u32) {
+        let last = self.records.get(index).state.release();
+        debug_assert!(last.is_ok(), "{last:?}");
+        if last == Ok(true) {
+            self.retire(index);
+        }
+    }
+
     /// Takes a record whose last handle has ended: for the stream that used it at once, for
     /// others when the device is past that.
     #[inline]

@@ -3,13 +3,12 @@
 use wharf_sys::bindings::CUdeviceptr;
 
 use super::buffers::InputBuffers;
-use super::error::{SlotError, StageError};
+use super::error::{SlotError, SlotFault, StageError};
 use super::len::Len;
 use super::plan::Layout;
-use super::slot_id::SlotId;
 use super::spec::SlotKind;
 use super::step::Step;
-use crate::element::{Bf16, Bool, DType, Element, F8E4M3, F8E5M2, F16, bytes_of_mut};
+use crate::element::DType;
 
 /// A slot's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,32 +66,53 @@ impl<Tag> InputBuffers<Tag> {
 }
 
 impl<Tag> Step<'_, Tag> {
-    /// Writes the bytes of all elements of a slot, which have the slot's length in this step.
-    pub(crate) fn write_bytes(&mut self, slot: &SlotInfo, from: &[u8]) -> Result<(), StageError> {
-        match slot.dtype {
-            DType::Bool => self.write_as::<Bool>(slot, from),
-            DType::U8 => self.write_as::<u8>(slot, from),
-            DType::I8 => self.write_as::<i8>(slot, from),
-            DType::I16 => self.write_as::<i16>(slot, from),
-            DType::U16 => self.write_as::<u16>(slot, from),
-            DType::I32 => self.write_as::<i32>(slot, from),
-            DType::U32 => self.write_as::<u32>(slot, from),
-            DType::I64 => self.write_as::<i64>(slot, from),
-            DType::U64 => self.write_as::<u64>(slot, from),
-            DType::F16 => self.write_as::<F16>(slot, from),
-            DType::BF16 => self.write_as::<Bf16>(slot, from),
-            DType::F32 => self.write_as::<f32>(slot, from),
-            DType::F64 => self.write_as::<f64>(slot, from),
-            DType::F8E4M3 => self.write_as::<F8E4M3>(slot, from),
-            DType::F8E5M2 => self.write_as::<F8E5M2>(slot, from),
+    /// The bytes of a slot's elements, in pinned memory, to be written in place: as many elements
+    /// as the step has, each of the size of the slot's [type](SlotInfo::dtype), from an address
+    /// that is aligned for them. Their contents are left from earlier steps.
+    ///
+    /// As [`write`](Self::write), for callers that know types at run time only. A slot that has no
+    /// memory here has no bytes, and [`submit`](Self::submit) returns the error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::element::DType;
+    /// use wharf::staging::{InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot_of("ids", DType::I32, Len::Tokens);
+    /// let inputs = inputs.buckets([8]).build()?;
+    /// let (ids, stream) = (inputs.slot("ids")?, Stream::new(&context)?);
+    /// let mut step = inputs.begin(2, 1)?;
+    /// step.write_raw(&ids).copy_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0]);
+    /// step.submit(&stream)?;
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn write_raw(&mut self, slot: &SlotInfo) -> &mut [u8] {
+        let field = self.fields().get(slot.index);
+        let here = field.filter(|field| slot.set == self.set && field.dtype == Some(slot.dtype));
+        match here.map(|field| (field.span, field.len.of(self.counts))) {
+            Some((span, len)) => self.take(slot.index, span, len * slot.dtype.size()),
+            None => {
+                self.claim.extras().refused.get_or_insert((slot.index, slot.set));
+                &mut []
+            }
         }
     }
 
-    fn write_as<T: Element>(&mut self, slot: &SlotInfo, from: &[u8]) -> Result<(), StageError> {
-        let to = bytes_of_mut(self.write(SlotId::<T, Tag>::new(slot.index, slot.set)));
+    /// Writes the bytes of all elements of a slot, which have the slot's length in this step.
+    pub(crate) fn write_bytes(&mut self, slot: &SlotInfo, from: &[u8]) -> Result<(), StageError> {
+        let to = self.write_raw(slot);
         if to.len() != from.len() {
-            let (wanted, given) = (to.len() / size_of::<T>(), from.len() / size_of::<T>());
-            let fault = super::error::SlotFault::Length { wanted, given };
+            let size = slot.dtype.size();
+            let (wanted, given) = (to.len() / size, from.len() / size);
+            let fault = SlotFault::Length { wanted, given };
             return Err(StageError::Slot { slot: slot.name.clone(), fault });
         }
         to.copy_from_slice(from);

@@ -31,7 +31,7 @@ pub struct Step<'a, Tag = Untagged> {
     pub(super) bucket: Option<&'a Bucket>,
     memory: SlotMemory,
     /// The number of the set that ids of its slots carry.
-    set: usize,
+    pub(super) set: usize,
     /// A bit for each slot that was written, or passed through.
     pub(super) written: u64,
     /// A bit for each slot that is read elsewhere.
@@ -140,6 +140,14 @@ impl<'a, Tag> Step<'a, Tag> {
         self.counts
     }
 
+    /// The number of its ring slot, less than the ring's
+    /// [depth](super::InputBuffersBuilder::ring_depth).
+    /// No other step has it until this one was submitted and the device has read it, or was
+    /// dropped.
+    pub fn ring_slot(&self) -> usize {
+        self.claim.index()
+    }
+
     /// The counts that it is padded to: those of its bucket, or its own above the largest.
     pub fn padded(&self) -> Counts {
         self.bucket.map_or(self.counts, |bucket| bucket.counts)
@@ -156,7 +164,7 @@ impl<'a, Tag> Step<'a, Tag> {
 
     /// The layout of the step's slots, padding included.
     #[inline]
-    fn fields(&self) -> &[Field] {
+    pub(super) fn fields(&self) -> &[Field] {
         self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields)
     }
 
@@ -167,7 +175,12 @@ impl<'a, Tag> Step<'a, Tag> {
 
     /// The first `len` elements of a slot's span, which is written from here on.
     #[inline]
-    fn take<T: Element>(&mut self, slot: usize, span: ByteRange, len: usize) -> &mut [T] {
+    pub(super) fn take<T: Element>(
+        &mut self,
+        slot: usize,
+        span: ByteRange,
+        len: usize,
+    ) -> &mut [T] {
         self.written |= 1 << slot;
         self.referred &= !(1 << slot);
         self.elements(span, len)

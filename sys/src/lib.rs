@@ -7,7 +7,7 @@
 //!   [`Api::load_from`] opens a given library, [`Api::from_fns`] takes functions from anywhere,
 //!   such as the software driver's.
 //! * [`signature`]: what the name of a signature says.
-//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong.
+//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong; [`ErrorKind`]: what to do about it.
 //!
 //! Nothing links against CUDA. A driver that lacks an optional entry point still loads; calling
 //! that entry point returns [`Error::Unsupported`].
@@ -37,6 +37,7 @@ mod code;
 pub mod constants;
 mod entry;
 mod error;
+mod kind;
 mod load_error;
 mod loader;
 mod process;
@@ -46,6 +47,7 @@ mod table;
 pub use code::CudaError;
 pub use entry::{Entry, Signature};
 pub use error::Error;
+pub use kind::ErrorKind;
 pub use load_error::LoadError;
 pub use loader::{LIBRARY_VARIABLE, OLDEST_VERSION};
 pub use table::{Api, ROWS, Row};

@@ -34,6 +34,7 @@ const LAYERS: &[&str] = &[
     "graph",
     "staging",
     "manager",
+    "error_kind",
     "report",
     "guide",
 ];

@@ -1,6 +1,7 @@
 //! Pools: memory is reused in the order of streams, and never while the device uses it.
 
 mod basics;
+mod by_handle;
 mod capture;
 mod close;
 mod faults;

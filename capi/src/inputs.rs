@@ -1,0 +1,401 @@
+#![expect(unsafe_code, reason = "exports symbols; takes the caller's handles and structures")]
+//! Sets of input buffers.
+
+use std::ffi::c_char;
+use std::sync::{Arc, Mutex};
+
+use wharf::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
+use wharf::staging::{InputBuffers, InputBuffersBuilder, Len, Pad, SlotInfo, StaticBuffers};
+
+use crate::args::{Growing, array, millis, out, sized, text, text_or};
+use crate::context::wharf_context;
+use crate::status::{Failure, call, wharf_status};
+use crate::step::Cell;
+use crate::stream::wharf_stream;
+use crate::table::{get, handle, insert, remove};
+
+/// The inputs of an engine's steps: host slots to write, and device memory at addresses that
+/// never change.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct wharf_inputs {
+    /// The number; 0 is none.
+    pub id: u64,
+}
+
+handle!(wharf_inputs, InputsObject, "inputs");
+
+/// A set, and the steps that C holds.
+#[derive(Debug)]
+pub struct InputsObject {
+    /// One for each ring slot. Before the set, whose memory they use.
+    pub(crate) cells: Box<[Mutex<Cell>]>,
+    pub(crate) slots: Box<[SlotInfo]>,
+    buffers: StaticBuffers,
+    pub(crate) set: Arc<InputBuffers>,
+}
+
+/// The type of a slot's elements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_dtype {
+    /// Truth values, a byte each.
+    Bool = 0,
+    /// 8 bits, unsigned.
+    U8 = 1,
+    /// 8 bits, signed.
+    I8 = 2,
+    /// 16 bits, signed.
+    I16 = 3,
+    /// 16 bits, unsigned.
+    U16 = 4,
+    /// 32 bits, signed.
+    I32 = 5,
+    /// 32 bits, unsigned.
+    U32 = 6,
+    /// 64 bits, signed.
+    I64 = 7,
+    /// 64 bits, unsigned.
+    U64 = 8,
+    /// IEEE half precision.
+    F16 = 9,
+    /// The upper half of a single precision number.
+    Bf16 = 10,
+    /// IEEE single precision.
+    F32 = 11,
+    /// IEEE double precision.
+    F64 = 12,
+    /// 8 bits, 4 of exponent and 3 of fraction.
+    F8E4m3 = 13,
+    /// 8 bits, 5 of exponent and 2 of fraction.
+    F8E5m2 = 14,
+}
+
+/// What a slot's length counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_count {
+    /// `times` elements for each token.
+    Tokens = 0,
+    /// `times` elements for each request.
+    Requests = 1,
+    /// `times` elements.
+    Fixed = 2,
+}
+
+/// What is behind a step's elements, up to the length of its bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_pad {
+    /// Zeros.
+    Zero = 0,
+    /// The value in `pad_value`.
+    Value = 1,
+    /// The last element again and again.
+    RepeatLast = 2,
+    /// Whatever earlier steps left there.
+    Keep = 3,
+}
+
+/// A slot. Zero it first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct wharf_slot {
+    /// Its name.
+    pub name: *const c_char,
+    /// A wharf_dtype.
+    pub dtype: i32,
+    /// A wharf_count.
+    pub count: i32,
+    /// Elements for each, see `count`.
+    pub times: usize,
+    /// Elements besides: as with `len = tokens * times + plus`.
+    pub plus: usize,
+    /// A wharf_pad.
+    pub pad: i32,
+    /// For WHARF_PAD_VALUE: the bits of one element, the lowest first.
+    pub pad_value: u64,
+}
+
+/// What a set is to be. Zero it, and set `struct_size` and `buckets`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct wharf_inputs_options {
+    /// sizeof(wharf_inputs_options).
+    pub struct_size: usize,
+    /// The numbers of tokens that steps are padded to.
+    pub buckets: *const usize,
+    /// How many there are, 4096 at most.
+    pub bucket_count: usize,
+    /// The most tokens of a step; 0 for the largest bucket.
+    pub max_tokens: usize,
+    /// The most requests of a step; 0 for the largest bucket.
+    pub max_requests: usize,
+    /// How many steps may be in flight, 1 to 64; 0 for 3.
+    pub ring_depth: usize,
+    /// How long wharf_begin waits for the device, in milliseconds; 0 for the library's default.
+    pub deadline_ms: u64,
+    /// Whether each step asks the driver whether its stream is being captured.
+    pub check_captures: bool,
+    /// The set's name in errors and profilers; may be NULL.
+    pub name: *const c_char,
+}
+
+// SAFETY: repr(C), and the size comes first.
+unsafe impl Growing for wharf_inputs_options {}
+
+/// Makes a set of `slot_count` slots, 64 at most.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `options` is NULL or as its `struct_size` says; `slots` has `slot_count` elements; `inputs` is
+/// NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_create(
+    context: wharf_context,
+    options: *const wharf_inputs_options,
+    slots: *const wharf_slot,
+    slot_count: usize,
+    inputs: *mut wharf_inputs,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(inputs, "inputs") }?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { sized(options, "options") }?;
+        // SAFETY: as large as the structure, as `sized` found.
+        let options = unsafe { *options };
+        // SAFETY: the caller's promise.
+        let slots = unsafe { array(slots, slot_count, MOST_SLOTS, "slots") }?;
+        // SAFETY: the caller's promise.
+        let context = &unsafe { get(context) }?.context;
+        let depth = if options.ring_depth == 0 { RING_DEPTH } else { options.ring_depth };
+        // SAFETY: the caller's promise.
+        let mut builder = unsafe { options.apply(InputBuffers::builder(context)) }?;
+        builder = builder.ring_depth(depth);
+        for slot in slots {
+            // SAFETY: the caller's promise.
+            let name = unsafe { text(slot.name, "slots->name") }?;
+            builder = slot.add_to(builder, name)?;
+        }
+        let set = Arc::new(builder.build()?);
+        let cells = (0..depth).map(|_| Mutex::default()).collect();
+        let (slots, buffers) = (set.slots().collect(), set.static_buffers());
+        to.set(insert(InputsObject { cells, slots, buffers, set })?);
+        Ok(())
+    })
+}
+
+/// Ends a set when the device has read every step that was submitted; waits for that until the
+/// set's deadline. On WHARF_STATUS_TIMED_OUT the set is as before. Steps that are open are
+/// abandoned.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// No other thread is inside a call with the handle or its steps meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_destroy(inputs: wharf_inputs) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        unsafe { get(inputs) }?.set.wait()?;
+        // SAFETY: the caller's promise.
+        unsafe { remove(inputs) }.map(drop)
+    })
+}
+
+/// Waits until the device has read every step that was submitted, until the set's deadline.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// No other thread releases the handle meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_wait(inputs: wharf_inputs) -> wharf_status {
+    // SAFETY: the caller's promise.
+    call(|| Ok(unsafe { get(inputs) }?.set.wait()?))
+}
+
+/// Writes the number of the slot with a name.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `name` is NULL or a string; `slot` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_slot(
+    inputs: wharf_inputs,
+    name: *const c_char,
+    slot: *mut usize,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(slot, "slot") }?;
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(name, "name") }?;
+        // SAFETY: the caller's promise.
+        to.set(unsafe { get(inputs) }?.set.slot(name)?.index);
+        Ok(())
+    })
+}
+
+/// Writes where the device finds a slot in every step.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `address` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_address(
+    inputs: wharf_inputs,
+    slot: usize,
+    address: *mut u64,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(address, "address") }?;
+        // SAFETY: the caller's promise.
+        let info = unsafe { get(inputs) }?.slot(slot)?;
+        let text = || format!("slot {:?} has another address in each step", info.name);
+        to.set(info.address.ok_or_else(|| Failure::new(wharf_status::Invalid, text()))?);
+        Ok(())
+    })
+}
+
+/// Gives the graph that `stream` is capturing a share of the set's device memory: the addresses
+/// stay good as long as the graph, an executable graph of it or a launch lives.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// No other thread releases the handles meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_keep_in_capture(
+    inputs: wharf_inputs,
+    stream: wharf_stream,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let object = unsafe { get(inputs) }?;
+        // SAFETY: the caller's promise.
+        Ok(object.buffers.keep_alive_in_capture(unsafe { get(stream) }?)?)
+    })
+}
+
+impl InputsObject {
+    /// A slot by its number.
+    #[inline]
+    pub(crate) fn slot(&self, slot: usize) -> Result<&SlotInfo, Failure> {
+        self.slots.get(slot).ok_or_else(|| {
+            let text = format!("there is no slot {slot}: the set has {}", self.slots.len());
+            Failure::new(wharf_status::Invalid, text)
+        })
+    }
+}
+
+impl wharf_inputs_options {
+    /// # Safety
+    ///
+    /// The pointers are as the fields say.
+    unsafe fn apply(&self, builder: InputBuffersBuilder) -> Result<InputBuffersBuilder, Failure> {
+        // SAFETY: the caller's promise.
+        let buckets = unsafe { array(self.buckets, self.bucket_count, MOST_BUCKETS, "buckets") }?;
+        // SAFETY: the caller's promise.
+        let name = unsafe { text_or(self.name, "options->name", "inputs") }?;
+        let mut builder = builder.name(name).buckets(buckets.iter().copied());
+        builder = builder.check_captures(self.check_captures);
+        if self.max_tokens > 0 {
+            builder = builder.max_tokens(self.max_tokens);
+        }
+        if self.max_requests > 0 {
+            builder = builder.max_requests(self.max_requests);
+        }
+        if self.deadline_ms > 0 {
+            builder = builder.deadline(millis(self.deadline_ms));
+        }
+        Ok(builder)
+    }
+}
+
+impl wharf_slot {
+    fn add_to(
+        &self,
+        builder: InputBuffersBuilder,
+        name: &str,
+    ) -> Result<InputBuffersBuilder, Failure> {
+        let add = ADD.get(usize::try_from(self.dtype).unwrap_or(usize::MAX));
+        let add = add.ok_or_else(|| self.wrong(name, "dtype", self.dtype))?;
+        let len = match self.count {
+            count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
+            count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),
+            count if count == wharf_count::Fixed as i32 => Len::Fixed(self.times),
+            count => return Err(self.wrong(name, "count", count)),
+        };
+        let pad = match self.pad {
+            pad if pad == wharf_pad::Zero as i32 => Pad::Zero,
+            pad if pad == wharf_pad::Value as i32 => Pad::Value(self.pad_value),
+            pad if pad == wharf_pad::RepeatLast as i32 => Pad::RepeatLast,
+            pad if pad == wharf_pad::Keep as i32 => Pad::Keep,
+            pad => return Err(self.wrong(name, "pad", pad)),
+        };
+        let len = if self.plus == 0 { len } else { len.plus(self.plus) };
+        Ok(add(builder, name, len, pad))
+    }
+
+    fn wrong(&self, name: &str, field: &str, value: i32) -> Failure {
+        let text = format!("slot {name:?}: {field} is {value}, which is no wharf_{field}");
+        Failure::new(wharf_status::Invalid, text)
+    }
+}
+
+/// Adds a slot of type `T`; the bits of a value are its lowest.
+fn add<T: Element>(
+    builder: InputBuffersBuilder,
+    name: &str,
+    len: Len,
+    pad: Pad<u64>,
+) -> InputBuffersBuilder {
+    let pad = match pad {
+        Pad::Zero => Pad::Zero,
+        Pad::RepeatLast => Pad::RepeatLast,
+        Pad::Keep => Pad::Keep,
+        Pad::Value(bits) => {
+            let bytes = bits.to_le_bytes();
+            // SAFETY: an element has at most eight bytes, and every pattern of bits is a value.
+            Pad::Value(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+        }
+    };
+    builder.slot_padded::<T>(name, len, pad)
+}
+
+type Add = fn(InputBuffersBuilder, &str, Len, Pad<u64>) -> InputBuffersBuilder;
+
+/// By wharf_dtype.
+const ADD: [Add; 15] = [
+    add::<Bool>,
+    add::<u8>,
+    add::<i8>,
+    add::<i16>,
+    add::<u16>,
+    add::<i32>,
+    add::<u32>,
+    add::<i64>,
+    add::<u64>,
+    add::<F16>,
+    add::<Bf16>,
+    add::<f32>,
+    add::<f64>,
+    add::<F8E4M3>,
+    add::<F8E5M2>,
+];
+
+const RING_DEPTH: usize = 3;
+const MOST_SLOTS: usize = 64;
+const MOST_BUCKETS: usize = 4096;

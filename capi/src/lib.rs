@@ -1,0 +1,35 @@
+//! wharf for engines in C and C++.
+//!
+//! The interface is `include/wharf.h`, which cbindgen makes of this crate, and `include/wharf.hpp`
+//! over it. Each function checks what it is given, calls the library, and turns what comes of it
+//! into a status; nothing here has a policy of its own.
+//!
+//! # Map, lowest first
+//!
+//! * `status`: what calls return, the thread's last error, the log.
+//! * `table`: objects behind handles.
+//! * `args`: pointers and options of the caller.
+//! * `context`, `stream`, `pool`, `buffer`, `inputs`, `step`: the functions, by their objects.
+//! * `torch`: PyTorch's pluggable allocator.
+
+#![expect(non_camel_case_types, reason = "the names are C's")]
+
+mod args;
+mod buffer;
+mod context;
+mod inputs;
+mod pool;
+mod status;
+mod step;
+mod stream;
+mod table;
+mod torch;
+
+pub use buffer::*;
+pub use context::*;
+pub use inputs::*;
+pub use pool::*;
+pub use status::*;
+pub use step::*;
+pub use stream::*;
+pub use torch::*;

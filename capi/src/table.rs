@@ -1,0 +1,228 @@
+#![expect(
+    unsafe_code,
+    reason = "hands out what other threads may take out, by the caller's promise"
+)]
+//! Objects behind handles.
+//!
+//! ```text
+//!   handle   life (32) | place (32)        0: none
+//!   entry    life | object                 an odd life: the entry holds an object
+//! ```
+//!
+//! An entry stays where it is for the life of the process, and each object that is put into it is a
+//! life of its own: so a handle of an object that was taken out is found by two loads, without a
+//! lock and without a count that threads would share.
+//!
+//! * life: written by `insert` and `remove`; read by any call. The `Release` of `insert` pairs with
+//!   the `Acquire` of `get`: the object is whole. The `AcqRel` of `remove` makes one call the taker.
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{
+    AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use crate::status::{Failure, wharf_status};
+
+/// A kind of handle.
+pub(crate) trait Handle: Copy {
+    /// What it stands for.
+    type Object: 'static;
+
+    /// The objects of this kind.
+    fn table() -> &'static Table<Self::Object>;
+
+    /// The number in it.
+    fn id(self) -> u64;
+
+    /// The handle of a number.
+    fn of(id: u64) -> Self;
+
+    /// The kind, in words.
+    const NAME: &str;
+}
+
+/// Makes a handle's object known; the handle.
+pub(crate) fn insert<H: Handle>(object: H::Object) -> Result<H, Failure> {
+    H::table().insert(object).map(H::of).ok_or_else(|| {
+        let text = format!(
+            "the process has {} {} handles, the most there can be",
+            CHUNK * CHUNKS,
+            H::NAME
+        );
+        Failure::new(wharf_status::OutOfMemory, text)
+    })
+}
+
+/// The object of a handle.
+///
+/// # Safety
+///
+/// No thread takes the object out as long as the result is used.
+#[inline]
+pub(crate) unsafe fn get<'a, H: Handle>(handle: H) -> Result<&'a H::Object, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { H::table().get(handle.id()) }.ok_or_else(|| absent(handle))
+}
+
+/// Takes the object of a handle out, which is stale from here on.
+///
+/// # Safety
+///
+/// No other thread uses the object.
+pub(crate) unsafe fn remove<H: Handle>(handle: H) -> Result<H::Object, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { H::table().remove(handle.id()) }.ok_or_else(|| absent(handle))
+}
+
+#[cold]
+fn absent<H: Handle>(handle: H) -> Failure {
+    let name = H::NAME;
+    if handle.id() == 0 {
+        return Failure::new(wharf_status::Null, format!("the {name} handle is {{0}}"));
+    }
+    Failure::new(wharf_status::Stale, format!("the {name} handle was released before, or is none"))
+}
+
+/// The objects of one kind.
+pub(crate) struct Table<T> {
+    chunks: [OnceLock<Box<[Entry<T>]>>; CHUNKS],
+    /// Places without an object that had one.
+    free: Mutex<Vec<u32>>,
+    made: AtomicU32,
+}
+
+struct Entry<T> {
+    life: AtomicU32,
+    object: UnsafeCell<Option<T>>,
+}
+
+// SAFETY: an object is shared between threads by `get` and handed over by `remove`, ordered by the
+// life of its entry.
+unsafe impl<T: Send + Sync> Sync for Entry<T> {}
+
+impl<T> Table<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            free: Mutex::new(Vec::new()),
+            made: AtomicU32::new(0),
+        }
+    }
+
+    fn insert(&self, object: T) -> Option<u64> {
+        let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let most = (CHUNK * CHUNKS) as u32;
+        let place = kept.or_else(|| {
+            self.made.fetch_update(Relaxed, Relaxed, |made| (made < most).then_some(made + 1)).ok()
+        })?;
+        let chunk = self.chunks[place as usize / CHUNK]
+            .get_or_init(|| (0..CHUNK).map(|_| Entry::new()).collect());
+        let entry = &chunk[place as usize % CHUNK];
+        // SAFETY: the place was free, or is new, so this thread alone knows of it.
+        unsafe { *entry.object.get() = Some(object) };
+        // Release: pairs with the Acquire of `get`.
+        let life = entry.life.fetch_add(1, Release).wrapping_add(1);
+        Some(u64::from(life) << 32 | u64::from(place))
+    }
+
+    #[inline]
+    fn entry(&self, id: u64) -> Option<(&Entry<T>, u32)> {
+        let place = (id & u64::from(u32::MAX)) as usize;
+        let entry = self.chunks.get(place / CHUNK)?.get()?.get(place % CHUNK)?;
+        Some((entry, (id >> 32) as u32))
+    }
+
+    /// # Safety
+    ///
+    /// As the function `get`.
+    #[inline]
+    unsafe fn get(&self, id: u64) -> Option<&T> {
+        let (entry, life) = self.entry(id)?;
+        // Acquire: pairs with the Release of `insert`.
+        if entry.life.load(Acquire) != life || life % 2 == 0 {
+            return None;
+        }
+        // SAFETY: the entry is in this life, and no thread takes the object out: the caller's word.
+        unsafe { &*entry.object.get() }.as_ref()
+    }
+
+    /// # Safety
+    ///
+    /// As the function `remove`.
+    unsafe fn remove(&self, id: u64) -> Option<T> {
+        let (entry, life) = self.entry(id)?;
+        if life % 2 == 0 {
+            return None;
+        }
+        // AcqRel: of the threads that release one handle, one has the object.
+        entry.life.compare_exchange(life, life.wrapping_add(1), AcqRel, Relaxed).ok()?;
+        // SAFETY: taken out by this thread alone, and no other uses it: the caller's word.
+        let object = unsafe { &mut *entry.object.get() }.take();
+        // An entry whose lives are used up stays empty: a handle never means another object.
+        if life != u32::MAX {
+            let place = (id & u64::from(u32::MAX)) as u32;
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        }
+        object
+    }
+}
+
+impl<T> Entry<T> {
+    fn new() -> Self {
+        Self { life: AtomicU32::new(0), object: UnsafeCell::new(None) }
+    }
+}
+
+/// Says what a handle of C stands for: its object, its name.
+macro_rules! handle {
+    ($name:ident, $object:ty, $text:literal) => {
+        impl $crate::table::Handle for $name {
+            type Object = $object;
+
+            #[inline]
+            fn table() -> &'static $crate::table::Table<$object> {
+                static TABLE: $crate::table::Table<$object> = $crate::table::Table::new();
+                &TABLE
+            }
+
+            #[inline]
+            fn id(self) -> u64 {
+                self.id
+            }
+
+            fn of(id: u64) -> Self {
+                Self { id }
+            }
+
+            const NAME: &str = $text;
+        }
+    };
+}
+pub(crate) use handle;
+
+const CHUNK: usize = 64;
+const CHUNKS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_good_until_its_object_is_taken_out() {
+        let table = Table::new();
+        let ids: Vec<_> = (0..200).map(|number| table.insert(number).unwrap()).collect();
+        // SAFETY: one thread, here and below.
+        let get = |id| unsafe { table.get(id) }.copied();
+        assert!(ids.iter().copied().map(get).eq((0..200).map(Some)));
+        // SAFETY: as above.
+        let remove = |id| unsafe { table.remove(id) };
+        assert_eq!((remove(ids[7]), get(ids[7]), remove(ids[7])), (Some(7), None, None));
+        let again = table.insert(1000).unwrap();
+        assert_eq!(again as u32, ids[7] as u32, "the place is used again");
+        assert_eq!((get(ids[7]), get(again)), (None, Some(1000)));
+        for none in [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 32 | 201, 5 << 32] {
+            assert_eq!((get(none), remove(none)), (None, None), "{none:#x}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+// An engine in C: a graph that the driver API captured reads wharf's static buffers, copies into a block
+// of wharf's, and from there into pinned memory that the host reads. Right bytes, and nothing left at
+// the end, whatever goes first. The argument is the seed of the order in which things are dropped.
+
+#include "cuda.h"
+#include "wharf.h"
+
+#include <string.h>
+
+enum { TOKENS = 8, STEPS = 60, PARTS = 6 };
+
+typedef struct {
+    wharf_context context;
+    wharf_stream copies, model;
+    void *raw_copies, *raw_model;
+    wharf_pool device, pinned;
+    wharf_buffer seen;
+    void *result;
+    wharf_inputs inputs;
+    size_t ids;
+    void *graph;
+} engine;
+
+static wharf_pool make_pool(const engine *e, wharf_kind kind) {
+    wharf_pool_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.kind = kind;
+    options.max_bytes = (size_t)64 << 20;
+    options.name = kind == WHARF_KIND_DEVICE ? "activations" : "results";
+    wharf_pool pool;
+    OK(wharf_pool_create(e->context, &options, &pool));
+    return pool;
+}
+
+static void make_inputs(engine *e) {
+    const size_t buckets[] = {4, TOKENS};
+    wharf_inputs_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.buckets = buckets;
+    options.bucket_count = 2;
+    options.ring_depth = 2;
+    wharf_slot slots[2];
+    memset(slots, 0, sizeof slots);
+    slots[0].name = "ids";
+    slots[0].dtype = WHARF_DTYPE_I32;
+    slots[0].times = 1;
+    slots[1].name = "mapping";
+    slots[1].dtype = WHARF_DTYPE_I64;
+    slots[1].times = 1;
+    slots[1].pad = WHARF_PAD_VALUE;
+    slots[1].pad_value = UINT64_MAX;
+    OK(wharf_inputs_create(e->context, &options, slots, 2, &e->inputs));
+    OK(wharf_inputs_slot(e->inputs, "ids", &e->ids));
+}
+
+// The model: results are the ids and the mapping, of 4 and 8 bytes an element.
+static void capture(engine *e) {
+    uint64_t ids, mapping, seen;
+    size_t slot;
+    OK(wharf_inputs_slot(e->inputs, "mapping", &slot));
+    OK(wharf_inputs_address(e->inputs, e->ids, &ids));
+    OK(wharf_inputs_address(e->inputs, slot, &mapping));
+    OK(wharf_buffer_device_address(e->device, e->seen, &seen));
+    wharf_buffer result;
+    OK(wharf_find_address(e->pinned, e->result, &result));
+    void *graph;
+    OK(wharf_capture_elsewhere_begin(e->context));
+    CU(cuStreamBeginCapture_v2(e->raw_model, 1));
+    CU(cuMemcpyDtoDAsync_v2(seen, ids, TOKENS * 4, e->raw_model));
+    CU(cuMemcpyDtoDAsync_v2(seen + TOKENS * 4, mapping, TOKENS * 8, e->raw_model));
+    CU(cuMemcpyDtoHAsync_v2(e->result, seen, TOKENS * 12, e->raw_model));
+    OK(wharf_inputs_keep_in_capture(e->inputs, e->model));
+    OK(wharf_buffer_keep_in_capture(e->device, e->seen, e->model));
+    OK(wharf_buffer_keep_in_capture(e->pinned, result, e->model));
+    // A step has no place in another's capture.
+    wharf_step step;
+    OK(wharf_begin(e->inputs, 1, 1, &step));
+    void *data;
+    size_t size;
+    for (slot = 0; slot < 2; slot++) {
+        OK(wharf_step_slot(step, slot, &data, &size));
+        memset(data, 0, size);
+    }
+    EXPECT(wharf_submit(step, e->model) == WHARF_STATUS_CAPTURING);
+    EXPECT(wharf_submit(step, e->model) == WHARF_STATUS_STALE);
+    CU(cuStreamEndCapture(e->raw_model, &graph));
+    OK(wharf_capture_elsewhere_end(e->context));
+    CU(cuGraphInstantiateWithFlags(&e->graph, graph, 0));
+    CU(cuGraphDestroy(graph));
+}
+
+static void run(engine *e, int number) {
+    const size_t tokens = 1 + (size_t)number % TOKENS;
+    wharf_step step;
+    OK(wharf_begin(e->inputs, tokens, 1, &step));
+    for (size_t slot = 0; slot < 2; slot++) {
+        void *data;
+        size_t size;
+        OK(wharf_step_slot(step, slot, &data, &size));
+        EXPECT(size == tokens * (slot == e->ids ? 4 : 8));
+        for (size_t i = 0; i < tokens; i++) {
+            if (slot == e->ids) ((int32_t *)data)[i] = number * 100 + (int32_t)i;
+            else ((int64_t *)data)[i] = number;
+        }
+    }
+    OK(wharf_submit(step, e->copies));
+    OK(wharf_step_wait_on(step, e->model));
+    CU(cuGraphLaunch(e->graph, e->raw_model));
+    OK(wharf_step_consumed_by(step, e->model));
+    wharf_buffer result;
+    OK(wharf_find_address(e->pinned, e->result, &result));
+    OK(wharf_buffer_record_use(e->device, e->seen, e->model));
+    OK(wharf_buffer_record_use(e->pinned, result, e->model));
+    OK(wharf_buffer_wait(e->pinned, result, 600000));
+    // Only the bucket is copied: behind it is what a larger step left.
+    const size_t padded = tokens <= 4 ? 4 : TOKENS;
+    const int32_t *ids = e->result;
+    const int64_t *mapping = (const int64_t *)(ids + TOKENS);
+    for (size_t i = 0; i < padded; i++) {
+        EXPECT(ids[i] == (i < tokens ? number * 100 + (int32_t)i : 0));
+        EXPECT(mapping[i] == (i < tokens ? number : -1));
+    }
+}
+
+// Blocks are reused in stream order, and a second free is found.
+static void scratch(engine *e) {
+    wharf_buffer first, second;
+    OK(wharf_alloc(e->device, 100000, e->model, &first));
+    CU(cuMemsetD8Async(first.address, 1, first.size, e->raw_model));
+    OK(wharf_free(e->device, first, e->model));
+    EXPECT(wharf_free(e->device, first, e->model) == WHARF_STATUS_STALE);
+    OK(wharf_alloc(e->device, 100000, e->model, &second));
+    EXPECT(second.address == first.address);
+    CU(cuMemsetD8Async(second.address, 2, second.size, e->raw_model));
+    OK(wharf_free(e->device, second, e->model));
+    EXPECT(wharf_alloc(e->device, (size_t)1 << 40, e->model, &first) == WHARF_STATUS_INVALID);
+    EXPECT(wharf_alloc(e->device, (size_t)63 << 20, e->model, &first) == WHARF_STATUS_OUT_OF_MEMORY);
+}
+
+static void drop(engine *e, int part) {
+    wharf_buffer result;
+    switch (part) {
+        case 0: CU(cuGraphExecDestroy(e->graph)); break;
+        case 1: OK(wharf_inputs_destroy(e->inputs)); break;
+        case 2: OK(wharf_free(e->device, e->seen, e->model)); break;
+        case 3:
+            OK(wharf_find_address(e->pinned, e->result, &result));
+            OK(wharf_free_address(e->pinned, e->result, e->model));
+            EXPECT(wharf_free(e->pinned, result, e->model) == WHARF_STATUS_STALE);
+            break;
+        case 4: OK(wharf_stream_release(e->copies)); break;
+        default: OK(wharf_context_release(e->context)); break;
+    }
+}
+
+int main(int argc, char **argv) {
+    unsigned seed = argc > 1 ? (unsigned)atoi(argv[1]) : 0;
+    engine e;
+    memset(&e, 0, sizeof e);
+    void *primary;
+    CU(cuInit(0));
+    CU(cuDevicePrimaryCtxRetain(&primary, 0));
+    CU(cuCtxSetCurrent(primary));
+    CU(cuStreamCreate(&e.raw_copies, 1));
+    CU(cuStreamCreate(&e.raw_model, 1));
+    OK(wharf_context_retain(0, &e.context));
+    OK(wharf_stream_borrow(e.context, e.raw_copies, &e.copies));
+    OK(wharf_stream_borrow(e.context, e.raw_model, &e.model));
+    e.device = make_pool(&e, WHARF_KIND_DEVICE);
+    e.pinned = make_pool(&e, WHARF_KIND_PINNED);
+    OK(wharf_alloc(e.device, TOKENS * 12, e.model, &e.seen));
+    OK(wharf_alloc_address(e.pinned, TOKENS * 12, e.model, &e.result));
+    make_inputs(&e);
+    capture(&e);
+    for (int number = 0; number < STEPS; number++) run(&e, number);
+    scratch(&e);
+    wharf_ticket ticket;
+    OK(wharf_stream_ticket(e.model, &ticket));
+    OK(wharf_ticket_wait(ticket, 600000));
+    OK(wharf_ticket_release(ticket));
+
+    // A context of wharf's own, for the end of what the graph keeps.
+    wharf_context last;
+    OK(wharf_context_retain(0, &last));
+    int order[PARTS] = {0, 1, 2, 3, 4, 5};
+    for (int i = PARTS - 1; i > 0; i--) {
+        seed = seed * 1103515245u + 12345u;
+        const int other = (int)(seed >> 16) % (i + 1), kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
+    for (int i = 0; i < PARTS; i++) drop(&e, order[i]);
+    OK(wharf_wait_deferred(last, 600000));
+    OK(wharf_pool_close(e.device, 600000));
+    OK(wharf_pool_close(e.pinned, 600000));
+    OK(wharf_stream_release(e.model));
+    CU(cuStreamDestroy_v2(e.raw_copies));
+    CU(cuStreamDestroy_v2(e.raw_model));
+    OK(wharf_context_release(last));
+    CU(cuDevicePrimaryCtxRelease_v2(0));
+    unsigned flags;
+    int active;
+    CU(cuDevicePrimaryCtxGetState(0, &flags, &active));
+    EXPECT(active == 0);
+    return 0;
+}
