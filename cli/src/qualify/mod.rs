@@ -44,6 +44,8 @@ pub struct Report {
     pub version: &'static str,
     /// The driver, `system` or `softcuda`.
     pub driver: &'static str,
+    /// Why this is not the system's driver, where that was tried.
+    pub instead_of: Option<String>,
     /// The CUDA version of the driver, such as `13.3`.
     pub cuda: String,
     /// The device.
@@ -102,8 +104,11 @@ impl Report {
     /// What it was on.
     pub fn head(&self) -> String {
         let Self { driver, cuda, device, compute_capability, version, .. } = self;
+        let reason = self.instead_of.as_ref();
+        let reason = reason.map(|reason| format!(" (the system's cannot be used: {reason})"));
+        let reason = reason.unwrap_or_default();
         format!(
-            "driver: {driver}, CUDA {cuda}; device 0: {device}, {compute_capability}; \
+            "driver: {driver}{reason}, CUDA {cuda}; device 0: {device}, {compute_capability}; \
              wharf {version}"
         )
     }
@@ -171,6 +176,7 @@ pub fn run(
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         driver: target.name(),
+        instead_of: target.instead_of.as_ref().map(ToString::to_string),
         cuda: format!("{}.{}", version / 1000, version % 1000 / 10),
         device: device.name()?,
         compute_capability: format!("{}.{}", capability.0, capability.1),
@@ -180,10 +186,12 @@ pub fn run(
         stopped: false,
     };
     for check in CHECKS {
+        let line = check.line(&target, stop);
+        // A check that was told to stop has not seen all that it promises.
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        report.lines.push(check.line(&target, stop));
+        report.lines.push(line);
         watch(&report);
     }
     drop(target);
