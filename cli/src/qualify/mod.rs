@@ -279,7 +279,7 @@ fn pattern(seed: usize, len: usize) -> Vec<u8> {
 /// The order of operations on softcuda that finds the most.
 const LATE: Option<Schedule> = Some(Schedule::Late);
 /// The longest wait for what must come: a driver that takes longer has broken its promise.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 
 const fn check(id: &'static str, promise: &'static str, test: fn(&Stand<'_>) -> Outcome) -> Check {
