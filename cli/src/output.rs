@@ -40,6 +40,16 @@ impl Output {
         Ok(Self { path, part, file: Some(BufWriter::new(file)) })
     }
 
+    /// Writes all of the file, and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Output::keep`].
+    pub fn keep_text(mut self, text: &str) -> io::Result<()> {
+        writeln!(self, "{text}")?;
+        self.keep()
+    }
+
     /// Gives the file its name.
     ///
     /// # Errors
@@ -74,6 +84,28 @@ impl Write for Output {
 /// It is not there and cannot be made; the error names the path.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path).map_err(|error| named(path, &error))
+}
+
+/// The first of several errors; what does not depend on each other is done all the same.
+#[derive(Debug, Default)]
+pub struct First(Option<io::Error>);
+
+impl First {
+    /// Takes note of how something went.
+    pub fn note(&mut self, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.0.get_or_insert(error);
+        }
+    }
+
+    /// How all of it went.
+    ///
+    /// # Errors
+    ///
+    /// The first that there was.
+    pub fn result(self) -> io::Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 /// A file that an argument names.

@@ -92,6 +92,21 @@ fn a_broken_trace_ends_with_file_line_and_status_2() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+/// The steps of the Azure trace of 2023 are those of the reference scheduler, by their SHA-256.
+#[test]
+fn the_steps_of_the_azure_trace_are_those_of_the_reference_scheduler() {
+    let Some(path) = std::env::var_os("WHARF_TRACE") else {
+        return eprintln!("skipped: WHARF_TRACE names no trace");
+    };
+    let mut sum = Command::new("sha256sum");
+    let mut sum = sum.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let steps = run(wharf(&["replay", "--dump-steps", "--trace"]).arg(path)).stdout;
+    sum.stdin.take().unwrap().write_all(&steps).unwrap();
+    let sum = sum.wait_with_output().unwrap().stdout;
+    let expected = "5405f94b80f0b844099fd452a8f2d8c512aa56889110ee8cf0f7b41b3c5432de";
+    assert_eq!(text(&sum).split(' ').next(), Some(expected));
+}
+
 /// The steps of a text, given on standard input.
 fn steps_of(arguments: &[&str], trace: &str) -> Output {
     let mut command = wharf(&["replay", "--dump-steps", "--trace=-"]);

@@ -44,6 +44,8 @@ pub struct Report {
     pub version: &'static str,
     /// The driver, `system` or `softcuda`.
     pub driver: &'static str,
+    /// Why this is not the system's driver, where that was tried.
+    pub instead_of: Option<String>,
     /// The CUDA version of the driver, such as `13.3`.
     pub cuda: String,
     /// The device.
@@ -102,8 +104,11 @@ impl Report {
     /// What it was on.
     pub fn head(&self) -> String {
         let Self { driver, cuda, device, compute_capability, version, .. } = self;
+        let reason = self.instead_of.as_ref();
+        let reason = reason.map(|reason| format!(" (the system's cannot be used: {reason})"));
+        let reason = reason.unwrap_or_default();
         format!(
-            "driver: {driver}, CUDA {cuda}; device 0: {device}, {compute_capability}; \
+            "driver: {driver}{reason}, CUDA {cuda}; device 0: {device}, {compute_capability}; \
              wharf {version}"
         )
     }
@@ -171,6 +176,7 @@ pub fn run(
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         driver: target.name(),
+        instead_of: target.instead_of.as_ref().map(ToString::to_string),
         cuda: format!("{}.{}", version / 1000, version % 1000 / 10),
         device: device.name()?,
         compute_capability: format!("{}.{}", capability.0, capability.1),
@@ -180,10 +186,12 @@ pub fn run(
         stopped: false,
     };
     for check in CHECKS {
+        let line = check.line(&target, stop);
+        // A check that was told to stop has not seen all that it promises.
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        report.lines.push(check.line(&target, stop));
+        report.lines.push(line);
         watch(&report);
     }
     drop(target);
@@ -271,7 +279,7 @@ fn pattern(seed: usize, len: usize) -> Vec<u8> {
 /// The order of operations on softcuda that finds the most.
 const LATE: Option<Schedule> = Some(Schedule::Late);
 /// The longest wait for what must come: a driver that takes longer has broken its promise.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 
 const fn check(id: &'static str, promise: &'static str, test: fn(&Stand<'_>) -> Outcome) -> Check {

@@ -4,7 +4,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use wharf::Stream;
 use wharf::pool::Buffer;
-use wharf::staging::{InputBuffers, Layout, Len, StageError};
+use wharf::staging::{InputBuffers, Instantiation, Layout, Len, StageError};
 
 use super::pools::pinned_pool;
 use super::{LIMIT, Outcome, Stand, ensure, kept, raw};
@@ -85,8 +85,8 @@ pub(super) fn reader(stand: &Stand<'_>) -> Outcome {
         step.write(ids).fill(number);
         let staged = step.submit(&copies)?;
         let reader = staged.reader(&consumer)?;
-        let gate = Gate::close(&consumer)?;
         let result: Buffer<u32> = results.alloc(8, &consumer)?;
+        let gate = Gate::close(&consumer)?;
         raw::fetch(&result, staged.device_ptr(ids), &consumer)?;
         reader.end()?;
         late.push(result);
@@ -116,10 +116,12 @@ fn small(stand: &Stand<'_>, depth: usize) -> Result<InputBuffers, wharf::staging
         .buckets([8])
         .max_tokens(8)
         .ring_depth(depth)
+        .instantiation(Instantiation::Eager)
         .build()
 }
 
-/// Holds a stream up until it is opened or dropped.
+/// Holds a stream up until it is opened or dropped. Meanwhile nothing is made: a driver may let a
+/// call that makes something wait for the device.
 pub(super) struct Gate(#[expect(dead_code, reason = "its drop opens the gate")] Sender<()>);
 
 impl Gate {

@@ -8,6 +8,8 @@ use super::{LIMIT, Outcome, Stand, ensure, kept, lacks};
 /// A ticket is not complete while its work is held up, and complete when a wait for it returns.
 pub(super) fn tickets(stand: &Stand<'_>) -> Outcome {
     let stream = Stream::new(&stand.context)?;
+    // What a first ticket makes is there before the stream is held up.
+    stream.ticket()?.wait(LIMIT)?;
     for round in 0..ROUNDS {
         let gate = Gate::close(&stream)?;
         let ticket = stream.ticket()?;

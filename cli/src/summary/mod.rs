@@ -35,6 +35,8 @@ pub struct Summary {
     /// Calls of the driver between the beginning of a step and its end, after the first
     /// [`WARM_UP`] steps; known on softcuda.
     pub driver_calls_per_step: Option<f64>,
+    /// All calls of the driver, those of set-up, memory and consumer included; known on softcuda.
+    pub driver_calls: Option<u64>,
     /// Bytes that the engine wrote, without padding.
     pub bytes_staged: u64,
     /// Bytes that were not on the device as they were written, where they were compared.
@@ -205,6 +207,8 @@ pub struct Setting {
     pub run: Run,
     /// Requests that were served.
     pub requests: u64,
+    /// All calls of the driver, where they are counted.
+    pub driver_calls: Option<u64>,
     /// Whether bytes were compared.
     pub verified: bool,
     /// The most memory that the earlier run had obtained whose plan this one goes by, in bytes.
@@ -288,6 +292,7 @@ impl Collector {
             device: setting.device.clone(),
             seconds: self.end.as_secs_f64(),
             driver_calls_per_step: self.calls.map(|(calls, steps)| calls as f64 / steps as f64),
+            driver_calls: setting.driver_calls,
             bytes_staged: self.bytes,
             verify_mismatches: setting.verified.then_some(outcome.mismatches),
             ring_waits: self.waits,

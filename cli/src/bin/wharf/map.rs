@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::{Collision, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
 use wharf_cli::target::{Software, Target};
 use wharf_cli::trace::STANDARD_INPUT;
 
@@ -87,17 +87,17 @@ impl Files {
         Ok(Self { json, pictures })
     }
 
+    /// Finishes the files, each whatever became of the others.
     fn keep(self, map: &map::Map) -> io::Result<()> {
-        if let Some(mut json) = self.json {
-            serde_json::to_writer_pretty(&mut json, map).map_err(io::Error::from)?;
-            writeln!(json)?;
-            json.keep()?;
+        let mut kept = First::default();
+        if let Some(json) = self.json {
+            let text = serde_json::to_string_pretty(map).map_err(io::Error::from);
+            kept.note(text.and_then(|text| json.keep_text(&text)));
         }
-        for (mut picture, pool) in self.pictures.into_iter().zip(&map.pools) {
-            picture.write_all(pool.snapshot.to_svg().as_bytes())?;
-            picture.keep()?;
+        for (picture, pool) in self.pictures.into_iter().zip(&map.pools) {
+            kept.note(picture.keep_text(pool.snapshot.to_svg().trim_end()));
         }
-        Ok(())
+        kept.result()
     }
 }
 
@@ -107,8 +107,8 @@ fn print(output: &mut impl Write, map: &map::Map, options: &Map) -> io::Result<(
     writeln!(output, "steps     {}{stopped}", map.steps)?;
     writeln!(
         output,
-        "\npool        reserved       live      waste    retired     cached  slabs  blocks  \
-         allocations  refused"
+        "\npool       reserved       live      waste    retired     cached  slabs  blocks  \
+         allocated  refused"
     )?;
     for Mapped { allocations, refused, snapshot: pool } in &map.pools {
         let [reserved, live, waste, retired, cached] =
@@ -117,8 +117,8 @@ fn print(output: &mut impl Write, map: &map::Map, options: &Map) -> io::Result<(
         let (slabs, blocks) = (pool.slabs.len(), pool.blocks.len());
         writeln!(
             output,
-            "{:<8} {reserved:>11} {live:>10} {waste:>10} {retired:>10} {cached:>10} {slabs:>6} \
-             {blocks:>7} {allocations:>12} {refused:>8}",
+            "{:<8} {reserved:>10} {live:>10} {waste:>10} {retired:>10} {cached:>10} {slabs:>6} \
+             {blocks:>7} {allocations:>10} {refused:>8}",
             pool.name
         )?;
     }

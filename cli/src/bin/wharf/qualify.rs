@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf_cli::output::{Named, Output, distinct};
+use wharf_cli::output::{First, Named, Output, distinct};
 use wharf_cli::qualify::{COUNT, Line, Report, Verdict, page, run as qualify};
 
 use crate::arguments::Qualify;
@@ -40,23 +40,21 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let report = report?;
     printed = printed.and_then(|()| print_rest(&mut io::stdout().lock(), &report));
     // The files, whatever became of the table.
+    let mut kept = First::default();
     if let Some(json) = json {
-        whole(json, &serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;
+        let text = serde_json::to_string_pretty(&report).map_err(io::Error::from);
+        kept.note(text.and_then(|text| json.keep_text(&text)));
     }
     if let Some(html) = html {
-        whole(html, &page(&report)?)?;
+        kept.note(page(&report).and_then(|text| html.keep_text(&text)));
     }
-    printed?;
+    kept.note(printed);
+    kept.result()?;
     match (signals.which.load(Ordering::Relaxed), report.count(Verdict::Fails)) {
         (_, count @ 1..) => Err(Failure::Broken(count)),
         (0, 0) => Ok(()),
         (signal, 0) => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
     }
-}
-
-fn whole(mut output: Output, text: &str) -> io::Result<()> {
-    writeln!(output, "{text}")?;
-    output.keep()
 }
 
 /// Prints the line that was found last.

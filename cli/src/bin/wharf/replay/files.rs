@@ -1,12 +1,12 @@
 //! The files that a replay leaves.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
 use wharf_cli::chrome::ChromeTrace;
-use wharf_cli::output::{Collision, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
 use wharf_cli::trace::STANDARD_INPUT;
@@ -25,7 +25,7 @@ pub(super) struct Files {
     /// Where a first run keeps its plan.
     plan: Option<(Output, SizeRecorder)>,
     /// The first that went wrong during the run, which goes on to its figures.
-    failed: Option<io::Error>,
+    failed: First,
 }
 
 /// What the files are made of.
@@ -86,7 +86,7 @@ impl Files {
         let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
         let chrome = chrome.map(ChromeTrace::new).transpose()?;
         let plan = plan.map(|output| (output, SizeRecorder::new()));
-        Ok(Self { json, html, chrome, charts, plan, failed: None })
+        Ok(Self { json, html, chrome, charts, plan, failed: First::default() })
     }
 
     /// Takes a step; a file that cannot be written on is told at the end.
@@ -98,18 +98,13 @@ impl Files {
             && let Err(error) = chrome.record(number, record)
         {
             self.chrome = None;
-            self.failed.get_or_insert(error);
+            self.failed.note(Err(error));
         }
     }
 
     /// Finishes the files, each whatever became of the others.
     pub(super) fn keep(self, contents: &Contents<'_>) -> io::Result<()> {
-        let mut failed = self.failed;
-        let mut note = |kept: io::Result<()>| {
-            if let Err(error) = kept {
-                failed.get_or_insert(error);
-            }
-        };
+        let mut kept = self.failed;
         if let Some((output, sizes)) = self.plan {
             let [device, pinned] = contents
                 .needed
@@ -117,30 +112,21 @@ impl Files {
                 .map(|plan| plan.blocks().map(|blocks| (blocks.size, blocks.count)).collect());
             let peak_reserved = contents.summary.peak_reserved;
             let sizes = sizes.finish().runs().map(|run| (run.size, run.length)).collect();
-            note(RunPlan { sizes, device, pinned, peak_reserved }.write(output));
+            kept.note(RunPlan { sizes, device, pinned, peak_reserved }.write(output));
         }
         if let Some(json) = self.json {
-            note(
-                serde_json::to_string_pretty(contents.summary)
-                    .map_err(io::Error::from)
-                    .and_then(|text| whole(json, &text)),
-            );
+            let text = serde_json::to_string_pretty(contents.summary).map_err(io::Error::from);
+            kept.note(text.and_then(|text| json.keep_text(&text)));
         }
         if let Some(html) = self.html {
-            note(html::page(contents).and_then(|text| whole(html, &text)));
+            kept.note(html::page(contents).and_then(|text| html.keep_text(&text)));
         }
-        note(self.chrome.map_or(Ok(()), ChromeTrace::keep));
+        kept.note(self.chrome.map_or(Ok(()), ChromeTrace::keep));
         for (name, output) in self.charts {
-            note(contents.chart(name).and_then(|svg| whole(output, &svg)));
+            kept.note(contents.chart(name).and_then(|svg| output.keep_text(&svg)));
         }
-        failed.map_or(Ok(()), Err)
+        kept.result()
     }
-}
-
-/// Writes all of a file.
-fn whole(mut output: Output, text: &str) -> io::Result<()> {
-    writeln!(output, "{text}")?;
-    output.keep()
 }
 
 pub(super) const MEMORY: &str = "memory.svg";

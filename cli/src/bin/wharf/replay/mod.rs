@@ -68,6 +68,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         device,
         run: run_of(options, &settings, &target, &taken),
         requests: taken.count(),
+        driver_calls: target.driver_calls(),
         verified: options.verify,
         planned,
     };

@@ -40,6 +40,13 @@ fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
         _ => "counted on softcuda only".to_owned(),
     };
     row("driver calls a step", calls.unwrap_or_else(uncounted))?;
+    if let Some(all) = summary.driver_calls.filter(|_| *steps > 0) {
+        let all = all as f64 / *steps as f64;
+        row(
+            "",
+            format!("{all:.1} with those of set-up, memory and the work that reads the inputs"),
+        )?;
+    }
     row("staged", format!("{}, {graphs} graphs", size(summary.bytes_staged)))?;
     row(
         "begin and submit",
