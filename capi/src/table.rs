@@ -116,7 +116,7 @@ impl<T> Table<T> {
     fn insert(&self, object: T) -> Option<u64> {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (place, life) = kept.or_else(|| Some((self.new_place()?, 1)))?;
-        let made = || Box::new([const { Entry::EMPTY }; CHUNK]);
+        let made = || Box::new(std::array::from_fn(|_| Entry::new()));
         let entry = &self.chunks[place as usize / CHUNK].get_or_init(made)[place as usize % CHUNK];
         // SAFETY: the place was free, or is new, so this thread alone knows of it.
         unsafe { &mut *entry.object.get() }.write(object);
@@ -133,7 +133,7 @@ impl<T> Table<T> {
 
     #[inline]
     fn entry(&self, handle: u64) -> Option<&Entry<T>> {
-        let place = (handle & u64::from(u32::MAX)) as usize;
+        let place = half(handle) as usize;
         Some(&self.chunks.get(place / CHUNK)?.get()?[place % CHUNK])
     }
 
@@ -165,7 +165,7 @@ impl<T> Table<T> {
         let object = unsafe { &*entry.object.get() };
         // SAFETY: an entry that was behind a handle has an object, which is moved out once.
         let object = unsafe { object.assume_init_read() };
-        let (place, life) = ((handle & u64::from(u32::MAX)) as u32, (handle >> 32) as u32);
+        let (place, life) = (half(handle), half(handle >> 32));
         // A place whose lives are used up stays empty: a handle never means another object.
         if let Some(next) = life.checked_add(1) {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push((place, next));
@@ -175,8 +175,15 @@ impl<T> Table<T> {
 }
 
 impl<T> Entry<T> {
-    const EMPTY: Self =
-        Self { handle: AtomicU64::new(0), object: UnsafeCell::new(MaybeUninit::uninit()) };
+    fn new() -> Self {
+        Self { handle: AtomicU64::new(0), object: UnsafeCell::new(MaybeUninit::uninit()) }
+    }
+}
+
+/// The lower half of a word.
+#[inline]
+fn half(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// Says what a handle of C stands for: its object, its name.
@@ -224,7 +231,7 @@ mod tests {
         let remove = |id| unsafe { table.remove(id) };
         assert_eq!((remove(ids[7]), get(ids[7]), remove(ids[7])), (Some(7), None, None));
         let again = table.insert(1000).unwrap();
-        assert_eq!(again as u32, ids[7] as u32, "the place is used again");
+        assert_eq!(half(again), half(ids[7]), "the place is used again");
         assert_eq!((get(ids[7]), get(again)), (None, Some(1000)));
         for none in [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 32 | 201, 5 << 32] {
             assert_eq!((get(none), remove(none)), (None, None), "{none:#x}");

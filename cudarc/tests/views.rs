@@ -1,6 +1,11 @@
 //! What the views order, keep and refuse, on the driver that cudarc and wharf both load. Without one
 //! each test says that it was skipped.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::panic,
+    reason = "tests: a failure panics"
+)]
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
