@@ -84,8 +84,11 @@ pub(crate) unsafe fn text_or<'a>(
     name: &'static str,
     default: &'a str,
 ) -> Result<&'a str, Failure> {
+    if at.is_null() {
+        return Ok(default);
+    }
     // SAFETY: the caller's promise.
-    if at.is_null() { Ok(default) } else { unsafe { text(at, name) } }
+    unsafe { text(at, name) }
 }
 
 /// An array of the caller's, of at most `most` elements.

@@ -265,9 +265,11 @@ unsafe fn shared(pool: wharf_pool, buffer: wharf_buffer) -> Result<Buffer<u8>, F
     Ok(pool.share_raw(buffer.into())?)
 }
 
-fn pointer(address: u64) -> *mut c_void {
-    // Of 64 bits, as the library demands of its targets.
-    std::ptr::with_exposed_provenance_mut(address as usize)
+/// An address as C has it.
+#[inline]
+pub(crate) fn pointer(address: u64) -> *mut c_void {
+    // Both have 64 bits, which the library demands of its targets.
+    std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap_or(0))
 }
 
 impl From<RawBuffer> for wharf_buffer {

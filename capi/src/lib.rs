@@ -12,7 +12,11 @@
 //! * `context`, `stream`, `pool`, `buffer`, `inputs`, `step`: the functions, by their objects.
 //! * `torch`: PyTorch's pluggable allocator.
 
-#![expect(non_camel_case_types, reason = "the names are C's")]
+#![expect(
+    non_camel_case_types,
+    clippy::doc_markdown,
+    reason = "the names are C's, and the documentation is the header's"
+)]
 
 mod args;
 mod buffer;

@@ -101,17 +101,21 @@ pub unsafe extern "C" fn wharf_set_log(log: wharf_log, user: *mut c_void) {
     *LOG.write().unwrap_or_else(PoisonError::into_inner) = log;
 }
 
-/// A call that failed.
+/// A call that failed. One word, so that calls that succeed do not pay for it.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) status: wharf_status,
+pub(crate) struct Failure(Box<Reason>);
+
+#[derive(Debug)]
+struct Reason {
+    status: wharf_status,
     driver: u32,
     text: String,
 }
 
 impl Failure {
+    #[cold]
     pub(crate) fn new(status: wharf_status, text: impl Into<String>) -> Self {
-        Self { status, driver: 0, text: text.into() }
+        Self(Box::new(Reason { status, driver: 0, text: text.into() }))
     }
 
     /// The failure that an error of the library is.
@@ -119,7 +123,7 @@ impl Failure {
         let mut chain = std::iter::successors(Some(error), |&error| error.source());
         let code = chain.find_map(|error| error.downcast_ref::<wharf::Error>()?.code());
         let driver = code.map_or(0, wharf::CudaError::code);
-        Self { status: status_of(kind), driver, text: error.to_string() }
+        Self(Box::new(Reason { status: status_of(kind), driver, text: error.to_string() }))
     }
 }
 
@@ -164,7 +168,7 @@ pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> wharf_status {
 /// Notes a failure for the calling thread, and tells the log.
 #[cold]
 pub(crate) fn fail(failure: Failure) -> wharf_status {
-    let Failure { status, driver, text } = failure;
+    let Reason { status, driver, text } = *failure.0;
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
     tell(status, &text);
     // A thread that is ending has no last error any more.

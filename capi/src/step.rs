@@ -115,6 +115,9 @@ pub unsafe extern "C" fn wharf_step_slot(
 /// Sends a step to the device: one driver call, where the stream is that of the last step. A step
 /// that fails has not happened, and its ring slot is free.
 ///
+/// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let one
+/// thread at a time submit, or give each thread a set.
+///
 /// Thread-safe.
 ///
 /// # Safety

@@ -6,19 +6,21 @@
 //!
 //! ```text
 //!   handle   life (32) | place (32)        0: none
-//!   entry    life | object                 an odd life: the entry holds an object
+//!   entry    its handle, or 0 | object
 //! ```
 //!
 //! An entry stays where it is for the life of the process, and each object that is put into it is a
-//! life of its own: so a handle of an object that was taken out is found by two loads, without a
-//! lock and without a count that threads would share.
+//! life of its own: so a handle of an object that was taken out is found by one comparison, without
+//! a lock and without a count that threads would share.
 //!
-//! * life: written by `insert` and `remove`; read by any call. The `Release` of `insert` pairs with
-//!   the `Acquire` of `get`: the object is whole. The `AcqRel` of `remove` makes one call the taker.
+//! * handle: written by `insert` and `remove`; read by any call. The `Release` of `insert` pairs
+//!   with the `Acquire` of `get`: the object is whole. The `AcqRel` of `remove` makes one call the
+//!   taker.
 
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{
-    AtomicU32, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -86,19 +88,20 @@ fn absent<H: Handle>(handle: H) -> Failure {
 
 /// The objects of one kind.
 pub(crate) struct Table<T> {
-    chunks: [OnceLock<Box<[Entry<T>]>>; CHUNKS],
-    /// Places without an object that had one.
-    free: Mutex<Vec<u32>>,
+    chunks: [OnceLock<Box<[Entry<T>; CHUNK]>>; CHUNKS],
+    /// Places without an object, with the life that the next has.
+    free: Mutex<Vec<(u32, u32)>>,
     made: AtomicU32,
 }
 
 struct Entry<T> {
-    life: AtomicU32,
-    object: UnsafeCell<Option<T>>,
+    /// The handle of the object; 0 without one.
+    handle: AtomicU64,
+    object: UnsafeCell<MaybeUninit<T>>,
 }
 
 // SAFETY: an object is shared between threads by `get` and handed over by `remove`, ordered by the
-// life of its entry.
+// handle of its entry.
 unsafe impl<T: Send + Sync> Sync for Entry<T> {}
 
 impl<T> Table<T> {
@@ -112,66 +115,75 @@ impl<T> Table<T> {
 
     fn insert(&self, object: T) -> Option<u64> {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let most = (CHUNK * CHUNKS) as u32;
-        let place = kept.or_else(|| {
-            self.made.fetch_update(Relaxed, Relaxed, |made| (made < most).then_some(made + 1)).ok()
-        })?;
-        let chunk = self.chunks[place as usize / CHUNK]
-            .get_or_init(|| (0..CHUNK).map(|_| Entry::new()).collect());
-        let entry = &chunk[place as usize % CHUNK];
+        let (place, life) = kept.or_else(|| Some((self.new_place()?, 1)))?;
+        let made = || Box::new(std::array::from_fn(|_| Entry::new()));
+        let entry = &self.chunks[place as usize / CHUNK].get_or_init(made)[place as usize % CHUNK];
         // SAFETY: the place was free, or is new, so this thread alone knows of it.
-        unsafe { *entry.object.get() = Some(object) };
+        unsafe { &mut *entry.object.get() }.write(object);
+        let handle = u64::from(life) << 32 | u64::from(place);
         // Release: pairs with the Acquire of `get`.
-        let life = entry.life.fetch_add(1, Release).wrapping_add(1);
-        Some(u64::from(life) << 32 | u64::from(place))
+        entry.handle.store(handle, Release);
+        Some(handle)
+    }
+
+    fn new_place(&self) -> Option<u32> {
+        let next = |made| ((made as usize) < CHUNK * CHUNKS).then_some(made + 1);
+        self.made.fetch_update(Relaxed, Relaxed, next).ok()
     }
 
     #[inline]
-    fn entry(&self, id: u64) -> Option<(&Entry<T>, u32)> {
-        let place = (id & u64::from(u32::MAX)) as usize;
-        let entry = self.chunks.get(place / CHUNK)?.get()?.get(place % CHUNK)?;
-        Some((entry, (id >> 32) as u32))
+    fn entry(&self, handle: u64) -> Option<&Entry<T>> {
+        let place = half(handle) as usize;
+        Some(&self.chunks.get(place / CHUNK)?.get()?[place % CHUNK])
     }
 
     /// # Safety
     ///
     /// As the function `get`.
     #[inline]
-    unsafe fn get(&self, id: u64) -> Option<&T> {
-        let (entry, life) = self.entry(id)?;
+    unsafe fn get(&self, handle: u64) -> Option<&T> {
+        let entry = self.entry(handle)?;
         // Acquire: pairs with the Release of `insert`.
-        if entry.life.load(Acquire) != life || life % 2 == 0 {
+        if entry.handle.load(Acquire) != handle || handle == 0 {
             return None;
         }
-        // SAFETY: the entry is in this life, and no thread takes the object out: the caller's word.
-        unsafe { &*entry.object.get() }.as_ref()
+        // SAFETY: the entry is behind this handle, and no thread takes the object out: the caller's
+        // word.
+        let object = unsafe { &*entry.object.get() };
+        // SAFETY: an entry that is behind a handle has an object.
+        Some(unsafe { object.assume_init_ref() })
     }
 
     /// # Safety
     ///
     /// As the function `remove`.
-    unsafe fn remove(&self, id: u64) -> Option<T> {
-        let (entry, life) = self.entry(id)?;
-        if life % 2 == 0 {
-            return None;
-        }
+    unsafe fn remove(&self, handle: u64) -> Option<T> {
+        let entry = self.entry(handle).filter(|_| handle != 0)?;
         // AcqRel: of the threads that release one handle, one has the object.
-        entry.life.compare_exchange(life, life.wrapping_add(1), AcqRel, Relaxed).ok()?;
+        entry.handle.compare_exchange(handle, 0, AcqRel, Relaxed).ok()?;
         // SAFETY: taken out by this thread alone, and no other uses it: the caller's word.
-        let object = unsafe { &mut *entry.object.get() }.take();
-        // An entry whose lives are used up stays empty: a handle never means another object.
-        if life != u32::MAX {
-            let place = (id & u64::from(u32::MAX)) as u32;
-            self.free.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        let object = unsafe { &*entry.object.get() };
+        // SAFETY: an entry that was behind a handle has an object, which is moved out once.
+        let object = unsafe { object.assume_init_read() };
+        let (place, life) = (half(handle), half(handle >> 32));
+        // A place whose lives are used up stays empty: a handle never means another object.
+        if let Some(next) = life.checked_add(1) {
+            self.free.lock().unwrap_or_else(PoisonError::into_inner).push((place, next));
         }
-        object
+        Some(object)
     }
 }
 
 impl<T> Entry<T> {
     fn new() -> Self {
-        Self { life: AtomicU32::new(0), object: UnsafeCell::new(None) }
+        Self { handle: AtomicU64::new(0), object: UnsafeCell::new(MaybeUninit::uninit()) }
     }
+}
+
+/// The lower half of a word.
+#[inline]
+fn half(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 /// Says what a handle of C stands for: its object, its name.
@@ -219,7 +231,7 @@ mod tests {
         let remove = |id| unsafe { table.remove(id) };
         assert_eq!((remove(ids[7]), get(ids[7]), remove(ids[7])), (Some(7), None, None));
         let again = table.insert(1000).unwrap();
-        assert_eq!(again as u32, ids[7] as u32, "the place is used again");
+        assert_eq!(half(again), half(ids[7]), "the place is used again");
         assert_eq!((get(ids[7]), get(again)), (None, Some(1000)));
         for none in [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 32 | 201, 5 << 32] {
             assert_eq!((get(none), remove(none)), (None, None), "{none:#x}");

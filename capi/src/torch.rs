@@ -13,6 +13,7 @@ use wharf::memory::DeviceMemoryResource;
 use wharf::pool::Pool;
 use wharf::{Context, Stream};
 
+use crate::buffer::pointer;
 use crate::context::driver;
 use crate::status::{Failure, call, wharf_status};
 
@@ -41,7 +42,7 @@ pub unsafe extern "C" fn wharf_torch_malloc(
         Ok(())
     });
     debug_assert!(status == wharf_status::Ok || address == 0);
-    std::ptr::with_exposed_provenance_mut(address as usize)
+    pointer(address)
 }
 
 /// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. What is not

@@ -119,6 +119,7 @@ impl PoolBuilder {
             alloc_range: Name::of(c"pool::alloc", &self.name),
             name: self.name,
             slots: StreamSlots::new(upstream.id()),
+            id: upstream.id(),
             addresses: AddressMap::new(upstream.resource().base(), upstream.resource().size()),
             upstream,
             records: BufferRecords::new(),

@@ -28,6 +28,8 @@ pub(super) struct Core {
     /// Of an allocation that the lists of its stream cannot serve, in a profiler's view.
     pub(super) alloc_range: Name,
     pub(super) upstream: Box<dyn Blocks>,
+    /// The upstream's number, for handles.
+    pub(super) id: u64,
     pub(super) records: BufferRecords,
     /// Of blocks that were handed out as bare addresses.
     pub(super) addresses: AddressMap,

@@ -53,9 +53,7 @@ impl RawBuffer {
     /// The block, if this is a handle of the pool's and the block in the same life.
     pub(super) fn inspect(self, core: &Arc<Core>) -> Result<BufferInfo, RawError> {
         let address = self.address;
-        let Some(record) =
-            core.records.made(self.index).filter(|_| self.pool == core.upstream.id())
-        else {
+        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.id) else {
             return Err(RawError::WrongPool { address });
         };
         let (info, current) = (BufferInfo::of(core, self.index), record.state.load().generation());
@@ -66,13 +64,14 @@ impl RawBuffer {
     }
 
     /// The one handle of a record's life that has just begun, as a bare one.
+    #[inline]
     pub(super) fn begin(core: &Core, index: u32, size: usize) -> Self {
         let record = core.records.get(index);
         let made = record.state.make_raw();
         debug_assert!(made.is_ok(), "{made:?}");
         let address = record.address.load(Relaxed);
         let generation = made.unwrap_or(0);
-        Self { pool: core.upstream.id(), address, size, index, generation }
+        Self { pool: core.id, address, size, index, generation }
     }
 
     /// The bare handle of the block that a record holds, if that begins at `address`.
@@ -84,7 +83,7 @@ impl RawBuffer {
         if !state.is_raw() || record.address.load(Relaxed) != address {
             return None;
         }
-        let (pool, size) = (core.upstream.id(), record.asked.load(Relaxed));
+        let (pool, size) = (core.id, record.asked.load(Relaxed));
         Some(Self { pool, address, size, index, generation: state.generation() })
     }
 
@@ -116,9 +115,7 @@ impl RawBuffer {
         change: impl FnOnce(&BufferWord) -> Result<(), NotSo>,
     ) -> Result<(), RawError> {
         let address = self.address;
-        let Some(record) =
-            core.records.made(self.index).filter(|_| self.pool == core.upstream.id())
-        else {
+        let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.id) else {
             return Err(RawError::WrongPool { address });
         };
         let (start, end) = (record.address.load(Relaxed), record.size() as u64);
@@ -152,7 +149,7 @@ impl<T: Element> Buffer<T> {
     pub fn into_raw(self) -> Result<RawBuffer, Self> {
         let record = self.core().records.get(self.index());
         let Ok(generation) = record.state.make_raw() else { return Err(self) };
-        let (pool, address, size) = (self.core().upstream.id(), self.host_address(), self.size());
+        let (pool, address, size) = (self.core().id, self.host_address(), self.size());
         let raw = RawBuffer { pool, address, size, index: self.index(), generation };
         // The handle is the bare one's now; only the reference to the pool ends here.
         let (core, ..) = self.into_parts();

@@ -173,6 +173,7 @@ impl BufferRecords {
     }
 
     /// The record with any number, if one was made with it.
+    #[inline]
     pub(super) fn made(&self, index: u32) -> Option<&BufferRecord> {
         (index < self.made.load(Relaxed)).then(|| self.get(index))
     }

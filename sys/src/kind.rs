@@ -48,7 +48,7 @@ impl ErrorKind {
     /// The number, which is never 0: foreign interfaces use that for success.
     #[must_use]
     pub fn code(self) -> i32 {
-        self as _
+        self as i32
     }
 }
 
