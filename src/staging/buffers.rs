@@ -73,14 +73,7 @@ impl<Tag> InputBuffers<Tag> {
     /// [`SlotError`]: no slot has the name, or its elements are of another type.
     #[doc(alias = "get_slot")]
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
-        let slots = &self.shared.plan.slots;
-        let Some(index) = slots.iter().position(|slot| *slot.name == *name) else {
-            return Err(SlotError::Unknown(name.into()));
-        };
-        let wanted = slots[index].dtype;
-        if wanted != T::DTYPE {
-            return Err(SlotError::Type { slot: name.into(), wanted, given: T::DTYPE });
-        }
+        let index = self.shared.plan.find(name, T::DTYPE)?;
         Ok(SlotId::new(index, self.shared.id()))
     }
 
@@ -95,7 +88,7 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.checked(tokens, requests)?;
+        let counts = self.shared.checked(tokens, requests)?;
         Ok(Step::new(&self.shared, self.shared.claim()?, counts))
     }
 
@@ -107,7 +100,7 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.checked(tokens, requests)?;
+        let counts = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
         Ok(Step::new(&self.shared, claim, counts))
     }
@@ -160,16 +153,6 @@ impl<Tag> InputBuffers<Tag> {
 
     pub(super) fn with(shared: Shared) -> Self {
         Self { shared: Arc::new(shared), tag: PhantomData }
-    }
-
-    #[inline]
-    pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
-        self.shared.check_fork()?;
-        let (counts, max) = (Counts { tokens, requests }, self.shared.plan.max);
-        if tokens > max.tokens || requests > max.requests {
-            return Err(StageError::too_large(counts, max));
-        }
-        Ok(counts)
     }
 }
 

@@ -6,15 +6,16 @@ use super::error::{Count, StageError};
 use crate::error::Error;
 use crate::graph::GraphError;
 
-/// A set of input buffers cannot be built.
+/// A set of buffers cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
     /// No slot has bytes to stage.
     NoSlots,
-    /// [`when_forgotten`](super::InputBuffersBuilder::when_forgotten) before any slot: it is about
-    /// the slot added last.
-    NoSlotBefore,
+    /// A call that is about the slot added last, before any slot:
+    /// [`when_forgotten`](super::InputBuffersBuilder::when_forgotten) or
+    /// [`source`](super::OutputBuffersBuilder::source).
+    NoSlotBefore(&'static str),
     /// More slots than a set can have.
     TooManySlots {
         /// How many were given.
@@ -44,6 +45,9 @@ pub enum BuildError {
     /// [`Forgotten::Keep`](super::Forgotten::Keep) in a packed layout, where all slots are one
     /// copy.
     KeepNeedsPerSlot(Box<str>),
+    /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
+    /// slots are one copy.
+    SourceNeedsPerSlot(Box<str>),
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -83,9 +87,10 @@ impl fmt::Display for BuildError {
                 "no slot has memory to copy from: add a slot that is not \
                 dynamic",
             ),
-            Self::NoSlotBefore => f.write_str(
-                "`when_forgotten` was called before any slot was added: call it after the slot \
-                 that it is for, or call `forgotten` for all slots",
+            Self::NoSlotBefore(call) => write!(
+                f,
+                "`{call}` was called before any slot was added: call it after the slot that it is \
+                 for"
             ),
             Self::TooManySlots { given, max, max_dynamic } => {
                 write!(
@@ -119,6 +124,13 @@ impl fmt::Display for BuildError {
                     f,
                     "slot {name:?} keeps its contents when it is not written, which the packed \
                      layout cannot do: use `Layout::PerSlot`"
+                )
+            }
+            Self::SourceNeedsPerSlot(name) => {
+                write!(
+                    f,
+                    "slot {name:?} has a source of its own, which the packed layout cannot copy: \
+                     use `Layout::PerSlot`"
                 )
             }
             Self::Driver(error) => error.fmt(f),

@@ -116,7 +116,12 @@ pub enum SlotFault {
         /// The kind of the buffer's memory.
         kind: MemoryKind,
     },
-    /// The bytes are elsewhere in memory that is pinned for another device.
+    /// The results are in a buffer of other than device memory.
+    NotDevice {
+        /// The kind of the buffer's memory.
+        kind: MemoryKind,
+    },
+    /// The bytes are elsewhere in memory that is pinned for another device, or another's own.
     OtherDevice {
         /// The set's device, by its ordinal.
         wanted: i32,
@@ -227,7 +232,7 @@ impl SlotFault {
                     "slot {slot:?} has {wanted} elements in this step, and {given} were given"
                 )
             }
-            Self::Foreign => write!(f, "slot {slot} belongs to another set of input buffers"),
+            Self::Foreign => write!(f, "slot {slot} belongs to another set of buffers"),
             Self::IsDynamic => write!(
                 f,
                 "slot {slot:?} is dynamic and has no memory to write: call `pass` with an address"
@@ -240,12 +245,17 @@ impl SlotFault {
                 "slot {slot:?} can refer to pinned memory only, and the buffer is {kind:?} memory: \
                  copy it with `write_from`"
             ),
+            Self::NotDevice { kind } => write!(
+                f,
+                "slot {slot:?} is fetched from device memory, and the buffer is {kind:?} memory: \
+                 read it in place, or copy it to device memory"
+            ),
             Self::OtherDevice { wanted, given } => {
                 let given = given.map_or("none".into(), |given| given.to_string());
                 write!(
                     f,
-                    "slot {slot:?} is copied to device {wanted}, and the buffer is pinned for \
-                     device {given}: copy it with `write_from`"
+                    "slot {slot:?} is on device {wanted}, and the buffer belongs to device {given}: \
+                     use a buffer of device {wanted}"
                 )
             }
             Self::TooManyHandles => {
@@ -285,6 +295,7 @@ impl std::error::Error for StageError {
 
 impl StageError {
     /// The error of a step of `given`, where `max` is the limit.
+    #[cold]
     pub(super) fn too_large(given: Counts, max: Counts) -> Self {
         let Counts { tokens, requests } = given;
         if tokens > max.tokens {

@@ -283,9 +283,7 @@ impl Guard {
     /// Refuses a stream of another device, which may not reach the memory. A stream that was
     /// accepted once is not looked at again while steps go to it.
     pub(super) fn check_device(&self, stream: &Stream) -> Result<(), StageError> {
-        let [wanted, given] =
-            [&self.context, stream.context()].map(|context| context.device().ordinal());
-        if wanted == given { Ok(()) } else { Err(StageError::OtherDevice { wanted, given }) }
+        check_device(&self.context, stream)
     }
 
     /// Where a use ends, for a stream of which only its tail is at hand.
@@ -355,6 +353,13 @@ impl Uses {
         });
         &mut self.list[at]
     }
+}
+
+/// Refuses a stream of another device than the context's.
+#[inline]
+pub(super) fn check_device(context: &Context, stream: &Stream) -> Result<(), StageError> {
+    let [wanted, given] = [context, stream.context()].map(|context| context.device().ordinal());
+    if wanted == given { Ok(()) } else { Err(StageError::OtherDevice { wanted, given }) }
 }
 
 /// Streams that use one step, as engines have them.

@@ -1,5 +1,7 @@
 //! How many elements a slot has in a step.
 
+use super::error::StageError;
+
 /// How many elements a slot has, as a rule from the step's counts.
 ///
 /// # Examples
@@ -39,6 +41,17 @@ pub struct Counts {
     pub tokens: usize,
     /// The requests that they belong to.
     pub requests: usize,
+}
+
+impl Counts {
+    /// These, if they are no more than `max`.
+    #[inline]
+    pub(super) fn within(self, max: Self) -> Result<Self, StageError> {
+        if self.tokens > max.tokens || self.requests > max.requests {
+            return Err(StageError::too_large(self, max));
+        }
+        Ok(self)
+    }
 }
 
 impl Len {

@@ -11,10 +11,11 @@
 //! Offsets are the same in a ring slot of host memory and in device memory.
 
 use super::build_error::BuildError;
-use super::error::Count;
+use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
 use super::spec::{Forgotten, SlotKind, SlotSpec};
 use crate::element::DType;
+use crate::graph::Direction;
 
 /// How slots lie in memory, and how many copies bring them to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,6 +31,8 @@ pub enum Layout {
 /// The layout of a set, decided when it is built.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Which way slots are copied.
+    pub(super) direction: Direction,
     pub(super) slots: Box<[SlotSpec]>,
     pub(super) layout: Layout,
     /// Ascending.
@@ -45,8 +48,10 @@ pub(super) struct Plan {
     /// A bit for each slot.
     pub(super) all: u64,
     pub(super) has_zero_copy: bool,
-    /// Bytes of a ring slot, and of the device memory.
+    /// Bytes of a ring slot.
     pub(super) size: usize,
+    /// Bytes of the set's device memory.
+    pub(super) device_size: usize,
 }
 
 /// The largest steps that share a graph, and where their slots lie.
@@ -80,6 +85,7 @@ pub(super) struct Field {
 
 impl Plan {
     pub(super) fn new(
+        direction: Direction,
         slots: Vec<SlotSpec>,
         layout: Layout,
         sizes: &[usize],
@@ -106,10 +112,13 @@ impl Plan {
             Some(Bucket { index, counts, fields: own, size })
         };
         let buckets: Option<Box<[_]>> = sizes.iter().enumerate().map(bucket).collect();
+        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
+        let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
         Ok(Self {
+            direction,
             layout,
             buckets: buckets.ok_or(BuildError::TooLarge)?,
             max,
@@ -119,8 +128,22 @@ impl Plan {
             all: bits(&|_| true),
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
             size,
+            // A packed copy ends where the next slot would start.
+            device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
             slots: slots.into(),
         })
+    }
+
+    /// The slot of that name, which has elements of that type.
+    pub(super) fn find(&self, name: &str, given: DType) -> Result<usize, SlotError> {
+        let Some(index) = self.slots.iter().position(|slot| *slot.name == *name) else {
+            return Err(SlotError::Unknown(name.into()));
+        };
+        let wanted = self.slots[index].dtype;
+        if wanted != given {
+            return Err(SlotError::Type { slot: name.into(), wanted, given });
+        }
+        Ok(index)
     }
 
     /// The smallest bucket that holds a step.
@@ -128,6 +151,14 @@ impl Plan {
     pub(super) fn bucket_of(&self, counts: Counts) -> Option<&Bucket> {
         let tokens = counts.tokens.max(counts.requests);
         self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
+    }
+
+    /// The index of the bucket that holds so many tokens.
+    pub(super) fn holds(&self, tokens: usize) -> Result<usize, StageError> {
+        let counts = Counts { tokens, requests: 0 };
+        let largest = self.buckets.last().map_or(Counts::default(), |bucket| bucket.counts);
+        let bucket = self.bucket_of(counts).ok_or_else(|| StageError::too_large(counts, largest));
+        bucket.map(|bucket| bucket.index)
     }
 
     /// A table that does not say yet where slots lie.

@@ -144,7 +144,7 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// [`StageError`]: the driver refused; what was made stays.
     pub fn prewarm(&self, tokens: usize) -> Result<usize, StageError> {
-        let counts = self.checked(tokens, 0)?;
+        let counts = self.shared.checked(tokens, 0)?;
         let shared = &self.shared;
         let Some(bucket) = shared.plan.bucket_of(counts) else { return Ok(0) };
         let mut ready = 0;

@@ -54,6 +54,15 @@ pub(super) struct SlotSpec {
     pub(super) pad: Padding,
     pub(super) forgotten: Option<Forgotten>,
     pub(super) kind: SlotKind,
+    /// Where its device memory is, if that is not the set's.
+    pub(super) device: Option<u64>,
+}
+
+impl SlotSpec {
+    /// Whether it has device memory of the set.
+    pub(super) fn has_device_memory(&self) -> bool {
+        self.kind == SlotKind::Copied && self.device.is_none()
+    }
 }
 
 /// A padding with its type forgotten.

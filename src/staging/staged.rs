@@ -56,7 +56,8 @@ pub struct Staged<'a, Tag = Untagged> {
     stream: StreamId,
     counts: Counts,
     bucket: Option<&'a Bucket>,
-    dynamic: Addresses,
+    /// The addresses of dynamic slots; few steps have any, and every step moves this.
+    dynamic: Option<Box<Addresses>>,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -78,11 +79,11 @@ impl<'a, Tag> Staged<'a, Tag> {
             stream,
             counts,
             bucket,
-            dynamic: Addresses::default(),
+            dynamic: None,
             tag: PhantomData,
         };
-        if claim.has_extras {
-            staged.dynamic = claim.extras.dynamic;
+        if claim.has_extras && shared.plan.staged != shared.plan.all {
+            staged.dynamic = Some(Box::new(claim.extras.dynamic));
         }
         claim.submit();
         staged
@@ -220,7 +221,9 @@ impl<'a, Tag> Staged<'a, Tag> {
             Some(SlotKind::ZeroCopy) => {
                 self.shared.host.device_address(self.index, self.span(slot)).unwrap_or(0)
             }
-            Some(SlotKind::Dynamic) => self.dynamic[plan.dynamic_index(slot)],
+            Some(SlotKind::Dynamic) => {
+                self.dynamic.as_ref().map_or(0, |addresses| addresses[plan.dynamic_index(slot)])
+            }
             None => 0,
         }
     }

@@ -104,7 +104,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
-            return Err(self.misuse(slot.index(), fault));
+            return Err(self.shared.misuse(slot.index(), fault));
         }
         stream_copy::copy(self.take(slot.index(), span, wanted), from);
         Ok(())
@@ -132,7 +132,7 @@ impl<'a, Tag> Step<'a, Tag> {
             }
             _ => SlotFault::NotDynamic,
         };
-        Err(self.misuse(slot.index(), fault))
+        Err(self.shared.misuse(slot.index(), fault))
     }
 
     /// The step's tokens and requests.
@@ -148,10 +148,7 @@ impl<'a, Tag> Step<'a, Tag> {
     /// The bytes that the step copies, padding included.
     #[inline]
     pub(super) fn size(&self) -> usize {
-        self.bucket.map_or_else(
-            || self.claim.fields.iter().map(|field| field.span.size).sum(),
-            |bucket| bucket.size,
-        )
+        self.claim.size(self.bucket)
     }
 
     /// The layout of the step's slots, padding included.
@@ -198,18 +195,6 @@ impl<'a, Tag> Step<'a, Tag> {
             self.shared.plan.slots.get(slot).is_some_and(|spec| spec.kind == SlotKind::Dynamic);
         let fault =
             if set == self.set && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
-        self.misuse(slot, fault)
-    }
-
-    #[cold]
-    pub(super) fn misuse(&self, slot: usize, fault: SlotFault) -> StageError {
-        if let Err(forked) = self.shared.check_fork() {
-            return forked.into();
-        }
-        let name = match self.shared.plan.slots.get(slot) {
-            Some(spec) if fault != SlotFault::Foreign => spec.name.clone(),
-            _ => slot.to_string().into(),
-        };
-        StageError::Slot { slot: name, fault }
+        self.shared.misuse(slot, fault)
     }
 }
