@@ -1,8 +1,10 @@
-//! Staging: a step's inputs at stable device addresses, by one driver call.
+//! Staging: a step's inputs at stable device addresses, and its results in pinned memory, by one
+//! driver call each.
 //!
-//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`]. [`Reader`] is
-//! for a model on another stream, [`StaticBuffers`] for captured graphs; the rest is options and
-//! errors. The [guide](crate::guide::staging) has examples.
+//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`], and for results
+//! [`OutputBuffers`] and [`Pending`]. [`Reader`] is for a model on another stream,
+//! [`StaticBuffers`] for captured graphs; the rest is options and errors. The
+//! [guide](crate::guide::staging) has examples.
 //!
 //! ```text
 //!   begin(tokens, requests)      picks the bucket, takes a ring slot that the device has read
@@ -15,6 +17,14 @@
 //!      |                        +---------------------------------------------+  slot and bucket
 //!      v
 //!   Staged: device_ptr(slot), reader(&stream), wait_on(&stream), consumed_by(&stream)
+//! ```
+//!
+//! Results are the mirror: the model writes the device memory, `fetch(tokens, requests, &stream)`
+//! launches the graph of copies to a ring slot, and [`Pending`] reads the word and the slot.
+//!
+//! ```text
+//!   fetch ──> Pending ──try_read, wait──> Results: read(slot)      a ring slot is free when the
+//!                └─────────────── drop ──────────────────────>     Pending is gone, and written
 //! ```
 //!
 //! **No overwrite in flight.** A ring slot is handed out when its completion word says that the
