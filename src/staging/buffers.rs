@@ -105,6 +105,55 @@ impl<Tag> InputBuffers<Tag> {
         Ok(Step::new(&self.shared, claim, counts))
     }
 
+    /// Begins a step that is padded to the bucket that holds `padded`, and not only to the one that
+    /// holds its own counts: for ranks that run one model together and have agreed on a size. A
+    /// rank without requests begins a step of 0 tokens, and need not write it.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::TooLarge`]: no bucket holds `padded`, or its bucket does not hold the step.
+    /// * As [`begin`](Self::begin).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::staging::{InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    /// let inputs = inputs.buckets([1, 2, 4, 8]).build()?;
+    /// let ids = inputs.slot_id::<i32>("ids")?;
+    /// let agreed = 5; // the most tokens that any rank has
+    /// let mut step = inputs.begin_padded(2, 1, agreed)?;
+    /// step.write(ids).copy_from_slice(&[7, 8]);
+    /// assert_eq!(step.padded().tokens, 8);
+    /// # let stream = Stream::new(&context)?;
+    /// step.submit(&stream)?;
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn begin_padded(
+        &self,
+        tokens: usize,
+        requests: usize,
+        padded: impl Into<Counts>,
+    ) -> Result<Step<'_, Tag>, StageError> {
+        let _range = range!("staging::begin");
+        let bucket = self.shared.plan.holding(padded.into())?;
+        let counts = self.shared.checked_in(bucket, tokens, requests)?;
+        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+    }
+
+    /// The bucket that a step of these counts goes to, by its place in [`buckets`](Self::buckets):
+    /// for the engine's own table of graphs. `None` above the largest.
+    pub fn bucket_of(&self, counts: impl Into<Counts>) -> Option<usize> {
+        self.shared.plan.bucket_of(counts.into()).map(|bucket| bucket.index)
+    }
+
     /// Waits until the device has read every step that was submitted.
     ///
     /// # Errors
@@ -136,7 +185,7 @@ impl<Tag> InputBuffers<Tag> {
         self.shared.graphs.kept()
     }
 
-    /// The sizes of buckets, ascending: tokens, and requests at most.
+    /// The sizes of buckets, ascending in the bytes that they stage: tokens, and requests at most.
     pub fn buckets(&self) -> impl Iterator<Item = Counts> {
         self.shared.plan.buckets.iter().map(|bucket| bucket.counts)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::error::{Count, StageError};
+use super::len::Counts;
 use crate::error::Error;
 use crate::graph::GraphError;
 
@@ -29,6 +30,9 @@ pub enum BuildError {
     DuplicateSlot(Box<str>),
     /// A bucket of 0 tokens, or one that was given twice.
     Bucket(usize),
+    /// A bucket of 0 tokens or requests, or one that was given twice, by
+    /// [`buckets_of`](super::InputBuffersBuilder::buckets_of).
+    BucketOf(Counts),
     /// A number of ring slots that is not 1 to 64.
     RingDepth(usize),
     /// A limit below what the buckets or the steps need.
@@ -107,6 +111,11 @@ impl fmt::Display for BuildError {
                     once, and has 1 token or more"
                 )
             }
+            Self::BucketOf(Counts { tokens, requests }) => write!(
+                f,
+                "a bucket of {tokens} tokens and {requests} requests is empty or given twice: each \
+                 bucket is given once, and has 1 of both or more"
+            ),
             Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
             Self::Limit { what, limit, needed } => {
                 write!(

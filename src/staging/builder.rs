@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::buffers::InputBuffers;
 use super::build_error::BuildError;
 use super::guard::Guard;
-use super::len::Len;
+use super::len::{Counts, Len};
 use super::plan::Layout;
 use super::set_spec::SetSpec;
 use super::shared::Shared;
@@ -131,7 +131,37 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// ring slot. In a bucket of `n` tokens there are `n` requests, at most
     /// [`max_requests`](Self::max_requests).
     pub fn buckets(mut self, buckets: impl IntoIterator<Item = usize>) -> Self {
-        self.set.buckets = buckets.into_iter().collect();
+        self.set.set_buckets(buckets);
+        self
+    }
+
+    /// Sets the sizes that steps are padded to, in tokens and in requests, in place of
+    /// [`buckets`](Self::buckets): where the two do not go together, as in steps of many tokens of
+    /// few requests. A step goes to the bucket that stages the fewest bytes of those that hold it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::staging::{Counts, InputBuffers, Len};
+    ///
+    /// // Decoding with three speculative tokens, and prefill.
+    /// let decode = [1, 8, 64].map(|requests| Counts { tokens: 4 * requests, requests });
+    /// let prefill = [Counts { tokens: 2048, requests: 8 }];
+    /// let inputs = InputBuffers::builder(&context)
+    ///     .slot::<i32>("input_ids", Len::Tokens)
+    ///     .slot::<i32>("block_table", Len::Requests.times(2048))
+    ///     .buckets_of(decode.into_iter().chain(prefill))
+    ///     .build()?;
+    /// assert_eq!(inputs.begin(256, 64)?.padded(), Counts { tokens: 256, requests: 64 });
+    /// assert_eq!(inputs.begin(300, 2)?.padded(), Counts { tokens: 2048, requests: 8 });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn buckets_of(mut self, buckets: impl IntoIterator<Item = Counts>) -> Self {
+        self.set.set_buckets_of(buckets);
         self
     }
 
@@ -142,7 +172,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
         self
     }
 
-    /// Limits the requests of a step. By default the largest bucket.
+    /// Limits the requests of a step. By default those of the largest bucket.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.set.max_requests = Some(requests);
         self

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::buffers::InputBuffers;
 use super::error::StageError;
+use super::len::Counts;
 use super::shared::Shared;
 use super::slot_id::Untagged;
 use super::step::Step;
@@ -53,15 +54,15 @@ pub struct Embedded<Tag = Untagged> {
 }
 
 impl<Tag> InputBuffers<Tag> {
-    /// Makes a staging graph of the bucket that holds `tokens`, to be a part of other graphs.
+    /// Makes a staging graph of the bucket that holds `counts`, or so many tokens, to be a part of other graphs.
     ///
     /// # Errors
     ///
-    /// * [`StageError::TooLarge`]: no bucket holds so many.
+    /// * [`StageError::TooLarge`]: no bucket holds them.
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
-    pub fn embed(&self, tokens: usize) -> Result<Embedded<Tag>, StageError> {
+    pub fn embed(&self, counts: impl Into<Counts>) -> Result<Embedded<Tag>, StageError> {
         let own = &*self.shared;
-        let bucket = own.plan.holds(tokens)?;
+        let bucket = own.plan.holding(counts.into())?.index;
         // A graph that is a part of another has one ring slot: its copies are not changed later.
         let shared = Arc::new(Shared::new(own.sibling(1)?, Arc::clone(&own.guard)));
         let (mut graph, _) = shared.graph(0, &shared.plan.buckets[bucket])?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::StageError;
 use super::fetch::Fetch;
+use super::len::Counts;
 use super::outputs::OutputBuffers;
 use super::slot_id::Untagged;
 use super::transfer::Transfer;
@@ -63,15 +64,15 @@ pub struct EmbeddedOutputs<Tag = Untagged> {
 }
 
 impl<Tag> OutputBuffers<Tag> {
-    /// Makes graphs of copies of the bucket that holds `tokens`, to be parts of other graphs: one
+    /// Makes graphs of copies of the bucket that holds `counts`, or so many tokens, to be parts of other graphs: one
     /// for each slot of a ring as deep as the set's.
     ///
     /// # Errors
     ///
-    /// * [`StageError::TooLarge`]: no bucket holds so many.
+    /// * [`StageError::TooLarge`]: no bucket holds them.
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
-    pub fn embed(&self, tokens: usize) -> Result<EmbeddedOutputs<Tag>, StageError> {
-        let bucket = self.shared.plan.holds(tokens)?;
+    pub fn embed(&self, counts: impl Into<Counts>) -> Result<EmbeddedOutputs<Tag>, StageError> {
+        let bucket = self.shared.plan.holding(counts.into())?.index;
         let shared = Arc::new(self.shared.sibling(self.ring_depth())?);
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;

@@ -102,6 +102,8 @@ pub enum SlotFault {
         /// How many were given.
         given: usize,
     },
+    /// It was named twice in one call.
+    Twice,
     /// It belongs to another set.
     Foreign,
     /// It is dynamic: it has no memory of its own to write.
@@ -232,6 +234,7 @@ impl SlotFault {
                     "slot {slot:?} has {wanted} elements in this step, and {given} were given"
                 )
             }
+            Self::Twice => write!(f, "slot {slot:?} was named twice in one call: name it once"),
             Self::Foreign => write!(f, "slot {slot} belongs to another set of buffers"),
             Self::IsDynamic => write!(
                 f,

@@ -47,10 +47,20 @@ impl Counts {
     /// These, if they are no more than `max`.
     #[inline]
     pub(super) fn within(self, max: Self) -> Result<Self, StageError> {
-        if self.tokens > max.tokens || self.requests > max.requests {
-            return Err(StageError::too_large(self, max));
-        }
-        Ok(self)
+        if self.is_within(max) { Ok(self) } else { Err(StageError::too_large(self, max)) }
+    }
+
+    /// Whether these are no more than `max`.
+    #[inline]
+    pub(super) fn is_within(self, max: Self) -> bool {
+        self.tokens <= max.tokens && self.requests <= max.requests
+    }
+}
+
+/// So many tokens, of any number of requests: it stands for the smallest bucket that holds them.
+impl From<usize> for Counts {
+    fn from(tokens: usize) -> Self {
+        Self { tokens, requests: 0 }
     }
 }
 

@@ -92,6 +92,7 @@ mod submit;
 mod ticks;
 mod transfer;
 mod wait;
+mod write_many;
 
 pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
@@ -115,3 +116,4 @@ pub use self::staged::Staged;
 pub use self::stall::{Stall, StallCause};
 pub use self::static_buffers::StaticBuffers;
 pub use self::step::Step;
+pub use self::write_many::SlotIds;

@@ -151,6 +151,24 @@ impl<Tag> OutputBuffers<Tag> {
         Ok(Fetch::new(&self.shared, claim, counts))
     }
 
+    /// Begins a fetch of the bucket that holds `padded`, as
+    /// [`InputBuffers::begin_padded`](super::InputBuffers::begin_padded).
+    ///
+    /// # Errors
+    ///
+    /// As that, and as [`begin`](Self::begin).
+    pub fn begin_padded(
+        &self,
+        tokens: usize,
+        requests: usize,
+        padded: impl Into<Counts>,
+    ) -> Result<Fetch<'_, Tag>, StageError> {
+        let _range = range!("staging::begin");
+        let bucket = self.shared.plan.holding(padded.into())?;
+        let counts = self.shared.checked_in(bucket, tokens, requests)?;
+        Ok(Fetch::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+    }
+
     /// The graphs that are kept at this moment.
     pub fn graphs(&self) -> GraphsKept {
         self.shared.graphs.kept()
@@ -161,7 +179,7 @@ impl<Tag> OutputBuffers<Tag> {
         self.shared.graphs.made()
     }
 
-    /// The sizes of buckets, ascending: tokens, and requests at most.
+    /// The sizes of buckets, ascending in bytes: tokens, and requests at most.
     pub fn buckets(&self) -> impl Iterator<Item = Counts> {
         self.shared.plan.buckets.iter().map(|bucket| bucket.counts)
     }

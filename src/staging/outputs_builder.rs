@@ -8,7 +8,7 @@ use wharf_sys::bindings::CUdeviceptr;
 
 use super::build_error::BuildError;
 use super::builder::Instantiation;
-use super::len::Len;
+use super::len::{Counts, Len};
 use super::outputs::OutputBuffers;
 use super::plan::Layout;
 use super::set_spec::SetSpec;
@@ -75,7 +75,14 @@ impl<Tag> OutputBuffersBuilder<Tag> {
     /// slot: those of the step's [inputs](super::InputBuffersBuilder::buckets). A fetch copies its
     /// bucket's elements.
     pub fn buckets(mut self, buckets: impl IntoIterator<Item = usize>) -> Self {
-        self.set.buckets = buckets.into_iter().collect();
+        self.set.set_buckets(buckets);
+        self
+    }
+
+    /// The same in tokens and requests, as
+    /// [`InputBuffersBuilder::buckets_of`](super::InputBuffersBuilder::buckets_of).
+    pub fn buckets_of(mut self, buckets: impl IntoIterator<Item = Counts>) -> Self {
+        self.set.set_buckets_of(buckets);
         self
     }
 

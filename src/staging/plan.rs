@@ -35,8 +35,10 @@ pub(super) struct Plan {
     pub(super) direction: Direction,
     pub(super) slots: Box<[SlotSpec]>,
     pub(super) layout: Layout,
-    /// Ascending.
+    /// Ascending in the bytes that they stage.
     pub(super) buckets: Box<[Bucket]>,
+    /// Whether a bucket's tokens alone say what it holds.
+    is_ladder: bool,
     pub(super) max: Counts,
     /// The policy of each slot for steps that do not write it; slots that must be written are in
     /// `required`.
@@ -65,6 +67,28 @@ pub(super) struct Bucket {
     pub(super) size: usize,
 }
 
+impl Bucket {
+    /// The bytes of all slots, padding included.
+    fn bytes(&self) -> usize {
+        self.fields.iter().map(|field| field.span.size).sum()
+    }
+}
+
+/// The size of a bucket, as the builder was told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BucketSize {
+    pub(super) tokens: usize,
+    /// As many as there are tokens if it is not said, but no more than a step may have.
+    pub(super) requests: Option<usize>,
+}
+
+impl BucketSize {
+    fn counts(self, max: Counts) -> Counts {
+        let requests = self.requests.unwrap_or(max.requests.min(self.tokens));
+        Counts { tokens: self.tokens, requests }
+    }
+}
+
 /// Where a slot lies, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ByteRange {
@@ -88,7 +112,7 @@ impl Plan {
         direction: Direction,
         slots: Vec<SlotSpec>,
         layout: Layout,
-        sizes: &[usize],
+        sizes: &[BucketSize],
         max: Counts,
         forgotten: Forgotten,
     ) -> Result<Self, BuildError> {
@@ -101,17 +125,20 @@ impl Plan {
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
-        let bucket = |(index, tokens): (usize, &usize)| {
-            let counts = Counts { tokens: *tokens, requests: max.requests.min(*tokens) };
+        let bucket = |size: &BucketSize| {
+            let counts = size.counts(max);
             let mut own = fields.clone();
             let size = match layout {
                 // Addresses are those of the largest step; only lengths are the bucket's.
                 Layout::PerSlot => shorten(&slots, counts, &mut own)?,
                 Layout::Packed => spread(&slots, counts, &mut own)?.copied,
             };
-            Some(Bucket { index, counts, fields: own, size })
+            Some(Bucket { index: 0, counts, fields: own, size })
         };
-        let buckets: Option<Box<[_]>> = sizes.iter().enumerate().map(bucket).collect();
+        let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
+        let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
+        buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
+        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.index = index);
         let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
         let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
@@ -120,7 +147,8 @@ impl Plan {
         Ok(Self {
             direction,
             layout,
-            buckets: buckets.ok_or(BuildError::TooLarge)?,
+            buckets: buckets.into(),
+            is_ladder: sizes.iter().all(|size| size.requests.is_none()),
             max,
             required: bits(&|slot| forgotten[slot] == Forgotten::Error),
             forgotten,
@@ -149,16 +177,31 @@ impl Plan {
     /// The smallest bucket that holds a step.
     #[inline]
     pub(super) fn bucket_of(&self, counts: Counts) -> Option<&Bucket> {
+        if !self.is_ladder {
+            return self.smallest(counts);
+        }
         let tokens = counts.tokens.max(counts.requests);
         self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
     }
 
-    /// The index of the bucket that holds so many tokens.
-    pub(super) fn holds(&self, tokens: usize) -> Result<usize, StageError> {
-        let counts = Counts { tokens, requests: 0 };
-        let largest = self.buckets.last().map_or(Counts::default(), |bucket| bucket.counts);
-        let bucket = self.bucket_of(counts).ok_or_else(|| StageError::too_large(counts, largest));
-        bucket.map(|bucket| bucket.index)
+    /// The bucket that stages the fewest bytes of those that hold a step.
+    fn smallest(&self, counts: Counts) -> Option<&Bucket> {
+        self.buckets.iter().find(|bucket| counts.is_within(bucket.counts))
+    }
+
+    /// The bucket that holds a step.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::TooLarge`]: no bucket does.
+    pub(super) fn holding(&self, counts: Counts) -> Result<&Bucket, StageError> {
+        self.bucket_of(counts).ok_or_else(|| {
+            let most = |count: fn(Counts) -> usize| {
+                self.buckets.iter().map(|bucket| count(bucket.counts)).max().unwrap_or(0)
+            };
+            let largest = Counts { tokens: most(|it| it.tokens), requests: most(|it| it.requests) };
+            StageError::too_large(counts, largest)
+        })
     }
 
     /// A table that does not say yet where slots lie.
@@ -241,27 +284,37 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     Some(end)
 }
 
-/// Checks the sizes of buckets and sorts them.
-pub(super) fn ladder(mut sizes: Vec<usize>) -> Result<Vec<usize>, BuildError> {
-    sizes.sort_unstable();
-    if sizes.first() == Some(&0) {
-        return Err(BuildError::Bucket(0));
-    }
-    match sizes.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(BuildError::Bucket(pair[0])),
-        None => Ok(sizes),
+/// Checks the sizes of buckets.
+pub(super) fn check_buckets(sizes: &[BucketSize]) -> Result<(), BuildError> {
+    let wrong = sizes.iter().enumerate().find(|(index, size)| {
+        let key = |size: &BucketSize| (size.tokens, size.requests);
+        let is_twice = sizes[..*index].iter().any(|other| key(other) == key(size));
+        size.tokens == 0 || size.requests == Some(0) || is_twice
+    });
+    match wrong {
+        Some((_, BucketSize { tokens, requests: None })) => Err(BuildError::Bucket(*tokens)),
+        Some((_, BucketSize { tokens, requests: Some(requests) })) => {
+            Err(BuildError::BucketOf(Counts { tokens: *tokens, requests: *requests }))
+        }
+        None => Ok(()),
     }
 }
 
 /// The limits of steps, from the buckets and what was asked for.
 pub(super) fn limits(
-    largest: usize,
+    sizes: &[BucketSize],
     tokens: Option<usize>,
     requests: Option<usize>,
 ) -> Result<Counts, BuildError> {
+    let largest = sizes.iter().map(|size| size.tokens).max().unwrap_or(0);
     let tokens = tokens.unwrap_or(largest);
     // Each request has a token at least, so a bucket of n tokens holds n requests.
-    let requests = requests.unwrap_or(if largest > 0 { largest } else { tokens });
+    let implied = sizes.iter().map(|size| size.requests.unwrap_or(size.tokens)).max();
+    let requests = requests.unwrap_or(implied.unwrap_or(tokens));
+    let needed = sizes.iter().filter_map(|size| size.requests).max().unwrap_or(1);
+    if requests < needed && requests > 0 {
+        return Err(BuildError::Limit { what: Count::Requests, limit: requests, needed });
+    }
     if tokens < largest.max(1) {
         return Err(BuildError::Limit {
             what: Count::Tokens,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::build_error::BuildError;
 use super::builder::Instantiation;
-use super::len::Len;
+use super::len::{Counts, Len};
 use super::names::Names;
-use super::plan::{Layout, MAX_DYNAMIC, Plan, ladder, limits};
+use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
 use super::spec::{Forgotten, Padding, SlotKind, SlotSpec};
 use super::transfer::{Options, Transfer};
@@ -22,7 +22,7 @@ pub(super) struct SetSpec {
     pub(super) context: Context,
     pub(super) name: String,
     pub(super) slots: Vec<SlotSpec>,
-    pub(super) buckets: Vec<usize>,
+    pub(super) buckets: Vec<BucketSize>,
     pub(super) max_tokens: Option<usize>,
     pub(super) max_requests: Option<usize>,
     pub(super) layout: Layout,
@@ -63,6 +63,19 @@ impl SetSpec {
         });
     }
 
+    /// Buckets of so many tokens, and as many requests.
+    pub(super) fn set_buckets(&mut self, tokens: impl IntoIterator<Item = usize>) {
+        let size = |tokens| BucketSize { tokens, requests: None };
+        self.buckets = tokens.into_iter().map(size).collect();
+    }
+
+    /// Buckets of these tokens and requests.
+    pub(super) fn set_buckets_of(&mut self, counts: impl IntoIterator<Item = Counts>) {
+        let size =
+            |counts: Counts| BucketSize { tokens: counts.tokens, requests: Some(counts.requests) };
+        self.buckets = counts.into_iter().map(size).collect();
+    }
+
     /// Makes the ring, its memory and, if they are to be made now, its graphs. `call` is the
     /// function that a profiler sees for a step.
     pub(super) fn build(
@@ -75,10 +88,9 @@ impl SetSpec {
         let Self { context, options, .. } = self;
         // The waits below would invalidate captures of other threads.
         let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
-        let buckets = ladder(self.buckets)?;
-        let largest = buckets.last().copied().unwrap_or(0);
-        let max = limits(largest, self.max_tokens, self.max_requests)?;
-        let plan = Plan::new(direction, self.slots, self.layout, &buckets, max, forgotten)?;
+        check_buckets(&self.buckets)?;
+        let max = limits(&self.buckets, self.max_tokens, self.max_requests)?;
+        let plan = Plan::new(direction, self.slots, self.layout, &self.buckets, max, forgotten)?;
         let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;

@@ -114,6 +114,14 @@ impl<'a, Tag> Staged<'a, Tag> {
         self.bucket.map_or(self.counts, |bucket| bucket.counts)
     }
 
+    /// The bucket that it is padded to, by its place in
+    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of graphs.
+    /// `None` above the largest.
+    #[inline]
+    pub fn bucket(&self) -> Option<usize> {
+        self.bucket.map(|bucket| bucket.index)
+    }
+
     /// Whether the device has read the step's ring slot, so that the copy is done.
     ///
     /// # Errors

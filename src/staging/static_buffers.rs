@@ -67,28 +67,33 @@ impl<Tag> StaticBuffers<Tag> {
         Self { plan, device, tag: PhantomData }
     }
 
-    /// Where a slot is in the bucket that holds `tokens`.
+    /// Where a slot is in the bucket that holds `counts`, or so many tokens.
     ///
     /// `None` for a slot that has no place of its own on the device, or of another set, and above
     /// the largest bucket.
     pub fn device_ptr<T: Element>(
         &self,
         slot: SlotId<T, Tag>,
-        tokens: usize,
+        counts: impl Into<Counts>,
     ) -> Option<CUdeviceptr> {
         let index = slot.index();
         let spec =
             self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
-        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+        let bucket = self.plan.bucket_of(counts.into())?;
         let offset = bucket.fields[index].span.offset as u64;
         let own = self.device.address() + offset;
         (spec.kind == SlotKind::Copied).then(|| spec.device.unwrap_or(own))
     }
 
-    /// How many elements a slot has in the bucket that holds `tokens`.
-    pub fn len<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<usize> {
-        self.device_ptr(slot, tokens)?;
-        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+    /// How many elements a slot has in the bucket that holds `counts`, or so many tokens.
+    pub fn len<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+        counts: impl Into<Counts>,
+    ) -> Option<usize> {
+        let counts = counts.into();
+        self.device_ptr(slot, counts)?;
+        let bucket = self.plan.bucket_of(counts)?;
         Some(bucket.fields[slot.index()].span.size / size_of::<T>())
     }
 

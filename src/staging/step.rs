@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use super::error::{SlotFault, StageError};
 use super::len::Counts;
+use super::pad;
 use super::plan::{Bucket, ByteRange, Field};
 use super::region::SlotMemory;
 use super::ring::Claim;
@@ -29,7 +30,7 @@ pub struct Step<'a, Tag = Untagged> {
     pub(super) claim: Claim<'a, SlotState>,
     pub(super) counts: Counts,
     pub(super) bucket: Option<&'a Bucket>,
-    memory: SlotMemory,
+    pub(super) memory: SlotMemory,
     /// The number of the set that ids of its slots carry.
     set: usize,
     /// A bit for each slot that was written, or passed through.
@@ -110,6 +111,31 @@ impl<'a, Tag> Step<'a, Tag> {
         Ok(())
     }
 
+    /// Copies the first elements of a slot from elsewhere. Those behind them, which the step has as
+    /// well, are padding.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: `from` is longer than the slot in this step, or the slot has no memory
+    /// here. Nothing was written, and the step can go on.
+    pub fn write_prefix<T: Element>(
+        &mut self,
+        slot: SlotId<T, Tag>,
+        from: &[T],
+    ) -> Result<(), StageError> {
+        self.shared.check_fork()?;
+        let index = slot.index();
+        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        let given = from.len();
+        if wanted < given {
+            return Err(self.shared.misuse(index, SlotFault::Length { wanted, given }));
+        }
+        stream_copy::copy(self.take(index, span, given), from);
+        let pad = self.shared.plan.slots[index].pad;
+        pad::fill(self.elements(span, span.size), size_of::<T>(), given, pad);
+        Ok(())
+    }
+
     /// Passes the address of a dynamic slot's elements through:
     /// [`Staged::device_ptr`](super::Staged::device_ptr) returns it.
     ///
@@ -143,6 +169,14 @@ impl<'a, Tag> Step<'a, Tag> {
     /// The counts that it is padded to: those of its bucket, or its own above the largest.
     pub fn padded(&self) -> Counts {
         self.bucket.map_or(self.counts, |bucket| bucket.counts)
+    }
+
+    /// The bucket that it is padded to, by its place in
+    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of graphs.
+    /// `None` above the largest.
+    #[inline]
+    pub fn bucket(&self) -> Option<usize> {
+        self.bucket.map(|bucket| bucket.index)
     }
 
     /// The bytes that the step copies, padding included.

@@ -3,7 +3,7 @@
 use super::error::{SlotFault, StageError};
 use super::launch::Sent;
 use super::pad;
-use super::spec::Forgotten;
+use super::spec::{Forgotten, SlotKind};
 use super::staged::Staged;
 use super::step::Step;
 #[cfg(doc)]
@@ -136,7 +136,10 @@ impl<'a, Tag> Step<'a, Tag> {
         }
         let plan = &self.shared.plan;
         let missing = plan.required & !self.written;
-        if missing != 0 {
+        if missing != 0
+            && let missing = self.with_elements(missing)
+            && missing != 0
+        {
             return Err(self
                 .shared
                 .misuse(missing.trailing_zeros() as usize, SlotFault::Forgotten));
@@ -150,6 +153,17 @@ impl<'a, Tag> Step<'a, Tag> {
             self.pad(plan.staged & !self.referred);
         }
         Ok(0)
+    }
+
+    /// The slots of these that have elements in this step: the others need not be written.
+    #[cold]
+    fn with_elements(&self, slots: u64) -> u64 {
+        let plan = &self.shared.plan;
+        let is_empty = |slot: &usize| {
+            let spec = &plan.slots[*slot];
+            spec.kind != SlotKind::Dynamic && spec.len.of(self.counts) == 0
+        };
+        (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
 
     /// Applies the policies of slots that were not written, and fills the tails of the others.

@@ -39,6 +39,7 @@ mod slab_resources;
 mod slab_threads;
 mod staging;
 mod staging_captures;
+mod staging_counts;
 mod staging_faults;
 mod staging_guard;
 mod staging_matrix;
