@@ -87,10 +87,9 @@ impl From<GraphError> for BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSlots => f.write_str(
-                "no slot has memory to copy from: add a slot that is not \
-                dynamic",
-            ),
+            Self::NoSlots => {
+                f.write_str("no slot has memory to copy from: add a slot that is not dynamic")
+            }
             Self::NoSlotBefore(call) => write!(
                 f,
                 "`{call}` was called before any slot was added: call it after the slot that it is \

@@ -54,7 +54,8 @@ pub struct Embedded<Tag = Untagged> {
 }
 
 impl<Tag> InputBuffers<Tag> {
-    /// Makes a staging graph of the bucket that holds `counts`, or so many tokens, to be a part of other graphs.
+    /// Makes a staging graph of the bucket that holds `counts`, or so many tokens, to be a part of
+    /// other graphs.
     ///
     /// # Errors
     ///

@@ -64,8 +64,8 @@ pub struct EmbeddedOutputs<Tag = Untagged> {
 }
 
 impl<Tag> OutputBuffers<Tag> {
-    /// Makes graphs of copies of the bucket that holds `counts`, or so many tokens, to be parts of other graphs: one
-    /// for each slot of a ring as deep as the set's.
+    /// Makes graphs of copies of the bucket that holds `counts`, or so many tokens, to be parts of
+    /// other graphs: one for each slot of a ring as deep as the set's.
     ///
     /// # Errors
     ///

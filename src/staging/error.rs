@@ -257,8 +257,8 @@ impl SlotFault {
                 let given = given.map_or("none".into(), |given| given.to_string());
                 write!(
                     f,
-                    "slot {slot:?} is on device {wanted}, and the buffer belongs to device {given}: \
-                     use a buffer of device {wanted}"
+                    "slot {slot:?} is on device {wanted}, and the buffer is on device {given}: use \
+                     a buffer of device {wanted}"
                 )
             }
             Self::TooManyHandles => {

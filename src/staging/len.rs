@@ -1,7 +1,5 @@
 //! How many elements a slot has in a step.
 
-use super::error::StageError;
-
 /// How many elements a slot has, as a rule from the step's counts.
 ///
 /// # Examples
@@ -44,12 +42,6 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// These, if they are no more than `max`.
-    #[inline]
-    pub(super) fn within(self, max: Self) -> Result<Self, StageError> {
-        if self.is_within(max) { Ok(self) } else { Err(StageError::too_large(self, max)) }
-    }
-
     /// Whether these are no more than `max`.
     #[inline]
     pub(super) fn is_within(self, max: Self) -> bool {

@@ -1,8 +1,8 @@
 //! Staging: a step's inputs at stable device addresses, and its results in pinned memory, by one
 //! driver call each.
 //!
-//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`], and for results
-//! [`OutputBuffers`] and [`Pending`]. [`Reader`] is for a model on another stream,
+//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`], and for
+//! results [`OutputBuffers`] and [`Pending`]. [`Reader`] is for a model on another stream,
 //! [`StaticBuffers`] for captured graphs; the rest is options and errors. The
 //! [guide](crate::guide::staging) has examples.
 //!

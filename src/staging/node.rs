@@ -50,8 +50,8 @@ pub(super) fn redirect(
     node: MemcpyNode,
     copy: Copy1d,
 ) -> Result<(), GraphError> {
-    // SAFETY: as in `add_copy`; the caller of `refer`, or of `source`, vouched for the memory, whose
-    // owner is kept until the ring slot is used again.
+    // SAFETY: as in `add_copy`; the caller of `refer`, or of `source`, vouched for the memory,
+    // whose owner is kept until the ring slot is used again.
     unsafe { exec.set_copy(node, copy) }
 }
 

@@ -157,7 +157,8 @@ impl<'a, Tag> Results<'a, Tag> {
         let Pending { hold, shared, counts, bucket, .. } = self.pending;
         let (plan, index) = (&shared.plan, slot.index());
         let Some(spec) = plan.slots.get(index).filter(|spec| {
-            // The type is looked at again: the address that stands for a set may be another's later.
+            // The type is looked at again: the address that stands for a set may be another's
+            // later.
             slot.set == shared.id() && spec.dtype == T::DTYPE
         }) else {
             return Err(shared.misuse(index, SlotFault::Foreign));

@@ -17,8 +17,8 @@ use crate::element::Element;
 use crate::graph::{GraphDefinition, GraphError, keep_alive_in_capture};
 use crate::stream::Stream;
 
-/// Where a set's slots are on the device, to be captured in the engine's own graphs: slots of inputs,
-/// which kernels read, or of [outputs](super::OutputBuffers), which they write.
+/// Where a set's slots are on the device, to be captured in the engine's own graphs: slots of
+/// inputs, which kernels read, or of [outputs](super::OutputBuffers), which they write.
 ///
 /// The addresses stay good as long as the set, this, or a graph that was given a share lives.
 ///

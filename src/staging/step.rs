@@ -172,8 +172,8 @@ impl<'a, Tag> Step<'a, Tag> {
     }
 
     /// The bucket that it is padded to, by its place in
-    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of graphs.
-    /// `None` above the largest.
+    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of
+    /// graphs. `None` above the largest.
     #[inline]
     pub fn bucket(&self) -> Option<usize> {
         self.bucket.map(|bucket| bucket.index)

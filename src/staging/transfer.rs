@@ -103,7 +103,7 @@ impl Transfer {
     #[inline]
     pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
         self.check_fork()?;
-        Counts { tokens, requests }.within(self.plan.max)
+        within(Counts { tokens, requests }, self.plan.max)
     }
 
     /// The counts of a step, if it fits a bucket.
@@ -114,7 +114,7 @@ impl Transfer {
         requests: usize,
     ) -> Result<Counts, StageError> {
         self.check_fork()?;
-        Counts { tokens, requests }.within(bucket.counts)
+        within(Counts { tokens, requests }, bucket.counts)
     }
 
     /// The error of a slot that was used wrongly.
@@ -194,6 +194,12 @@ impl Drop for Transfer {
             self.host.leak();
         }
     }
+}
+
+/// The counts, if they are no more than `max`.
+#[inline]
+fn within(counts: Counts, max: Counts) -> Result<Counts, StageError> {
+    if counts.is_within(max) { Ok(counts) } else { Err(StageError::too_large(counts, max)) }
 }
 
 /// How a set is made.

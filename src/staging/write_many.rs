@@ -19,8 +19,8 @@ pub trait SlotIds<Tag> {
 }
 
 impl<Tag> Step<'_, Tag> {
-    /// The elements of several slots, as [`write`](Self::write) has those of one, to be written side
-    /// by side.
+    /// The elements of several slots, as [`write`](Self::write) has those of one, to be written
+    /// side by side.
     ///
     /// # Errors
     ///
