@@ -9,7 +9,7 @@ use super::build_error::BuildError;
 use super::guard::Guard;
 use super::len::{Counts, Len};
 use super::plan::Layout;
-use super::set_spec::SetSpec;
+use super::set_spec::{Instantiation, SetSpec};
 use super::shared::Shared;
 use super::slot_id::Untagged;
 use super::spec::{Forgotten, Pad, Padding, SlotKind};
@@ -17,19 +17,6 @@ use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
 use crate::profile::range;
-
-/// When the graphs of ring slots and buckets are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Instantiation {
-    /// When a step first needs them.
-    #[default]
-    Lazy,
-    /// When the set is built, and sent to the device: those of the smallest buckets, as many as
-    /// [`max_graphs`](InputBuffersBuilder::max_graphs) and
-    /// [`max_graph_bytes`](InputBuffersBuilder::max_graph_bytes) allow. The others when a step
-    /// first needs them.
-    Eager,
-}
 
 impl InputBuffers {
     /// Begins a set. Slots of two such sets are told apart when a step is submitted; those of

@@ -96,7 +96,7 @@ mod write_many;
 
 pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
-pub use self::builder::{InputBuffersBuilder, Instantiation};
+pub use self::builder::InputBuffersBuilder;
 pub use self::embedded::Embedded;
 pub use self::embedded_outputs::EmbeddedOutputs;
 pub use self::error::{Count, SlotError, SlotFault, StageError};
@@ -109,6 +109,7 @@ pub use self::pending::{Pending, Results};
 pub use self::plan::Layout;
 pub use self::prewarm::Prewarm;
 pub use self::reader::Reader;
+pub use self::set_spec::Instantiation;
 pub use self::slot_id::{SlotId, Untagged};
 pub use self::slot_info::SlotInfo;
 pub use self::spec::{Forgotten, Pad};

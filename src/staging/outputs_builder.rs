@@ -7,11 +7,10 @@ use std::time::Duration;
 use wharf_sys::bindings::CUdeviceptr;
 
 use super::build_error::BuildError;
-use super::builder::Instantiation;
 use super::len::{Counts, Len};
 use super::outputs::OutputBuffers;
 use super::plan::Layout;
-use super::set_spec::SetSpec;
+use super::set_spec::{Instantiation, SetSpec};
 use super::slot_id::Untagged;
 use super::spec::{Forgotten, Padding, SlotKind};
 use crate::driver::Context;

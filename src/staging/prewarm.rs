@@ -138,7 +138,8 @@ impl Prewarm {
 
 impl<Tag> InputBuffers<Tag> {
     /// Makes the graphs of the bucket that holds `counts`, or so many tokens, for every ring slot
-    /// that is free at this moment, and sends them to the device. Returns how many ring slots have one then.
+    /// that is free at this moment, and sends them to the device. Returns how many ring slots have
+    /// one then.
     ///
     /// # Errors
     ///

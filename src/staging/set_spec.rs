@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::BuildError;
-use super::builder::Instantiation;
 use super::len::{Counts, Len};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
@@ -15,6 +14,19 @@ use super::transfer::{Options, Transfer};
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;
+
+/// When the graphs of ring slots and buckets are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Instantiation {
+    /// When a step first needs them.
+    #[default]
+    Lazy,
+    /// When the set is built, and sent to the device: those of the smallest buckets, as many as
+    /// [`max_graphs`](super::InputBuffersBuilder::max_graphs) and
+    /// [`max_graph_bytes`](super::InputBuffersBuilder::max_graph_bytes) allow. The others when a step
+    /// first needs them.
+    Eager,
+}
 
 /// A set to be made.
 #[derive(Clone, Debug)]
