@@ -8,7 +8,6 @@ use super::error::{SlotError, StageError};
 use super::fetch::Fetch;
 use super::graphs::{GraphsKept, GraphsMade};
 use super::len::Counts;
-use super::outputs_builder::OutputBuffersBuilder;
 use super::pending::Pending;
 use super::slot_id::{SlotId, Untagged};
 use super::static_buffers::StaticBuffers;
@@ -76,20 +75,7 @@ pub struct OutputBuffers<Tag = Untagged> {
     tag: PhantomData<fn() -> Tag>,
 }
 
-impl OutputBuffers {
-    /// Begins a set.
-    pub fn builder(context: &Context) -> OutputBuffersBuilder {
-        OutputBuffersBuilder::new(context)
-    }
-}
-
 impl<Tag> OutputBuffers<Tag> {
-    /// Begins a set whose slots cannot be used with results of a set with another tag: any type
-    /// will do.
-    pub fn tagged(context: &Context) -> OutputBuffersBuilder<Tag> {
-        OutputBuffersBuilder::new(context)
-    }
-
     /// The slot of that name.
     ///
     /// # Errors

@@ -18,6 +18,21 @@ use crate::element::{DType, Element};
 use crate::graph::Direction;
 use crate::profile::range;
 
+impl OutputBuffers {
+    /// Begins a set.
+    pub fn builder(context: &Context) -> OutputBuffersBuilder {
+        OutputBuffersBuilder::new(context)
+    }
+}
+
+impl<Tag> OutputBuffers<Tag> {
+    /// Begins a set whose slots cannot be used with results of a set with another tag: any type
+    /// will do.
+    pub fn tagged(context: &Context) -> OutputBuffersBuilder<Tag> {
+        OutputBuffersBuilder::new(context)
+    }
+}
+
 /// A set of output buffers to be made; [`OutputBuffers::builder`] begins one.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
@@ -29,7 +44,7 @@ pub struct OutputBuffersBuilder<Tag = Untagged> {
 }
 
 impl<Tag> OutputBuffersBuilder<Tag> {
-    pub(super) fn new(context: &Context) -> Self {
+    fn new(context: &Context) -> Self {
         let set = SetSpec::new(context, "outputs");
         Self { set, is_source_stray: false, tag: PhantomData }
     }

@@ -23,8 +23,8 @@ pub enum Instantiation {
     Lazy,
     /// When the set is built, and sent to the device: those of the smallest buckets, as many as
     /// [`max_graphs`](super::InputBuffersBuilder::max_graphs) and
-    /// [`max_graph_bytes`](super::InputBuffersBuilder::max_graph_bytes) allow. The others when a step
-    /// first needs them.
+    /// [`max_graph_bytes`](super::InputBuffersBuilder::max_graph_bytes) allow. The others when a
+    /// step first needs them.
     Eager,
 }
 
