@@ -8,7 +8,7 @@ use super::error::{SlotError, StageError};
 use super::graphs::GraphsKept;
 use super::len::Counts;
 use super::shared::Shared;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
 use crate::driver::Context;
 use crate::element::Element;
@@ -75,6 +75,17 @@ impl<Tag> InputBuffers<Tag> {
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
         let index = self.shared.plan.find(name, T::DTYPE)?;
         Ok(SlotId::new(index, self.shared.id()))
+    }
+
+    /// The count of that name, to be set in steps.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::UnknownCount`]: no count has the name.
+    pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
+        let index = self.shared.plan.counts.iter().position(|count| *count.name == *name);
+        let index = index.ok_or_else(|| SlotError::UnknownCount(name.into()))?;
+        Ok(CountId::new(index, self.shared.id()))
     }
 
     /// Begins a step: picks the bucket, and a ring slot that the device does not read any more.

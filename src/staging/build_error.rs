@@ -26,6 +26,20 @@ pub enum BuildError {
         /// How many of them can be dynamic.
         max_dynamic: usize,
     },
+    /// A slot's length is by a count that the set was not
+    /// [given](super::InputBuffersBuilder::count).
+    UnknownCount(Box<str>),
+    /// A name that two counts have.
+    DuplicateCount(Box<str>),
+    /// The most that a step has of a count is said by another count.
+    CountOfCount(Box<str>),
+    /// More counts by name than a set can have.
+    TooManyCounts {
+        /// How many were given.
+        given: usize,
+        /// How many a set can have.
+        max: usize,
+    },
     /// A name that two slots have.
     DuplicateSlot(Box<str>),
     /// A bucket of 0 tokens, or one that was given twice.
@@ -110,11 +124,6 @@ impl fmt::Display for BuildError {
                     once, and has 1 token or more"
                 )
             }
-            Self::BucketOf(Counts { tokens, requests }) => write!(
-                f,
-                "a bucket of {tokens} tokens and {requests} requests is empty or given twice: each \
-                 bucket is given once, and has 1 of both or more"
-            ),
             Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
             Self::Limit { what, limit, needed } => {
                 write!(
@@ -143,6 +152,35 @@ impl fmt::Display for BuildError {
             }
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
+            counts => counts.fmt_of_counts(f),
+        }
+    }
+}
+
+impl BuildError {
+    /// The texts about counts by name, and buckets of several counts.
+    fn fmt_of_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BucketOf(Counts { tokens, requests }) => write!(
+                f,
+                "a bucket of {tokens} tokens and {requests} requests is empty or given twice: each \
+                 bucket is given once, and has 1 of both or more"
+            ),
+            Self::UnknownCount(name) => write!(
+                f,
+                "a slot's length is by the count {name:?}, which the set does not have: call \
+                 `count`"
+            ),
+            Self::DuplicateCount(name) => write!(f, "two counts have the name {name:?}"),
+            Self::CountOfCount(name) => write!(
+                f,
+                "the most that a step has of the count {name:?} is said by another count: say it \
+                 by tokens, requests or a number"
+            ),
+            Self::TooManyCounts { given, max } => {
+                write!(f, "{given} counts were added: a set has at most {max}")
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -98,6 +98,43 @@ impl<Tag> InputBuffersBuilder<Tag> {
         self.with(name, T::DTYPE, Len::Fixed(0), Padding::Keep, SlotKind::Dynamic)
     }
 
+    /// Adds a count of a step besides tokens and requests, for the lengths of slots
+    /// ([`Len::count`]): each step [sets](super::Step::set_count) it. `most` is the most that a
+    /// step of some tokens and requests has; so many are staged, of which those behind the step's
+    /// are padding.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::staging::{InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context)
+    ///     .count("logits", Len::Requests.times(4))
+    ///     .slot::<i32>("ids", Len::Tokens)
+    ///     .slot::<i32>("logits_indices", Len::count("logits"))
+    ///     .buckets([4, 8])
+    ///     .build()?;
+    /// let (ids, indices) = (inputs.slot_id("ids")?, inputs.slot_id("logits_indices")?);
+    /// let logits = inputs.count_id("logits")?;
+    /// let mut step = inputs.begin(5, 2)?;
+    /// step.write(ids).copy_from_slice(&[1, 2, 3, 4, 5]);
+    /// step.set_count(logits, 3)?;
+    /// step.write(indices).copy_from_slice(&[0, 1, 4]);
+    /// # let stream = Stream::new(&context)?;
+    /// step.submit(&stream)?;
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn count(mut self, name: &str, most: Len) -> Self {
+        self.set.counts.push((name.to_owned(), most));
+        self
+    }
+
     /// Sets the policy of the slot added last for steps that do not write it. Before any slot is
     /// added it is an error of [`build`](Self::build) ([`BuildError::NoSlotBefore`]): for all slots
     /// there is [`forgotten`](Self::forgotten).

@@ -13,7 +13,7 @@
 use super::build_error::BuildError;
 use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
-use super::spec::{Forgotten, SlotKind, SlotSpec};
+use super::spec::{CountSpec, Forgotten, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
 
@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) direction: Direction,
     pub(super) slots: Box<[SlotSpec]>,
     pub(super) layout: Layout,
+    /// Counts by name.
+    pub(super) counts: Box<[CountSpec]>,
     /// Ascending in the bytes that they stage.
     pub(super) buckets: Box<[Bucket]>,
     /// Whether a bucket's tokens alone say what it holds.
@@ -102,7 +104,8 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if it has no memory here.
+    /// `None` if it has no memory here, or a length by a count that the step sets: it is then
+    /// looked for off the path of every step.
     pub(super) dtype: Option<DType>,
     pub(super) is_copied: bool,
 }
@@ -146,6 +149,7 @@ impl Plan {
         };
         Ok(Self {
             direction,
+            counts: Box::default(),
             layout,
             buckets: buckets.into(),
             is_ladder: sizes.iter().all(|size| size.requests.is_none()),
@@ -246,7 +250,7 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
+        dtype: (slot.kind != SlotKind::Dynamic && slot.counted.is_none()).then_some(slot.dtype),
         is_copied: slot.kind == SlotKind::Copied,
     };
     slots.iter().map(field).collect()

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::BuildError;
-use super::len::{Counts, Len};
+use super::len::{Counts, Len, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
-use super::spec::{Forgotten, Padding, SlotKind, SlotSpec};
+use super::spec::{CountSpec, Counted, Forgotten, Padding, SlotKind, SlotSpec};
+use super::state::MAX_COUNTS;
 use super::transfer::{Options, Transfer};
 use crate::driver::Context;
 use crate::element::DType;
@@ -34,6 +35,8 @@ pub(super) struct SetSpec {
     pub(super) context: Context,
     pub(super) name: String,
     pub(super) slots: Vec<SlotSpec>,
+    /// Counts by name, and the most that a step has of them.
+    pub(super) counts: Vec<(String, Len)>,
     pub(super) buckets: Vec<BucketSize>,
     pub(super) max_tokens: Option<usize>,
     pub(super) max_requests: Option<usize>,
@@ -48,6 +51,7 @@ impl SetSpec {
             context: context.clone(),
             name: name.to_owned(),
             slots: Vec::new(),
+            counts: Vec::new(),
             buckets: Vec::new(),
             max_tokens: None,
             max_requests: None,
@@ -67,7 +71,9 @@ impl SetSpec {
         self.slots.push(SlotSpec {
             name: name.into(),
             dtype,
-            len: len.rule(),
+            declared: len,
+            len: Rule::default(),
+            counted: None,
             pad,
             forgotten: None,
             kind,
@@ -102,7 +108,11 @@ impl SetSpec {
         let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
         check_buckets(&self.buckets)?;
         let max = limits(&self.buckets, self.max_tokens, self.max_requests)?;
-        let plan = Plan::new(direction, self.slots, self.layout, &self.buckets, max, forgotten)?;
+        let counts = counts_of(self.counts)?;
+        let mut slots = self.slots;
+        slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
+        let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
+        plan.counts = counts.into();
         let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
@@ -133,6 +143,39 @@ impl SetSpec {
         if !(1..=MAX_DEPTH).contains(&self.options.depth) {
             return Err(BuildError::RingDepth(self.options.depth));
         }
+        Ok(())
+    }
+}
+
+/// Checks the counts by name.
+fn counts_of(counts: Vec<(String, Len)>) -> Result<Vec<CountSpec>, BuildError> {
+    if counts.len() > MAX_COUNTS {
+        return Err(BuildError::TooManyCounts { given: counts.len(), max: MAX_COUNTS });
+    }
+    let mut specs: Vec<CountSpec> = Vec::new();
+    for (name, most) in counts {
+        if specs.iter().any(|other| *other.name == *name) {
+            return Err(BuildError::DuplicateCount(name.into()));
+        }
+        let most = most.rule().ok_or_else(|| BuildError::CountOfCount(name.as_str().into()))?;
+        specs.push(CountSpec { name: name.into(), most });
+    }
+    Ok(specs)
+}
+
+impl SlotSpec {
+    /// Finds the rule of its length.
+    fn resolve(&mut self, counts: &[CountSpec]) -> Result<(), BuildError> {
+        let (rule, counted) = match self.declared {
+            Len::Count { name, times, plus } => {
+                let Some(count) = counts.iter().position(|count| *count.name == *name) else {
+                    return Err(BuildError::UnknownCount(name.into()));
+                };
+                (Some(counts[count].most.each(times, plus)), Some(Counted { count, times, plus }))
+            }
+            len => (len.rule(), None),
+        };
+        (self.len, self.counted) = (rule.unwrap_or_default(), counted);
         Ok(())
     }
 }

@@ -29,9 +29,14 @@ pub(super) struct Extras {
     pub(super) references: Vec<Reference>,
     /// The addresses that the step passes through.
     pub(super) dynamic: Addresses,
+    /// The counts by name that the step has set.
+    pub(super) counts: [Option<usize>; MAX_COUNTS],
     /// The first slot that the step could not write and wrote all the same; its set.
     pub(super) refused: Option<(usize, usize)>,
 }
+
+/// How many counts by name a set may have.
+pub(super) const MAX_COUNTS: usize = 8;
 
 /// The addresses of dynamic slots, in their order.
 pub(super) type Addresses = [u64; MAX_DYNAMIC];

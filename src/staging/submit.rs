@@ -149,7 +149,7 @@ impl<'a, Tag> Step<'a, Tag> {
         if forgotten != 0 {
             return Ok(self.finish_forgotten(forgotten));
         }
-        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) {
+        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) || self.claim.has_extras {
             self.pad(plan.staged & !self.referred);
         }
         Ok(0)
@@ -161,7 +161,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let plan = &self.shared.plan;
         let is_empty = |slot: &usize| {
             let spec = &plan.slots[*slot];
-            spec.kind != SlotKind::Dynamic && spec.len.of(self.counts) == 0
+            spec.kind != SlotKind::Dynamic && self.len_of(*slot) == Some(0)
         };
         (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
@@ -190,7 +190,7 @@ impl<'a, Tag> Step<'a, Tag> {
             left &= left - 1;
             let (spec, span) = (&plan.slots[slot], self.span(slot));
             let width = spec.dtype.size();
-            let written = if self.written & 1 << slot == 0 { 0 } else { spec.len.of(self.counts) };
+            let written = self.len_of(slot).filter(|_| self.written & 1 << slot != 0).unwrap_or(0);
             if written * width < span.size {
                 pad::fill(self.elements(span, span.size), width, written, spec.pad);
             }

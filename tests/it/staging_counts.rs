@@ -5,8 +5,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use wharf::staging::{
-    BuildError, Count, Counts, Forgotten, InputBuffers, InputBuffersBuilder, Layout, Len,
-    OutputBuffers, Pad, SlotFault, StageError,
+    BuildError, Count, CountFault, Counts, Forgotten, InputBuffers, InputBuffersBuilder, Layout,
+    Len, OutputBuffers, Pad, SlotFault, StageError,
 };
 use wharf::{Context, Driver, Stream};
 
@@ -23,6 +23,8 @@ on_each_driver!(
     what_is_beyond_the_agreed_size_is_refused,
     the_rest_of_a_prefix_is_padding,
     slots_are_written_side_by_side,
+    a_count_by_name_sizes_its_slots,
+    counts_are_checked,
 );
 
 const LAYOUTS: [Layout; 2] = [Layout::PerSlot, Layout::Packed];
@@ -285,4 +287,93 @@ fn slots_are_written_side_by_side(driver: &Driver) {
     step.write_many((a, b)).unwrap();
     let _refused = step.write_many((c, foreign)).unwrap_err();
     assert_eq!(fault(step.submit(&stream).unwrap_err()), SlotFault::Forgotten);
+}
+
+/// One slot by tokens, two by the logits of a step, of which there are four a request at most.
+fn logits(context: &Context) -> InputBuffersBuilder {
+    InputBuffers::builder(context)
+        .slot::<u32>("ids", Len::Tokens)
+        .slot_padded::<u32>("indices", Len::count("logits"), Pad::Value(9))
+        .slot_padded::<u32>("pairs", Len::count("logits").times(2).plus(1), Pad::RepeatLast)
+        .count("drafts", Len::Fixed(3))
+        .count("logits", Len::Requests.times(4))
+        .buckets_of([counts(8, 1), counts(16, 2)])
+        .max_tokens(32)
+}
+
+fn a_count_by_name_sizes_its_slots(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    for layout in LAYOUTS {
+        let inputs = logits(&context).layout(layout).ring_depth(1).build().unwrap();
+        let [ids, indices, pairs] =
+            ["ids", "indices", "pairs"].map(|name| inputs.slot_id::<u32>(name).unwrap());
+        let count = inputs.count_id("logits").unwrap();
+        assert_eq!(inputs.slot("indices").unwrap().len, Len::count("logits"));
+        // In buckets, one of them full in tokens and requests; and above them.
+        for (tokens, requests, number) in [(8, 1, 3), (16, 2, 8), (9, 2, 0), (20, 2, 5), (8, 1, 4)]
+        {
+            let mut step = inputs.begin(tokens, requests).unwrap();
+            step.write(ids).fill(1);
+            step.set_count(count, number).unwrap();
+            let (own, twice) = step.write_many((indices, pairs)).unwrap();
+            assert_eq!((own.len(), twice.len()), (number, 2 * number + 1));
+            own.fill(3);
+            twice.fill(4);
+            let padded = step.padded();
+            let staged = step.submit(&stream).unwrap();
+            let found = words::<4>(&stream, staged.device_ptr(indices));
+            let wanted = |index| if index < number { 3 } else { 9 };
+            assert_eq!(found, [0, 1, 2, 3].map(wanted), "{tokens} {requests} {number}");
+            let most = 8 * padded.requests + 1;
+            let all = words::<17>(&stream, staged.device_ptr(pairs));
+            assert_eq!(all[..most.min(17)], [4; 17][..most.min(17)]);
+        }
+    }
+}
+
+fn counts_are_checked(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    let (inputs, other) = (logits(&context).build().unwrap(), logits(&context).build().unwrap());
+    let [ids, indices, pairs] =
+        ["ids", "indices", "pairs"].map(|name| inputs.slot_id::<u32>(name).unwrap());
+    let (count, drafts) = (inputs.count_id("logits").unwrap(), inputs.count_id("drafts").unwrap());
+    assert!(inputs.count_id("tokens").unwrap_err().to_string().contains("no count"));
+    let fault = |error: StageError| match error {
+        StageError::Count { fault, .. } => fault,
+        error => panic!("{error}"),
+    };
+    let mut step = inputs.begin(8, 1).unwrap();
+    let foreign = other.count_id("logits").unwrap();
+    assert_eq!(fault(step.set_count(foreign, 1).unwrap_err()), CountFault::Foreign);
+    let large = CountFault::TooLarge { wanted: 5, max: 4 };
+    assert_eq!(fault(step.set_count(count, 5).unwrap_err()), large);
+    // A slot by a count that is not set has no elements, and the step is refused.
+    let not_set = StageError::Slot { slot: "indices".into(), fault: SlotFault::CountNotSet };
+    assert_eq!(step.write_from(indices, &[]).unwrap_err(), not_set);
+    assert_eq!(step.write(indices).len(), 0);
+    step.set_count(count, 2).unwrap();
+    step.set_count(drafts, 3).unwrap();
+    step.write(ids).fill(1);
+    step.write(indices).fill(1);
+    assert_eq!(fault(step.set_count(count, 1).unwrap_err()), CountFault::Written);
+    step.write(pairs).fill(1);
+    assert_eq!(step.submit(&stream).unwrap_err(), not_set);
+    // Never set, and none needed: then it is forgotten.
+    let mut step = inputs.begin(8, 1).unwrap();
+    step.write(ids).fill(1);
+    let forgotten = StageError::Slot { slot: "indices".into(), fault: SlotFault::Forgotten };
+    assert_eq!(step.submit(&stream).unwrap_err(), forgotten);
+    let refused = |set: InputBuffersBuilder| set.build().unwrap_err();
+    let set = || InputBuffers::builder(&context).slot::<u32>("ids", Len::count("a")).buckets([4]);
+    assert_eq!(refused(set()), BuildError::UnknownCount("a".into()));
+    let one = |name| set().count("a", Len::Tokens).count(name, Len::count("a"));
+    assert_eq!(refused(one("a")), BuildError::DuplicateCount("a".into()));
+    assert_eq!(refused(one("b")), BuildError::CountOfCount("b".into()));
+    let many = (0..9).fold(set(), |set, at| set.count(&at.to_string(), Len::Tokens));
+    assert_eq!(refused(many), BuildError::TooManyCounts { given: 9, max: 8 });
+    let outputs = OutputBuffers::builder(&context).slot::<u32>("ids", Len::count("a"));
+    let error = outputs.buckets([4]).build().unwrap_err();
+    assert_eq!(error, BuildError::UnknownCount("a".into()));
 }
