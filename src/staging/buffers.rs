@@ -10,6 +10,7 @@ use super::len::Counts;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
+use super::submission::Submitting;
 use crate::driver::Context;
 use crate::element::Element;
 use crate::profile::range;
@@ -189,6 +190,11 @@ impl<Tag> InputBuffers<Tag> {
             Ok(()) => Ok(()),
             Err(error) => Err(ReleaseError { inputs: self, error }),
         }
+    }
+
+    /// How steps are sent, and why.
+    pub fn submission(&self) -> Submitting {
+        self.shared.submitting
     }
 
     /// The graphs that are kept at this moment.

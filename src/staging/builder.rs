@@ -13,6 +13,7 @@ use super::set_spec::{Instantiation, SetSpec};
 use super::shared::Shared;
 use super::slot_id::Untagged;
 use super::spec::{Forgotten, Pad, Padding, SlotKind};
+use super::submission::Submission;
 use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
@@ -223,6 +224,12 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// Sets when graphs are made. By default [`Instantiation::Lazy`].
     pub fn instantiation(mut self, instantiation: Instantiation) -> Self {
         self.set.instantiation = instantiation;
+        self
+    }
+
+    /// Sets how steps are sent. By default [`Submission::Graph`].
+    pub fn submission(mut self, submission: Submission) -> Self {
+        self.set.submission = submission;
         self
     }
 

@@ -323,12 +323,13 @@ impl SlotFault {
             }
             Self::TooManyHandles => write!(
                 f,
-                "slot {slot:?}: the buffer has too many handles; drop some, or copy its elements"
+                "slot {slot:?}: the buffer has too many handles: drop some, or copy its elements \
+                 (inputs: `write_from`)"
             ),
             Self::Embedded => write!(
                 f,
-                "slot {slot:?} is in an embedded graph, which cannot refer to other memory: use \
-                 the set's own"
+                "slot {slot:?} is in an embedded graph, which copies the set's own memory alone: \
+                 write it, or leave its source as it is"
             ),
             Self::NeedsPerSlot => write!(
                 f,

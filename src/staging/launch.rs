@@ -32,7 +32,9 @@ impl Transfer {
         stream: &Stream,
     ) -> Result<(), StageError> {
         let Sent { bucket, skipped, referred } = sent;
-        let Some(bucket) = bucket else { return self.enqueue(claim, sent, stream) };
+        let Some(bucket) = bucket.filter(|_| !self.is_by_calls()) else {
+            return self.enqueue(claim, sent, stream);
+        };
         let graph = match claim.graphs.get(bucket.index) {
             Some(graph) if graph.skipped == skipped && graph.referred | referred == 0 => graph,
             _ => match self.adapt(claim, bucket, sent)? {
@@ -71,7 +73,7 @@ impl Transfer {
 
     /// Enqueues the copies one by one, without a graph.
     #[cold]
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         claim: &Claim<'_, SlotState>,
         sent: Sent<'_>,
@@ -97,7 +99,7 @@ impl Transfer {
                 enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
             }),
         };
-        outcome.and_then(|()| self.host.mark(index, stream)).map_err(|error| {
+        outcome.and_then(|()| self.host.mark(index, stream, self.is_by_calls())).map_err(|error| {
             // Some copies may be under way: the ring slot is not to be used before they are done.
             // If the stream cannot be waited for either, nothing will ever run in it again.
             let _relaxed = self.context.driver().relax_capture();

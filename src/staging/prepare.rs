@@ -38,6 +38,9 @@ impl Transfer {
         if claim.graphs.has(bucket.index) {
             return Ok(true);
         }
+        if self.is_by_calls() {
+            return Ok(false);
+        }
         let bytes = self.cost();
         if !take_room(claim, bytes) {
             return Ok(false);

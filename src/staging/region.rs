@@ -97,6 +97,11 @@ impl HostRegion {
         }
     }
 
+    /// Whether the device writes completion words.
+    pub(super) fn has_words(&self) -> bool {
+        self.page.is_some()
+    }
+
     /// Waits until the device is done with a ring slot that is in flight. Memory that was leaked is
     /// not waited for.
     pub(super) fn settle(&self, index: usize) -> Result<(), Error> {
@@ -119,12 +124,16 @@ impl HostRegion {
         self.page.as_ref().map(|page| page.device_address(index))
     }
 
-    /// Enqueues the completion of a ring slot on `stream`: the word and the event.
-    pub(super) fn mark(&self, index: usize, stream: &Stream) -> Result<(), Error> {
+    /// Enqueues the completion of a ring slot on `stream`: the word and the event; the word alone
+    /// where there is one and `only_word`.
+    pub(super) fn mark(&self, index: usize, stream: &Stream, only_word: bool) -> Result<(), Error> {
         if let Some(page) = &self.page {
             // SAFETY: the stream is the caller's, whose context was entered; the region is dropped
-            // only after a wait for the event below.
+            // only after a wait for the event below, or for the ends of the streams.
             unsafe { page.write(index, 1, stream.as_raw()) }?;
+            if only_word {
+                return Ok(());
+            }
         }
         stream.record(&self.events[index])
     }

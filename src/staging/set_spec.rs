@@ -11,6 +11,7 @@ use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
 use super::spec::{CountSpec, Counted, Forgotten, Padding, SlotKind, SlotSpec};
 use super::state::MAX_COUNTS;
+use super::submission::Submission;
 use super::transfer::{Options, Transfer};
 use crate::driver::Context;
 use crate::element::DType;
@@ -42,6 +43,7 @@ pub(super) struct SetSpec {
     pub(super) max_requests: Option<usize>,
     pub(super) layout: Layout,
     pub(super) instantiation: Instantiation,
+    pub(super) submission: Submission,
     pub(super) options: Options,
 }
 
@@ -57,6 +59,7 @@ impl SetSpec {
             max_requests: None,
             layout: Layout::default(),
             instantiation: Instantiation::default(),
+            submission: Submission::default(),
             options: Options {
                 depth: DEFAULT_DEPTH,
                 deadline: DEFAULT_DEADLINE,
@@ -115,7 +118,8 @@ impl SetSpec {
         plan.counts = counts.into();
         let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
-        let transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
+        let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
+        transfer.decide(self.submission)?;
         if self.instantiation == Instantiation::Eager {
             transfer.prepare_all()?;
         }

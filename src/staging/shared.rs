@@ -32,6 +32,16 @@ impl Shared {
         Self { transfer, guard }
     }
 
+    /// Waits for the streams that were given copies which no event ends, before the set goes.
+    fn settle_calls(&self) -> Result<(), Error> {
+        if !self.has_no_events() || self.ring.in_flight().next().is_none() {
+            return Ok(());
+        }
+        let unknown = Error::Driver { call: "Step::submit", code: CudaError::NOT_READY };
+        let ends = self.guard.ends().map_err(|_| unknown)?;
+        ends.iter().try_for_each(|end| end.synchronize())
+    }
+
     /// Notes a launch, before the ring slot is handed to the device.
     #[inline]
     pub(super) fn launched(&self, index: usize, stream: &Stream, begun: Begun) {
@@ -75,6 +85,7 @@ impl Drop for Shared {
         let settled = self.ring.in_flight().try_for_each(|index| {
             self.in_place.get(index).map_or(Ok(()), |read| self.settle(read))
         });
+        let settled = settled.and_then(|()| self.settle_calls());
         if settled.is_err() {
             let context = &self.transfer.context;
             context.release().note(context.driver(), settled);

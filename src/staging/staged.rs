@@ -210,7 +210,8 @@ impl<'a, Tag> Staged<'a, Tag> {
 
     fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
         self.check(stream, |api| api.stream_wait_event.name())?;
-        let copied = &self.shared.host.events[self.index];
+        let events = &self.shared.host.events;
+        let copied = (!self.shared.has_no_events()).then(|| &*events[self.index]);
         self.shared.guard.note(self.number, self.stream, stream, copied, is_reader)
     }
 

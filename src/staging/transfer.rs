@@ -17,6 +17,7 @@ use super::plan::{Bucket, Plan};
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
 use super::state::{Extras, SlotState};
+use super::submission::{Submission, Submitting};
 use crate::driver::{CaptureElsewhere, Context, HomeWord};
 use crate::error::{CudaError, Error};
 use crate::stream::{CaptureStatus, Stream};
@@ -36,6 +37,8 @@ pub(super) struct Transfer {
     /// 0 in a forked child.
     home: HomeWord,
     pub(super) options: Options,
+    /// How steps are sent.
+    pub(super) submitting: Submitting,
     /// Present where streams are asked each time.
     _elsewhere: Option<CaptureElsewhere>,
     pub(super) sentinel: Sentinel,
@@ -72,6 +75,7 @@ impl Transfer {
             launches: Launches::new(depth),
             in_place: (0..read_in_place).map(|_| Arc::default()).collect(),
             options: *options,
+            submitting: Submitting::default(),
             _elsewhere: options.check_captures.then(|| context.driver().capture_elsewhere()),
             sentinel: Sentinel::new(context),
             host,
@@ -84,6 +88,17 @@ impl Transfer {
     #[inline]
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.plan).addr()
+    }
+
+    /// Whether steps are calls of the stream, and not graphs.
+    #[inline]
+    pub(super) fn is_by_calls(&self) -> bool {
+        self.submitting.by == Submission::Calls
+    }
+
+    /// Whether no event ends the copies of a ring slot.
+    pub(super) fn has_no_events(&self) -> bool {
+        self.is_by_calls() && self.host.has_words()
     }
 
     /// Refuses a forked child before pinned memory is looked at.

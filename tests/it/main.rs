@@ -50,6 +50,7 @@ mod staging_reader_ends;
 mod staging_readers;
 mod staging_reference;
 mod staging_rig;
+mod staging_submission;
 mod stream;
 mod stream_identity;
 mod tier;

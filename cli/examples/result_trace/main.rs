@@ -15,12 +15,12 @@
 )]
 
 #[path = "../../../tests/it/deadline.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
+#[expect(dead_code, reason = "tests use more of it")]
 mod deadline;
 #[path = "../../../tests/it/outputs_rig.rs"]
 mod outputs_rig;
 #[path = "../../../tests/it/staging_rig.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
+#[expect(dead_code, reason = "tests use more of it")]
 mod staging_rig;
 
 use std::collections::VecDeque;
