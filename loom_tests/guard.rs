@@ -61,7 +61,8 @@ impl Scene {
     /// Reads what the step staged, if it is still the last.
     fn read(&self, begun: Begun, copied: &Event, stream: usize) {
         let stream = &self.streams[stream];
-        if self.guard.note(begun.number, self.streams[0].id(), stream, copied, false).is_ok() {
+        if self.guard.note(begun.number, self.streams[0].id(), stream, Some(copied), false).is_ok()
+        {
             // SAFETY: device memory of that size, which is never freed.
             unsafe { stream.copy_dtod(self.copies, self.destination, SIZE) }.unwrap();
         }

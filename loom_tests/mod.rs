@@ -28,6 +28,7 @@ mod machine;
 mod piece_map;
 mod pool;
 mod registry;
+mod result_ring;
 mod run_map;
 mod slab_state;
 mod slice_map;

@@ -15,6 +15,7 @@
 
 mod noop;
 mod ratio;
+mod table;
 mod write;
 
 use std::alloc::{GlobalAlloc, Layout, System};

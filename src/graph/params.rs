@@ -58,10 +58,9 @@ impl Copy1d {
         self.size
     }
 
-    /// Where a copy to the device goes, and from where.
-    pub(crate) fn htod_addresses(&self) -> (CUdeviceptr, *const c_void) {
-        let source = core::ptr::with_exposed_provenance(to_usize(self.source));
-        (self.destination, source)
+    /// Where the copy goes, and from where.
+    pub(crate) fn addresses(&self) -> (u64, u64) {
+        (self.destination, self.source)
     }
 
     pub(super) fn check(&self) -> Result<(), GraphError> {

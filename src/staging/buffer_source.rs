@@ -68,17 +68,18 @@ impl<Tag> Step<'_, Tag> {
         let span = self.referable(slot, from.len())?;
         let kind = from.kind();
         if !matches!(kind, MemoryKind::Pinned | MemoryKind::WriteCombined) {
-            return Err(self.misuse(slot.index(), SlotFault::NotPinned { kind }));
+            return Err(self.shared.misuse(slot.index(), SlotFault::NotPinned { kind }));
         }
         let (wanted, given) = (self.shared.context.device().ordinal(), from.ordinal());
         if given != Some(wanted) {
-            return Err(self.misuse(slot.index(), SlotFault::OtherDevice { wanted, given }));
+            return Err(self.shared.misuse(slot.index(), SlotFault::OtherDevice { wanted, given }));
         }
         // It is one copy to the driver, which takes no more than one piece.
         from.one_piece()?;
         let address = from.host_address();
-        let handle =
-            from.slice(..).ok_or_else(|| self.misuse(slot.index(), SlotFault::TooManyHandles))?;
+        let handle = from
+            .slice(..)
+            .ok_or_else(|| self.shared.misuse(slot.index(), SlotFault::TooManyHandles))?;
         let address = std::ptr::with_exposed_provenance(to_usize(address));
         self.put_reference(slot.index(), span, address, Box::new(handle));
         Ok(())

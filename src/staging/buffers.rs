@@ -8,8 +8,9 @@ use super::error::{SlotError, StageError};
 use super::graphs::GraphsKept;
 use super::len::Counts;
 use super::shared::Shared;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
+use super::submission::Submitting;
 use crate::driver::Context;
 use crate::element::Element;
 use crate::profile::range;
@@ -73,15 +74,19 @@ impl<Tag> InputBuffers<Tag> {
     /// [`SlotError`]: no slot has the name, or its elements are of another type.
     #[doc(alias = "get_slot")]
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
-        let slots = &self.shared.plan.slots;
-        let Some(index) = slots.iter().position(|slot| *slot.name == *name) else {
-            return Err(SlotError::Unknown(name.into()));
-        };
-        let wanted = slots[index].dtype;
-        if wanted != T::DTYPE {
-            return Err(SlotError::Type { slot: name.into(), wanted, given: T::DTYPE });
-        }
+        let index = self.shared.plan.find(name, T::DTYPE)?;
         Ok(SlotId::new(index, self.shared.id()))
+    }
+
+    /// The count of that name, to be set in steps.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::UnknownCount`]: no count has the name.
+    pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
+        let index = self.shared.plan.counts.iter().position(|count| *count.name == *name);
+        let index = index.ok_or_else(|| SlotError::UnknownCount(name.into()))?;
+        Ok(CountId::new(index, self.shared.id()))
     }
 
     /// Begins a step: picks the bucket, and a ring slot that the device does not read any more.
@@ -95,7 +100,7 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.checked(tokens, requests)?;
+        let counts = self.shared.checked(tokens, requests)?;
         Ok(Step::new(&self.shared, self.shared.claim()?, counts))
     }
 
@@ -107,9 +112,58 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.checked(tokens, requests)?;
+        let counts = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
         Ok(Step::new(&self.shared, claim, counts))
+    }
+
+    /// Begins a step that is padded to the bucket that holds `padded`, and not only to the one that
+    /// holds its own counts: for ranks that run one model together and have agreed on a size. A
+    /// rank without requests begins a step of 0 tokens, and need not write it.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::TooLarge`]: no bucket holds `padded`, or its bucket does not hold the step.
+    /// * As [`begin`](Self::begin).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::staging::{InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    /// let inputs = inputs.buckets([1, 2, 4, 8]).build()?;
+    /// let ids = inputs.slot_id::<i32>("ids")?;
+    /// let agreed = 5; // the most tokens that any rank has
+    /// let mut step = inputs.begin_padded(2, 1, agreed)?;
+    /// step.write(ids).copy_from_slice(&[7, 8]);
+    /// assert_eq!(step.padded().tokens, 8);
+    /// # let stream = Stream::new(&context)?;
+    /// step.submit(&stream)?;
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn begin_padded(
+        &self,
+        tokens: usize,
+        requests: usize,
+        padded: impl Into<Counts>,
+    ) -> Result<Step<'_, Tag>, StageError> {
+        let _range = range!("staging::begin");
+        let bucket = self.shared.plan.holding(padded.into())?;
+        let counts = self.shared.checked_in(bucket, tokens, requests)?;
+        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+    }
+
+    /// The bucket that a step of these counts goes to, by its place in [`buckets`](Self::buckets):
+    /// for the engine's own table of graphs. `None` above the largest.
+    pub fn bucket_of(&self, counts: impl Into<Counts>) -> Option<usize> {
+        self.shared.plan.bucket_of(counts.into()).map(|bucket| bucket.index)
     }
 
     /// Waits until the device has read every step that was submitted.
@@ -138,12 +192,17 @@ impl<Tag> InputBuffers<Tag> {
         }
     }
 
+    /// How steps are sent, and why.
+    pub fn submission(&self) -> Submitting {
+        self.shared.submitting
+    }
+
     /// The graphs that are kept at this moment.
     pub fn graphs(&self) -> GraphsKept {
         self.shared.graphs.kept()
     }
 
-    /// The sizes of buckets, ascending: tokens, and requests at most.
+    /// The sizes of buckets, ascending in the bytes that they stage: tokens, and requests at most.
     pub fn buckets(&self) -> impl Iterator<Item = Counts> {
         self.shared.plan.buckets.iter().map(|bucket| bucket.counts)
     }
@@ -160,16 +219,6 @@ impl<Tag> InputBuffers<Tag> {
 
     pub(super) fn with(shared: Shared) -> Self {
         Self { shared: Arc::new(shared), tag: PhantomData }
-    }
-
-    #[inline]
-    pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
-        self.shared.check_fork()?;
-        let (counts, max) = (Counts { tokens, requests }, self.shared.plan.max);
-        if tokens > max.tokens || requests > max.requests {
-            return Err(StageError::too_large(counts, max));
-        }
-        Ok(counts)
     }
 }
 

@@ -3,18 +3,20 @@
 use std::fmt;
 
 use super::error::{Count, StageError};
+use super::len::Counts;
 use crate::error::Error;
 use crate::graph::GraphError;
 
-/// A set of input buffers cannot be built.
+/// A set of buffers cannot be built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
     /// No slot has bytes to stage.
     NoSlots,
-    /// [`when_forgotten`](super::InputBuffersBuilder::when_forgotten) before any slot: it is about
-    /// the slot added last.
-    NoSlotBefore,
+    /// A call that is about the slot added last, before any slot:
+    /// [`when_forgotten`](super::InputBuffersBuilder::when_forgotten) or
+    /// [`source`](super::OutputBuffersBuilder::source).
+    NoSlotBefore(&'static str),
     /// More slots than a set can have.
     TooManySlots {
         /// How many were given.
@@ -24,10 +26,27 @@ pub enum BuildError {
         /// How many of them can be dynamic.
         max_dynamic: usize,
     },
+    /// A slot's length is by a count that the set was not
+    /// [given](super::InputBuffersBuilder::count).
+    UnknownCount(Box<str>),
+    /// A name that two counts have.
+    DuplicateCount(Box<str>),
+    /// The most that a step has of a count is said by another count.
+    CountOfCount(Box<str>),
+    /// More counts by name than a set can have.
+    TooManyCounts {
+        /// How many were given.
+        given: usize,
+        /// How many a set can have.
+        max: usize,
+    },
     /// A name that two slots have.
     DuplicateSlot(Box<str>),
     /// A bucket of 0 tokens, or one that was given twice.
     Bucket(usize),
+    /// A bucket of 0 tokens or requests, or one that was given twice, by
+    /// [`buckets_of`](super::InputBuffersBuilder::buckets_of).
+    BucketOf(Counts),
     /// A number of ring slots that is not 1 to 64.
     RingDepth(usize),
     /// A limit below what the buckets or the steps need.
@@ -44,6 +63,9 @@ pub enum BuildError {
     /// [`Forgotten::Keep`](super::Forgotten::Keep) in a packed layout, where all slots are one
     /// copy.
     KeepNeedsPerSlot(Box<str>),
+    /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
+    /// slots are one copy.
+    SourceNeedsPerSlot(Box<str>),
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -79,13 +101,13 @@ impl From<GraphError> for BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSlots => f.write_str(
-                "no slot has memory to copy from: add a slot that is not \
-                dynamic",
-            ),
-            Self::NoSlotBefore => f.write_str(
-                "`when_forgotten` was called before any slot was added: call it after the slot \
-                 that it is for, or call `forgotten` for all slots",
+            Self::NoSlots => {
+                f.write_str("no slot has memory to copy from: add a slot that is not dynamic")
+            }
+            Self::NoSlotBefore(call) => write!(
+                f,
+                "`{call}` was called before any slot was added: call it after the slot that it is \
+                 for"
             ),
             Self::TooManySlots { given, max, max_dynamic } => {
                 write!(
@@ -121,8 +143,44 @@ impl fmt::Display for BuildError {
                      layout cannot do: use `Layout::PerSlot`"
                 )
             }
+            Self::SourceNeedsPerSlot(name) => {
+                write!(
+                    f,
+                    "slot {name:?} has a source of its own, which the packed layout cannot copy: \
+                     use `Layout::PerSlot`"
+                )
+            }
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
+            counts => counts.fmt_of_counts(f),
+        }
+    }
+}
+
+impl BuildError {
+    /// The texts about counts by name, and buckets of several counts.
+    fn fmt_of_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BucketOf(Counts { tokens, requests }) => write!(
+                f,
+                "a bucket of {tokens} tokens and {requests} requests is empty or given twice: each \
+                 bucket is given once, and has 1 of both or more"
+            ),
+            Self::UnknownCount(name) => write!(
+                f,
+                "a slot's length is by the count {name:?}, which the set does not have: call \
+                 `count`"
+            ),
+            Self::DuplicateCount(name) => write!(f, "two counts have the name {name:?}"),
+            Self::CountOfCount(name) => write!(
+                f,
+                "the most that a step has of the count {name:?} is said by another count: say it \
+                 by tokens, requests or a number"
+            ),
+            Self::TooManyCounts { given, max } => {
+                write!(f, "{given} counts were added: a set has at most {max}")
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -7,29 +7,17 @@ use std::time::Duration;
 use super::buffers::InputBuffers;
 use super::build_error::BuildError;
 use super::guard::Guard;
-use super::len::Len;
-use super::names::Names;
-use super::plan::{Layout, MAX_DYNAMIC, Plan, ladder, limits};
-use super::region::DeviceRegion;
-use super::shared::{Options, Shared};
+use super::len::{Counts, Len};
+use super::plan::Layout;
+use super::set_spec::{Instantiation, SetSpec};
+use super::shared::Shared;
 use super::slot_id::Untagged;
-use super::spec::{Forgotten, Pad, Padding, SlotKind, SlotSpec};
+use super::spec::{Forgotten, Pad, Padding, SlotKind};
+use super::submission::Submission;
 use crate::driver::Context;
 use crate::element::{DType, Element};
+use crate::graph::Direction;
 use crate::profile::range;
-
-/// When the graphs of ring slots and buckets are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Instantiation {
-    /// When a step first needs them.
-    #[default]
-    Lazy,
-    /// When the set is built, and sent to the device: those of the smallest buckets, as many as
-    /// [`max_graphs`](InputBuffersBuilder::max_graphs) and
-    /// [`max_graph_bytes`](InputBuffersBuilder::max_graph_bytes) allow. The others when a step
-    /// first needs them.
-    Eager,
-}
 
 impl InputBuffers {
     /// Begins a set. Slots of two such sets are told apart when a step is submitted; those of
@@ -51,41 +39,19 @@ impl<Tag> InputBuffers<Tag> {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct InputBuffersBuilder<Tag = Untagged> {
-    context: Context,
-    name: String,
-    slots: Vec<SlotSpec>,
-    buckets: Vec<usize>,
-    max_tokens: Option<usize>,
-    max_requests: Option<usize>,
-    layout: Layout,
+    set: SetSpec,
     forgotten: Forgotten,
     /// Whether a slot's policy was given before there was a slot.
     is_policy_stray: bool,
-    instantiation: Instantiation,
-    options: Options,
     tag: PhantomData<fn() -> Tag>,
 }
 
 impl<Tag> InputBuffersBuilder<Tag> {
     pub(super) fn new(context: &Context) -> Self {
         Self {
-            context: context.clone(),
-            name: "inputs".to_owned(),
-            slots: Vec::new(),
-            buckets: Vec::new(),
-            max_tokens: None,
-            max_requests: None,
-            layout: Layout::default(),
+            set: SetSpec::new(context, "inputs"),
             forgotten: Forgotten::default(),
             is_policy_stray: false,
-            instantiation: Instantiation::default(),
-            options: Options {
-                depth: DEFAULT_DEPTH,
-                deadline: DEFAULT_DEADLINE,
-                max_graphs: DEFAULT_MAX_GRAPHS,
-                max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
-                check_captures: false,
-            },
             tag: PhantomData,
         }
     }
@@ -93,7 +59,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// Names the set, for a profiler's view: its ranges are `staging::submit(NAME, TOKENS)`. By
     /// default `inputs`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.set.name = name.into();
         self
     }
 
@@ -133,11 +99,48 @@ impl<Tag> InputBuffersBuilder<Tag> {
         self.with(name, T::DTYPE, Len::Fixed(0), Padding::Keep, SlotKind::Dynamic)
     }
 
+    /// Adds a count of a step besides tokens and requests, for the lengths of slots
+    /// ([`Len::count`]): each step [sets](super::Step::set_count) it. `most` is the most that a
+    /// step of some tokens and requests has; so many are staged, of which those behind the step's
+    /// are padding.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::staging::{InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context)
+    ///     .count("logits", Len::Requests.times(4))
+    ///     .slot::<i32>("ids", Len::Tokens)
+    ///     .slot::<i32>("logits_indices", Len::count("logits"))
+    ///     .buckets([4, 8])
+    ///     .build()?;
+    /// let (ids, indices) = (inputs.slot_id("ids")?, inputs.slot_id("logits_indices")?);
+    /// let logits = inputs.count_id("logits")?;
+    /// let mut step = inputs.begin(5, 2)?;
+    /// step.write(ids).copy_from_slice(&[1, 2, 3, 4, 5]);
+    /// step.set_count(logits, 3)?;
+    /// step.write(indices).copy_from_slice(&[0, 1, 4]);
+    /// # let stream = Stream::new(&context)?;
+    /// step.submit(&stream)?;
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn count(mut self, name: &str, most: Len) -> Self {
+        self.set.counts.push((name.to_owned(), most));
+        self
+    }
+
     /// Sets the policy of the slot added last for steps that do not write it. Before any slot is
     /// added it is an error of [`build`](Self::build) ([`BuildError::NoSlotBefore`]): for all slots
     /// there is [`forgotten`](Self::forgotten).
     pub fn when_forgotten(mut self, forgotten: Forgotten) -> Self {
-        match self.slots.last_mut() {
+        match self.set.slots.last_mut() {
             Some(slot) => slot.forgotten = Some(forgotten),
             None => self.is_policy_stray = true,
         }
@@ -152,54 +155,95 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// Sets the numbers of tokens that steps are padded to, each with a graph of its own for each
     /// ring slot. In a bucket of `n` tokens there are `n` requests, at most
     /// [`max_requests`](Self::max_requests).
-    pub fn buckets(self, buckets: impl IntoIterator<Item = usize>) -> Self {
-        Self { buckets: buckets.into_iter().collect(), ..self }
+    pub fn buckets(mut self, buckets: impl IntoIterator<Item = usize>) -> Self {
+        self.set.set_buckets(buckets);
+        self
+    }
+
+    /// Sets the sizes that steps are padded to, in tokens and in requests, in place of
+    /// [`buckets`](Self::buckets): where the two do not go together, as in steps of many tokens of
+    /// few requests. A step goes to the bucket that stages the fewest bytes of those that hold it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::staging::{Counts, InputBuffers, Len};
+    ///
+    /// // Decoding with three speculative tokens, and prefill.
+    /// let decode = [1, 8, 64].map(|requests| Counts { tokens: 4 * requests, requests });
+    /// let prefill = [Counts { tokens: 2048, requests: 8 }];
+    /// let inputs = InputBuffers::builder(&context)
+    ///     .slot::<i32>("input_ids", Len::Tokens)
+    ///     .slot::<i32>("block_table", Len::Requests.times(2048))
+    ///     .buckets_of(decode.into_iter().chain(prefill))
+    ///     .build()?;
+    /// assert_eq!(inputs.begin(256, 64)?.padded(), Counts { tokens: 256, requests: 64 });
+    /// assert_eq!(inputs.begin(300, 2)?.padded(), Counts { tokens: 2048, requests: 8 });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn buckets_of(mut self, buckets: impl IntoIterator<Item = Counts>) -> Self {
+        self.set.set_buckets_of(buckets);
+        self
     }
 
     /// Limits the tokens of a step. By default the largest bucket; steps between that and the limit
     /// are copied at their own size, without a graph.
-    pub fn max_tokens(self, tokens: usize) -> Self {
-        Self { max_tokens: Some(tokens), ..self }
+    pub fn max_tokens(mut self, tokens: usize) -> Self {
+        self.set.max_tokens = Some(tokens);
+        self
     }
 
-    /// Limits the requests of a step. By default the largest bucket.
-    pub fn max_requests(self, requests: usize) -> Self {
-        Self { max_requests: Some(requests), ..self }
+    /// Limits the requests of a step. By default those of the largest bucket.
+    pub fn max_requests(mut self, requests: usize) -> Self {
+        self.set.max_requests = Some(requests);
+        self
     }
 
     /// Sets how many steps may be in flight, 1 to 64. By default 3.
     pub fn ring_depth(mut self, depth: usize) -> Self {
-        self.options.depth = depth;
+        self.set.options.depth = depth;
         self
     }
 
     /// Sets how slots lie in memory. By default [`Layout::PerSlot`].
-    pub fn layout(self, layout: Layout) -> Self {
-        Self { layout, ..self }
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.set.layout = layout;
+        self
     }
 
     /// Sets how long [`InputBuffers::begin`] waits for a ring slot. By default 10 seconds.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.options.deadline = deadline;
+        self.set.options.deadline = deadline;
         self
     }
 
     /// Sets when graphs are made. By default [`Instantiation::Lazy`].
-    pub fn instantiation(self, instantiation: Instantiation) -> Self {
-        Self { instantiation, ..self }
+    pub fn instantiation(mut self, instantiation: Instantiation) -> Self {
+        self.set.instantiation = instantiation;
+        self
+    }
+
+    /// Sets how steps are sent. By default [`Submission::Graph`].
+    pub fn submission(mut self, submission: Submission) -> Self {
+        self.set.submission = submission;
+        self
     }
 
     /// Limits the graphs that are kept. By default 1024. A step for which there is no room goes
     /// without.
     pub fn max_graphs(mut self, graphs: usize) -> Self {
-        self.options.max_graphs = graphs;
+        self.set.options.max_graphs = graphs;
         self
     }
 
     /// Limits what the kept graphs are taken to cost, in bytes: 1 KiB a node, since the driver does
     /// not say. By default 64 MiB.
     pub fn max_graph_bytes(mut self, bytes: usize) -> Self {
-        self.options.max_graph_bytes = bytes;
+        self.set.options.max_graph_bytes = bytes;
         self
     }
 
@@ -211,7 +255,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// such a set lives, the driver's other sets ask too. By default `false`.
     #[doc(alias = "cuStreamIsCapturing")]
     pub fn check_captures(mut self, check: bool) -> Self {
-        self.options.check_captures = check;
+        self.set.options.check_captures = check;
         self
     }
 
@@ -222,71 +266,17 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// [`BuildError`]: the configuration is invalid, or the driver refused. Nothing was made.
     pub fn build(self) -> Result<InputBuffers<Tag>, BuildError> {
         let _range = range!("staging::build");
-        self.check()?;
-        let context = self.context.clone();
-        // The waits below would invalidate captures of other threads.
-        let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
-        let buckets = ladder(self.buckets)?;
-        let largest = buckets.last().copied().unwrap_or(0);
-        let max = limits(largest, self.max_tokens, self.max_requests)?;
-        let plan = Plan::new(self.slots, self.layout, &buckets, max, self.forgotten)?;
-        let device = Arc::new(DeviceRegion::new(&self.context, plan.size.max(1))?);
-        let guard = Arc::new(Guard::new(&self.context, plan.has_zero_copy));
-        let names = Arc::new(Names::new(&self.name, &plan.buckets));
-        let plan = Arc::new(plan);
-        let shared = Shared::new(plan, names, device, guard, &self.options, &self.context)?;
-        let set = InputBuffers::with(shared);
-        if self.instantiation == Instantiation::Eager {
-            set.shared.prepare_all()?;
+        if self.is_policy_stray {
+            return Err(BuildError::NoSlotBefore("when_forgotten"));
         }
-        Ok(set)
+        let context = self.set.context.clone();
+        let transfer = self.set.build(Direction::Htod, self.forgotten, c"staging::submit")?;
+        let guard = Arc::new(Guard::new(&context, transfer.plan.has_zero_copy));
+        Ok(InputBuffers::with(Shared::new(transfer, guard)))
     }
 
     fn with(mut self, name: &str, dtype: DType, len: Len, pad: Padding, kind: SlotKind) -> Self {
-        self.slots.push(SlotSpec {
-            name: name.into(),
-            dtype,
-            len: len.rule(),
-            pad,
-            forgotten: None,
-            kind,
-        });
+        self.set.add(name, dtype, len, pad, kind);
         self
     }
-
-    fn check(&self) -> Result<(), BuildError> {
-        if self.is_policy_stray {
-            return Err(BuildError::NoSlotBefore);
-        }
-        let dynamic = self.slots.iter().filter(|slot| slot.kind == SlotKind::Dynamic).count();
-        if dynamic == self.slots.len() {
-            return Err(BuildError::NoSlots);
-        }
-        // Bits of a word stand for slots, and each step carries the addresses of dynamic ones.
-        if self.slots.len() > MAX_SLOTS || dynamic > MAX_DYNAMIC {
-            return Err(BuildError::TooManySlots {
-                given: self.slots.len(),
-                max: MAX_SLOTS,
-                max_dynamic: MAX_DYNAMIC,
-            });
-        }
-        for (index, slot) in self.slots.iter().enumerate() {
-            if self.slots[..index].iter().any(|other| other.name == slot.name) {
-                return Err(BuildError::DuplicateSlot(slot.name.clone()));
-            }
-        }
-        if !(1..=MAX_DEPTH).contains(&self.options.depth) {
-            return Err(BuildError::RingDepth(self.options.depth));
-        }
-        Ok(())
-    }
 }
-
-/// A bit of a word for each slot.
-const MAX_SLOTS: usize = 64;
-const MAX_DEPTH: usize = 64;
-
-const DEFAULT_DEPTH: usize = 3;
-const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
-const DEFAULT_MAX_GRAPHS: usize = 1024;
-const DEFAULT_MAX_GRAPH_BYTES: usize = 64 << 20;

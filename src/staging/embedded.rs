@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::buffers::InputBuffers;
 use super::error::StageError;
 use super::len::Counts;
-use super::shared::{Options, Shared};
+use super::shared::Shared;
 use super::slot_id::Untagged;
 use super::step::Step;
 use crate::graph::{ChildNode, GraphDefinition, GraphError, NodeId};
@@ -54,25 +54,18 @@ pub struct Embedded<Tag = Untagged> {
 }
 
 impl<Tag> InputBuffers<Tag> {
-    /// Makes a staging graph of the bucket that holds `tokens`, to be a part of other graphs.
+    /// Makes a staging graph of the bucket that holds `counts`, or so many tokens, to be a part of
+    /// other graphs.
     ///
     /// # Errors
     ///
-    /// * [`StageError::TooLarge`]: no bucket holds so many.
+    /// * [`StageError::TooLarge`]: no bucket holds them.
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
-    pub fn embed(&self, tokens: usize) -> Result<Embedded<Tag>, StageError> {
+    pub fn embed(&self, counts: impl Into<Counts>) -> Result<Embedded<Tag>, StageError> {
         let own = &*self.shared;
-        let largest = own.plan.buckets.last().map_or(Counts::default(), |bucket| bucket.counts);
-        let counts = Counts { tokens, requests: 0 };
-        let Some(bucket) = own.plan.bucket_of(counts).map(|bucket| bucket.index) else {
-            return Err(StageError::too_large(counts, largest));
-        };
+        let bucket = own.plan.holding(counts.into())?.index;
         // A graph that is a part of another has one ring slot: its copies are not changed later.
-        let options = Options { depth: 1, ..own.options };
-        let (plan, names) = (Arc::clone(&own.plan), Arc::clone(&own.names));
-        let (device, guard) = (Arc::clone(&own.device), Arc::clone(&own.guard));
-        let shared = Shared::new(plan, names, device, guard, &options, &own.context)?;
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(own.sibling(1)?, Arc::clone(&own.guard)));
         let (mut graph, _) = shared.graph(0, &shared.plan.buckets[bucket])?;
         graph.keep_alive(Arc::clone(&shared))?;
         Ok(Embedded { shared, graph, bucket, tag: PhantomData })
@@ -117,12 +110,8 @@ impl<Tag> Embedded<Tag> {
     ///
     /// As [`InputBuffers::begin`]; the bucket is the limit.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        self.shared.check_fork()?;
-        let (counts, bucket) =
-            (Counts { tokens, requests }, &self.shared.plan.buckets[self.bucket]);
-        if tokens > bucket.counts.tokens || requests > bucket.counts.requests {
-            return Err(StageError::too_large(counts, bucket.counts));
-        }
+        let bucket = &self.shared.plan.buckets[self.bucket];
+        let counts = self.shared.checked_in(bucket, tokens, requests)?;
         Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 }

@@ -17,6 +17,8 @@ use crate::memory::MemoryKind;
 pub enum SlotError {
     /// No slot has the name.
     Unknown(Box<str>),
+    /// No count has the name.
+    UnknownCount(Box<str>),
     /// Its elements are of another type.
     Type {
         /// The slot.
@@ -51,6 +53,13 @@ pub enum StageError {
         slot: Box<str>,
         /// The fault in its use.
         fault: SlotFault,
+    },
+    /// A count by name was used wrongly.
+    Count {
+        /// Its name, or its number if it belongs to another set.
+        count: Box<str>,
+        /// The fault in its use.
+        fault: CountFault,
     },
     /// A later step was submitted, or is being submitted, and overwrites the inputs of this one.
     Superseded,
@@ -89,6 +98,23 @@ pub enum Count {
     Requests,
 }
 
+/// How a count by name was used wrongly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CountFault {
+    /// It belongs to another set.
+    Foreign,
+    /// A step of this size does not have so many.
+    TooLarge {
+        /// How many were given.
+        wanted: usize,
+        /// The most that the step can have.
+        max: usize,
+    },
+    /// A slot whose length it is was written before.
+    Written,
+}
+
 /// How a slot was used wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -102,6 +128,10 @@ pub enum SlotFault {
         /// How many were given.
         given: usize,
     },
+    /// Its length is by a count that the step had not set.
+    CountNotSet,
+    /// It was named twice in one call.
+    Twice,
     /// It belongs to another set.
     Foreign,
     /// It is dynamic: it has no memory of its own to write.
@@ -116,7 +146,12 @@ pub enum SlotFault {
         /// The kind of the buffer's memory.
         kind: MemoryKind,
     },
-    /// The bytes are elsewhere in memory that is pinned for another device.
+    /// The results are in a buffer of other than device memory.
+    NotDevice {
+        /// The kind of the buffer's memory.
+        kind: MemoryKind,
+    },
+    /// The bytes are elsewhere in memory that is pinned for another device, or another's own.
     OtherDevice {
         /// The set's device, by its ordinal.
         wanted: i32,
@@ -158,6 +193,7 @@ impl fmt::Display for SlotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => write!(f, "no slot has the name {name:?}"),
+            Self::UnknownCount(name) => write!(f, "no count has the name {name:?}"),
             Self::Type { slot, wanted, given } => {
                 write!(f, "slot {slot:?} has elements of type {wanted}, not {given}")
             }
@@ -177,6 +213,7 @@ impl fmt::Display for StageError {
                 write!(f, "the step has {wanted} {what}, and the buffers hold {max}")
             }
             Self::Slot { slot, fault } => fault.fmt_of(slot, f),
+            Self::Count { count, fault } => fault.fmt_of(count, f),
             Self::Superseded => f.write_str(
                 "a later step was submitted and overwrites this step's inputs: call `reader`, \
                  `wait_on` or `consumed_by` before the next step is submitted",
@@ -213,6 +250,25 @@ impl fmt::Display for StageError {
     }
 }
 
+impl CountFault {
+    /// The text for the count with a name.
+    fn fmt_of(&self, count: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Foreign => write!(f, "count {count} belongs to another set of buffers"),
+            Self::TooLarge { wanted, max } => {
+                write!(
+                    f,
+                    "the step has {wanted} of count {count:?}, and at most {max} fit its size"
+                )
+            }
+            Self::Written => write!(
+                f,
+                "count {count:?} was set after a slot of that length was written: set it first"
+            ),
+        }
+    }
+}
+
 impl SlotFault {
     /// The text for the slot with a name.
     fn fmt_of(&self, slot: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -227,7 +283,12 @@ impl SlotFault {
                     "slot {slot:?} has {wanted} elements in this step, and {given} were given"
                 )
             }
-            Self::Foreign => write!(f, "slot {slot} belongs to another set of input buffers"),
+            Self::CountNotSet => write!(
+                f,
+                "slot {slot:?} has its length by a count that was not set: call `set_count` first"
+            ),
+            Self::Twice => write!(f, "slot {slot:?} was named twice in one call: name it once"),
+            Self::Foreign => write!(f, "slot {slot} belongs to another set of buffers"),
             Self::IsDynamic => write!(
                 f,
                 "slot {slot:?} is dynamic and has no memory to write: call `pass` with an address"
@@ -235,38 +296,47 @@ impl SlotFault {
             Self::NotDynamic => {
                 write!(f, "slot {slot:?} is not dynamic, its address is fixed: write it instead")
             }
+            elsewhere => elsewhere.fmt_of_memory(slot, f),
+        }
+    }
+
+    /// The texts about memory that is not the set's.
+    fn fmt_of_memory(&self, slot: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::NotPinned { kind } => write!(
                 f,
                 "slot {slot:?} can refer to pinned memory only, and the buffer is {kind:?} memory: \
                  copy it with `write_from`"
             ),
+            Self::NotDevice { kind } => write!(
+                f,
+                "slot {slot:?} is fetched from device memory, and the buffer is {kind:?} memory: \
+                 read it in place, or copy it to device memory"
+            ),
             Self::OtherDevice { wanted, given } => {
                 let given = given.map_or("none".into(), |given| given.to_string());
                 write!(
                     f,
-                    "slot {slot:?} is copied to device {wanted}, and the buffer is pinned for \
-                     device {given}: copy it with `write_from`"
+                    "slot {slot:?} is on device {wanted}, and the buffer is on device {given}: use \
+                     a buffer of device {wanted}"
                 )
             }
-            Self::TooManyHandles => {
-                write!(
-                    f,
-                    "slot {slot:?}: the buffer has too many handles; drop some, or copy it with \
-                     `write_from`"
-                )
-            }
-            Self::Embedded => {
-                write!(
-                    f,
-                    "slot {slot:?} is in an embedded graph, which cannot refer to other memory: \
-                     write it"
-                )
-            }
+            Self::TooManyHandles => write!(
+                f,
+                "slot {slot:?}: the buffer has too many handles: drop some, or copy its elements \
+                 (inputs: `write_from`)"
+            ),
+            Self::Embedded => write!(
+                f,
+                "slot {slot:?} is in an embedded graph, which copies the set's own memory alone: \
+                 write it, or leave its source as it is"
+            ),
             Self::NeedsPerSlot => write!(
                 f,
                 "slot {slot:?} cannot refer to other memory: only copied slots of \
                  `Layout::PerSlot` can"
             ),
+            _ => Ok(()),
         }
     }
 }
@@ -285,6 +355,7 @@ impl std::error::Error for StageError {
 
 impl StageError {
     /// The error of a step of `given`, where `max` is the limit.
+    #[cold]
     pub(super) fn too_large(given: Counts, max: Counts) -> Self {
         let Counts { tokens, requests } = given;
         if tokens > max.tokens {

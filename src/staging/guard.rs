@@ -178,13 +178,14 @@ impl Guard {
     }
 
     /// Takes note that `stream` waits for, and uses, step `number`, which went to
-    /// `own` and whose copies `copied` ends; as a reader if `is_reader`.
+    /// `own` and whose copies `copied` ends, or the end of `own` where nothing else does; as a
+    /// reader if `is_reader`.
     pub(crate) fn note(
         &self,
         number: u64,
         own: StreamId,
         stream: &Stream,
-        copied: &Event,
+        copied: Option<&Event>,
         is_reader: bool,
     ) -> Result<(), StageError> {
         self.check_device(stream)?;
@@ -193,7 +194,10 @@ impl Guard {
             return Err(StageError::Superseded);
         }
         if stream.id() != own {
-            stream.wait_event(copied)?;
+            match copied {
+                Some(copied) => stream.wait_event(copied)?,
+                None => stream.wait_event(&*self.end_of_stream(&uses, own)?)?,
+            }
         }
         let used = uses.of(stream);
         // What was declared before does not cover what comes now.
@@ -280,12 +284,15 @@ impl Guard {
         uses.list.iter().map(|used| self.end_of(used)).collect()
     }
 
+    /// Where the uses of the last step end, and with them all steps.
+    pub(super) fn ends(&self) -> Result<Ends, StageError> {
+        self.hold().list.iter().map(|used| self.end_of(used)).collect()
+    }
+
     /// Refuses a stream of another device, which may not reach the memory. A stream that was
     /// accepted once is not looked at again while steps go to it.
     pub(super) fn check_device(&self, stream: &Stream) -> Result<(), StageError> {
-        let [wanted, given] =
-            [&self.context, stream.context()].map(|context| context.device().ordinal());
-        if wanted == given { Ok(()) } else { Err(StageError::OtherDevice { wanted, given }) }
+        check_device(&self.context, stream)
     }
 
     /// Where a use ends, for a stream of which only its tail is at hand.
@@ -293,6 +300,15 @@ impl Guard {
         if let Some(end) = &used.end {
             return Ok(Arc::clone(end));
         }
+        used.tail.event()?.ok_or(StageError::ReaderCaptured { stream: used.name })
+    }
+
+    /// Where all work ends of the stream that the last step went to.
+    #[cold]
+    fn end_of_stream(&self, uses: &Uses, own: StreamId) -> Result<Arc<Event>, StageError> {
+        let Some(used) = uses.list.iter().find(|used| used.stream == own) else {
+            return Err(StageError::Superseded);
+        };
         used.tail.event()?.ok_or(StageError::ReaderCaptured { stream: used.name })
     }
 
@@ -355,6 +371,13 @@ impl Uses {
         });
         &mut self.list[at]
     }
+}
+
+/// Refuses a stream of another device than the context's.
+#[inline]
+pub(super) fn check_device(context: &Context, stream: &Stream) -> Result<(), StageError> {
+    let [wanted, given] = [context, stream.context()].map(|context| context.device().ordinal());
+    if wanted == given { Ok(()) } else { Err(StageError::OtherDevice { wanted, given }) }
 }
 
 /// Streams that use one step, as engines have them.

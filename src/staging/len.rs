@@ -30,6 +30,16 @@ pub enum Len {
         /// How many besides.
         plus: usize,
     },
+    /// `times` for each of a count that the set [has by name](super::InputBuffersBuilder::count),
+    /// and `plus` more.
+    Count {
+        /// The count.
+        name: &'static str,
+        /// How many for each.
+        times: usize,
+        /// How many besides.
+        plus: usize,
+    },
 }
 
 /// The size of a step: its tokens and requests.
@@ -41,63 +51,82 @@ pub struct Counts {
     pub requests: usize,
 }
 
+impl Counts {
+    /// Whether these are no more than `max`.
+    #[inline]
+    pub(super) fn is_within(self, max: Self) -> bool {
+        self.tokens <= max.tokens && self.requests <= max.requests
+    }
+}
+
+/// So many tokens, of any number of requests: it stands for the smallest bucket that holds them.
+impl From<usize> for Counts {
+    fn from(tokens: usize) -> Self {
+        Self { tokens, requests: 0 }
+    }
+}
+
 impl Len {
+    /// One for each of a count that the set [has by name](super::InputBuffersBuilder::count).
+    #[must_use]
+    pub const fn count(name: &'static str) -> Self {
+        Self::Count { name, times: 1, plus: 0 }
+    }
+
     /// As many, each `times` as often.
     #[must_use]
     pub const fn times(self, factor: usize) -> Self {
-        match self.linear() {
-            Some((per_request, times, plus)) => Self::Linear {
-                per_request,
-                times: times.saturating_mul(factor),
-                plus: plus.saturating_mul(factor),
-            },
-            None => Self::Fixed(self.fixed().saturating_mul(factor)),
-        }
+        self.map(factor, 0)
     }
 
     /// As many, and `more`.
     #[must_use]
     pub const fn plus(self, more: usize) -> Self {
-        match self.linear() {
-            Some((per_request, times, plus)) => {
-                Self::Linear { per_request, times, plus: plus.saturating_add(more) }
-            }
-            None => Self::Fixed(self.fixed().saturating_add(more)),
-        }
+        self.map(1, more)
     }
 
-    /// The number for a step; `None` if it overflows.
+    /// The number for a step; `None` if it overflows, and for a count by name.
     pub fn of(self, counts: Counts) -> Option<usize> {
-        self.rule().checked(counts)
+        self.rule()?.checked(counts)
     }
 
-    /// The rule that all are cases of.
-    pub(super) const fn rule(self) -> Rule {
-        match self.linear() {
-            Some((per_request, times, plus)) => Rule { per_request, times, plus },
-            None => Rule { per_request: false, times: 0, plus: self.fixed() },
-        }
+    /// The rule that all are cases of, except for counts by name.
+    pub(super) const fn rule(self) -> Option<Rule> {
+        let (per_request, times, plus) = match self {
+            Self::Tokens => (false, 1, 0),
+            Self::Requests => (true, 1, 0),
+            Self::Fixed(len) => (false, 0, len),
+            Self::Linear { per_request, times, plus } => (per_request, times, plus),
+            Self::Count { .. } => return None,
+        };
+        Some(Rule { per_request, times, plus })
     }
 
-    const fn linear(self) -> Option<(bool, usize, usize)> {
+    /// `factor` times as many, and `more`.
+    const fn map(self, factor: usize, more: usize) -> Self {
+        let (times, plus) = match self {
+            Self::Fixed(len) => return Self::Fixed(sum(len, factor, more)),
+            Self::Tokens | Self::Requests => (factor, more),
+            Self::Linear { times, plus, .. } | Self::Count { times, plus, .. } => {
+                (times.saturating_mul(factor), sum(plus, factor, more))
+            }
+        };
         match self {
-            Self::Tokens => Some((false, 1, 0)),
-            Self::Requests => Some((true, 1, 0)),
-            Self::Fixed(_) => None,
-            Self::Linear { per_request, times, plus } => Some((per_request, times, plus)),
-        }
-    }
-
-    const fn fixed(self) -> usize {
-        match self {
-            Self::Fixed(len) => len,
-            _ => 0,
+            Self::Count { name, .. } => Self::Count { name, times, plus },
+            Self::Requests | Self::Linear { per_request: true, .. } => {
+                Self::Linear { per_request: true, times, plus }
+            }
+            _ => Self::Linear { per_request: false, times, plus },
         }
     }
 }
 
+const fn sum(len: usize, factor: usize, more: usize) -> usize {
+    len.saturating_mul(factor).saturating_add(more)
+}
+
 /// `times` a token or a request, and `plus` more.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rule {
     per_request: bool,
     times: usize,
@@ -105,14 +134,10 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    /// The rule in the words of the builder.
-    pub(super) const fn named(self) -> Len {
-        match self {
-            Self { times: 0, plus, .. } => Len::Fixed(plus),
-            Self { per_request: false, times: 1, plus: 0 } => Len::Tokens,
-            Self { per_request: true, times: 1, plus: 0 } => Len::Requests,
-            Self { per_request, times, plus } => Len::Linear { per_request, times, plus },
-        }
+    /// The rule for `times` of each of these, and `plus` more.
+    pub(super) const fn each(self, times: usize, plus: usize) -> Self {
+        let Self { per_request, times: own, plus: besides } = self;
+        Self { per_request, times: own.saturating_mul(times), plus: sum(besides, times, plus) }
     }
 
     /// The number for a step; `None` if it overflows.
@@ -143,5 +168,11 @@ mod tests {
         assert_eq!(Len::Requests.plus(1).times(2).of(counts), Some(10));
         assert_eq!(Len::Fixed(3).times(4).plus(1).of(counts), Some(13));
         assert_eq!(Len::Tokens.times(usize::MAX).of(counts), None);
+        assert_eq!(Len::Requests.plus(2).of(counts), Some(6));
+        let logits = Len::count("logits").times(2).plus(1).times(3);
+        assert_eq!(logits, Len::Count { name: "logits", times: 6, plus: 3 });
+        assert_eq!(logits.of(counts), None);
+        let most = Len::Requests.plus(1).rule().map(|most| most.each(2, 3));
+        assert_eq!(most.and_then(|rule| rule.checked(counts)), Some(13));
     }
 }

@@ -4,6 +4,7 @@
 use super::buffers::InputBuffers;
 use super::embedded::Embedded;
 use super::error::StageError;
+use super::outputs::OutputBuffers;
 
 impl<Tag> InputBuffers<Tag> {
     /// Gives up a ring slot whose launch never runs, so that it is free again: one that went into a
@@ -18,6 +19,22 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// The launch of the step in that ring slot is not pending, and the graph that it was captured
     /// into, or anything made of it, is not launched from here on.
+    pub unsafe fn release_lost(&self, ring_slot: usize) -> Result<(), StageError> {
+        self.shared.release_lost(ring_slot)
+    }
+}
+
+impl<Tag> OutputBuffers<Tag> {
+    /// Gives up a ring slot whose launch never runs, and whose [`Pending`](super::Pending) was
+    /// dropped, so that it is free again; as [`InputBuffers::release_lost`].
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Driver`]: the driver refused; nothing has changed.
+    ///
+    /// # Safety
+    ///
+    /// As for `InputBuffers::release_lost`.
     pub unsafe fn release_lost(&self, ring_slot: usize) -> Result<(), StageError> {
         self.shared.release_lost(ring_slot)
     }

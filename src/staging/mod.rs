@@ -1,8 +1,10 @@
-//! Staging: a step's inputs at stable device addresses, by one driver call.
+//! Staging: a step's inputs at stable device addresses, and its results in pinned memory, by one
+//! driver call each.
 //!
-//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`]. [`Reader`] is
-//! for a model on another stream, [`StaticBuffers`] for captured graphs; the rest is options and
-//! errors. The [guide](crate::guide::staging) has examples.
+//! Every engine uses [`InputBuffers`], [`Len`], [`SlotId`], [`Step`] and [`Staged`], and for
+//! results [`OutputBuffers`] and [`Pending`]. [`Reader`] is for a model on another stream,
+//! [`StaticBuffers`] for captured graphs; the rest is options and errors. The
+//! [guide](crate::guide::staging) has examples.
 //!
 //! ```text
 //!   begin(tokens, requests)      picks the bucket, takes a ring slot that the device has read
@@ -15,6 +17,14 @@
 //!      |                        +---------------------------------------------+  slot and bucket
 //!      v
 //!   Staged: device_ptr(slot), reader(&stream), wait_on(&stream), consumed_by(&stream)
+//! ```
+//!
+//! Results are the mirror: the model writes the device memory, `fetch(tokens, requests, &stream)`
+//! launches the graph of copies to a ring slot, and [`Pending`] reads the word and the slot.
+//!
+//! ```text
+//!   fetch ──> Pending ──try_read, wait──> Results: read(slot)      a ring slot is free when the
+//!                └─────────────── drop ──────────────────────>     Pending is gone, and written
 //! ```
 //!
 //! **No overwrite in flight.** A ring slot is handed out when its completion word says that the
@@ -42,16 +52,23 @@ mod build_error;
 mod builder;
 pub(crate) mod cache;
 mod embedded;
+mod embedded_outputs;
 mod error;
+mod fetch;
 mod graphs;
 pub(crate) mod guard;
 mod in_place;
+mod launch;
 mod launches;
 mod len;
 mod lost;
+mod measure;
 mod names;
 mod node;
+mod outputs;
+mod outputs_builder;
 mod pad;
+mod pending;
 mod plan;
 mod prepare;
 mod preset;
@@ -61,6 +78,7 @@ mod refer;
 mod reference;
 mod region;
 pub(crate) mod ring;
+mod set_spec;
 mod shared;
 mod slot_id;
 mod slot_info;
@@ -71,24 +89,35 @@ mod state;
 mod static_buffers;
 mod step;
 mod stream_copy;
+mod submission;
 mod submit;
 mod ticks;
+mod transfer;
 mod wait;
+mod write_many;
 
 pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
-pub use self::builder::{InputBuffersBuilder, Instantiation};
+pub use self::builder::InputBuffersBuilder;
 pub use self::embedded::Embedded;
-pub use self::error::{Count, SlotError, SlotFault, StageError};
+pub use self::embedded_outputs::EmbeddedOutputs;
+pub use self::error::{Count, CountFault, SlotError, SlotFault, StageError};
+pub use self::fetch::Fetch;
 pub use self::graphs::{GraphsKept, GraphsMade};
 pub use self::len::{Counts, Len};
+pub use self::outputs::OutputBuffers;
+pub use self::outputs_builder::OutputBuffersBuilder;
+pub use self::pending::{Pending, Results};
 pub use self::plan::Layout;
 pub use self::prewarm::Prewarm;
 pub use self::reader::Reader;
-pub use self::slot_id::{SlotId, Untagged};
+pub use self::set_spec::Instantiation;
+pub use self::slot_id::{CountId, SlotId, Untagged};
 pub use self::slot_info::SlotInfo;
 pub use self::spec::{Forgotten, Pad};
 pub use self::staged::Staged;
 pub use self::stall::{Stall, StallCause};
 pub use self::static_buffers::StaticBuffers;
 pub use self::step::Step;
+pub use self::submission::{Submission, SubmissionTimes, Submitting};
+pub use self::write_many::SlotIds;

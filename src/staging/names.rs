@@ -1,5 +1,6 @@
 //! The names of a set's ranges in a profiler's view.
 
+use core::ffi::CStr;
 use core::fmt;
 
 use super::plan::Bucket;
@@ -14,9 +15,9 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn new(set: &str, buckets: &[Bucket]) -> Self {
-        let name =
-            |size: &dyn fmt::Display| Name::of(c"staging::submit", format_args!("{set}, {size}"));
+    /// `call` is the function whose ranges they name.
+    pub(super) fn new(call: &'static CStr, set: &str, buckets: &[Bucket]) -> Self {
+        let name = |size: &dyn fmt::Display| Name::of(call, format_args!("{set}, {size}"));
         let buckets = buckets.iter().map(|bucket| name(&bucket.counts.tokens)).collect();
         Self { buckets, above: name(&"no bucket") }
     }

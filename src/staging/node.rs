@@ -1,20 +1,25 @@
 #![expect(unsafe_code, reason = "nodes name raw addresses")]
 //! The nodes of staging graphs.
 
+use std::ptr::with_exposed_provenance_mut;
+
+use crate::address::to_usize;
 use crate::driver::Event;
 use crate::error::Error;
-use crate::graph::{Copy1d, GraphDefinition, GraphError, GraphExec, MemOp, MemcpyNode, NodeId};
+use crate::graph::{
+    Copy1d, Direction, GraphDefinition, GraphError, GraphExec, MemOp, MemcpyNode, NodeId,
+};
 use crate::stream::Stream;
 
-/// Adds a copy from a ring slot to its place in device memory.
+/// Adds a copy between a ring slot and device memory.
 pub(super) fn add_copy(
     graph: &mut GraphDefinition,
     copy: Copy1d,
 ) -> Result<MemcpyNode, GraphError> {
     // SAFETY: both regions live as long as the set, which waits for its launches before it gives
-    // them back, or are kept alive in a graph that is embedded elsewhere. The host writes a ring
-    // slot only when its copy is done, and stream order or the guard of the destination orders the
-    // device.
+    // them back, or are kept alive in a graph that is embedded elsewhere; a source of results that
+    // is not the set's is vouched for by the caller of `source`. The host uses a ring slot only
+    // when its copy is done, and stream order or the guard of the destination orders the device.
     unsafe { graph.memcpy(copy, &[]) }
 }
 
@@ -39,20 +44,27 @@ pub(super) fn add_record(
     unsafe { graph.event_record_unowned(event, after) }.map(NodeId::from)
 }
 
-/// Lets a copy read elsewhere.
+/// Lets a copy have other memory than the set's.
 pub(super) fn redirect(
     exec: &mut GraphExec,
     node: MemcpyNode,
     copy: Copy1d,
 ) -> Result<(), GraphError> {
-    // SAFETY: as in `add_copy`; the caller of `refer` vouched for the source, which is kept until
-    // the ring slot is used again.
+    // SAFETY: as in `add_copy`; the caller of `refer`, or of `source`, vouched for the memory,
+    // whose owner is kept until the ring slot is used again.
     unsafe { exec.set_copy(node, copy) }
 }
 
-/// Copies from a ring slot to its place in device memory, without a graph.
+/// Copies between a ring slot and device memory, without a graph.
 pub(super) fn enqueue_copy(stream: &Stream, copy: Copy1d) -> Result<(), Error> {
-    let (destination, source) = copy.htod_addresses();
-    // SAFETY: as in `add_copy`.
-    unsafe { stream.copy_htod(destination, source, copy.size()) }
+    let ((destination, source), size) = (copy.addresses(), copy.size());
+    let host = |address| with_exposed_provenance_mut(to_usize(address));
+    match copy.direction() {
+        // SAFETY: as in `add_copy`.
+        Direction::Htod => unsafe { stream.copy_htod(destination, host(source), size) },
+        // SAFETY: as in `add_copy`.
+        Direction::Dtoh => unsafe { stream.copy_dtoh(host(destination), source, size) },
+        // SAFETY: as in `add_copy`.
+        Direction::Dtod => unsafe { stream.copy_dtod(destination, source, size) },
+    }
 }

@@ -11,10 +11,11 @@
 //! Offsets are the same in a ring slot of host memory and in device memory.
 
 use super::build_error::BuildError;
-use super::error::Count;
+use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
-use super::spec::{Forgotten, SlotKind, SlotSpec};
+use super::spec::{CountSpec, Forgotten, SlotKind, SlotSpec};
 use crate::element::DType;
+use crate::graph::Direction;
 
 /// How slots lie in memory, and how many copies bring them to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,10 +31,16 @@ pub enum Layout {
 /// The layout of a set, decided when it is built.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Which way slots are copied.
+    pub(super) direction: Direction,
     pub(super) slots: Box<[SlotSpec]>,
     pub(super) layout: Layout,
-    /// Ascending.
+    /// Counts by name.
+    pub(super) counts: Box<[CountSpec]>,
+    /// Ascending in the bytes that they stage.
     pub(super) buckets: Box<[Bucket]>,
+    /// Whether a bucket's tokens alone say what it holds.
+    is_ladder: bool,
     pub(super) max: Counts,
     /// The policy of each slot for steps that do not write it; slots that must be written are in
     /// `required`.
@@ -45,8 +52,10 @@ pub(super) struct Plan {
     /// A bit for each slot.
     pub(super) all: u64,
     pub(super) has_zero_copy: bool,
-    /// Bytes of a ring slot, and of the device memory.
+    /// Bytes of a ring slot.
     pub(super) size: usize,
+    /// Bytes of the set's device memory.
+    pub(super) device_size: usize,
 }
 
 /// The largest steps that share a graph, and where their slots lie.
@@ -58,6 +67,28 @@ pub(super) struct Bucket {
     pub(super) fields: Box<[Field]>,
     /// Bytes from the first slot's start to the end of the last one that is copied.
     pub(super) size: usize,
+}
+
+impl Bucket {
+    /// The bytes of all slots, padding included.
+    fn bytes(&self) -> usize {
+        self.fields.iter().map(|field| field.span.size).sum()
+    }
+}
+
+/// The size of a bucket, as the builder was told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BucketSize {
+    pub(super) tokens: usize,
+    /// As many as there are tokens if it is not said, but no more than a step may have.
+    pub(super) requests: Option<usize>,
+}
+
+impl BucketSize {
+    fn counts(self, max: Counts) -> Counts {
+        let requests = self.requests.unwrap_or(max.requests.min(self.tokens));
+        Counts { tokens: self.tokens, requests }
+    }
 }
 
 /// Where a slot lies, in bytes.
@@ -73,16 +104,18 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if it has no memory here.
+    /// `None` if it has no memory here, or a length by a count that the step sets: it is then
+    /// looked for off the path of every step.
     pub(super) dtype: Option<DType>,
     pub(super) is_copied: bool,
 }
 
 impl Plan {
     pub(super) fn new(
+        direction: Direction,
         slots: Vec<SlotSpec>,
         layout: Layout,
-        sizes: &[usize],
+        sizes: &[BucketSize],
         max: Counts,
         forgotten: Forgotten,
     ) -> Result<Self, BuildError> {
@@ -95,23 +128,31 @@ impl Plan {
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
-        let bucket = |(index, tokens): (usize, &usize)| {
-            let counts = Counts { tokens: *tokens, requests: max.requests.min(*tokens) };
+        let bucket = |size: &BucketSize| {
+            let counts = size.counts(max);
             let mut own = fields.clone();
             let size = match layout {
                 // Addresses are those of the largest step; only lengths are the bucket's.
                 Layout::PerSlot => shorten(&slots, counts, &mut own)?,
                 Layout::Packed => spread(&slots, counts, &mut own)?.copied,
             };
-            Some(Bucket { index, counts, fields: own, size })
+            Some(Bucket { index: 0, counts, fields: own, size })
         };
-        let buckets: Option<Box<[_]>> = sizes.iter().enumerate().map(bucket).collect();
+        let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
+        let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
+        buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
+        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.index = index);
+        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
+        let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
         Ok(Self {
+            direction,
+            counts: Box::default(),
             layout,
-            buckets: buckets.ok_or(BuildError::TooLarge)?,
+            buckets: buckets.into(),
+            is_ladder: sizes.iter().all(|size| size.requests.is_none()),
             max,
             required: bits(&|slot| forgotten[slot] == Forgotten::Error),
             forgotten,
@@ -119,15 +160,52 @@ impl Plan {
             all: bits(&|_| true),
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
             size,
+            // A packed copy ends where the next slot would start.
+            device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
             slots: slots.into(),
         })
+    }
+
+    /// The slot of that name, which has elements of that type.
+    pub(super) fn find(&self, name: &str, given: DType) -> Result<usize, SlotError> {
+        let Some(index) = self.slots.iter().position(|slot| *slot.name == *name) else {
+            return Err(SlotError::Unknown(name.into()));
+        };
+        let wanted = self.slots[index].dtype;
+        if wanted != given {
+            return Err(SlotError::Type { slot: name.into(), wanted, given });
+        }
+        Ok(index)
     }
 
     /// The smallest bucket that holds a step.
     #[inline]
     pub(super) fn bucket_of(&self, counts: Counts) -> Option<&Bucket> {
+        if !self.is_ladder {
+            return self.smallest(counts);
+        }
         let tokens = counts.tokens.max(counts.requests);
         self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
+    }
+
+    /// The bucket that stages the fewest bytes of those that hold a step.
+    fn smallest(&self, counts: Counts) -> Option<&Bucket> {
+        self.buckets.iter().find(|bucket| counts.is_within(bucket.counts))
+    }
+
+    /// The bucket that holds a step.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::TooLarge`]: no bucket does.
+    pub(super) fn holding(&self, counts: Counts) -> Result<&Bucket, StageError> {
+        self.bucket_of(counts).ok_or_else(|| {
+            let most = |count: fn(Counts) -> usize| {
+                self.buckets.iter().map(|bucket| count(bucket.counts)).max().unwrap_or(0)
+            };
+            let largest = Counts { tokens: most(|it| it.tokens), requests: most(|it| it.requests) };
+            StageError::too_large(counts, largest)
+        })
     }
 
     /// A table that does not say yet where slots lie.
@@ -172,7 +250,7 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
+        dtype: (slot.kind != SlotKind::Dynamic && slot.counted.is_none()).then_some(slot.dtype),
         is_copied: slot.kind == SlotKind::Copied,
     };
     slots.iter().map(field).collect()
@@ -210,27 +288,37 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     Some(end)
 }
 
-/// Checks the sizes of buckets and sorts them.
-pub(super) fn ladder(mut sizes: Vec<usize>) -> Result<Vec<usize>, BuildError> {
-    sizes.sort_unstable();
-    if sizes.first() == Some(&0) {
-        return Err(BuildError::Bucket(0));
-    }
-    match sizes.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(BuildError::Bucket(pair[0])),
-        None => Ok(sizes),
+/// Checks the sizes of buckets.
+pub(super) fn check_buckets(sizes: &[BucketSize]) -> Result<(), BuildError> {
+    let wrong = sizes.iter().enumerate().find(|(index, size)| {
+        let key = |size: &BucketSize| (size.tokens, size.requests);
+        let is_twice = sizes[..*index].iter().any(|other| key(other) == key(size));
+        size.tokens == 0 || size.requests == Some(0) || is_twice
+    });
+    match wrong {
+        Some((_, BucketSize { tokens, requests: None })) => Err(BuildError::Bucket(*tokens)),
+        Some((_, BucketSize { tokens, requests: Some(requests) })) => {
+            Err(BuildError::BucketOf(Counts { tokens: *tokens, requests: *requests }))
+        }
+        None => Ok(()),
     }
 }
 
 /// The limits of steps, from the buckets and what was asked for.
 pub(super) fn limits(
-    largest: usize,
+    sizes: &[BucketSize],
     tokens: Option<usize>,
     requests: Option<usize>,
 ) -> Result<Counts, BuildError> {
+    let largest = sizes.iter().map(|size| size.tokens).max().unwrap_or(0);
     let tokens = tokens.unwrap_or(largest);
     // Each request has a token at least, so a bucket of n tokens holds n requests.
-    let requests = requests.unwrap_or(if largest > 0 { largest } else { tokens });
+    let implied = sizes.iter().map(|size| size.requests.unwrap_or(size.tokens)).max();
+    let requests = requests.unwrap_or(implied.unwrap_or(tokens));
+    let needed = sizes.iter().filter_map(|size| size.requests).max().unwrap_or(1);
+    if requests < needed && requests > 0 {
+        return Err(BuildError::Limit { what: Count::Requests, limit: requests, needed });
+    }
     if tokens < largest.max(1) {
         return Err(BuildError::Limit {
             what: Count::Tokens,

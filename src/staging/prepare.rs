@@ -1,16 +1,18 @@
 //! Making the graphs of a set: when a step needs one, or before.
 
+use std::ffi::c_void;
+
 use super::cache::make_room;
 use super::node::{add_copy, add_done, add_record};
 use super::plan::{Bucket, ByteRange, Layout};
 use super::ring::Claim;
-use super::shared::Shared;
 use super::spec::SlotKind;
-use super::state::{Copies, SlotState, StagingGraph};
-use crate::graph::{Copy1d, GraphDefinition, GraphError, NodeId};
+use super::state::{Copies, CopyNode, SlotState, StagingGraph};
+use super::transfer::Transfer;
+use crate::graph::{Copy1d, Direction, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
 
-impl Shared {
+impl Transfer {
     /// Makes the graph of a bucket in the claimed slot if there is none, and evicts others for it
     /// if need be. Returns whether there is one; `false` if there is no room.
     pub(super) fn prepare(
@@ -35,6 +37,9 @@ impl Shared {
     ) -> Result<bool, GraphError> {
         if claim.graphs.has(bucket.index) {
             return Ok(true);
+        }
+        if self.is_by_calls() {
+            return Ok(false);
         }
         let bytes = self.cost();
         if !take_room(claim, bytes) {
@@ -146,22 +151,23 @@ impl Shared {
         let mut copies = vec![None; plan.slots.len()];
         let mut nodes: Vec<NodeId> = Vec::new();
         // Copies are in no order among themselves, so that the driver may overlap them.
-        let mut add = |graph: &mut GraphDefinition, span: ByteRange, label: &str| {
-            let copy = self.copy(index, span);
+        let mut add = |graph: &mut GraphDefinition, copy: Copy1d, label: &str| {
             let node = add_copy(graph, copy)?;
             graph.label(node, label)?;
             nodes.push(node.into());
-            Ok::<_, GraphError>(node)
+            Ok::<_, GraphError>(CopyNode { node, copy })
         };
         match plan.layout {
             Layout::Packed if bucket.size > 0 => {
-                add(&mut graph, ByteRange { offset: 0, size: bucket.size }, "all slots")?;
+                let span = ByteRange { offset: 0, size: bucket.size };
+                add(&mut graph, self.copy(index, span), "all slots")?;
             }
             Layout::Packed => {}
             Layout::PerSlot => {
                 for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
                     if spec.kind == SlotKind::Copied && field.span.size > 0 {
-                        copies[slot] = Some(add(&mut graph, field.span, &spec.name)?);
+                        let copy = self.copy_of(index, slot, field.span);
+                        copies[slot] = Some(add(&mut graph, copy, &spec.name)?);
                     }
                 }
             }
@@ -176,10 +182,26 @@ impl Shared {
         Ok((graph, copies.into()))
     }
 
-    /// The copy of a span of a ring slot.
+    /// The copy of a span of a ring slot, where the set's own device memory is the other side.
     pub(super) fn copy(&self, index: usize, span: ByteRange) -> Copy1d {
-        let source = self.host.slot(index).pointer(span).cast_const().cast();
-        Copy1d::htod(self.device.address() + span.offset as u64, source, span.size)
+        self.copy_with(index, span, self.device.address() + span.offset as u64)
+    }
+
+    /// The copy of a slot, which has the span.
+    pub(super) fn copy_of(&self, index: usize, slot: usize, span: ByteRange) -> Copy1d {
+        match self.plan.slots[slot].device {
+            Some(device) => self.copy_with(index, span, device),
+            None => self.copy(index, span),
+        }
+    }
+
+    /// The copy of a span of a ring slot, where the other side is device memory at `device`.
+    pub(super) fn copy_with(&self, index: usize, span: ByteRange, device: u64) -> Copy1d {
+        let host: *mut c_void = self.host.slot(index).pointer(span).cast();
+        match self.plan.direction {
+            Direction::Dtoh => Copy1d::dtoh(host, device, span.size),
+            _ => Copy1d::htod(device, host.cast_const(), span.size),
+        }
     }
 }
 

@@ -137,14 +137,16 @@ impl Prewarm {
 }
 
 impl<Tag> InputBuffers<Tag> {
-    /// Makes the graphs of the bucket that holds `tokens`, for every ring slot that is free at this
-    /// moment, and sends them to the device. Returns how many ring slots have one then.
+    /// Makes the graphs of the bucket that holds `counts`, or so many tokens, for every ring slot
+    /// that is free at this moment, and sends them to the device. Returns how many ring slots have
+    /// one then.
     ///
     /// # Errors
     ///
     /// [`StageError`]: the driver refused; what was made stays.
-    pub fn prewarm(&self, tokens: usize) -> Result<usize, StageError> {
-        let counts = self.checked(tokens, 0)?;
+    pub fn prewarm(&self, counts: impl Into<Counts>) -> Result<usize, StageError> {
+        let Counts { tokens, requests } = counts.into();
+        let counts = self.shared.checked(tokens, requests)?;
         let shared = &self.shared;
         let Some(bucket) = shared.plan.bucket_of(counts) else { return Ok(0) };
         let mut ready = 0;

@@ -46,13 +46,13 @@ impl<Tag> Step<'_, Tag> {
         let (span, _) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
         let (plan, index) = (&self.shared.plan, slot.index());
         if plan.layout != Layout::PerSlot || plan.slots[index].kind != SlotKind::Copied {
-            return Err(self.misuse(index, SlotFault::NeedsPerSlot));
+            return Err(self.shared.misuse(index, SlotFault::NeedsPerSlot));
         }
         let wanted = span.size / size_of::<T>();
         if given == wanted {
             Ok(span)
         } else {
-            Err(self.misuse(index, SlotFault::Length { wanted, given }))
+            Err(self.shared.misuse(index, SlotFault::Length { wanted, given }))
         }
     }
 
@@ -63,36 +63,16 @@ impl<Tag> Step<'_, Tag> {
         from: *const u8,
         source: Box<dyn Source>,
     ) {
-        let (destination, _) = self.shared.copy(self.claim.index(), span).htod_addresses();
+        let (destination, _) = self.shared.copy(self.claim.index(), span).addresses();
         let copy = Copy1d::htod(destination, from.cast(), span.size);
-        let references = &mut self.claim.extras().references;
-        // The last call for a slot counts.
-        references.retain(|reference| reference.slot != slot);
-        references.push(Reference { slot, copy, source });
+        self.claim.refer(Reference { slot, copy, source });
         self.written |= 1 << slot;
         self.referred |= 1 << slot;
     }
-
-    /// Orders a stream behind what has to come before its reads.
-    #[cold]
-    pub(super) fn order_behind_sources(&mut self, stream: &Stream) -> Result<(), StageError> {
-        self.shared.guard.check_device(stream)?;
-        let referred = self.referred;
-        let references = &mut self.claim.extras().references;
-        // Slots that were written later are read in the ring slot.
-        references.retain(|reference| referred & 1 << reference.slot != 0);
-        Ok(references.iter().try_for_each(|reference| reference.source.order(stream))?)
-    }
-
-    /// Lets sources know that a stream reads them. Those that nothing else protects stay.
-    #[cold]
-    pub(super) fn note_reads(&mut self, stream: &Stream) {
-        self.claim.extras().references.retain(|reference| !reference.source.note(stream));
-    }
 }
 
-/// A source that is only kept alive.
-struct Owner<O>(O);
+/// An owner of memory that is only kept alive.
+pub(super) struct Owner<O>(pub(super) O);
 
 impl<O: Send> Source for Owner<O> {
     fn order(&self, _stream: &Stream) -> Result<(), Error> {

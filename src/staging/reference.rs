@@ -1,4 +1,4 @@
-//! References of a step to memory that is not the set's.
+//! References to memory that is not the set's.
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use crate::error::Error;
 use crate::graph::Copy1d;
 use crate::stream::Stream;
 
-/// A slot whose elements are not in the ring slot, and what keeps them where they are.
+/// A slot that is copied from, or to, other memory than the set's, and what keeps that memory.
 pub(super) struct Reference {
     pub(super) slot: usize,
     pub(super) copy: Copy1d,
     pub(super) source: Box<dyn Source>,
 }
 
-/// The owner of memory that a slot is read from.
+/// The owner of memory that a slot is copied from or to.
 pub(super) trait Source: Send {
     /// Makes what `stream` is given from here on wait for what has to come before.
     fn order(&self, stream: &Stream) -> Result<(), Error>;
 
-    /// Takes note that `stream` was given a read. Returns whether the memory is safe from now on
+    /// Takes note that `stream` was given the copy. Returns whether the memory is safe from now on
     /// without this value.
     fn note(&self, stream: &Stream) -> bool;
 }

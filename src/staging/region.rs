@@ -19,13 +19,17 @@ use super::plan::ByteRange;
 /// Device memory at addresses that never change.
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
-    _resource: DeviceMemoryResource,
+    /// Absent where no slot has device memory of the set.
+    _resource: Option<DeviceMemoryResource>,
     base: u64,
 }
 
 impl DeviceRegion {
     /// Commits `size` bytes of zeros.
     pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+        if size == 0 {
+            return Ok(Self { _resource: None, base: 0 });
+        }
         let resource = DeviceMemoryResource::new(context, size)?;
         let len = size.next_multiple_of(resource.granularity());
         // SAFETY: a new resource's first commit, within its span.
@@ -34,7 +38,7 @@ impl DeviceRegion {
         // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
-        Ok(Self { base: resource.base(), _resource: resource })
+        Ok(Self { base: resource.base(), _resource: Some(resource) })
     }
 
     #[inline]
@@ -93,6 +97,20 @@ impl HostRegion {
         }
     }
 
+    /// Whether the device writes completion words.
+    pub(super) fn has_words(&self) -> bool {
+        self.page.is_some()
+    }
+
+    /// Waits until the device is done with a ring slot that is in flight. Memory that was leaked is
+    /// not waited for.
+    pub(super) fn settle(&self, index: usize) -> Result<(), Error> {
+        match self.events.get(index) {
+            Some(event) if !self.is_done(index)? => event.synchronize(),
+            _ => Ok(()),
+        }
+    }
+
     /// Clears the completion word, before the slot is submitted again.
     #[inline]
     pub(super) fn reset(&self, index: usize) {
@@ -106,12 +124,16 @@ impl HostRegion {
         self.page.as_ref().map(|page| page.device_address(index))
     }
 
-    /// Enqueues the completion of a ring slot on `stream`: the word and the event.
-    pub(super) fn mark(&self, index: usize, stream: &Stream) -> Result<(), Error> {
+    /// Enqueues the completion of a ring slot on `stream`: the word and the event; the word alone
+    /// where there is one and `only_word`.
+    pub(super) fn mark(&self, index: usize, stream: &Stream, only_word: bool) -> Result<(), Error> {
         if let Some(page) = &self.page {
             // SAFETY: the stream is the caller's, whose context was entered; the region is dropped
-            // only after a wait for the event below.
+            // only after a wait for the event below, or for the ends of the streams.
             unsafe { page.write(index, 1, stream.as_raw()) }?;
+            if only_word {
+                return Ok(());
+            }
         }
         stream.record(&self.events[index])
     }
@@ -178,6 +200,20 @@ impl SlotMemory {
         // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
         // elements; alone, by the caller's promise.
         unsafe { slice::from_raw_parts_mut(self.pointer(span).cast(), len) }
+    }
+
+    /// The first `len` elements of a span, to be read.
+    ///
+    /// # Safety
+    ///
+    /// * The region lives as long as `'a`.
+    /// * They lie in the span, whose offset is a multiple of 8.
+    /// * The ring slot is held for `'a`, and the device is done with it.
+    #[inline]
+    pub(super) unsafe fn results<'a, T: Element>(self, span: ByteRange, len: usize) -> &'a [T] {
+        debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
+        // SAFETY: as above; nothing writes it, by the caller's promise.
+        unsafe { slice::from_raw_parts(self.pointer(span).cast(), len) }
     }
 }
 

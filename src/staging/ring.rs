@@ -7,8 +7,13 @@
 //!
 //! ```text
 //!   claim ──> Claim ──submit──> in flight ──(is_done)──> claim ...
-//!               └──drop──> free
+//!              │ └──drop──> free   ^
+//!              └──hold──> Hold ──drop
 //! ```
+//!
+//! A step to the device is submitted at once: the host is done with its slot. Results are held as
+//! long as the host may read them, and come in flight only then: what the device has not written by
+//! that time is waited for as if it were a step.
 //!
 //! * a slot's state: written by claims; read by `claim`. Those of [`SlotWord`]: a claim sees the
 //!   state as its last holder left it.
@@ -37,6 +42,14 @@ unsafe impl<T: Send> Sync for Slot<T> {}
 
 /// Exclusive use of a slot, until it is submitted or dropped.
 pub(crate) struct Claim<'a, T> {
+    slot: &'a Slot<T>,
+    index: usize,
+    this: SlotUse,
+}
+
+/// A slot that the device writes and the host reads: in flight only when this is dropped, so that
+/// it is not handed out meanwhile.
+pub(crate) struct Hold<'a, T> {
     slot: &'a Slot<T>,
     index: usize,
     this: SlotUse,
@@ -133,6 +146,42 @@ impl<T> Claim<'_, T> {
     }
 }
 
+impl<'a, T> Claim<'a, T> {
+    /// Keeps the slot for the host, while the device writes it and after.
+    #[inline]
+    pub(crate) fn hold(self) -> Hold<'a, T> {
+        let hold = Hold { slot: self.slot, index: self.index, this: self.this };
+        #[expect(clippy::mem_forget, reason = "the drop would cancel; a claim owns nothing")]
+        std::mem::forget(self);
+        hold
+    }
+}
+
+impl<T> Hold<'_, T> {
+    #[inline]
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The same, for an owner that keeps the ring alive in another way than by a borrow.
+    ///
+    /// # Safety
+    ///
+    /// The ring lives as long as the result.
+    #[inline]
+    pub(crate) unsafe fn outlive<'b>(self) -> Hold<'b, T>
+    where
+        T: 'b,
+    {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { &*std::ptr::from_ref(self.slot) };
+        let hold = Hold { slot, index: self.index, this: self.this };
+        #[expect(clippy::mem_forget, reason = "the drop would submit; a hold owns nothing")]
+        std::mem::forget(self);
+        hold
+    }
+}
+
 impl<T> Deref for Claim<'_, T> {
     type Target = T;
 
@@ -155,6 +204,21 @@ impl<T> Drop for Claim<'_, T> {
         (self.slot.let_go)(self);
         let cancelled = self.slot.word.cancel(self.this);
         debug_assert!(cancelled.is_ok(), "{cancelled:?}");
+    }
+}
+
+impl<T> Drop for Hold<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        let submitted = self.slot.word.submit(self.this);
+        debug_assert!(submitted.is_ok(), "{submitted:?}");
+    }
+}
+
+impl<T> fmt::Debug for Hold<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Hold");
+        out.field("index", &self.index).field("this", &self.this).finish_non_exhaustive()
     }
 }
 

@@ -18,6 +18,35 @@ pub struct SlotId<T, Tag = Untagged> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Untagged {}
 
+/// A count that one set of input buffers has besides tokens and requests.
+pub struct CountId<Tag = Untagged> {
+    pub(super) index: u8,
+    /// The set that it belongs to.
+    pub(super) set: usize,
+    tag: PhantomData<fn() -> Tag>,
+}
+
+impl<Tag> CountId<Tag> {
+    pub(super) fn new(index: usize, set: usize) -> Self {
+        // A set has 8 counts at most.
+        Self { index: u8::try_from(index).unwrap_or(u8::MAX), set, tag: PhantomData }
+    }
+}
+
+impl<Tag> Clone for CountId<Tag> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Tag> Copy for CountId<Tag> {}
+
+impl<Tag> fmt::Debug for CountId<Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CountId({})", self.index)
+    }
+}
+
 impl<T, Tag> SlotId<T, Tag> {
     pub(super) fn new(index: usize, set: usize) -> Self {
         // A set has 64 slots at most.

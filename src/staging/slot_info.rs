@@ -45,7 +45,7 @@ impl<Tag> InputBuffers<Tag> {
             SlotInfo {
                 name: slot.name.clone(),
                 dtype: slot.dtype,
-                len: slot.len.named(),
+                len: slot.declared,
                 is_static: slot.kind != SlotKind::Dynamic,
                 address: is_fixed.then(|| self.shared.device.address() + offset.offset as u64),
                 index,

@@ -4,7 +4,7 @@
 
 use crate::element::{DType, Element};
 
-use super::len::Rule;
+use super::len::{Len, Rule};
 
 /// The contents of a slot behind a step's elements, up to the length of its bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,10 +50,41 @@ pub(super) enum SlotKind {
 pub(super) struct SlotSpec {
     pub(super) name: Box<str>,
     pub(super) dtype: DType,
+    /// Its length as the builder was told it.
+    pub(super) declared: Len,
+    /// The most elements that it has in a step: for counts by name, those of the largest count.
     pub(super) len: Rule,
+    /// How its length comes of a count by name, if it does.
+    pub(super) counted: Option<Counted>,
     pub(super) pad: Padding,
     pub(super) forgotten: Option<Forgotten>,
     pub(super) kind: SlotKind,
+    /// Where its device memory is, if that is not the set's.
+    pub(super) device: Option<u64>,
+}
+
+/// The length of a slot by a count that each step sets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    /// Which count.
+    pub(super) count: usize,
+    pub(super) times: usize,
+    pub(super) plus: usize,
+}
+
+/// A count of a step besides tokens and requests.
+#[derive(Clone, Debug)]
+pub(super) struct CountSpec {
+    pub(super) name: Box<str>,
+    /// The most that a step of some size has.
+    pub(super) most: Rule,
+}
+
+impl SlotSpec {
+    /// Whether it has device memory of the set.
+    pub(super) fn has_device_memory(&self) -> bool {
+        self.kind == SlotKind::Copied && self.device.is_none()
+    }
 }
 
 /// A padding with its type forgotten.

@@ -56,7 +56,8 @@ pub struct Staged<'a, Tag = Untagged> {
     stream: StreamId,
     counts: Counts,
     bucket: Option<&'a Bucket>,
-    dynamic: Addresses,
+    /// The addresses of dynamic slots; few steps have any, and every step moves this.
+    dynamic: Option<Box<Addresses>>,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -78,11 +79,11 @@ impl<'a, Tag> Staged<'a, Tag> {
             stream,
             counts,
             bucket,
-            dynamic: Addresses::default(),
+            dynamic: None,
             tag: PhantomData,
         };
-        if claim.has_extras {
-            staged.dynamic = claim.extras.dynamic;
+        if claim.has_extras && shared.plan.staged != shared.plan.all {
+            staged.dynamic = Some(Box::new(claim.extras.dynamic));
         }
         claim.submit();
         staged
@@ -111,6 +112,14 @@ impl<'a, Tag> Staged<'a, Tag> {
     /// The counts that it is padded to: those of its bucket, or its own above the largest.
     pub fn padded(&self) -> Counts {
         self.bucket.map_or(self.counts, |bucket| bucket.counts)
+    }
+
+    /// The bucket that it is padded to, by its place in
+    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of
+    /// graphs. `None` above the largest.
+    #[inline]
+    pub fn bucket(&self) -> Option<usize> {
+        self.bucket.map(|bucket| bucket.index)
     }
 
     /// Whether the device has read the step's ring slot, so that the copy is done.
@@ -201,7 +210,8 @@ impl<'a, Tag> Staged<'a, Tag> {
 
     fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
         self.check(stream, |api| api.stream_wait_event.name())?;
-        let copied = &self.shared.host.events[self.index];
+        let events = &self.shared.host.events;
+        let copied = (!self.shared.has_no_events()).then(|| &*events[self.index]);
         self.shared.guard.note(self.number, self.stream, stream, copied, is_reader)
     }
 
@@ -220,7 +230,9 @@ impl<'a, Tag> Staged<'a, Tag> {
             Some(SlotKind::ZeroCopy) => {
                 self.shared.host.device_address(self.index, self.span(slot)).unwrap_or(0)
             }
-            Some(SlotKind::Dynamic) => self.dynamic[plan.dynamic_index(slot)],
+            Some(SlotKind::Dynamic) => {
+                self.dynamic.as_ref().map_or(0, |addresses| addresses[plan.dynamic_index(slot)])
+            }
             None => 0,
         }
     }

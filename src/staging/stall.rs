@@ -10,7 +10,8 @@ pub struct Stall {
     /// The ring slot that is longest in flight.
     pub ring_slot: usize,
     /// The driver's handle of the stream that it was submitted to, as a number. It means nothing
-    /// where the cause is [`StallCause::Filling`].
+    /// where the cause is [`StallCause::Filling`] or
+    /// [`StallCause::Held`].
     pub stream: usize,
     /// How long it has been in flight.
     pub age: Duration,
@@ -34,16 +35,28 @@ pub enum StallCause {
     ReaderUndeclared,
     /// No ring slot is in flight: all are being filled.
     Filling,
+    /// No ring slot is in flight: all are held by a [`Pending`](super::Pending) or a
+    /// [`Fetch`](super::Fetch).
+    Held,
 }
 
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { ring_slot, stream, age, probes, cause } = self;
-        if *cause == StallCause::Filling {
-            return f.write_str(
-                "timed out: all ring slots are held by steps that were not submitted: submit or \
-                 drop a step",
-            );
+        match cause {
+            StallCause::Filling => {
+                return f.write_str(
+                    "timed out: all ring slots are held by steps that were not submitted: submit \
+                     or drop a step",
+                );
+            }
+            StallCause::Held => {
+                return f.write_str(
+                    "timed out: all ring slots are held by results that were not dropped: drop a \
+                     `Pending`, or use a deeper ring",
+                );
+            }
+            _ => {}
         }
         write!(
             f,

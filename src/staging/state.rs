@@ -2,10 +2,12 @@
 
 use super::cache::Cache;
 use super::node::redirect;
-use super::plan::{Field, MAX_DYNAMIC};
+use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
 use super::region::SlotMemory;
+use crate::error::Error;
 use crate::graph::{Copy1d, GraphError, GraphExec, MemcpyNode};
+use crate::stream::Stream;
 
 /// A ring slot's memory, its graphs, and what its step has.
 #[derive(Debug)]
@@ -22,14 +24,19 @@ pub(super) struct SlotState {
 /// State that few steps need.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
-    /// Slots that the device reads elsewhere. Sources that nothing else protects are kept until the
-    /// ring slot is used again.
+    /// Slots that are copied from or to other memory. Owners of memory that nothing else protects
+    /// are kept until the ring slot is used again.
     pub(super) references: Vec<Reference>,
     /// The addresses that the step passes through.
     pub(super) dynamic: Addresses,
+    /// The counts by name that the step has set.
+    pub(super) counts: [Option<usize>; MAX_COUNTS],
     /// The first slot that the step could not write and wrote all the same; its set.
     pub(super) refused: Option<(usize, usize)>,
 }
+
+/// How many counts by name a set may have.
+pub(super) const MAX_COUNTS: usize = 8;
 
 /// The addresses of dynamic slots, in their order.
 pub(super) type Addresses = [u64; MAX_DYNAMIC];
@@ -40,6 +47,36 @@ impl SlotState {
     pub(super) fn extras(&mut self) -> &mut Extras {
         self.has_extras = true;
         &mut self.extras
+    }
+
+    /// The bytes that a step copies, padding included.
+    #[inline]
+    pub(super) fn size(&self, bucket: Option<&Bucket>) -> usize {
+        let exact = || self.fields.iter().map(|field| field.span.size).sum();
+        bucket.map_or_else(exact, |bucket| bucket.size)
+    }
+
+    /// Adds a reference; the last one for a slot counts.
+    pub(super) fn refer(&mut self, reference: Reference) {
+        let references = &mut self.extras().references;
+        references.retain(|other| other.slot != reference.slot);
+        references.push(reference);
+    }
+
+    /// Orders `stream` behind what has to come before its copies of the slots of `referred`.
+    #[cold]
+    pub(super) fn order_behind(&mut self, referred: u64, stream: &Stream) -> Result<(), Error> {
+        let references = &mut self.extras().references;
+        // Slots that were written later are read in the ring slot.
+        references.retain(|reference| referred & 1 << reference.slot != 0);
+        references.iter().try_for_each(|reference| reference.source.order(stream))
+    }
+
+    /// Lets the owners of referred memory know that `stream` uses it. What nothing else protects
+    /// stays.
+    #[cold]
+    pub(super) fn note_uses(&mut self, stream: &Stream) {
+        self.extras().references.retain(|reference| !reference.source.note(stream));
     }
 
     /// Drops what the last step left in the slot.
@@ -59,12 +96,19 @@ pub(super) struct StagingGraph {
     pub(super) copies: Copies,
     /// A bit for each slot whose copy is disabled.
     pub(super) skipped: u64,
-    /// A bit for each slot whose copy reads elsewhere.
+    /// A bit for each slot whose copy has other memory than the set's.
     pub(super) referred: u64,
 }
 
 /// The node that copies each slot, if it has one of its own.
-pub(super) type Copies = Box<[Option<MemcpyNode>]>;
+pub(super) type Copies = Box<[Option<CopyNode>]>;
+
+/// A node, and what it copies.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopyNode {
+    pub(super) node: MemcpyNode,
+    pub(super) copy: Copy1d,
+}
 
 impl StagingGraph {
     /// Lets later launches leave out the copies of these slots, and no others.
@@ -73,40 +117,37 @@ impl StagingGraph {
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
             changed &= changed - 1;
-            if let Some(copy) = self.copies[slot] {
-                self.exec.set_enabled(copy, slots & 1 << slot == 0)?;
+            if let Some(copy) = &self.copies[slot] {
+                self.exec.set_enabled(copy.node, slots & 1 << slot == 0)?;
             }
             self.skipped ^= 1 << slot;
         }
         Ok(())
     }
 
-    /// Lets later launches copy the slots of `referred` from their references, and all others from
-    /// the ring slot: by the copies that `own` returns.
+    /// Lets later launches copy the slots of `referred` as their references say, and all others by
+    /// the copies that `own` returns. A copy that stays the same costs no driver call.
     pub(super) fn refer(
         &mut self,
         referred: u64,
         references: &[Reference],
         own: impl Fn(usize) -> Copy1d,
     ) -> Result<(), GraphError> {
-        let mut back = self.referred;
-        for Reference { slot, copy, .. } in references {
-            if referred & 1 << slot == 0 {
-                continue;
+        let mut left = self.referred | referred;
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let is_referred = referred & 1 << slot != 0;
+            let mut references = references.iter();
+            let reference = references.find(|reference| is_referred && reference.slot == slot);
+            let copy = reference.map_or_else(|| own(slot), |reference| reference.copy);
+            if let Some(node) = &mut self.copies[slot]
+                && node.copy != copy
+            {
+                redirect(&mut self.exec, node.node, copy)?;
+                node.copy = copy;
             }
-            if let Some(node) = self.copies[*slot] {
-                redirect(&mut self.exec, node, *copy)?;
-                self.referred |= 1 << slot;
-            }
-            back &= !(1 << slot);
-        }
-        while back != 0 {
-            let slot = back.trailing_zeros() as usize;
-            back &= back - 1;
-            if let Some(node) = self.copies[slot] {
-                redirect(&mut self.exec, node, own(slot))?;
-            }
-            self.referred &= !(1 << slot);
+            self.referred = self.referred & !(1 << slot) | u64::from(is_referred) << slot;
         }
         Ok(())
     }

@@ -12,11 +12,13 @@ use super::plan::Plan;
 use super::region::DeviceRegion;
 use super::slot_id::{SlotId, Untagged};
 use super::spec::SlotKind;
+use super::transfer::Transfer;
 use crate::element::Element;
 use crate::graph::{GraphDefinition, GraphError, keep_alive_in_capture};
 use crate::stream::Stream;
 
-/// Where a set's slots are on the device, to be captured in the engine's own graphs.
+/// Where a set's slots are on the device, to be captured in the engine's own graphs: slots of
+/// inputs, which kernels read, or of [outputs](super::OutputBuffers), which they write.
 ///
 /// The addresses stay good as long as the set, this, or a graph that was given a share lives.
 ///
@@ -55,33 +57,43 @@ pub struct StaticBuffers<Tag = Untagged> {
 impl<Tag> InputBuffers<Tag> {
     /// The device memory of the set.
     pub fn static_buffers(&self) -> StaticBuffers<Tag> {
-        let (plan, device) = (Arc::clone(&self.shared.plan), Arc::clone(&self.shared.device));
-        StaticBuffers { plan, device, tag: PhantomData }
+        StaticBuffers::of(&self.shared)
     }
 }
 
 impl<Tag> StaticBuffers<Tag> {
-    /// Where a slot is in the bucket that holds `tokens`.
+    pub(super) fn of(set: &Transfer) -> Self {
+        let (plan, device) = (Arc::clone(&set.plan), Arc::clone(&set.device));
+        Self { plan, device, tag: PhantomData }
+    }
+
+    /// Where a slot is in the bucket that holds `counts`, or so many tokens.
     ///
-    /// `None` for a slot that has no memory of its own on the device, or of another set, and above
+    /// `None` for a slot that has no place of its own on the device, or of another set, and above
     /// the largest bucket.
     pub fn device_ptr<T: Element>(
         &self,
         slot: SlotId<T, Tag>,
-        tokens: usize,
+        counts: impl Into<Counts>,
     ) -> Option<CUdeviceptr> {
         let index = slot.index();
         let spec =
             self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
-        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+        let bucket = self.plan.bucket_of(counts.into())?;
         let offset = bucket.fields[index].span.offset as u64;
-        (spec.kind == SlotKind::Copied).then(|| self.device.address() + offset)
+        let own = self.device.address() + offset;
+        (spec.kind == SlotKind::Copied).then(|| spec.device.unwrap_or(own))
     }
 
-    /// How many elements a slot has in the bucket that holds `tokens`.
-    pub fn len<T: Element>(&self, slot: SlotId<T, Tag>, tokens: usize) -> Option<usize> {
-        self.device_ptr(slot, tokens)?;
-        let bucket = self.plan.bucket_of(Counts { tokens, requests: 0 })?;
+    /// How many elements a slot has in the bucket that holds `counts`, or so many tokens.
+    pub fn len<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+        counts: impl Into<Counts>,
+    ) -> Option<usize> {
+        let counts = counts.into();
+        self.device_ptr(slot, counts)?;
+        let bucket = self.plan.bucket_of(counts)?;
         Some(bucket.fields[slot.index()].span.size / size_of::<T>())
     }
 

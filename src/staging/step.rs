@@ -3,14 +3,15 @@
 
 use std::marker::PhantomData;
 
-use super::error::{SlotFault, StageError};
+use super::error::{CountFault, SlotFault, StageError};
 use super::len::Counts;
+use super::pad;
 use super::plan::{Bucket, ByteRange, Field};
 use super::region::SlotMemory;
 use super::ring::Claim;
 use super::shared::Shared;
-use super::slot_id::{SlotId, Untagged};
-use super::spec::SlotKind;
+use super::slot_id::{CountId, SlotId, Untagged};
+use super::spec::{Counted, SlotKind, SlotSpec};
 use super::state::SlotState;
 use super::stream_copy;
 use crate::element::Element;
@@ -29,7 +30,7 @@ pub struct Step<'a, Tag = Untagged> {
     pub(super) claim: Claim<'a, SlotState>,
     pub(super) counts: Counts,
     pub(super) bucket: Option<&'a Bucket>,
-    memory: SlotMemory,
+    pub(super) memory: SlotMemory,
     /// The number of the set that ids of its slots carry.
     pub(super) set: usize,
     /// A bit for each slot that was written, or passed through.
@@ -71,6 +72,40 @@ impl<'a, Tag> Step<'a, Tag> {
         }
     }
 
+    /// Sets how many the step has of a count [by name](super::InputBuffersBuilder::count), before
+    /// the slots are written whose length it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Count`]: the count is another set's, a step of this size does not have so
+    /// many, or a slot of that length was written before. Nothing has changed, and the step can go
+    /// on.
+    pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
+        self.shared.check_fork()?;
+        let (plan, index) = (&self.shared.plan, usize::from(count.index));
+        let fault = match plan.counts.get(index).filter(|_| count.set == self.set) {
+            None => CountFault::Foreign,
+            Some(spec) => {
+                let max = spec.most.of(self.padded());
+                let is_written = |(slot, spec): (usize, &SlotSpec)| {
+                    spec.counted.is_some_and(|it| it.count == index)
+                        && self.written & 1 << slot != 0
+                };
+                if number > max {
+                    CountFault::TooLarge { wanted: number, max }
+                } else if plan.slots.iter().enumerate().any(is_written) {
+                    CountFault::Written
+                } else {
+                    self.claim.extras().counts[index] = Some(number);
+                    return Ok(());
+                }
+            }
+        };
+        let name = plan.counts.get(index).filter(|_| fault != CountFault::Foreign);
+        let count = name.map_or_else(|| index.to_string().into(), |spec| spec.name.clone());
+        Err(StageError::Count { count, fault })
+    }
+
     /// The elements of a slot, in pinned memory, to be written in place: as many as the step has.
     /// Their contents are left from earlier steps.
     ///
@@ -104,9 +139,34 @@ impl<'a, Tag> Step<'a, Tag> {
         let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
-            return Err(self.misuse(slot.index(), fault));
+            return Err(self.shared.misuse(slot.index(), fault));
         }
         stream_copy::copy(self.take(slot.index(), span, wanted), from);
+        Ok(())
+    }
+
+    /// Copies the first elements of a slot from elsewhere. Those behind them, which the step has as
+    /// well, are padding.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: `from` is longer than the slot in this step, or the slot has no memory
+    /// here. Nothing was written, and the step can go on.
+    pub fn write_prefix<T: Element>(
+        &mut self,
+        slot: SlotId<T, Tag>,
+        from: &[T],
+    ) -> Result<(), StageError> {
+        self.shared.check_fork()?;
+        let index = slot.index();
+        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        let given = from.len();
+        if wanted < given {
+            return Err(self.shared.misuse(index, SlotFault::Length { wanted, given }));
+        }
+        stream_copy::copy(self.take(index, span, given), from);
+        let pad = self.shared.plan.slots[index].pad;
+        pad::fill(self.elements(span, span.size), size_of::<T>(), given, pad);
         Ok(())
     }
 
@@ -132,7 +192,7 @@ impl<'a, Tag> Step<'a, Tag> {
             }
             _ => SlotFault::NotDynamic,
         };
-        Err(self.misuse(slot.index(), fault))
+        Err(self.shared.misuse(slot.index(), fault))
     }
 
     /// The step's tokens and requests.
@@ -153,13 +213,18 @@ impl<'a, Tag> Step<'a, Tag> {
         self.bucket.map_or(self.counts, |bucket| bucket.counts)
     }
 
+    /// The bucket that it is padded to, by its place in
+    /// [`InputBuffers::buckets`](super::InputBuffers::buckets): for the engine's own table of
+    /// graphs. `None` above the largest.
+    #[inline]
+    pub fn bucket(&self) -> Option<usize> {
+        self.bucket.map(|bucket| bucket.index)
+    }
+
     /// The bytes that the step copies, padding included.
     #[inline]
     pub(super) fn size(&self) -> usize {
-        self.bucket.map_or_else(
-            || self.claim.fields.iter().map(|field| field.span.size).sum(),
-            |bucket| bucket.size,
-        )
+        self.claim.size(self.bucket)
     }
 
     /// The layout of the step's slots, padding included.
@@ -200,29 +265,43 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
         let field = self.fields().get(slot.index())?;
         // The type is looked at again: the address that stands for a set may be another's later.
-        let is_here = slot.set == self.set && field.dtype == Some(T::DTYPE);
-        is_here.then(|| (field.span, field.len.of(self.counts)))
+        if slot.set == self.set && field.dtype == Some(T::DTYPE) {
+            Some((field.span, field.len.of(self.counts)))
+        } else {
+            self.find_counted(slot)
+        }
+    }
+
+    /// As `find`, for a slot whose length is by a count by name.
+    #[cold]
+    fn find_counted<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
+        let index = slot.index();
+        let spec = self.shared.plan.slots.get(index)?;
+        if slot.set != self.set || spec.dtype != T::DTYPE || spec.counted.is_none() {
+            return None;
+        }
+        Some((self.span(index), self.len_of(index)?))
+    }
+
+    /// How many elements the step has of a slot; `None` if that is by a count that was not set.
+    pub(super) fn len_of(&self, slot: usize) -> Option<usize> {
+        let spec = &self.shared.plan.slots[slot];
+        let Some(Counted { count, times, plus }) = spec.counted else {
+            return Some(spec.len.of(self.counts));
+        };
+        let count = self.claim.extras.counts[count].filter(|_| self.claim.has_extras)?;
+        // No more than the most, which does not overflow.
+        Some(count * times + plus)
     }
 
     /// The error of a slot that was not found.
     #[cold]
     pub(super) fn refuse(&self, slot: usize, set: usize) -> StageError {
-        let is_dynamic =
-            self.shared.plan.slots.get(slot).is_some_and(|spec| spec.kind == SlotKind::Dynamic);
-        let fault =
-            if set == self.set && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
-        self.misuse(slot, fault)
-    }
-
-    #[cold]
-    pub(super) fn misuse(&self, slot: usize, fault: SlotFault) -> StageError {
-        if let Err(forked) = self.shared.check_fork() {
-            return forked.into();
-        }
-        let name = match self.shared.plan.slots.get(slot) {
-            Some(spec) if fault != SlotFault::Foreign => spec.name.clone(),
-            _ => slot.to_string().into(),
+        let fault = match self.shared.plan.slots.get(slot).filter(|_| set == self.set) {
+            Some(spec) if spec.kind == SlotKind::Dynamic => SlotFault::IsDynamic,
+            Some(spec) if spec.counted.is_some() => SlotFault::CountNotSet,
+            _ => SlotFault::Foreign,
         };
-        StageError::Slot { slot: name, fault }
+        self.shared.misuse(slot, fault)
     }
 }

@@ -1,17 +1,13 @@
 //! Sending a step to the device.
 
 use super::error::{SlotFault, StageError};
-use super::node::enqueue_copy;
+use super::launch::Sent;
 use super::pad;
-use super::plan::{Bucket, ByteRange, Layout};
 use super::spec::{Forgotten, SlotKind};
 use super::staged::Staged;
-use super::state::{SlotState, StagingGraph};
 use super::step::Step;
 #[cfg(doc)]
 use crate::error::CudaError;
-use crate::error::Error;
-use crate::graph::GraphError;
 use crate::lockfree::step_word::Begun;
 use crate::profile::Range;
 use crate::stream::Stream;
@@ -65,16 +61,18 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         let skipped = self.finish()?;
         if self.referred != 0 {
-            self.order_behind_sources(stream)?;
+            shared.guard.check_device(stream)?;
+            self.claim.order_behind(self.referred, stream)?;
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
-        if let Err(error) = self.launch(stream, skipped) {
+        let sent = Sent { bucket: self.bucket, skipped, referred: self.referred };
+        if let Err(error) = shared.launch(&mut self.claim, sent, stream) {
             shared.guard.undo(begun);
             return Err(error);
         }
         if self.referred != 0 {
-            self.note_reads(stream);
+            self.claim.note_uses(stream);
         }
         Ok(self.hand_over(stream, begun))
     }
@@ -104,12 +102,14 @@ impl<'a, Tag> Step<'a, Tag> {
         // The engine's graph has the copies of all slots: none can be left out or read elsewhere.
         if self.finish()? != 0 {
             let kept = shared.plan.all & !self.written;
-            return Err(self.misuse(kept.trailing_zeros() as usize, SlotFault::Forgotten).into());
+            return Err(self
+                .shared
+                .misuse(kept.trailing_zeros() as usize, SlotFault::Forgotten)
+                .into());
         }
         if self.referred != 0 {
-            return Err(self
-                .misuse(self.referred.trailing_zeros() as usize, SlotFault::Embedded)
-                .into());
+            let slot = self.referred.trailing_zeros() as usize;
+            return Err(shared.misuse(slot, SlotFault::Embedded).into());
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
@@ -136,18 +136,34 @@ impl<'a, Tag> Step<'a, Tag> {
         }
         let plan = &self.shared.plan;
         let missing = plan.required & !self.written;
-        if missing != 0 {
-            return Err(self.misuse(missing.trailing_zeros() as usize, SlotFault::Forgotten));
+        if missing != 0
+            && let missing = self.with_elements(missing)
+            && missing != 0
+        {
+            return Err(self
+                .shared
+                .misuse(missing.trailing_zeros() as usize, SlotFault::Forgotten));
         }
         let forgotten = plan.all & !self.written;
         // Off the hot path: most steps write every slot.
         if forgotten != 0 {
             return Ok(self.finish_forgotten(forgotten));
         }
-        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) {
+        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) || self.claim.has_extras {
             self.pad(plan.staged & !self.referred);
         }
         Ok(0)
+    }
+
+    /// The slots of these that have elements in this step: the others need not be written.
+    #[cold]
+    fn with_elements(&self, slots: u64) -> u64 {
+        let plan = &self.shared.plan;
+        let is_empty = |slot: &usize| {
+            let spec = &plan.slots[*slot];
+            spec.kind != SlotKind::Dynamic && self.len_of(*slot) == Some(0)
+        };
+        (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
 
     /// Applies the policies of slots that were not written, and fills the tails of the others.
@@ -174,84 +190,10 @@ impl<'a, Tag> Step<'a, Tag> {
             left &= left - 1;
             let (spec, span) = (&plan.slots[slot], self.span(slot));
             let width = spec.dtype.size();
-            let written = if self.written & 1 << slot == 0 { 0 } else { spec.len.of(self.counts) };
+            let written = self.len_of(slot).filter(|_| self.written & 1 << slot != 0).unwrap_or(0);
             if written * width < span.size {
                 pad::fill(self.elements(span, span.size), width, written, spec.pad);
             }
         }
-    }
-
-    #[inline]
-    fn launch(&mut self, stream: &Stream, skipped: u64) -> Result<(), StageError> {
-        let Some(bucket) = self.bucket else { return self.copy(stream, skipped) };
-        let graph = match self.claim.graphs.get(bucket.index) {
-            Some(graph) if graph.skipped == skipped && graph.referred | self.referred == 0 => graph,
-            _ => match self.adapt(bucket, skipped)? {
-                Some(graph) => graph,
-                None => return self.copy(stream, skipped),
-            },
-        };
-        Ok(graph.exec.launch(stream)?)
-    }
-
-    /// A graph for the step: made if there is none, and told which slots it leaves out and which it
-    /// reads elsewhere. `None` if there is no room for it.
-    #[cold]
-    fn adapt(
-        &mut self,
-        bucket: &Bucket,
-        skipped: u64,
-    ) -> Result<Option<&mut StagingGraph>, GraphError> {
-        let (shared, index) = (self.shared, self.claim.index());
-        if !shared.prepare(&mut self.claim, bucket)? {
-            return Ok(None);
-        }
-        let SlotState { graphs, extras, .. } = &mut *self.claim;
-        let Some(graph) = graphs.get(bucket.index) else { return Ok(None) };
-        match graph.skip(skipped) {
-            // Before CUDA 11.6 a graph leaves nothing out.
-            Err(GraphError::Driver(Error::Unsupported { .. })) => return Ok(None),
-            outcome => outcome?,
-        }
-        graph.refer(self.referred, &extras.references, |slot| {
-            shared.copy(index, bucket.fields[slot].span)
-        })?;
-        Ok(Some(graph))
-    }
-
-    /// Copies without a graph.
-    #[cold]
-    fn copy(&mut self, stream: &Stream, skipped: u64) -> Result<(), StageError> {
-        let (shared, index) = (self.shared, self.claim.index());
-        let _scope = shared.context.enter()?;
-        let spans = (0..shared.plan.slots.len()).filter(|slot| skipped & 1 << slot == 0);
-        let outcome = match shared.plan.layout {
-            Layout::Packed => {
-                let ends = spans.filter(|slot| shared.plan.slots[*slot].kind == SlotKind::Copied);
-                let size =
-                    ends.map(|slot| self.span(slot)).map(|span| span.offset + span.size).max();
-                enqueue_copy(
-                    stream,
-                    shared.copy(index, ByteRange { offset: 0, size: size.unwrap_or(0) }),
-                )
-            }
-            Layout::PerSlot => spans
-                .filter(|slot| shared.plan.slots[*slot].kind == SlotKind::Copied)
-                .try_for_each(|slot| {
-                    let mut references = self.claim.extras.references.iter();
-                    let referred = self.referred & 1 << slot != 0;
-                    let reference = references.find(|reference| referred && reference.slot == slot);
-                    let own = || shared.copy(index, self.span(slot));
-                    enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
-                }),
-        };
-        outcome.and_then(|()| shared.host.mark(index, stream)).map_err(|error| {
-            // Some copies may be under way: the ring slot must not be written before they are done.
-            // If the stream cannot be waited for either, nothing will ever run in it again.
-            let _relaxed = shared.context.driver().relax_capture();
-            let waited = stream.synchronize();
-            shared.context.release().note(shared.context.driver(), waited);
-            StageError::Driver(error)
-        })
     }
 }

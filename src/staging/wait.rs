@@ -9,10 +9,12 @@ use super::ring::Claim;
 use super::shared::Shared;
 use super::stall::{Stall, StallCause};
 use super::state::SlotState;
+use super::transfer::Transfer;
+use crate::graph::Direction;
 use crate::profile::range;
 use crate::timeline::GaveUp;
 
-impl Shared {
+impl Transfer {
     /// Takes a ring slot; waits for one until the deadline.
     #[inline]
     pub(super) fn claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
@@ -40,6 +42,35 @@ impl Shared {
         }
     }
 
+    /// The report of a wait that timed out: about the slot that is longest in flight.
+    pub(super) fn stall(&self, probes: u32) -> Stall {
+        let is_waited_for = |index: &usize| !self.is_done(*index).unwrap_or(false);
+        let waited_for = self.ring.in_flight().filter(is_waited_for);
+        let Some(ring_slot) = self.launches.oldest(waited_for) else {
+            let cause = match self.plan.direction {
+                Direction::Dtoh => StallCause::Held,
+                _ => StallCause::Filling,
+            };
+            return Stall { ring_slot: 0, stream: 0, age: Duration::ZERO, probes, cause };
+        };
+        let (stream, age) = (self.launches.stream(ring_slot), self.launches.age(ring_slot));
+        Stall { ring_slot, stream, age, probes, cause: self.cause(ring_slot) }
+    }
+
+    /// Why a ring slot in flight is not free.
+    fn cause(&self, index: usize) -> StallCause {
+        if !self.host.is_done(index).unwrap_or(false) {
+            return StallCause::Copy;
+        }
+        match self.in_place(index).map(InPlace::reading) {
+            Some(Ok(Reading::Open)) => StallCause::ReaderOpen,
+            Some(Ok(Reading::Undeclared)) => StallCause::ReaderUndeclared,
+            _ => StallCause::Read,
+        }
+    }
+}
+
+impl Shared {
     /// Waits until no ring slot is in flight, or the deadline. If no read of the last step's
     /// zero-copy slots was declared, its streams' work up to now is taken for the readers.
     pub(super) fn wait_for_all(&self) -> Result<(), StageError> {
@@ -79,29 +110,5 @@ impl Shared {
             }
         }
         Ok(None)
-    }
-
-    /// The report of a wait that timed out: about the slot that is longest in flight.
-    fn stall(&self, probes: u32) -> Stall {
-        let is_waited_for = |index: &usize| !self.is_done(*index).unwrap_or(false);
-        let waited_for = self.ring.in_flight().filter(is_waited_for);
-        let Some(ring_slot) = self.launches.oldest(waited_for) else {
-            let (stream, age, cause) = (0, Duration::ZERO, StallCause::Filling);
-            return Stall { ring_slot: 0, stream, age, probes, cause };
-        };
-        let (stream, age) = (self.launches.stream(ring_slot), self.launches.age(ring_slot));
-        Stall { ring_slot, stream, age, probes, cause: self.cause(ring_slot) }
-    }
-
-    /// Why a ring slot in flight is not free.
-    fn cause(&self, index: usize) -> StallCause {
-        if !self.host.is_done(index).unwrap_or(false) {
-            return StallCause::Copy;
-        }
-        match self.in_place(index).map(InPlace::reading) {
-            Some(Ok(Reading::Open)) => StallCause::ReaderOpen,
-            Some(Ok(Reading::Undeclared)) => StallCause::ReaderUndeclared,
-            _ => StallCause::Read,
-        }
     }
 }

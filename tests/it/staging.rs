@@ -201,7 +201,7 @@ fn what_a_set_cannot_be_is_refused(driver: &Driver) {
     );
     let stray = InputBuffers::builder(&context).when_forgotten(Forgotten::Pad);
     let stray = stray.slot::<i32>("ids", Len::Tokens).buckets([4]);
-    assert_eq!(refused(stray), BuildError::NoSlotBefore);
+    assert_eq!(refused(stray), BuildError::NoSlotBefore("when_forgotten"));
     let kept = set().layout(Layout::Packed).when_forgotten(Forgotten::Keep);
     assert_eq!(refused(kept), BuildError::KeepNeedsPerSlot("ids".into()));
     let many =

@@ -1,0 +1,235 @@
+#![expect(unsafe_code, reason = "takes addresses that the caller vouches for")]
+//! One fetch: a ring slot for the results of a step.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use wharf_sys::bindings::CUdeviceptr;
+
+use super::error::{SlotFault, StageError};
+use super::guard::check_device;
+use super::launch::Sent;
+use super::len::Counts;
+use super::pending::Pending;
+use super::plan::{Bucket, ByteRange, Layout};
+use super::refer::Owner;
+use super::reference::{Reference, Source};
+use super::ring::Claim;
+use super::slot_id::{SlotId, Untagged};
+use super::state::SlotState;
+use super::transfer::Transfer;
+use crate::element::Element;
+use crate::memory::MemoryKind;
+use crate::pool::Buffer;
+use crate::profile::Range;
+use crate::stream::Stream;
+
+/// A fetch that has not been submitted. Dropped, it has not happened.
+///
+/// It may be submitted on any thread.
+///
+/// # Examples
+///
+/// See [`OutputBuffers`](super::OutputBuffers).
+#[must_use = "a fetch that is dropped has not happened"]
+#[derive(Debug)]
+pub struct Fetch<'a, Tag = Untagged> {
+    shared: &'a Arc<Transfer>,
+    claim: Claim<'a, SlotState>,
+    counts: Counts,
+    bucket: Option<&'a Bucket>,
+    /// A bit for each slot that is copied from elsewhere.
+    referred: u64,
+    tag: PhantomData<fn() -> Tag>,
+}
+
+impl<'a, Tag> Fetch<'a, Tag> {
+    #[inline]
+    pub(super) fn new(
+        shared: &'a Arc<Transfer>,
+        claim: Claim<'a, SlotState>,
+        counts: Counts,
+    ) -> Self {
+        Self::in_bucket(shared, claim, counts, shared.plan.bucket_of(counts))
+    }
+
+    #[inline]
+    pub(super) fn in_bucket(
+        shared: &'a Arc<Transfer>,
+        mut claim: Claim<'a, SlotState>,
+        counts: Counts,
+        bucket: Option<&'a Bucket>,
+    ) -> Self {
+        claim.forget();
+        if bucket.is_none() {
+            // It fits: the memory was made for steps of at least these counts.
+            let _extent = shared.plan.exact(counts, &mut claim.fields);
+        }
+        Self { shared, claim, counts, bucket, referred: 0, tag: PhantomData }
+    }
+
+    /// Fetches a slot of this step from device memory at `address`. Costs a driver call if the last
+    /// fetch of this ring slot and bucket had another source, and so does the next one that has.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: the slot has no copy of its own, or is of another set. Nothing has
+    /// changed, and the fetch goes on.
+    ///
+    /// # Safety
+    ///
+    /// Until the [`Pending`] is complete, `address` is memory of the set's device that holds the
+    /// slot's elements of the [padded](Self::padded) step, and nothing writes it that is not
+    /// ordered with the fetch.
+    pub unsafe fn source<T: Element>(
+        &mut self,
+        slot: SlotId<T, Tag>,
+        address: CUdeviceptr,
+    ) -> Result<(), StageError> {
+        let span = self.referable(slot)?;
+        self.refer(slot.index(), span, address, Box::new(Owner(())));
+        Ok(())
+    }
+
+    /// Fetches a slot of this step from a buffer of device memory, which holds as many elements as
+    /// the slot has in the [padded](Self::padded) step, or more. It may be dropped at once: its
+    /// memory is reused behind the copy. What writes it is the caller's to order, as for any work
+    /// on the buffer. Costs as [`source`](Self::source).
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: as `source`; or the buffer is too short, or of other memory. Nothing
+    /// has changed, and the fetch goes on.
+    pub fn source_buffer<T: Element>(
+        &mut self,
+        slot: SlotId<T, Tag>,
+        from: &Buffer<T>,
+    ) -> Result<(), StageError> {
+        let span = self.referable(slot)?;
+        let (wanted, given) = (span.size / size_of::<T>(), from.len());
+        if given < wanted {
+            return Err(self.shared.misuse(slot.index(), SlotFault::Length { wanted, given }));
+        }
+        let kind = from.kind();
+        if !matches!(kind, MemoryKind::Device) {
+            return Err(self.shared.misuse(slot.index(), SlotFault::NotDevice { kind }));
+        }
+        let (wanted, given) = (self.shared.context.device().ordinal(), from.ordinal());
+        if given != Some(wanted) {
+            return Err(self.shared.misuse(slot.index(), SlotFault::OtherDevice { wanted, given }));
+        }
+        let too_many = || self.shared.misuse(slot.index(), SlotFault::TooManyHandles);
+        let handle = from.slice(..).ok_or_else(too_many)?;
+        self.refer(slot.index(), span, from.info().address, Box::new(handle));
+        Ok(())
+    }
+
+    /// Copies the results to the ring slot, behind what `stream` was given so far: one driver call,
+    /// where the context is entered and the graph is made.
+    ///
+    /// A stream that is being captured is refused where the capture is known of, as for
+    /// [`Step::submit`](super::Step::submit). A capture that is not known takes the copies into its
+    /// graph, which must not be launched; the ring slot stays in use until
+    /// [`release_lost`](super::OutputBuffers::release_lost).
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::OtherDevice`]: the stream is of another device.
+    /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused, or the stream is being
+    ///   captured.
+    ///
+    /// The fetch has then not happened, and its ring slot is free.
+    #[inline]
+    #[doc(alias = "cuGraphLaunch")]
+    pub fn submit(mut self, stream: &Stream) -> Result<Pending<Tag>, StageError> {
+        let shared = self.shared;
+        let _range =
+            Range::enter(shared.names.submit(self.bucket), Some(self.claim.size(self.bucket)));
+        shared.refuse_capture(stream, |api| api.graph_launch.name())?;
+        check_device(&shared.context, stream)?;
+        if self.referred != 0 {
+            self.claim.order_behind(self.referred, stream)?;
+        }
+        shared.host.reset(self.claim.index());
+        let sent = Sent { bucket: self.bucket, skipped: 0, referred: self.referred };
+        shared.launch(&mut self.claim, sent, stream)?;
+        if self.referred != 0 {
+            self.claim.note_uses(stream);
+        }
+        Ok(self.hand_over(stream))
+    }
+
+    /// As [`submit`](Self::submit), for a fetch of an [embedded](super::EmbeddedOutputs) set:
+    /// `launch` launches, on `stream`, the engine's graph that has the copies of this
+    /// [ring slot](Self::ring_slot), and returns an error if it did not.
+    ///
+    /// If it launches nothing and returns `Ok`, or another graph, the results never come.
+    ///
+    /// # Errors
+    ///
+    /// As `submit`, and what `launch` returns.
+    pub fn submit_with<E: From<StageError>>(
+        self,
+        stream: &Stream,
+        launch: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Pending<Tag>, E> {
+        let shared = self.shared;
+        let _range =
+            Range::enter(shared.names.submit(self.bucket), Some(self.claim.size(self.bucket)));
+        shared.check_fork().map_err(StageError::from)?;
+        shared.refuse_capture(stream, |api| api.graph_launch.name())?;
+        check_device(&shared.context, stream)?;
+        if self.referred != 0 {
+            let slot = self.referred.trailing_zeros() as usize;
+            return Err(shared.misuse(slot, SlotFault::Embedded).into());
+        }
+        shared.host.reset(self.claim.index());
+        launch()?;
+        Ok(self.hand_over(stream))
+    }
+
+    /// The ring slot that it has, from 0.
+    pub fn ring_slot(&self) -> usize {
+        self.claim.index()
+    }
+
+    /// The step's tokens and requests.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The counts whose elements are copied: those of the bucket, or the step's above the largest.
+    pub fn padded(&self) -> Counts {
+        self.bucket.map_or(self.counts, |bucket| bucket.counts)
+    }
+
+    /// Notes a fetch that the device has.
+    #[inline]
+    fn hand_over(self, stream: &Stream) -> Pending<Tag> {
+        let Self { shared, claim, counts, bucket, .. } = self;
+        shared.launches.note(claim.index(), stream);
+        Pending::new(shared, claim, counts, bucket, stream.id())
+    }
+
+    /// Where a slot lies, if it can be copied from elsewhere.
+    fn referable<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<ByteRange, StageError> {
+        let fields = self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields);
+        let index = slot.index();
+        let Some(field) = fields
+            .get(index)
+            .filter(|field| slot.set == self.shared.id() && field.dtype == Some(T::DTYPE))
+        else {
+            return Err(self.shared.misuse(index, SlotFault::Foreign));
+        };
+        if self.shared.plan.layout != Layout::PerSlot {
+            return Err(self.shared.misuse(index, SlotFault::NeedsPerSlot));
+        }
+        Ok(field.span)
+    }
+
+    fn refer(&mut self, slot: usize, span: ByteRange, address: u64, source: Box<dyn Source>) {
+        let copy = self.shared.copy_with(self.claim.index(), span, address);
+        self.claim.refer(Reference { slot, copy, source });
+        self.referred |= 1 << slot;
+    }
+}

@@ -1,0 +1,111 @@
+//! Giving a stream the copies of a ring slot: by its graph, or without.
+
+use super::error::StageError;
+use super::node::enqueue_copy;
+use super::plan::{Bucket, ByteRange, Layout};
+use super::ring::Claim;
+use super::spec::SlotKind;
+use super::state::{SlotState, StagingGraph};
+use super::transfer::Transfer;
+use crate::error::Error;
+use crate::graph::GraphError;
+use crate::stream::Stream;
+
+/// What of a ring slot is copied.
+#[derive(Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// `None` above the largest bucket: the claim says where its slots lie.
+    pub(super) bucket: Option<&'a Bucket>,
+    /// A bit for each slot that is left out.
+    pub(super) skipped: u64,
+    /// A bit for each slot whose copy has a reference of the claim in place of its own memory.
+    pub(super) referred: u64,
+}
+
+impl Transfer {
+    /// Gives `stream` the copies of a claimed ring slot, and what says that they are done.
+    #[inline]
+    pub(super) fn launch(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        sent: Sent<'_>,
+        stream: &Stream,
+    ) -> Result<(), StageError> {
+        let Sent { bucket, skipped, referred } = sent;
+        let Some(bucket) = bucket.filter(|_| !self.is_by_calls()) else {
+            return self.enqueue(claim, sent, stream);
+        };
+        let graph = match claim.graphs.get(bucket.index) {
+            Some(graph) if graph.skipped == skipped && graph.referred | referred == 0 => graph,
+            _ => match self.adapt(claim, bucket, sent)? {
+                Some(graph) => graph,
+                None => return self.enqueue(claim, sent, stream),
+            },
+        };
+        Ok(graph.exec.launch(stream)?)
+    }
+
+    /// A graph for the copies: made if there is none, and told which slots it leaves out and which
+    /// it copies from or to elsewhere. `None` if there is no room for it.
+    #[cold]
+    fn adapt<'c>(
+        &self,
+        claim: &'c mut Claim<'_, SlotState>,
+        bucket: &Bucket,
+        sent: Sent<'_>,
+    ) -> Result<Option<&'c mut StagingGraph>, GraphError> {
+        let index = claim.index();
+        if !self.prepare(claim, bucket)? {
+            return Ok(None);
+        }
+        let SlotState { graphs, extras, .. } = &mut **claim;
+        let Some(graph) = graphs.get(bucket.index) else { return Ok(None) };
+        match graph.skip(sent.skipped) {
+            // Before CUDA 11.6 a graph leaves nothing out.
+            Err(GraphError::Driver(Error::Unsupported { .. })) => return Ok(None),
+            outcome => outcome?,
+        }
+        graph.refer(sent.referred, &extras.references, |slot| {
+            self.copy_of(index, slot, bucket.fields[slot].span)
+        })?;
+        Ok(Some(graph))
+    }
+
+    /// Enqueues the copies one by one, without a graph.
+    #[cold]
+    pub(super) fn enqueue(
+        &self,
+        claim: &Claim<'_, SlotState>,
+        sent: Sent<'_>,
+        stream: &Stream,
+    ) -> Result<(), StageError> {
+        let (plan, index) = (&self.plan, claim.index());
+        let _scope = self.context.enter()?;
+        let fields = sent.bucket.map_or(&claim.fields, |bucket| &bucket.fields);
+        let mut copied = (0..plan.slots.len()).filter(|slot| {
+            sent.skipped & 1 << slot == 0 && plan.slots[*slot].kind == SlotKind::Copied
+        });
+        let outcome = match plan.layout {
+            Layout::Packed => {
+                let ends = copied.map(|slot| fields[slot].span).map(|it| it.offset + it.size);
+                let size = ends.max().unwrap_or(0);
+                enqueue_copy(stream, self.copy(index, ByteRange { offset: 0, size }))
+            }
+            Layout::PerSlot => copied.try_for_each(|slot| {
+                let mut references = claim.extras.references.iter();
+                let referred = sent.referred & 1 << slot != 0;
+                let reference = references.find(|reference| referred && reference.slot == slot);
+                let own = || self.copy_of(index, slot, fields[slot].span);
+                enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
+            }),
+        };
+        outcome.and_then(|()| self.host.mark(index, stream, self.is_by_calls())).map_err(|error| {
+            // Some copies may be under way: the ring slot is not to be used before they are done.
+            // If the stream cannot be waited for either, nothing will ever run in it again.
+            let _relaxed = self.context.driver().relax_capture();
+            let waited = stream.synchronize();
+            self.context.release().note(self.context.driver(), waited);
+            StageError::Driver(error)
+        })
+    }
+}

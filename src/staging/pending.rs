@@ -1,0 +1,202 @@
+#![expect(unsafe_code, reason = "slices of pinned memory that is held")]
+//! Results on their way to the host, and results that are there.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{SlotFault, StageError};
+use super::guard::check_device;
+use super::len::Counts;
+use super::plan::Bucket;
+use super::ring::{Claim, Hold};
+use super::slot_id::{SlotId, Untagged};
+use super::stall::{Stall, StallCause};
+use super::state::SlotState;
+use super::transfer::Transfer;
+use crate::element::Element;
+use crate::error::Error;
+use crate::stream::{Stream, StreamId};
+use crate::timeline::GaveUp;
+
+/// The results of one step, which the device is copying or has copied to a ring slot.
+///
+/// It owns its share of the set, so that an engine can keep it until the step after, and holds the
+/// ring slot: nothing overwrites the results before it is dropped. If it is dropped before they
+/// are there, the ring slot is free when the device has written it. One that is leaked holds its
+/// ring slot for ever.
+///
+/// # Examples
+///
+/// See [`OutputBuffers`](super::OutputBuffers).
+#[must_use = "dropping it gives the results up"]
+pub struct Pending<Tag = Untagged> {
+    // Before the owner of the ring: fields are dropped in their order.
+    hold: Hold<'static, SlotState>,
+    shared: Arc<Transfer>,
+    counts: Counts,
+    /// Which bucket's, if it has one.
+    bucket: Option<usize>,
+    stream: StreamId,
+    tag: PhantomData<fn() -> Tag>,
+}
+
+/// Results that are there: a view of a [`Pending`]'s ring slot.
+pub struct Results<'a, Tag = Untagged> {
+    pending: &'a Pending<Tag>,
+}
+
+impl<Tag> Pending<Tag> {
+    /// Holds the ring slot of a fetch that the device has.
+    #[inline]
+    pub(super) fn new(
+        shared: &Arc<Transfer>,
+        claim: Claim<'_, SlotState>,
+        counts: Counts,
+        bucket: Option<&Bucket>,
+        stream: StreamId,
+    ) -> Self {
+        // SAFETY: the ring is the transfer's, of which this has a share that is dropped after it.
+        let hold = unsafe { claim.hold().outlive() };
+        let bucket = bucket.map(|bucket| bucket.index);
+        Self { hold, shared: Arc::clone(shared), counts, bucket, stream, tag: PhantomData }
+    }
+
+    /// Whether the results are there. No driver call, where the device can write words.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Driver`]: the device has failed, where an event has to be asked; or this is a
+    /// forked child. A device that fails never writes the word, which [`wait`](Self::wait) finds.
+    #[inline]
+    pub fn is_complete(&self) -> Result<bool, StageError> {
+        self.shared.check_fork()?;
+        Ok(self.is_done()?)
+    }
+
+    /// The results, if they are there. No driver call, where the device can write words.
+    ///
+    /// # Errors
+    ///
+    /// As [`is_complete`](Self::is_complete).
+    #[inline]
+    pub fn try_read(&self) -> Result<Option<Results<'_, Tag>>, StageError> {
+        Ok(self.is_complete()?.then_some(Results { pending: self }))
+    }
+
+    /// Waits for the results, for at most `limit`: for the copies of this fetch and what comes
+    /// before them in the stream, and for nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::Stalled`]: they are not there after `limit`. They may still come.
+    /// * [`StageError::Driver`]: the device has failed, or this is a forked child.
+    pub fn wait(&self, limit: Duration) -> Result<Results<'_, Tag>, StageError> {
+        if let Some(results) = self.try_read()? {
+            return Ok(results);
+        }
+        match self.shared.sentinel.wait(limit, || self.is_done()) {
+            Ok(()) => Ok(Results { pending: self }),
+            Err(GaveUp::Driver(error)) => Err(error.into()),
+            Err(GaveUp::Deadline { age, probes }) => {
+                let ring_slot = self.hold.index();
+                let stream = self.shared.launches.stream(ring_slot);
+                let cause = StallCause::Copy;
+                Err(StageError::Stalled(Stall { ring_slot, stream, age, probes, cause }))
+            }
+        }
+    }
+
+    /// Makes what `writer` is given from here on wait, on the device, until the device memory has
+    /// been read: for a step on another stream than the fetch's, which writes it again. One driver
+    /// call, none on the stream of the fetch.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::OtherDevice`]: the stream is of another device than the set.
+    /// * [`StageError::Driver`]: the driver refused, or the stream is being captured, as for
+    ///   [`Staged::reader`](super::Staged::reader).
+    #[doc(alias = "cuStreamWaitEvent")]
+    pub fn source_free_on(&self, writer: &Stream) -> Result<(), StageError> {
+        let shared = &*self.shared;
+        shared.check_fork()?;
+        if writer.id() == self.stream {
+            return Ok(());
+        }
+        check_device(&shared.context, writer)?;
+        shared.refuse_capture(writer, |api| api.stream_wait_event.name())?;
+        Ok(writer.wait_event(&shared.host.events[self.hold.index()])?)
+    }
+
+    /// The step's tokens and requests.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The ring slot that it holds, from 0.
+    pub fn ring_slot(&self) -> usize {
+        self.hold.index()
+    }
+
+    /// Whether the device is done with the ring slot.
+    #[inline]
+    fn is_done(&self) -> Result<bool, Error> {
+        self.shared.host.is_done(self.hold.index())
+    }
+}
+
+impl<'a, Tag> Results<'a, Tag> {
+    /// The elements of a slot, in pinned memory: as many as the step has.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: the slot is another set's.
+    #[inline]
+    pub fn read<T: Element>(self, slot: SlotId<T, Tag>) -> Result<&'a [T], StageError> {
+        let Pending { hold, shared, counts, bucket, .. } = self.pending;
+        let (plan, index) = (&shared.plan, slot.index());
+        let Some(spec) = plan.slots.get(index).filter(|spec| {
+            // The type is looked at again: the address that stands for a set may be another's
+            // later.
+            slot.set == shared.id() && spec.dtype == T::DTYPE
+        }) else {
+            return Err(shared.misuse(index, SlotFault::Foreign));
+        };
+        let span = match bucket {
+            Some(bucket) => plan.buckets[*bucket].fields[index].span,
+            None => plan.exact_span(*counts, index),
+        };
+        let len = spec.len.of(*counts);
+        // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
+        // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
+        // the device is done with the slot.
+        Ok(unsafe { shared.host.slot(hold.index()).results(span, len) })
+    }
+
+    /// The step's tokens and requests.
+    pub fn counts(self) -> Counts {
+        self.pending.counts
+    }
+}
+
+impl<Tag> Clone for Results<'_, Tag> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Tag> Copy for Results<'_, Tag> {}
+
+impl<Tag> fmt::Debug for Results<'_, Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Results").field(self.pending).finish()
+    }
+}
+
+impl<Tag> fmt::Debug for Pending<Tag> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Pending");
+        out.field("hold", &self.hold).field("counts", &self.counts).finish_non_exhaustive()
+    }
+}

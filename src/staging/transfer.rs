@@ -1,0 +1,229 @@
+//! What a set of inputs and a set of outputs have in common: ring slots, the graphs that copy them,
+//! and what says when a ring slot may be used again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_sys::Api;
+
+use super::cache::{Account, Cache};
+use super::error::{SlotFault, StageError};
+use super::graphs::Graphs;
+use super::in_place::{InPlace, Reading};
+use super::launches::Launches;
+use super::len::Counts;
+use super::names::Names;
+use super::plan::{Bucket, Plan};
+use super::region::{DeviceRegion, HostRegion};
+use super::ring::{Claim, Ring};
+use super::state::{Extras, SlotState};
+use super::submission::{Submission, Submitting};
+use crate::driver::{CaptureElsewhere, Context, HomeWord};
+use crate::error::{CudaError, Error};
+use crate::stream::{CaptureStatus, Stream};
+use crate::sync::atomic::Ordering::Relaxed;
+use crate::timeline::Sentinel;
+
+/// A ring, and the copies between its slots and device memory, in one direction.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) ring: Ring<SlotState>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) names: Arc<Names>,
+    pub(super) graphs: Graphs,
+    pub(super) launches: Launches,
+    /// The readers of each ring slot in place; empty where no slot is zero-copy.
+    pub(super) in_place: Box<[Arc<InPlace>]>,
+    /// 0 in a forked child.
+    home: HomeWord,
+    pub(super) options: Options,
+    /// How steps are sent.
+    pub(super) submitting: Submitting,
+    /// Present where streams are asked each time.
+    _elsewhere: Option<CaptureElsewhere>,
+    pub(super) sentinel: Sentinel,
+    pub(super) host: HostRegion,
+    pub(super) device: Arc<DeviceRegion>,
+    pub(super) context: Context,
+}
+
+impl Transfer {
+    pub(super) fn new(
+        plan: Arc<Plan>,
+        names: Arc<Names>,
+        device: Arc<DeviceRegion>,
+        options: &Options,
+        context: &Context,
+    ) -> Result<Self, Error> {
+        let depth = options.depth;
+        let host = HostRegion::new(context, plan.size.max(1), depth)?;
+        // Only zero-copy slots are read in place, and few sets have any.
+        let read_in_place = if plan.has_zero_copy { depth } else { 0 };
+        let state = |index| SlotState {
+            graphs: Cache::new(plan.buckets.len()),
+            fields: plan.fields(),
+            memory: host.slot(index),
+            has_extras: false,
+            extras: Extras::default(),
+        };
+        Ok(Self {
+            ring: Ring::new((0..depth).map(state), SlotState::forget),
+            home: HomeWord::new(1)?,
+            plan,
+            names,
+            graphs: Graphs::new(Account::new(options.max_graphs, options.max_graph_bytes)),
+            launches: Launches::new(depth),
+            in_place: (0..read_in_place).map(|_| Arc::default()).collect(),
+            options: *options,
+            submitting: Submitting::default(),
+            _elsewhere: options.check_captures.then(|| context.driver().capture_elsewhere()),
+            sentinel: Sentinel::new(context),
+            host,
+            device,
+            context: context.clone(),
+        })
+    }
+
+    /// The number of the set that its slot ids carry.
+    #[inline]
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.plan).addr()
+    }
+
+    /// Whether steps are calls of the stream, and not graphs.
+    #[inline]
+    pub(super) fn is_by_calls(&self) -> bool {
+        self.submitting.by == Submission::Calls
+    }
+
+    /// Whether no event ends the copies of a ring slot.
+    pub(super) fn has_no_events(&self) -> bool {
+        self.is_by_calls() && self.host.has_words()
+    }
+
+    /// Refuses a forked child before pinned memory is looked at.
+    #[inline]
+    pub(super) fn check_fork(&self) -> Result<(), Error> {
+        if self.home.get().load(Relaxed) == 0 { Err(Error::Forked) } else { Ok(()) }
+    }
+
+    /// Another ring, whose slots are copied from or to the same device memory.
+    pub(super) fn sibling(&self, depth: usize) -> Result<Self, Error> {
+        let (plan, names) = (Arc::clone(&self.plan), Arc::clone(&self.names));
+        let options = Options { depth, ..self.options };
+        Self::new(plan, names, Arc::clone(&self.device), &options, &self.context)
+    }
+
+    /// The counts of a step, if it fits.
+    #[inline]
+    pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
+        self.check_fork()?;
+        within(Counts { tokens, requests }, self.plan.max)
+    }
+
+    /// The counts of a step, if it fits a bucket.
+    pub(super) fn checked_in(
+        &self,
+        bucket: &Bucket,
+        tokens: usize,
+        requests: usize,
+    ) -> Result<Counts, StageError> {
+        self.check_fork()?;
+        within(Counts { tokens, requests }, bucket.counts)
+    }
+
+    /// The error of a slot that was used wrongly.
+    #[cold]
+    pub(super) fn misuse(&self, slot: usize, fault: SlotFault) -> StageError {
+        if let Err(forked) = self.check_fork() {
+            return forked.into();
+        }
+        let name = match self.plan.slots.get(slot) {
+            Some(spec) if fault != SlotFault::Foreign => spec.name.clone(),
+            _ => slot.to_string().into(),
+        };
+        StageError::Slot { slot: name, fault }
+    }
+
+    /// Takes a ring slot; does not wait.
+    #[inline]
+    pub(super) fn try_claim(&self) -> Result<Option<Claim<'_, SlotState>>, Error> {
+        self.ring.claim(|index| self.is_done(index))
+    }
+
+    /// Whether the device has read a ring slot that is in flight.
+    #[inline]
+    pub(super) fn is_done(&self, index: usize) -> Result<bool, Error> {
+        if !self.host.is_done(index)? {
+            return Ok(false);
+        }
+        // A zero-copy slot is free once the readers of its memory are done as well.
+        self.in_place.get(index).map_or(Ok(true), |read| Ok(read.reading()? == Reading::Done))
+    }
+
+    /// Refuses a stream that is being captured: captured work runs at each launch of the graph,
+    /// when the ring slot is another step's or gone, and not when the ring waits for it. No driver
+    /// call while no capture is known of, unless the set
+    /// [asks](super::InputBuffersBuilder::check_captures) every time.
+    #[inline]
+    pub(super) fn refuse_capture(
+        &self,
+        stream: &Stream,
+        call: fn(&Api) -> &'static str,
+    ) -> Result<(), StageError> {
+        let driver = stream.context().driver();
+        if !driver.may_be_capturing() || stream.capture_status()? == CaptureStatus::Inactive {
+            return Ok(());
+        }
+        let code = CudaError::STREAM_CAPTURE_UNSUPPORTED;
+        Err(Error::Driver { call: call(driver.api()), code }.into())
+    }
+
+    /// The readers of a ring slot in place, where there can be any.
+    pub(super) fn in_place(&self, index: usize) -> Option<&InPlace> {
+        self.in_place.get(index).map(|read| &**read)
+    }
+
+    /// Frees a ring slot whose launch never runs, as if the device had read it.
+    pub(super) fn release_lost(&self, index: usize) -> Result<(), StageError> {
+        self.check_fork()?;
+        if self.ring.in_flight().any(|at| at == index) {
+            self.host.mark_lost(index, &self.context)?;
+            if let Some(read) = self.in_place.get(index) {
+                read.give_up();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        // Others' captures are not to be disturbed; an error is that of a driver that is no more.
+        let _relaxed = self.context.driver().relax_capture();
+        // The driver takes the memory back only when the device is done with it, and cannot be
+        // trusted to know: copies of graphs are no pending work of the memory.
+        let settled = self.ring.in_flight().try_for_each(|index| self.host.settle(index));
+        if settled.is_err() {
+            self.context.release().note(self.context.driver(), settled);
+            self.host.leak();
+        }
+    }
+}
+
+/// The counts, if they are no more than `max`.
+#[inline]
+fn within(counts: Counts, max: Counts) -> Result<Counts, StageError> {
+    if counts.is_within(max) { Ok(counts) } else { Err(StageError::too_large(counts, max)) }
+}
+
+/// How a set is made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) depth: usize,
+    pub(super) deadline: Duration,
+    pub(super) max_graphs: usize,
+    pub(super) max_graph_bytes: usize,
+    /// Whether streams are asked whether they are captured, each time.
+    pub(super) check_captures: bool,
+}
