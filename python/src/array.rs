@@ -59,7 +59,7 @@ impl DeviceArray {
         PyTuple::new(py, &self.shape.dims)
     }
 
-    /// The element type, by `NumPy`'s name.
+    /// The element type, by NumPy's name.
     #[getter]
     fn dtype(&self) -> &'static str {
         dtype::name(self.shape.dtype)

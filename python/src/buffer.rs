@@ -179,7 +179,7 @@ impl Buffer {
         PyTuple::new(py, &self.shape.dims)
     }
 
-    /// The element type, by `NumPy`'s name.
+    /// The element type, by NumPy's name.
     #[getter]
     fn dtype(&self) -> &'static str {
         dtype::name(self.shape.dtype)
@@ -227,7 +227,7 @@ impl Buffer {
 
     /// Copies `source` to the front of the buffer, in the order of `stream`.
     ///
-    /// `source` is a buffer of wharf, device memory with `__cuda_array_interface__` or `DLPack`, or
+    /// `source` is a buffer of wharf, device memory with `__cuda_array_interface__` or DLPack, or
     /// contiguous memory of the host, which may be reused on return. What wrote device memory of
     /// other libraries on another stream is the caller's to order.
     #[pyo3(signature = (source, *, stream))]
@@ -236,9 +236,9 @@ impl Buffer {
         copy::into_buffer(self, source, &stream)
     }
 
-    /// Copies the array to the host and waits for that: a new `NumPy` array.
+    /// Copies the array to the host and waits for that: a new NumPy array.
     ///
-    /// Types that `NumPy` lacks come as unsigned integers with their bits.
+    /// Types that NumPy lacks come as unsigned integers with their bits.
     #[pyo3(signature = (*, stream))]
     fn to_numpy<'py>(&self, stream: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let on = stream::of(stream, self.memory.device())?;

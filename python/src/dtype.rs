@@ -9,13 +9,13 @@ use wharf::element::DType;
 /// One element type in every vocabulary.
 struct Names {
     dtype: DType,
-    /// `NumPy`'s name, or that of `ml_dtypes` and `PyTorch`.
+    /// NumPy's name, or that of `ml_dtypes` and PyTorch.
     name: &'static str,
-    /// The format of the buffer protocol. A type that `NumPy` lacks is there as its bits.
+    /// The format of the buffer protocol. A type that NumPy lacks is there as its bits.
     format: &'static CStr,
     /// The type of `__cuda_array_interface__`.
     typestr: &'static str,
-    /// The type code of `DLPack`.
+    /// The type code of DLPack.
     code: u8,
 }
 
@@ -89,7 +89,7 @@ macro_rules! with_type {
 }
 pub(crate) use with_type;
 
-/// The element type that an argument names: a string, a dtype of `NumPy`, `ml_dtypes` or `PyTorch`,
+/// The element type that an argument names: a string, a dtype of NumPy, `ml_dtypes` or PyTorch,
 /// or a scalar type such as `numpy.int32`.
 pub(crate) fn parse(named: &Bound<'_, PyAny>) -> PyResult<DType> {
     let name = if let Ok(text) = named.extract::<String>() {
@@ -106,7 +106,7 @@ pub(crate) fn parse(named: &Bound<'_, PyAny>) -> PyResult<DType> {
     })
 }
 
-/// `NumPy`'s name.
+/// NumPy's name.
 pub(crate) fn name(dtype: DType) -> &'static str {
     names(dtype).name
 }
@@ -130,12 +130,12 @@ pub(crate) fn of_typestr(typestr: &str) -> PyResult<DType> {
     .ok_or_else(|| PyTypeError::new_err(format!("no element type of wharf is {typestr:?}")))
 }
 
-/// The type code of `DLPack`; the bits are the size's.
+/// The type code of DLPack; the bits are the size's.
 pub(crate) fn dlpack_code(dtype: DType) -> u8 {
     names(dtype).code
 }
 
-/// The element type of a `DLPack` code with as many bits.
+/// The element type of a DLPack code with as many bits.
 pub(crate) fn of_dlpack(code: u8, bits: u8) -> Option<DType> {
     of(|names| names.code == code && names.dtype.size() * 8 == usize::from(bits))
 }

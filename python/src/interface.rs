@@ -48,7 +48,7 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<DeviceArray>>
     let (address, _is_read_only): (u64, bool) = found.get_item("data")?.extract()?;
     let strides = found.cast::<PyDict>()?.get_item("strides")?;
     if let Some(strides) = strides.filter(|strides| !strides.is_none()) {
-        // In bytes, other than those of `DLPack`.
+        // In bytes, other than those of DLPack.
         let width = i64::try_from(shape.dtype.size()).unwrap_or(1);
         let strides: Vec<i64> = strides.extract()?;
         let elements: Vec<_> = strides.iter().map(|stride| stride / width).collect();

@@ -128,7 +128,7 @@ impl Slot {
         Ok(slot)
     }
 
-    /// The element type, by `NumPy`'s name.
+    /// The element type, by NumPy's name.
     #[getter]
     fn dtype(&self) -> &'static str {
         dtype::name(self.dtype)
@@ -202,6 +202,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) dtype: DType,
     len: Len,
+    /// Whether each step passes its address.
+    pub(crate) is_dynamic: bool,
     /// The slot by its type.
     pub(crate) typed: Box<dyn Typed>,
 }
@@ -212,7 +214,8 @@ impl Entry {
         let entry = |slot: wharf::staging::SlotInfo| {
             let typed = with_type!(slot.dtype, T => typed::<T>(set, &slot.name).or_raise()?,
                 _ => return Err(unknown()));
-            Ok(Self { name: slot.name.into_string(), dtype: slot.dtype, len: slot.len, typed })
+            let (name, is_dynamic) = (slot.name.into_string(), !slot.is_static);
+            Ok(Self { name, dtype: slot.dtype, len: slot.len, is_dynamic, typed })
         };
         set.slots().map(entry).collect()
     }
@@ -231,8 +234,8 @@ impl Entry {
 
 /// A slot with its type.
 pub(crate) trait Typed: Send + Sync {
-    /// The slot's memory in a step, which counts as written: the address and the bytes.
-    fn write(&self, step: &mut Step<'_>) -> (usize, usize);
+    /// The address of the slot's memory in a step, which counts as written.
+    fn write(&self, step: &mut Step<'_>) -> usize;
     /// Copies the slot's elements from memory that is aligned for them.
     fn write_from(&self, step: &mut Step<'_>, from: Source<'_>) -> Result<(), StageError>;
     /// Passes the address of a dynamic slot.
@@ -254,9 +257,8 @@ fn typed<T: Scalar>(set: &InputBuffers, name: &str) -> Result<Box<dyn Typed>, Sl
 }
 
 impl<T: Scalar> Typed for SlotId<T> {
-    fn write(&self, step: &mut Step<'_>) -> (usize, usize) {
-        let elements = step.write(*self);
-        (elements.as_mut_ptr().expose_provenance(), size_of_val(elements))
+    fn write(&self, step: &mut Step<'_>) -> usize {
+        step.write(*self).as_mut_ptr().expose_provenance()
     }
 
     fn write_from(&self, step: &mut Step<'_>, from: Source<'_>) -> Result<(), StageError> {

@@ -27,7 +27,7 @@ use crate::view::SlotView;
 
 /// A step that is being filled; `InputBuffers.begin` begins one.
 ///
-/// `step["ids"]` is a `NumPy` array of the slot's elements in pinned memory, to be written in place;
+/// `step["ids"]` is a NumPy array of the slot's elements in pinned memory, to be written in place;
 /// `step["ids"] = values` copies. Such an array must be gone when the step is submitted: `submit`
 /// raises `BufferError` while one is alive, since it could overwrite what the device reads.
 ///
@@ -135,19 +135,18 @@ impl Step {
         Ok(())
     }
 
-    /// The slot's memory by the buffer protocol, for consumers other than `NumPy`.
+    /// The slot's memory by the buffer protocol, for consumers other than NumPy.
     fn view<'py>(slf: &Bound<'py, Self>, slot: &str) -> PyResult<Bound<'py, SlotView>> {
         let this = slf.get();
         let entry = this.inputs.slot(slot)?;
-        let mut state = this.lock();
-        let step = state.step.as_mut().ok_or_else(|| closed("step"))?;
-        let (counts, (address, size)) =
-            step.with_step(|step| (step.counts(), entry.typed.write(step)));
-        drop(state);
-        let shape = entry.shape(counts)?;
-        if shape.size != size {
+        if entry.is_dynamic {
             return Err(invalid(format!("slot {slot:?} is dynamic: call `pass_address`")));
         }
+        let mut state = this.lock();
+        let step = state.step.as_mut().ok_or_else(|| closed("step"))?;
+        let (counts, address) = step.with_step(|step| (step.counts(), entry.typed.write(step)));
+        drop(state);
+        let shape = entry.shape(counts)?;
         Bound::new(slf.py(), SlotView::new(address, &shape, slf))
     }
 

@@ -1,7 +1,7 @@
-//! The symbols of `PyTorch`'s pluggable allocator.
+//! The symbols of PyTorch's pluggable allocator.
 //!
 //! `torch.cuda.memory.CUDAPluggableAllocator` loads them from the shared object of this module, and
-//! calls them with a device and a stream of that device. `PyTorch` does not look at the result of
+//! calls them with a device and a stream of that device. PyTorch does not look at the result of
 //! an allocation: a failure is a null pointer, and its text is kept for `wharf.torch.last_error`.
 
 #![expect(unsafe_code, reason = "functions that C calls")]
@@ -47,7 +47,7 @@ pub(crate) fn _torch_last_error() -> Option<String> {
 /// # Safety
 ///
 /// `stream` is null or a stream of the device's primary context, which is not destroyed as long as
-/// the process allocates: `PyTorch` keeps its streams.
+/// the process allocates: PyTorch keeps its streams.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn wharf_torch_malloc(
     size: isize,

@@ -1,4 +1,4 @@
-//! `DLPack`: tensors from one library to another without a copy.
+//! DLPack: tensors from one library to another without a copy.
 //!
 //! `export` gives a buffer to another library, `import` takes a tensor of one. The structures are
 //! those of `dlpack.h`, version 1.0, and of the versions before it.
