@@ -29,10 +29,11 @@ pub(crate) fn _torch_serve(pool: &Pool) -> i32 {
     ordinal
 }
 
-/// Serves no device any more. Only for tests: an address that is held is freed.
+/// Serves a device no more. Addresses that are held are freed.
 #[pyfunction]
-pub(crate) fn _torch_stop() {
-    let served = std::mem::take(&mut *lock(&SERVED));
+pub(crate) fn _torch_stop(ordinal: i32) {
+    // Not under the lock: the end of a pool waits for the device.
+    let served = lock(&SERVED).remove(&ordinal);
     drop(served);
 }
 

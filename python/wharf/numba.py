@@ -53,12 +53,12 @@ def pool(ordinal: int = 0) -> wharf.Pool:
     return _serve(ordinal)[0]
 
 
-class MemoryManager(HostOnlyCUDAMemoryManager):  # type: ignore[misc]
+class MemoryManager(HostOnlyCUDAMemoryManager):
     """Device memory from a pool of wharf; pinned and managed memory as numba has it."""
 
     def initialize(self) -> None:
         """Makes the device's pool, when numba first uses the device."""
-        _pool, self._addresses = _serve(self.context.device.id)
+        self._pool, self._addresses = _serve(_ordinal(self.context.device))
         if not self.deallocations.memory_capacity:
             self.deallocations.memory_capacity = self.get_memory_info().total
 
@@ -76,7 +76,7 @@ class MemoryManager(HostOnlyCUDAMemoryManager):  # type: ignore[misc]
 
     def get_memory_info(self) -> MemoryInfo:
         """Free and total bytes of the device, as the driver tells."""
-        memory = pool(self.context.device.id).physical_memory
+        memory = self._pool.physical_memory
         if memory is None:
             raise NotImplementedError("the driver does not say how much memory is free")
         return MemoryInfo(free=memory[0], total=memory[1])
@@ -99,6 +99,11 @@ class MemoryManager(HostOnlyCUDAMemoryManager):  # type: ignore[misc]
     def interface_version(self) -> int:
         """The version of the plugin interface."""
         return 1
+
+
+def _ordinal(device: Any) -> int:
+    # A context that other code has made has the driver's device, which is its number.
+    return int(getattr(device, "id", device))
 
 
 def _serve(ordinal: int) -> tuple[wharf.Pool, wharf.Addresses]:

@@ -23,7 +23,7 @@ from typing import Any
 import wharf
 from wharf import _wharf
 
-__all__ = ["allocator", "last_error", "library", "pool", "use"]
+__all__ = ["allocator", "last_error", "library", "pool", "serve", "stop", "use"]
 
 #: The names of the functions that PyTorch calls.
 MALLOC = "wharf_torch_malloc"
@@ -37,9 +37,17 @@ def use(max_bytes: int, devices: tuple[int, ...] = (0,)) -> None:
 
     Raises ``RuntimeError`` where PyTorch has no CUDA, or has allocated already.
     """
-    for ordinal in devices:
-        serve(wharf.Pool(wharf.Device(ordinal), max_bytes, name=f"torch:{ordinal}"))
-    _memory().change_current_allocator(allocator())
+    memory, served = _memory(), []
+    try:
+        for ordinal in devices:
+            if ordinal not in _pools:
+                serve(wharf.Pool(wharf.Device(ordinal), max_bytes, name=f"torch:{ordinal}"))
+                served.append(ordinal)
+        memory.change_current_allocator(allocator())
+    except BaseException:
+        for ordinal in served:
+            stop(ordinal)
+        raise
 
 
 def allocator() -> Any:
@@ -56,6 +64,12 @@ def serve(pool: wharf.Pool) -> None:
 def pool(ordinal: int = 0) -> wharf.Pool:
     """The pool that serves a device. Raises ``KeyError`` where none does."""
     return _pools[ordinal]
+
+
+def stop(ordinal: int) -> None:
+    """Serves a device no more, and frees what is allocated there: not while tensors live."""
+    _pools.pop(ordinal, None)
+    _wharf._torch_stop(ordinal)
 
 
 def library() -> str:
