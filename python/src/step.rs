@@ -11,7 +11,7 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::buffer::Buffer;
 use crate::copy::numpy;
@@ -20,6 +20,7 @@ use crate::dtype;
 use crate::error::{OrRaise, closed, invalid};
 use crate::inputs::{Inputs, pair};
 use crate::owned::{OwnedStaged, OwnedStep};
+use crate::shape::Shape;
 use crate::slot::{Entry, Source};
 use crate::staged::Staged;
 use crate::stream;
@@ -86,6 +87,21 @@ impl Step {
         state.step.take().ok_or_else(|| closed("step"))
     }
 
+    /// The memory of a slot, which counts as written.
+    fn open<'py>(slf: &Bound<'py, Self>, slot: &str) -> PyResult<(Bound<'py, SlotView>, Shape)> {
+        let this = slf.get();
+        let entry = this.inputs.slot(slot)?;
+        if entry.is_dynamic {
+            return Err(invalid(format!("slot {slot:?} is dynamic: call `pass_address`")));
+        }
+        let mut state = this.lock();
+        let step = state.step.as_mut().ok_or_else(|| closed("step"))?;
+        let (counts, address) = step.with_step(|step| (step.counts(), entry.typed.write(step)));
+        drop(state);
+        let shape = entry.shape(counts)?;
+        Ok((Bound::new(slf.py(), SlotView::new(address, &shape, slf))?, shape))
+    }
+
     /// Copies an array that has the slot's type and length. Returns whether it has.
     fn copy(&self, slot: &Entry, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Ok(view) = PyUntypedBuffer::get(value) else { return Ok(false) };
@@ -110,8 +126,17 @@ impl Step {
     /// The array of a slot's elements, in pinned memory. Its contents are those of earlier steps.
     fn __getitem__<'py>(slf: &Bound<'py, Self>, slot: &str) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let view = Self::view(slf, slot)?;
-        numpy(py)?.call_method1(intern!(py, "asarray"), (view,))
+        let (view, shape) = Self::open(slf, slot)?;
+        if shape.size == 0 {
+            return numpy(py)?.call_method1(intern!(py, "asarray"), (view,));
+        }
+        // Other than `asarray`, this reads no format, which takes microseconds. It keeps the view.
+        let format = dtype::format(shape.dtype).to_str().unwrap_or("B");
+        let array = numpy(py)?.call_method1(intern!(py, "frombuffer"), (view, format))?;
+        match &*shape.dims {
+            [_] => Ok(array),
+            dims => array.call_method1(intern!(py, "reshape"), (PyTuple::new(py, dims)?,)),
+        }
     }
 
     /// Copies values to a slot: an array, a sequence, or a number for all elements.
@@ -137,17 +162,7 @@ impl Step {
 
     /// The slot's memory by the buffer protocol, for consumers other than NumPy.
     fn view<'py>(slf: &Bound<'py, Self>, slot: &str) -> PyResult<Bound<'py, SlotView>> {
-        let this = slf.get();
-        let entry = this.inputs.slot(slot)?;
-        if entry.is_dynamic {
-            return Err(invalid(format!("slot {slot:?} is dynamic: call `pass_address`")));
-        }
-        let mut state = this.lock();
-        let step = state.step.as_mut().ok_or_else(|| closed("step"))?;
-        let (counts, address) = step.with_step(|step| (step.counts(), entry.typed.write(step)));
-        drop(state);
-        let shape = entry.shape(counts)?;
-        Bound::new(slf.py(), SlotView::new(address, &shape, slf))
+        Self::open(slf, slot).map(|(view, _)| view)
     }
 
     /// Passes the address of a dynamic slot's elements through.

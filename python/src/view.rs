@@ -13,8 +13,8 @@ use crate::export::Layout;
 use crate::shape::Shape;
 use crate::step::Step;
 
-/// The memory of one slot in one step, by the buffer protocol: what `numpy.asarray` makes the array
-/// of that `Step[name]` returns.
+/// The memory of one slot in one step, by the buffer protocol: behind the array that `Step[name]`
+/// returns.
 #[pyclass(frozen, module = "wharf")]
 #[derive(Debug)]
 pub(crate) struct SlotView {
