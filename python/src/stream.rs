@@ -67,6 +67,12 @@ impl Stream {
         self.inner.machine().run(py, || self.inner.query()).or_raise()
     }
 
+    /// Puts a marker behind all work submitted so far, which memory is freed by as soon as the device
+    /// is past it. Returns whether there is one: not while the stream is being captured.
+    fn mark(&self, py: Python<'_>) -> PyResult<bool> {
+        self.inner.machine().run(py, || self.inner.mark()).or_raise()
+    }
+
     /// Makes work submitted to this stream from here on wait, on the device, for what `other` has
     /// been given.
     fn wait(&self, py: Python<'_>, other: &Bound<'_, PyAny>) -> PyResult<()> {

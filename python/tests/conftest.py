@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -36,3 +37,15 @@ def device(request: pytest.FixtureRequest, machine: wharf.Simulator) -> Iterator
     yield machine.device()
     # pytest keeps the arguments of a test for longer than the machine.
     request.node.funcargs.pop("device")
+
+
+@pytest.fixture
+def system() -> wharf.Device:
+    """A device of the process's driver. Without one the tests are skipped, or fail where it must
+    be there: with ``WHARF_REQUIRE_DRIVER=1``."""
+    try:
+        return wharf.Device(0)
+    except wharf.DriverNotFoundError as error:
+        if os.environ.get("WHARF_REQUIRE_DRIVER") == "1":
+            raise
+        pytest.skip(str(error))

@@ -28,6 +28,21 @@ def main() -> None:
     back = third.copy_to_host(stream=stream)
     stream.synchronize()
     assert (back == values).all()
+    # What one stream may still write is not another's before it is done.
+    one, two = cuda.stream(), cuda.stream()
+    source, target = (cuda.pinned_array(1000, np.int32) for _ in range(2))
+    source[:], target[:] = 1, 2
+    fourth = cuda.device_array(1000, np.int32)
+    address = fourth.device_ctypes_pointer.value
+    fourth.copy_to_device(source, stream=one)
+    del fourth
+    fifth = cuda.device_array(1000, np.int32)
+    if fifth.device_ctypes_pointer.value != address:
+        raise AssertionError("memory that was not reused: nothing is tested")
+    fifth.copy_to_device(target, stream=two)
+    one.synchronize()
+    assert (fifth.copy_to_host(stream=two) == 2).all()
+    two.synchronize()
     # numba reads a buffer of wharf's, and wharf an array of numba's.
     device = pool.device
     buffer = wharf.Pool(device, 8 << 20).alloc((10, 100), "int32", stream=1)
@@ -43,7 +58,7 @@ def main() -> None:
         assert error.size == 1 << 40
     else:
         raise AssertionError("an array above the limit")
-    del array, other, third
+    del array, other, third, fifth
     gc.collect()
     assert pool.live == 0
     print("right")

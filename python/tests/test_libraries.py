@@ -18,23 +18,11 @@ import wharf.torch
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def device() -> wharf.Device:
-    """A device of the process's driver. Without one the tests are skipped, or fail where it must
-    be there."""
-    try:
-        return wharf.Device(0)
-    except wharf.DriverNotFoundError as error:
-        if os.environ.get("WHARF_REQUIRE_DRIVER") == "1":
-            raise
-        pytest.skip(str(error))
-
-
 def schedules() -> list[str]:
     return ["async", "eager", "late", *(f"random:{seed}" for seed in range(50))]
 
 
-def test_an_engine_on_cuda_core_under_every_schedule(device: wharf.Device) -> None:
+def test_an_engine_on_cuda_core_under_every_schedule(system: wharf.Device) -> None:
     pytest.importorskip("cuda.core")
     command = [sys.executable, str(HERE / "engine.py"), *schedules()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -55,14 +43,14 @@ def test_the_module_is_not_taken_for_the_driver() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_memory_of_cuda_core(device: wharf.Device) -> None:
+def test_memory_of_cuda_core(system: wharf.Device) -> None:
     core = pytest.importorskip("cuda.core")
     import wharf.cuda_core
 
     theirs = core.Device(0)
     theirs.set_current()
     one, other = theirs.create_stream(), theirs.create_stream()
-    pool = wharf.Pool(device, 64 << 20)
+    pool = wharf.Pool(system, 64 << 20)
     resource = wharf.cuda_core.MemoryResource(pool)
     a, b = (resource.allocate(1024, stream=one) for _ in range(2))
     a.fill(7, stream=one)
@@ -86,17 +74,17 @@ def test_memory_of_cuda_core(device: wharf.Device) -> None:
     theirs.memory_resource = core.DeviceMemoryResource(theirs)
 
 
-def test_streams_of_other_libraries(device: wharf.Device) -> None:
+def test_streams_of_other_libraries(system: wharf.Device) -> None:
     core = pytest.importorskip("cuda.core")
     theirs = core.Device(0)
     theirs.set_current()
-    stream, pool = theirs.create_stream(), wharf.Pool(device, 8 << 20)
+    stream, pool = theirs.create_stream(), wharf.Pool(system, 8 << 20)
     handle = int(stream.handle)
 
     class Torch:
         cuda_stream = handle
 
-    ours = wharf.Stream(device, stream)
+    ours = wharf.Stream(system, stream)
     assert (ours.handle, ours.__cuda_stream__()) == (handle, (0, handle))
     buffers = []
     for same in (ours, stream, handle, Torch()):
@@ -106,9 +94,9 @@ def test_streams_of_other_libraries(device: wharf.Device) -> None:
         del buffer
     # One stream, however it is passed: its memory comes back at once.
     assert len(set(buffers)) == 1
-    own = wharf.Stream(device)
+    own = wharf.Stream(system)
     assert int(theirs.create_stream(own).handle) == own.handle
-    assert device.forget_stream(handle)
+    assert system.forget_stream(handle)
     with pytest.raises(wharf.StreamError, match="forgotten"):
         ours.synchronize()
     for default in (0, 1, 2):
@@ -117,7 +105,7 @@ def test_streams_of_other_libraries(device: wharf.Device) -> None:
         pool.alloc(512, stream=-1)
 
 
-def test_tensors_of_cuda_core(device: wharf.Device) -> None:
+def test_tensors_of_cuda_core(system: wharf.Device) -> None:
     core = pytest.importorskip("cuda.core")
     theirs = core.Device(0)
     theirs.set_current()
@@ -126,7 +114,7 @@ def test_tensors_of_cuda_core(device: wharf.Device) -> None:
     buffer.fill(5, stream=stream)
     array = wharf.from_dlpack(buffer, stream=stream)
     assert (array.shape, array.ptr) == ((256,), int(buffer.handle))
-    ours = wharf.Pool(device, 8 << 20).alloc(256, stream=stream)
+    ours = wharf.Pool(system, 8 << 20).alloc(256, stream=stream)
     ours.copy_from(array, stream=stream)
     assert ours.to_numpy(stream=stream).tolist() == [5] * 256
     view = core.utils.StridedMemoryView.from_dlpack(ours, stream_ptr=int(stream.handle))
@@ -135,7 +123,7 @@ def test_tensors_of_cuda_core(device: wharf.Device) -> None:
     assert (view.ptr, tuple(view.shape)) == (ours.ptr, (256,))
 
 
-def test_numba_in_a_process_of_its_own(device: wharf.Device) -> None:
+def test_numba_in_a_process_of_its_own(system: wharf.Device) -> None:
     pytest.importorskip("numba.cuda")
     for settings in ({}, {"NUMBA_CUDA_MEMORY_MANAGER": "wharf.numba", "WHARF_NUMBA_BYTES": "64000000"}):
         environment = os.environ | {"SOFTCUDA_CHECK": "race,use-after-free,bounds"} | settings
@@ -188,7 +176,7 @@ def test_the_functions_for_pytorch() -> None:
         wharf.torch.pool(1)
 
 
-def test_use_says_what_pytorch_lacks(device: wharf.Device) -> None:
+def test_use_says_what_pytorch_lacks(system: wharf.Device) -> None:
     try:
         import torch
     except ImportError:

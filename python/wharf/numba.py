@@ -8,9 +8,10 @@ before numba has used the device. ``pool(ordinal)`` is the pool that device arra
 each device, of at most ``max_bytes``, or of the environment variable ``WHARF_NUMBA_BYTES``, or of the
 device's memory. Pinned and managed memory stays with numba. Needs the package ``numba-cuda``.
 
-numba does not say which stream uses an array. So an array is allocated for, and freed on, the legacy
-default stream, which is what numba itself relies on: a kernel or copy on a stream of its own that is
-not blocking must be done before its arrays are deleted.
+numba does not say which stream uses an array. So an array is allocated for the legacy default stream,
+and a marker is put into that when the array goes: behind what every blocking stream has been given, as
+``cuda.stream()`` makes them, and before what they are given next. Work on an external stream that is not
+blocking, or on the per-thread default stream, must be done before its arrays are deleted.
 
 Two things a pool cannot do that ``cuMemAlloc`` can: an array has no IPC handle, and
 ``cuMemGetAddressRange`` says the pool's memory, not the array's.
@@ -59,19 +60,24 @@ class MemoryManager(HostOnlyCUDAMemoryManager):
     def initialize(self) -> None:
         """Makes the device's pool, when numba first uses the device."""
         self._pool, self._addresses = _serve(_ordinal(self.context.device))
+        self._legacy = wharf.Stream(self._pool.device, _LEGACY)
         if not self.deallocations.memory_capacity:
             self.deallocations.memory_capacity = self.get_memory_info().total
 
     def memalloc(self, size: int) -> MemoryPointer:
         """Allocates device memory."""
-        addresses = self._addresses
+        addresses, legacy = self._addresses, self._legacy
         try:
-            address = addresses.allocate(size, stream=_LEGACY)
+            address = addresses.allocate(size, stream=legacy)
         except wharf.OutOfMemoryError:
             # What numba holds back, as its own manager does.
             self.deallocations.clear()
-            address = addresses.allocate(size, stream=_LEGACY)
-        free = lambda: addresses.deallocate(address, stream=_LEGACY)  # noqa: E731
+            address = addresses.allocate(size, stream=legacy)
+
+        def free() -> None:
+            legacy.mark()
+            addresses.deallocate(address, stream=legacy)
+
         return MemoryPointer(self.context, CUdeviceptr(address), size, finalizer=free)
 
     def get_memory_info(self) -> MemoryInfo:
