@@ -9,7 +9,9 @@ if [ $# -ne 1 ]; then
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "$1"
-cargo build --quiet --manifest-path "$root/Cargo.toml" -p softcuda --release
+# The soname that programs look for: one that was linked with `-lcuda` asks for `libcuda.so.1`.
+cargo rustc --quiet --manifest-path "$root/Cargo.toml" -p softcuda --release --lib \
+    -- -C link-arg=-Wl,-soname,libcuda.so.1
 
 # Renamed into place: a program that still has the old file mapped keeps it whole.
 cp "${CARGO_TARGET_DIR:-$root/target}/release/libsoftcuda.so" "$1/.libcuda.so.$$"

@@ -71,4 +71,4 @@ pub use environment::ConfigError;
 pub use machine::Bytes;
 pub use module::KernelArguments;
 pub use report::{Check, Violation};
-pub use simulator::{Binding, Simulator, entry_point};
+pub use simulator::{Binding, Simulator, entry_point, has_call};

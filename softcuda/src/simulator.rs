@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::ptr;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use wharf_sys::bindings::CUstream;
@@ -241,7 +242,30 @@ impl Config {
     ///
     /// [`ConfigError`]: an unknown variable, or an invalid value.
     pub fn from_environment() -> Result<Self, ConfigError> {
-        environment::read(std::env::vars_os(), abi::knows)
+        Self::from_variables(std::env::vars_os())
+    }
+
+    /// The configuration in variables `SOFTCUDA_*` that are given as names and values, for callers
+    /// that read it from elsewhere than the environment. Other names are ignored.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_environment`](Self::from_environment).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use softcuda::{Config, Schedule};
+    ///
+    /// let config = Config::from_variables([("SOFTCUDA_SCHEDULE".into(), "late".into())])?;
+    /// assert_eq!(config.schedule, Schedule::Late);
+    /// assert!(Config::from_variables([("SOFTCUDA_DEVICES".into(), "two".into())]).is_err());
+    /// # Ok::<(), softcuda::ConfigError>(())
+    /// ```
+    pub fn from_variables(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        environment::read(variables.into_iter(), abi::knows)
     }
 }
 
@@ -262,6 +286,12 @@ impl Drop for Binding {
         thread.bound.set(self.machine);
         thread.contexts.replace(std::mem::take(&mut self.contexts));
     }
+}
+
+/// Returns whether the driver API has a call of this name, without a version suffix: those that
+/// [`Simulator::calls`] and [`Simulator::fail`] take.
+pub fn has_call(name: &str) -> bool {
+    abi::knows(name)
 }
 
 /// The address of the entry point `name` with the signature it has had since CUDA `version`,
