@@ -65,6 +65,7 @@ pub(crate) mod registry;
 mod size_class;
 mod span;
 mod stats;
+mod space;
 pub(crate) mod store;
 mod thread_cache;
 pub(crate) mod trim;
