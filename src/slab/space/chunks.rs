@@ -134,6 +134,12 @@ impl Chunks {
         })
     }
 
+    /// The starts of what is taken.
+    pub(super) fn taken(&self) -> impl Iterator<Item = u32> + '_ {
+        let taken = self.table.iter().filter(|(_, (_, kind))| matches!(kind, Kind::Taken { .. }));
+        taken.map(|(&start, _)| start)
+    }
+
     pub(super) fn retired_slices(&self) -> u32 {
         self.retired_slices
     }

@@ -13,6 +13,8 @@ pub(crate) struct Window {
     pub(crate) run: Slices,
     /// Ranges of whole granules to commit, of which the run needs some part.
     pub(crate) missing: Vec<Slices>,
+    /// Where the last of them ended before it was rounded up.
+    needed: Option<u32>,
     /// As [`Found::ticket`].
     pub(crate) ticket: u64,
     /// What was retired there, to be put back.
@@ -32,7 +34,8 @@ impl Space {
             self.change(gap.clone(), Kind::Taken { born: 0 });
         }
         let Found { ticket, .. } = self.occupy(run.clone());
-        Some(Window { run, missing, ticket, before })
+        let needed = missing.last().map(|gap| gap.end);
+        Some(Window { run, missing, needed, ticket, before })
     }
 
     /// Lengthens the last range of a window to a whole piece, as far as `room` granules and the
@@ -122,10 +125,21 @@ impl Space {
         }
     }
 
-    /// Takes a free piece that is to go back: the highest that does not touch `except`.
-    pub(crate) fn leave(&mut self, except: &Slices) -> Option<Slices> {
-        let outside = |piece: &Slices| piece.end <= except.start || except.end <= piece.start;
-        let piece = self.pieces.free().rev().find(outside)?;
+    /// Shortens a window that was rounded up to what its run needs. Returns where that ends; `None`
+    /// if it needs all.
+    pub(crate) fn shrink(&mut self, window: &mut Window) -> Option<u32> {
+        let last = window.missing.last_mut()?;
+        let end = window.needed.filter(|end| *end < last.end)?;
+        let surplus = end..last.end;
+        self.change(surplus.clone(), Kind::Gap);
+        self.chunks.join(surplus, 0..u32::MAX);
+        last.end = end;
+        Some(end)
+    }
+
+    /// Takes a free piece that is to go back: the highest.
+    pub(crate) fn leave(&mut self) -> Option<Slices> {
+        let piece = self.pieces.free().next_back()?;
         self.change(piece.clone(), Kind::Taken { born: 0 });
         Some(piece)
     }

@@ -158,6 +158,11 @@ impl Space {
         self.chunks.gaps.longest()
     }
 
+    /// The starts of runs, lowest first.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.chunks.taken()
+    }
+
     /// The first chunk that a stream has retired, if its ticket is not after `through`.
     fn first_retired(&self, through: Retirement) -> Option<Slices> {
         let (ticket, start) = self.chunks.retired_by(through.owner).next()?;

@@ -121,6 +121,11 @@ impl Both {
         let fails = self.ticket.is_multiple_of(4);
         if fails {
             pieces.pop();
+        } else if self.ticket.is_multiple_of(3)
+            && let Some(end) = self.space.shrink(&mut window)
+        {
+            pieces.retain(|piece| piece.start < end);
+            pieces.iter_mut().for_each(|piece| piece.end = piece.end.min(end));
         }
         for piece in pieces {
             assert!(piece.clone().all(|it| self.array[it as usize] == Slice::Gap), "{piece:?}");
@@ -157,7 +162,7 @@ impl Both {
                 self.space.retire(run, Retirement { owner, ticket: self.ticket });
             }
             8 => self.advance(random),
-            _ => self.release(random),
+            _ => self.release(),
         }
     }
 
@@ -185,11 +190,9 @@ impl Both {
         assert!(is_handed || self.space.complete(through) == freed);
     }
 
-    fn release(&mut self, random: &mut Random) {
-        let except = random.below(SLICES);
-        let Some(piece) = self.space.leave(&(except..except + 1)) else { return };
+    fn release(&mut self) {
+        let Some(piece) = self.space.leave() else { return };
         assert!(piece.clone().all(|slice| self.array[slice as usize] == Slice::Hole));
-        assert!(!piece.contains(&except));
         let at = self.pieces.iter().position(|other| *other == piece).unwrap();
         self.pieces.swap_remove(at);
         self.fill(piece.clone(), Slice::Gap);
