@@ -226,11 +226,6 @@ impl Bitmap<'_> {
         self.words[word].load(Relaxed)
     }
 
-    /// Whether an index is free at this moment.
-    pub(crate) fn is_free(&self, index: usize) -> bool {
-        self.words[index / WORD].load(Relaxed) & Bits::one(index).mask != 0
-    }
-
     /// The free indices at this moment, a word at a time.
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = Bits> {
         self.words.iter().enumerate().filter_map(|(word, bits)| match bits.load(Relaxed) {

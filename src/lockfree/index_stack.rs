@@ -111,15 +111,6 @@ impl IndexStack {
             self.push_chain(first, last, links);
         }
     }
-
-    /// The index on top at this moment; another thread may have taken it by the time the caller
-    /// looks at it.
-    #[inline]
-    pub(crate) fn peek(&self) -> Option<u32> {
-        // Acquire: pairs with the Release of a push: what is looked at is as old as the push at
-        // least.
-        Some(top(self.0.load(Acquire))).filter(|index| *index != NONE)
-    }
 }
 
 /// The index in a head.

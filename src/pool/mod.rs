@@ -62,6 +62,7 @@ mod core;
 mod drain;
 mod error;
 mod evict;
+mod fold;
 mod info;
 mod limit;
 mod plan;

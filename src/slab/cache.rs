@@ -76,12 +76,6 @@ impl Cache {
             .map(|(class, mag)| (class, mag.len.load(Relaxed) as usize))
     }
 
-    /// Takes the block of `class` that the owner freed last.
-    #[inline]
-    pub(super) fn pop(&self, class: SizeClass) -> Option<u64> {
-        self.magazines.get(class.index())?.pop()
-    }
-
     /// Gets a block for the caller, and a batch of others for the magazine, which is empty: from
     /// the transfer cache, or else from the store.
     pub(crate) fn refill<R: MemoryResource>(

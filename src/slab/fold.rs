@@ -88,27 +88,20 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Gives a large block of the caller's to the map, as free for one stream, and for others
-    /// later.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Forked`]: the block stays as it is.
-    pub(crate) fn retire_large(&self, address: u64, by: Retirement) -> Result<(), Error> {
-        let Some(head) = self.geometry.slice_at(address) else { return Ok(()) };
-        let mut space = self.folded()?;
-        if self.end_large(&mut space, head) {
+    /// later. In a forked child it stays as it is.
+    pub(crate) fn retire_large(&self, address: u64, by: Retirement) {
+        let Some(head) = self.geometry.slice_at(address) else { return };
+        let Ok(mut space) = self.folded() else { return };
+        let state = &self.run(head).state;
+        let freed = state.put_back(1).and_then(|_| state.claim_empty());
+        debug_assert!(freed.is_ok(), "no large block is at {head:?}: {:?}", state.load());
+        if freed.is_ok() {
+            self.span.heaps.give(address);
+            self.counts.give(LARGE, 1);
+            self.counts.give_large(self.geometry.bytes(self.len(head)));
+            self.end(&mut space, head, LARGE, 1);
             space.retire(self.slices(head), by);
         }
-        Ok(())
-    }
-
-    /// Gives a large block of the caller's to the map, as free for all.
-    pub(super) fn give_large(&self, head: SliceId) -> Result<(), Error> {
-        let mut space = self.folded()?;
-        if self.end_large(&mut space, head) {
-            space.give(self.slices(head));
-        }
-        Ok(())
     }
 
     /// All slabs and large blocks at this moment, lowest address first.
@@ -116,20 +109,6 @@ impl<R: MemoryResource> Store<R> {
         let space = self.folded()?;
         let heads = space.runs().map(|start| SliceId::new(start as usize));
         Ok(heads.filter_map(|head| self.open_run(head)).collect())
-    }
-
-    /// Ends the run of a large block of the caller's. Returns whether it was one.
-    fn end_large(&self, space: &mut Space, head: SliceId) -> bool {
-        let state = &self.run(head).state;
-        let freed = state.put_back(1).and_then(|_| state.claim_empty());
-        debug_assert!(freed.is_ok(), "no large block is at {head:?}: {:?}", state.load());
-        if freed.is_ok() {
-            self.span.heaps.give(self.geometry.address(head));
-            self.counts.give(LARGE, 1);
-            self.counts.give_large(self.geometry.bytes(self.len(head)));
-            self.end(space, head, LARGE, 1);
-        }
-        freed.is_ok()
     }
 
     /// Begins a run: its slices lead to it from here on.

@@ -71,11 +71,11 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Frees a large block.
-    ///
-    /// In a forked child it stays as it is.
     pub(crate) fn free_large(&self, address: u64) {
         if let Some(head) = self.geometry.slice_at(address) {
-            let _forked = self.give_large(head);
+            self.span.heaps.give(address);
+            self.counts.give_large(self.geometry.bytes(self.len(head)));
+            self.count_freed(head, 1);
         }
     }
 

@@ -8,7 +8,6 @@
 //! to twice as large if one is free.
 
 use super::error::{AllocError, Exhaustion};
-use super::geometry::SlabShape;
 use super::number::SliceCount;
 use super::size_class::SizeClass;
 use super::space::{Found, Slices, Space, Wanted, Window};

@@ -95,11 +95,16 @@ const BATCHES: usize = 1;
 
 impl<R: MemoryResource> Store<R> {
     /// A store of `geometry`'s granules, none of them committed.
-    pub(crate) fn new(resource: R, geometry: Geometry, limit: usize, policy: PiecePolicy) -> Self {
+    pub(crate) fn new(
+        span: PoolSpan<R>,
+        geometry: Geometry,
+        limit: usize,
+        policy: PiecePolicy,
+    ) -> Self {
         let slices = geometry.slices();
         let (most, each) = (most_blocks(geometry.slice()), geometry.slices_in(1));
         Self {
-            span: PoolSpan::new(resource),
+            span,
             budget: Budget::new(limit),
             space: Mutex::new(Space::new(slices.word(), each.word(), policy)),
             growing: Mutex::new(()),
