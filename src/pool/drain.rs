@@ -27,16 +27,16 @@ pub(super) enum Reclaim {
 pub(super) struct Drained {
     /// Blocks that went back to the slabs.
     pub(super) blocks: usize,
-    /// Bytes that no handle holds and that the device may still use.
-    pub(super) bytes: usize,
-    /// The oldest use of a block that is in no map, of the first stream that has one.
+    /// Bytes of blocks in lists, which no handle holds and the device may still use.
+    pub(super) in_lists: usize,
+    /// The oldest use of those, of the first stream that has one.
     oldest: Option<Use>,
 }
 
 impl Drained {
     /// Counts a record that is left.
     fn note(&mut self, record: &BufferRecord) {
-        self.bytes += record.size();
+        self.in_lists += record.size();
         let uses = record.uses().chain(self.oldest);
         self.oldest = uses.min_by_key(|of| (of.slot, of.ticket));
     }
@@ -51,7 +51,12 @@ impl Core {
     /// Gives retired blocks that the device is done with back to the slabs, and puts markers behind
     /// the others; large ones go to the map first. Returns what is left. `own` is the timeline of
     /// the caller's stream.
-    pub(super) fn drain(&self, _turn: &Turn<'_>, which: Reclaim, own: Option<&Timeline>) -> Drained {
+    pub(super) fn drain(
+        &self,
+        _turn: &Turn<'_>,
+        which: Reclaim,
+        own: Option<&Timeline>,
+    ) -> Drained {
         let _range = range!("pool::drain");
         self.fold_all();
         self.poll_all(own);
@@ -76,7 +81,6 @@ impl Core {
             });
         }
         self.counters.drain(drained.blocks);
-        drained.bytes += self.upstream.retired();
         drained
     }
 
@@ -91,7 +95,7 @@ impl Core {
         request: &Request<'_>,
         urgent: bool,
     ) -> Option<u32> {
-        // What is large is free for all when the map is told.
+        // A large block is free for all when the map is told.
         request.class?;
         let own = &self.slots.get(request.slot).lists[request.list()];
         let others = self.slots.all().filter(|(number, _)| *number != request.slot);

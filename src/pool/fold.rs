@@ -1,9 +1,10 @@
 //! Large blocks that were dropped, on their way into the map of the slabs.
 //!
 //! A large block that a stream has dropped stays in a list of that stream for the next request of
-//! exactly its size, without a lock. When a request finds no such block, what its stream has dropped
-//! goes to the map, as memory that is free for that stream: it serves requests of any size, in parts
-//! and joined with what is free. Before the pool grows, so does what the other streams have dropped.
+//! exactly its size, without a lock. When a request finds no such block, what its stream has
+//! dropped goes to the map, as memory that is free for that stream: it serves requests of any size,
+//! in parts and joined with what is free. Before the pool grows, so does what the other streams
+//! have dropped.
 //!
 //! ```text
 //!   drop ──> list of the stream ──exact size──> the stream's next buffer
@@ -16,6 +17,7 @@
 //! ```
 
 use super::core::{Core, Request};
+use super::drain::Drained;
 use super::record::{BufferRecord, LARGE_LIST, Use};
 use crate::error::Error;
 use crate::slab::{AllocError, Retirement};
@@ -70,7 +72,8 @@ impl Core {
     /// committed: what is behind it is known to be free for all before the pool has to ask.
     pub(super) fn mark_now_and_then(&self, request: &Request<'_>) -> Result<(), Error> {
         let unmarked = &self.slots.get(request.slot).unmarked;
-        if unmarked.load(Relaxed) < self.upstream.reserved() as u64 / MARKS {
+        let bytes = unmarked.load(Relaxed);
+        if bytes == 0 || bytes < self.upstream.reserved() as u64 / MARKS {
             return Ok(());
         }
         unmarked.store(0, Relaxed);
@@ -106,7 +109,11 @@ impl Core {
 
     /// Makes memory that other streams have retired the request's stream's, which waits for them on
     /// the device, one after the other until there is a block.
-    pub(super) fn take_over(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+    pub(super) fn take_over(
+        &self,
+        request: &Request<'_>,
+        left: &mut Drained,
+    ) -> Result<Option<u32>, AllocError> {
         for first in self.upstream.retirers() {
             if first.owner as usize == request.slot {
                 continue;
@@ -118,17 +125,21 @@ impl Core {
             }
             let to = self.retirement_now(request);
             self.upstream.hand_over(Retirement { ticket: last, ..first }, to);
-            if let Some(index) = self.alloc_large_committed(request)? {
+            if let Some(index) = self.alloc_alone(request)? {
                 return Ok(Some(index));
             }
         }
-        self.take_over_mixed(request)
+        self.take_over_mixed(request, left)
     }
 
     /// The same of blocks that several streams have used.
-    fn take_over_mixed(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+    fn take_over_mixed(
+        &self,
+        request: &Request<'_>,
+        left: &mut Drained,
+    ) -> Result<Option<u32>, AllocError> {
         let Some(_turn) = self.turn() else { return Ok(None) };
-        let mut failed = None;
+        let (mut failed, mut moved) = (None, 0);
         self.sort(&self.mixed, |index, record| {
             if record.list() < LARGE_LIST || failed.is_some() {
                 return false;
@@ -140,6 +151,7 @@ impl Core {
             match ordered {
                 Ok(true) => {
                     let to = self.retirement_now(request);
+                    moved += record.size();
                     self.empty(index, record, |block| self.upstream.retire(block, to));
                     true
                 }
@@ -154,7 +166,8 @@ impl Core {
             self.note_error(error);
             return Err(AllocError::Upstream(error));
         }
-        self.alloc_large_committed(request)
+        left.in_lists = left.in_lists.saturating_sub(moved);
+        if moved == 0 { Ok(None) } else { self.alloc_alone(request) }
     }
 
     /// The place in the request's stream behind all that is submitted.

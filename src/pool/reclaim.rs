@@ -78,7 +78,7 @@ impl Core {
             self.counters.count(Source::Retried);
             return Ok(index);
         }
-        if let Some(index) = self.take_in_use(request)? {
+        if let Some(index) = self.take_in_use(request, &mut state.1)? {
             self.counters.count(Source::CrossStream);
             return Ok(index);
         }
@@ -88,9 +88,9 @@ impl Core {
         }
         let explain = |(state, left): (Exhaustion, Drained)| {
             // Blocks that no handle holds count as live in the slabs, but for those in the map.
-            let in_slabs = left.bytes.saturating_sub(self.upstream.retired());
-            let live = state.live.saturating_sub(in_slabs);
-            Exhaustion { size: request.asked, retired: left.bytes, live, ..state }
+            let live = self.upstream.taken().saturating_sub(left.in_lists);
+            let retired = left.in_lists + self.upstream.retired();
+            Exhaustion { size: request.asked, retired, live, ..state }
         };
         if self.hook.as_ref().is_some_and(|hook| (hook.0)(&Pressure { state: explain(state) })) {
             let freed = match self.retry(request, &mut state)? {
@@ -133,19 +133,20 @@ impl Core {
             Err(AllocError::Exhausted(why)) => {
                 state.0 = why;
                 // What the stream has retired serves a small block as a run of its own.
-                self.alloc_large_committed(request)
+                let found = self.upstream.alloc_committed(request.alone())?;
+                found.map(|block| self.adopt(block, request)).transpose()
             }
             Err(other) => Err(other),
         }
     }
 
-    /// Allocates a run of its own of what is committed.
-    pub(super) fn alloc_large_committed(
-        &self,
-        request: &Request<'_>,
-    ) -> Result<Option<u32>, AllocError> {
-        let found = self.upstream.alloc_committed(request.alone())?;
-        found.map(|block| self.adopt(block, request)).transpose()
+    /// Allocates a run of its own, with what the stream has been given.
+    pub(super) fn alloc_alone(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+        match self.upstream.alloc(request.alone()) {
+            Ok(block) => self.adopt(block, request).map(Some),
+            Err(AllocError::Exhausted(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// Claims the pass for blocks that are not reused. Returns whether it is due.
@@ -157,17 +158,20 @@ impl Core {
     }
 
     /// Takes memory that another stream still uses, and lets the request's stream wait for that.
-    fn take_in_use(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+    fn take_in_use(
+        &self,
+        request: &Request<'_>,
+        left: &mut Drained,
+    ) -> Result<Option<u32>, AllocError> {
         if request.class.is_none() {
-            return self.take_over(request);
+            return self.take_over(request, left);
         }
         for (number, slot) in self.slots.all() {
             if number == request.slot {
                 continue;
             }
-            let Some(index) = slot.lists[request.list()].pop(|index| self.records.link(index)) else {
-                continue;
-            };
+            let list = &slot.lists[request.list()];
+            let Some(index) = list.pop(|index| self.records.link(index)) else { continue };
             let record = self.records.get(index);
             let uses = record.uses();
             // All of them: a list holds records of one stream, but a record may name it twice.
@@ -191,7 +195,7 @@ impl Core {
                 }
             }
         }
-        self.take_over(request)
+        self.take_over(request, left)
     }
 
     /// Lets the host wait for the device, as long as the options allow; what came of it, and how.
@@ -211,7 +215,7 @@ impl Core {
             match self.wait_for_one(&state.1, left) {
                 Ok(true) => {}
                 // What was in use at the last look may be complete by now.
-                Ok(false) if state.1.bytes > 0 => {
+                Ok(false) if state.1.in_lists + self.upstream.retired() > 0 => {
                     return Ok(self.retry(request, state)?.map(|index| (index, Source::Retried)));
                 }
                 Ok(false) | Err(WaitError::Deadline(_)) => return Ok(None),

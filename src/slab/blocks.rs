@@ -55,6 +55,9 @@ pub(crate) trait Blocks: Debug + Send + Sync {
     /// Bytes that are committed.
     fn reserved(&self) -> usize;
 
+    /// Bytes of blocks that are taken.
+    fn taken(&self) -> usize;
+
     /// Bytes that streams have retired.
     fn retired(&self) -> usize;
 
@@ -138,10 +141,10 @@ impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
     fn alloc(&self, request: BlockRequest) -> Result<OwnedBlock, AllocError> {
         let BlockRequest { class, size, owner } = request;
         if let Some((class, shape)) = self.slab_of(class) {
-            let reserved = self.store.reserve(class, 1, None).map_or_else(
-                || self.store.acquire(class, 1, || false),
-                Ok,
-            );
+            let reserved = self
+                .store
+                .reserve(class, 1, None)
+                .map_or_else(|| self.store.acquire(class, 1, || false), Ok);
             match reserved {
                 // Where there is no room for a slab there may be room for the block alone.
                 Err(AllocError::Exhausted(_)) if self.is_shorter_alone(size, shape) => {}
@@ -177,6 +180,10 @@ impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
 
     fn reserved(&self) -> usize {
         self.store.budget.reserved()
+    }
+
+    fn taken(&self) -> usize {
+        self.store.taken()
     }
 
     fn retired(&self) -> usize {

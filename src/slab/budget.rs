@@ -46,13 +46,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts reserved `bytes` as committed.
+    /// Counts reserved `bytes` as committed, all at once: what fails on the way makes no peak.
     pub(crate) fn note_commit(&self, bytes: usize) {
         let before = self.committed.fetch_add(bytes as u64, Relaxed);
         self.peak.fetch_max(before + bytes as u64, Relaxed);
     }
 
-    /// Cancels a reservation of `bytes` that could not be committed.
+    /// Cancels a reservation of `bytes` that could not be committed, or is given back at once.
     pub(crate) fn cancel(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes as u64, Relaxed);
     }

@@ -78,7 +78,11 @@ impl Counts {
 
     /// The counts of a class.
     pub(super) fn of(&self, class: u8) -> &ClassCounts {
-        if class == LARGE { &self.large } else { &self.classes[usize::from(class) % SizeClass::COUNT] }
+        if class == LARGE {
+            &self.large
+        } else {
+            &self.classes[usize::from(class) % SizeClass::COUNT]
+        }
     }
 }
 

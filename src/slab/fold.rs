@@ -7,7 +7,7 @@
 use super::geometry::{LARGE, SlabShape};
 use super::number::{SliceCount, SliceId};
 use super::size_class::SizeClass;
-use super::space::{Found, Retirement, Slices, Space, Wanted};
+use super::space::{Found, Retirement, Slices, Space};
 use super::store::{OpenRun, Reserved, Store};
 use crate::error::Error;
 use crate::memory::MemoryResource;
@@ -48,8 +48,7 @@ impl<R: MemoryResource> Store<R> {
         if let Some(reserved) = self.reserve(class, want, None) {
             return Ok(Some(reserved));
         }
-        let wanted = Wanted { len: shape.slices.word(), align: 1, owner: None };
-        let found = space.take(wanted);
+        let found = space.take(self.wanted_slab(class, shape));
         Ok(found.map(|found| self.open_slab(&mut space, found, class, shape, want)))
     }
 

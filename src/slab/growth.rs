@@ -8,9 +8,10 @@
 //! to twice as large if one is free.
 
 use super::error::{AllocError, Exhaustion};
+use super::geometry::SlabShape;
 use super::number::SliceCount;
 use super::size_class::SizeClass;
-use super::space::{Found, Slices, Space, Wanted, Window};
+use super::space::{Found, Part, Slices, Space, Wanted, Window};
 use super::store::{Reserved, Store};
 use crate::error::Error;
 use crate::memory::MemoryResource;
@@ -18,6 +19,9 @@ use crate::sync::MutexGuard;
 
 /// How many larger classes may stand in for one: two are at most 1.8 times as large.
 const SUBSTITUTES: usize = 2;
+
+/// The longest block of its own in the low part of the span, in bytes.
+const LONGEST_LOW: usize = 128 << 10;
 
 /// Why there is no run: the limit or the span, `None`; or the resource.
 type Refusal = Option<Error>;
@@ -60,11 +64,9 @@ impl<R: MemoryResource> Store<R> {
         if let Some(reserved) = found {
             return Ok(reserved);
         }
-        let wanted = Wanted { len: shape.slices.word(), align: 1, owner: None };
+        let wanted = self.wanted_slab(class, shape);
         match self.grow(&growing, wanted) {
-            Ok((mut space, found)) => {
-                Ok(self.open_slab(&mut space, found, class, shape, want))
-            }
+            Ok((mut space, found)) => Ok(self.open_slab(&mut space, found, class, shape, want)),
             Err(why) => self.substitute(class).ok_or_else(|| self.refused(why, class.block_size())),
         }
     }
@@ -83,7 +85,7 @@ impl<R: MemoryResource> Store<R> {
         }
         let len = self.geometry.slices_for(size);
         let align = self.geometry.slices_for(align).word();
-        let wanted = Wanted { len: len.word(), align, owner };
+        let wanted = self.wanted(len, align, owner);
         if let Some(taken) = self.take_large(wanted)? {
             return Ok(taken);
         }
@@ -109,8 +111,8 @@ impl<R: MemoryResource> Store<R> {
         if size > self.geometry.span() {
             return Ok(None);
         }
-        let len = self.geometry.slices_for(size).word();
-        self.take_large(Wanted { len, align: 1, owner })
+        let len = self.geometry.slices_for(size);
+        self.take_large(self.wanted(len, 1, owner))
     }
 
     fn take_large(&self, wanted: Wanted) -> Result<Option<(u64, u64)>, Error> {
@@ -118,6 +120,18 @@ impl<R: MemoryResource> Store<R> {
         let len = SliceCount::from_word(wanted.len);
         let found = space.take(wanted);
         Ok(found.map(|found| (self.open_large(&mut space, found, len), found.ticket)))
+    }
+
+    /// A search for a slab of a class.
+    pub(super) fn wanted_slab(&self, class: SizeClass, shape: SlabShape) -> Wanted {
+        let part = if class.index() < SizeClass::SHARED { Part::Low } else { Part::High };
+        Wanted { len: shape.slices.word(), align: 1, owner: None, part }
+    }
+
+    /// A search for a large block of so many slices.
+    fn wanted(&self, len: SliceCount, align: u32, owner: Option<u32>) -> Wanted {
+        let part = if self.geometry.bytes(len) <= LONGEST_LOW { Part::Low } else { Part::High };
+        Wanted { len: len.word(), align, owner, part }
     }
 
     /// Has threads free what they have cached if `len` slices more would exceed the most that was
@@ -167,7 +181,9 @@ impl<R: MemoryResource> Store<R> {
             }
             Err(why) => {
                 space.abandon(&window);
-                Err(why)
+                // What was left alone for the sake of long runs.
+                let found = space.take(Wanted { part: Part::Any, ..wanted }).ok_or(why)?;
+                Ok((space, found))
             }
         }
     }
@@ -192,43 +208,84 @@ impl<R: MemoryResource> Store<R> {
         Ok(space.cut(window, committed))
     }
 
-    /// Commits pieces one by one. Where the resource has no memory, free pieces go back before it
-    /// is asked again, and it is asked for no more than the run needs.
+    /// Commits the pieces of a window: all or none.
     fn commit(
         &self,
         growing: &MutexGuard<'_, ()>,
         window: &mut Window,
         mut pieces: Vec<Slices>,
     ) -> Result<(), Refusal> {
-        let is_new_peak = self.budget.would_peak(pieces.iter().map(|it| self.bytes(it)).sum());
-        let mut next = 0;
-        while let Some(piece) = pieces.get(next).cloned() {
-            let (offset, len) = (self.offset(&piece), self.bytes(&piece));
-            self.budget.reserve(len).map_err(|_| None)?;
-            match self.span.commit(offset, len) {
-                Ok(()) => {
-                    self.budget.note_commit(len);
-                    self.space.lock().add_piece(piece);
-                    next += 1;
-                }
-                Err(error) => {
-                    self.budget.cancel(len);
-                    if !error.is_out_of_memory() {
-                        return Err(Some(error));
-                    }
-                    if self.release(growing, len).map_err(Some)? == 0 {
-                        let end = self.space.lock().shrink(window).ok_or(Some(error))?;
+        let mut done = 0;
+        while let Some(piece) = pieces.get(done).cloned() {
+            match self.commit_piece(piece.clone()) {
+                Ok(()) => done += 1,
+                Err(why) => match self.make_memory(growing, window, &piece, why) {
+                    Ok(None) => {}
+                    Ok(Some(end)) => {
                         pieces.retain(|piece| piece.start < end);
                         pieces.iter_mut().for_each(|piece| piece.end = piece.end.min(end));
                     }
-                }
+                    Err(why) => {
+                        pieces.drain(..done).for_each(|piece| self.give_up(piece));
+                        return Err(why);
+                    }
+                },
             }
         }
-        if is_new_peak {
+        let bytes = pieces.iter().map(|piece| self.bytes(piece)).sum();
+        let before = self.budget.peak();
+        self.budget.note_commit(bytes);
+        if self.budget.peak() > before {
             self.recalls.note_growth();
         }
         self.note_peak();
         Ok(())
+    }
+
+    fn commit_piece(&self, piece: Slices) -> Result<(), Refusal> {
+        let bytes = self.bytes(&piece);
+        self.budget.reserve(bytes).map_err(|_| None)?;
+        self.span.commit(self.offset(&piece), bytes).map_err(|error| {
+            self.budget.cancel(bytes);
+            Some(error)
+        })?;
+        self.space.lock().add_piece(piece);
+        Ok(())
+    }
+
+    /// Where the resource had no memory for a piece, gives free ones back, or else asks for no more
+    /// than the run needs: where that ends. The error, if neither is possible.
+    fn make_memory(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        window: &mut Window,
+        piece: &Slices,
+        why: Refusal,
+    ) -> Result<Option<u32>, Refusal> {
+        if !why.is_some_and(|error| error.is_out_of_memory()) {
+            return Err(why);
+        }
+        if self.release(growing, self.bytes(piece)).map_err(Some)? > 0 {
+            return Ok(None);
+        }
+        let end = self.space.lock().shrink(window).filter(|end| *end > piece.start);
+        end.map(Some).ok_or(why)
+    }
+
+    /// Gives a piece back that was committed for a window that failed.
+    fn give_up(&self, piece: Slices) {
+        let bytes = self.bytes(&piece);
+        match self.span.decommit(self.offset(&piece), bytes) {
+            Ok(()) => {
+                self.budget.cancel(bytes);
+                self.space.lock().left(piece);
+            }
+            Err(_) => {
+                self.budget.note_commit(bytes);
+                self.budget.lose(bytes);
+                self.space.lock().lose(&piece);
+            }
+        }
     }
 
     pub(super) fn too_large(&self, size: usize) -> AllocError {

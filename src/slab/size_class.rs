@@ -105,7 +105,6 @@ impl SizeClass {
     pub(crate) fn next(self) -> Option<Self> {
         Self::from_index(self.index() + 1)
     }
-
 }
 
 impl fmt::Debug for SizeClass {
@@ -206,8 +205,9 @@ mod tests {
 
     #[test]
     fn the_smallest_class_that_fits() {
-        for size in
-            (1..300_000).chain((512 << 10) - 3..(512 << 10) + 300).chain((1 << 20) - 70_000..=1 << 20)
+        for size in (1..300_000)
+            .chain((512 << 10) - 3..(512 << 10) + 300)
+            .chain((1 << 20) - 70_000..=1 << 20)
         {
             let class = SizeClass::of(size).unwrap();
             assert!(class.block_size() >= size, "{size}: {class:?}");

@@ -97,7 +97,7 @@ impl<R: MemoryResource> Store<R> {
                 self.budget.lose(bytes);
                 trimmed.lost += bytes;
                 trimmed.error = trimmed.error.or(Some(error));
-                self.space.lock().lose(piece);
+                self.space.lock().lose(&piece);
             }
         }
     }

@@ -19,16 +19,16 @@
 //! `Arc` and `Weak` are `std`'s everywhere: `loom`'s `Arc` has neither `Weak` nor unsizing.
 
 mod lock;
-mod zeroed;
 #[cfg_attr(all(test, loom), path = "model.rs")]
 #[cfg_attr(not(all(test, loom)), path = "std.rs")]
 pub(crate) mod primitives;
+mod zeroed;
 
 pub(crate) use self::lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-pub(crate) use self::zeroed::{Zeroed, zeroed};
 pub(crate) use self::primitives::{
     OnceLock, UnsafeCell, array, atomic, global, hint, thread, thread_local,
 };
+pub(crate) use self::zeroed::{Zeroed, zeroed};
 
 use std::time::Duration;
 

@@ -33,8 +33,10 @@ pub(super) struct Chunk {
 pub(super) struct Chunks {
     /// The end and the kind of each chunk, by its start.
     table: BTreeMap<u32, (u32, Kind)>,
-    pub(super) holes: BySize,
-    pub(super) gaps: BySize,
+    pub(super) holes: [BySize; 2],
+    pub(super) gaps: [BySize; 2],
+    /// The low part of the span ends here. Chunks belong to the part that they start in.
+    pub(super) border: u32,
     /// Tickets and starts of what each stream has retired.
     retired: BTreeMap<u32, BTreeSet<(u64, u32)>>,
     retired_slices: u32,
@@ -74,12 +76,13 @@ impl Chunk {
 }
 
 impl Chunks {
-    /// One gap.
-    pub(super) fn new(slices: u32) -> Self {
+    /// One gap, of which the part below `border` is low.
+    pub(super) fn new(slices: u32, border: u32) -> Self {
         let mut chunks = Self {
             table: BTreeMap::new(),
-            holes: BySize::default(),
-            gaps: BySize::default(),
+            holes: Default::default(),
+            gaps: Default::default(),
+            border,
             retired: BTreeMap::new(),
             retired_slices: 0,
         };
@@ -177,11 +180,16 @@ impl Chunks {
         }
     }
 
+    /// 0 for the low part, 1 for the high one.
+    fn part(&self, start: u32) -> usize {
+        usize::from(start >= self.border)
+    }
+
     fn insert(&mut self, chunk: Chunk) {
         self.table.insert(chunk.start, (chunk.end, chunk.kind));
         match chunk.kind {
-            Kind::Gap => self.gaps.insert(chunk),
-            Kind::Hole => self.holes.insert(chunk),
+            Kind::Gap => self.gaps[self.part(chunk.start)].insert(chunk),
+            Kind::Hole => self.holes[self.part(chunk.start)].insert(chunk),
             Kind::Retired(by) => {
                 self.retired.entry(by.owner).or_default().insert((by.ticket, chunk.start));
                 self.retired_slices += chunk.len();
@@ -193,8 +201,8 @@ impl Chunks {
     fn remove(&mut self, chunk: Chunk) {
         self.table.remove(&chunk.start);
         match chunk.kind {
-            Kind::Gap => self.gaps.remove(chunk),
-            Kind::Hole => self.holes.remove(chunk),
+            Kind::Gap => self.gaps[self.part(chunk.start)].remove(chunk),
+            Kind::Hole => self.holes[self.part(chunk.start)].remove(chunk),
             Kind::Retired(by) => {
                 if let Some(chunks) = self.retired.get_mut(&by.owner) {
                     chunks.remove(&(by.ticket, chunk.start));

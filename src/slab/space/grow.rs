@@ -4,7 +4,7 @@
 //! taken, so that no search and no other call touches them.
 
 use super::chunks::{Chunk, Kind};
-use super::{Found, Slices, Space, Wanted};
+use super::{Found, Part, Slices, Space, Wanted};
 
 /// A run that is to be: a range that is the caller's, parts of which have no memory yet.
 #[derive(Debug)]
@@ -97,16 +97,14 @@ impl Space {
         }
     }
 
-    /// Some pieces of a window could not be committed: it is no run, and what is committed free.
+    /// A window could not be committed, and what was has been given back: it is no run.
     pub(crate) fn abandon(&mut self, window: &Window) {
         for gap in &window.missing {
             let mut at = gap.start;
             while at < gap.end {
                 match self.pieces.around(at) {
-                    Some(piece) => {
-                        self.give(piece.clone());
-                        at = piece.end;
-                    }
+                    // Lost on the way back.
+                    Some(piece) => at = piece.end,
                     None => {
                         self.change(at..at + self.granule, Kind::Gap);
                         self.chunks.join(at..at + self.granule, 0..u32::MAX);
@@ -116,8 +114,7 @@ impl Space {
             }
         }
         for chunk in &window.before {
-            let (start, end) =
-                (chunk.start.max(window.run.start), chunk.end.min(window.run.end));
+            let (start, end) = (chunk.start.max(window.run.start), chunk.end.min(window.run.end));
             match chunk.kind {
                 Kind::Hole => self.give(start..end),
                 kind => self.change(start..end, kind),
@@ -171,23 +168,31 @@ impl Space {
     }
 
     /// A piece that was leaving could not be decommitted: it is not used again.
-    pub(crate) fn lose(&mut self, piece: Slices) {
-        self.pieces.remove(piece.start);
+    pub(crate) fn lose(&mut self, piece: &Slices) {
+        self.pieces.lose(piece.start);
     }
 
-    /// All pieces.
+    /// All pieces that are not lost.
     pub(crate) fn all_pieces(&self) -> impl Iterator<Item = Slices> + '_ {
         self.pieces.all()
     }
 
     /// The start of a run that needs the fewest granules committed, and how many.
     fn place(&self, wanted: &Wanted) -> Option<(u32, u32)> {
-        let gaps = self.chunks.gaps.fitting(0);
+        let border = self.chunks.border;
+        let gaps = self.chunks.gaps.iter().flat_map(|gaps| gaps.fitting(0));
         let candidates = gaps.flat_map(|(start, len)| self.around_gap(start..start + len, wanted));
+        let is_elsewhere = |start: u32| match wanted.part {
+            Part::Low => start >= border,
+            Part::High => start < border,
+            Part::Any => false,
+        };
         let cost = |start: u32| {
             self.missing(start..start + wanted.len).iter().map(|it| it.end - it.start).sum()
         };
-        candidates.map(|start| (start, cost(start))).min_by_key(|&(start, cost)| (cost, start))
+        candidates
+            .map(|start| (start, cost(start)))
+            .min_by_key(|&(start, cost)| (is_elsewhere(start), cost, start))
     }
 
     /// Where runs would lie that use a gap: behind the free memory below it, or before that above.
@@ -217,8 +222,10 @@ impl Space {
         let first = wanted.first_in(low);
         let last = last.filter(|last| first <= *last);
         let (len, align) = (wanted.len, wanted.align);
+        // Where a gap is of both parts, the high one begins at its border.
+        let border = self.chunks.border;
         last.into_iter().flat_map(move |last| {
-            [free_from, free_to.saturating_sub(len)]
+            [free_from, border, free_to.saturating_sub(len)]
                 .map(|start| start.next_multiple_of(align).clamp(first, last))
         })
     }

@@ -14,6 +14,10 @@
 //! touches; a search for a stream looks at each chunk that this stream has retired, too; growth, at
 //! each gap. Nothing is proportional to the span, and a span that is not used takes no memory here.
 //!
+//! Runs of up to 128 KiB, which slabs are, lie in the low part of the span, an eighth, as long as
+//! that is little of what is committed: so they do not stand in places that long runs need. The
+//! others lie above, as long as there are addresses.
+//!
 //! Searches are by best fit. A run of a granule or more lies at the side of its hole where the
 //! older neighbour is, so that what lives long is kept together.
 
@@ -22,11 +26,12 @@ mod grow;
 mod pieces;
 mod search;
 #[cfg(all(test, not(loom)))]
+#[expect(clippy::unwrap_used, reason = "a failed test panics")]
 mod tests;
 
 use std::ops::Range;
 
-use self::chunks::{Chunks, Kind};
+use self::chunks::{BySize, Chunks, Kind};
 use self::pieces::Pieces;
 
 pub(crate) use self::grow::Window;
@@ -65,6 +70,19 @@ pub(crate) struct Wanted {
     pub(crate) align: u32,
     /// The stream whose retired memory will do, too.
     pub(crate) owner: Option<u32>,
+    /// Where the run should lie.
+    pub(crate) part: Part,
+}
+
+/// The part of the span in which a run should lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The low part, which grows for it as long as it is small.
+    Low,
+    /// Above the low part, if there is memory.
+    High,
+    /// Anywhere.
+    Any,
 }
 
 /// A run that a search found.
@@ -78,13 +96,9 @@ pub(crate) struct Found {
 impl Space {
     /// A span of `slices` slices without memory; granules of `granule` slices.
     pub(crate) fn new(slices: u32, granule: u32, policy: PiecePolicy) -> Self {
-        Self {
-            chunks: Chunks::new(slices),
-            pieces: Pieces::default(),
-            granule,
-            policy,
-            runs: 0,
-        }
+        let border = slices / LOW / granule * granule;
+        let (chunks, pieces) = (Chunks::new(slices, border), Pieces::new(border));
+        Self { chunks, pieces, granule, policy, runs: 0 }
     }
 
     /// Takes a run of what has memory; `None` if no place will do.
@@ -140,7 +154,7 @@ impl Space {
 
     /// Slices that are free for all.
     pub(crate) fn free(&self) -> u32 {
-        self.chunks.holes.slices()
+        self.chunks.holes.iter().map(BySize::slices).sum()
     }
 
     /// Slices that streams have retired.
@@ -155,7 +169,7 @@ impl Space {
 
     /// The longest range without memory.
     pub(crate) fn longest_gap(&self) -> u32 {
-        self.chunks.gaps.longest()
+        self.chunks.gaps.iter().map(BySize::longest).max().unwrap_or(0)
     }
 
     /// The starts of runs, lowest first.
@@ -199,3 +213,6 @@ impl Space {
         self.chunks.join(range, within);
     }
 }
+
+/// The low part is this part of the span, and of what is committed.
+const LOW: u32 = 8;

@@ -22,6 +22,10 @@ pub(super) struct Pieces {
     /// The starts of those of which all is free.
     free: BTreeSet<u32>,
     free_slices: u32,
+    slices: u32,
+    /// Slices of pieces that start in the low part of the span.
+    low_slices: u32,
+    border: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +35,23 @@ struct Piece {
     used: u32,
     /// When a trim first saw it free; `None` until then.
     idle: Option<u64>,
+    /// Whether a decommit of it has failed. It is in use as a whole then, for ever.
+    is_lost: bool,
 }
 
 impl Pieces {
+    /// No pieces, in a span of which the part below `border` is low.
+    pub(super) fn new(border: u32) -> Self {
+        Self { border, ..Self::default() }
+    }
+
     /// Adds a piece of which `used` slices are in use.
     pub(super) fn add(&mut self, piece: Slices, used: u32) {
-        self.by_start.insert(piece.start, Piece { end: piece.end, used, idle: None });
+        let len = piece.end - piece.start;
+        self.slices += len;
+        self.low_slices += if piece.start < self.border { len } else { 0 };
+        self.by_start
+            .insert(piece.start, Piece { end: piece.end, used, idle: None, is_lost: false });
         if used == 0 {
             self.note_free(&piece);
         }
@@ -46,6 +61,17 @@ impl Pieces {
     pub(super) fn remove(&mut self, start: u32) {
         let removed = self.by_start.remove(&start);
         debug_assert!(removed.is_some_and(|piece| piece.used == piece.end - start));
+        let len = removed.map_or(0, |piece| piece.end - start);
+        self.slices -= len;
+        self.low_slices -= if start < self.border { len } else { 0 };
+    }
+
+    /// Notes that a decommit of a piece has failed.
+    pub(super) fn lose(&mut self, start: u32) {
+        self.update(start, |piece| {
+            piece.is_lost = true;
+            true
+        });
     }
 
     /// The piece that a slice lies in.
@@ -59,12 +85,18 @@ impl Pieces {
         self.free.iter().filter_map(|start| Some(*start..self.by_start.get(start)?.end))
     }
 
+    /// Slices that are committed: in the low part, and in all.
+    pub(super) fn committed(&self) -> [u32; 2] {
+        [self.low_slices, self.slices]
+    }
+
     pub(super) fn free_slices(&self) -> u32 {
         self.free_slices
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = Slices> + '_ {
-        self.by_start.iter().map(|(&start, piece)| start..piece.end)
+        let kept = self.by_start.iter().filter(|(_, piece)| !piece.is_lost);
+        kept.map(|(&start, piece)| start..piece.end)
     }
 
     /// Notes when a free piece was first seen free. Returns when that was.

@@ -1,21 +1,40 @@
 //! The search for a run in what has memory.
 
-use super::chunks::{Chunk, Kind};
-use super::{Slices, Space, Wanted};
+use super::chunks::{BySize, Chunk, Kind};
+use super::{LOW, Part, Slices, Space, Wanted};
 
 impl Space {
     /// Where a run would lie: in the shortest range that is free, or free and the stream's own,
     /// and long enough.
     pub(super) fn find(&self, wanted: &Wanted) -> Option<u32> {
-        let holes = self.chunks.holes.fitting(wanted.len).map(|(start, len)| start..start + len);
+        let [low, high] = &self.chunks.holes;
+        let best = match wanted.part {
+            Part::Low if self.low_is_small() => self.best(&[low], wanted),
+            Part::Low => self.best(&[low], wanted).or_else(|| self.best(&[high], wanted)),
+            Part::High => self.best(&[high], wanted).or_else(|| self.best(&[low], wanted)),
+            Part::Any => self.best(&[low, high], wanted),
+        };
+        best.map(|best| self.side(best, wanted))
+    }
+
+    /// The shortest range for a run among some holes, and what the stream has retired.
+    fn best(&self, holes: &[&BySize], wanted: &Wanted) -> Option<Slices> {
         // A hole beside what the stream has retired is part of a longer range, which is below.
         let is_whole = |hole: &Slices| self.extent(hole.start, wanted.owner) == *hole;
-        let hole = holes.into_iter().find(|hole| wanted.fits(hole) && is_whole(hole));
+        let holes = holes.iter().filter_map(|holes| {
+            let fitting = holes.fitting(wanted.len).map(|(start, len)| start..start + len);
+            fitting.into_iter().find(|hole| wanted.fits(hole) && is_whole(hole))
+        });
         let own = wanted.owner.into_iter().flat_map(|owner| self.chunks.retired_by(owner));
         let own = own.map(|(_, start)| self.extent(start, wanted.owner));
         let own = own.filter(|extent| wanted.fits(extent));
-        let best = hole.into_iter().chain(own).min_by_key(|it| (it.end - it.start, it.start))?;
-        Some(self.side(best, wanted))
+        holes.chain(own).min_by_key(|it| (it.end - it.start, it.start))
+    }
+
+    /// Whether the low part may grow by a granule for runs that belong there.
+    fn low_is_small(&self) -> bool {
+        let [low, all] = self.pieces.committed();
+        low + self.granule <= all / LOW
     }
 
     /// The longest range around a slice in which runs for `owner` may lie.
