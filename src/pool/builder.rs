@@ -57,8 +57,8 @@ impl PoolBuilder {
         Self { name: name.into(), ..self }
     }
 
-    /// Sets the options of the slabs. Threads cache no blocks, whatever these say: streams keep what
-    /// they drop.
+    /// Sets the options of the slabs. Threads cache no blocks, whatever these say: streams keep
+    /// what they drop.
     pub fn slabs(self, slabs: PoolOptions) -> Self {
         Self { slabs, ..self }
     }
@@ -77,9 +77,9 @@ impl PoolBuilder {
         Self { wait, ..self }
     }
 
-    /// Sets how long a block of up to 128 KiB has to be of no use to its stream before the pool gives
-    /// it back to the slabs rather than grow. By default it is given back when the device is past it.
-    /// [`Duration::MAX`] keeps all.
+    /// Sets how long a block of up to 128 KiB has to be of no use to its stream before the pool
+    /// gives it back to the slabs rather than grow. By default it is given back when the device is
+    /// past it. [`Duration::MAX`] keeps all.
     pub fn keep_idle(self, keep_idle: Duration) -> Self {
         Self { keep_idle, ..self }
     }

@@ -68,7 +68,7 @@ impl Core {
         size
     }
 
-    /// Puts a marker into the caller's stream each time that it has retired a 32nd of what is
+    /// Puts a marker into the caller's stream each time that it has retired a 128th of what is
     /// committed: what is behind it is known to be free for all before the pool has to ask.
     pub(super) fn mark_now_and_then(&self, request: &Request<'_>) -> Result<(), Error> {
         let unmarked = &self.slots.get(request.slot).unmarked;
@@ -178,4 +178,4 @@ impl Core {
 }
 
 /// Markers that a stream gets for as many bytes as the pool has committed.
-const MARKS: u64 = 32;
+const MARKS: u64 = 128;

@@ -21,7 +21,7 @@ impl<R: MemoryResource> Store<R> {
     /// # Errors
     ///
     /// [`Error::Forked`]: of the lock, a child has but a copy that no thread may ever release.
-    pub(super) fn folded(&self) -> Result<MutexGuard<'_, Space>, Error> {
+    pub(crate) fn folded(&self) -> Result<MutexGuard<'_, Space>, Error> {
         self.span.resource().check_fork()?;
         let mut space = self.space.lock();
         while let Some(index) = self.emptied.pop(|index| &self.runs[index as usize].next) {

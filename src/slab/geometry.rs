@@ -7,8 +7,9 @@
 //!   blocks   |0|1|2|       |0|     |                 |0|1|2|
 //! ```
 //!
-//! A run starts at any slice and goes on over granules. Blocks of up to 128 KiB share slabs, as short
-//! as they can be: the shorter a slab, the sooner all its blocks are free. A larger block is a run.
+//! A run starts at any slice and goes on over granules. Blocks of up to 128 KiB share slabs, as
+//! short as they can be: the shorter a slab, the sooner all its blocks are free. A larger block is
+//! a run.
 
 use super::number::{SliceCount, SliceId};
 use super::size_class::{STEP, SizeClass};
@@ -160,7 +161,7 @@ pub(crate) fn most_blocks(slice: usize) -> usize {
     slice / STEP
 }
 
-/// One slice holds a quarter of the largest block that shares a slab, and two such blocks of 16 KiB:
+/// One slice holds a quarter of the largest block that shares a slab, and two blocks of 16 KiB:
 /// short enough that what is left at the end of a large block is little.
 const SLICE: usize = 32 << 10;
 

@@ -2,7 +2,8 @@
 //!
 //! Memory comes, in this order, from what is free; and from a place that needs the fewest granules
 //! committed. Before the pool commits more than it ever had, threads free what they have cached,
-//! and pieces of which all is free go back; at the limit, and where the resource has no memory, too.
+//! and pieces of which all is free go back; so they do at the limit, and where the resource has no
+//! memory.
 //!
 //! One thread at a time calls the resource. The others wait for it, or take a block of a class up
 //! to twice as large if one is free.

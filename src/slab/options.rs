@@ -36,28 +36,30 @@ impl PoolOptions {
 
     /// Sets the unit in which the pool commits, in bytes: a power of two from 4 KiB to 4 MiB.
     ///
-    /// Blocks and slabs are cut from granules in slices of 32 KiB, or of the granule if that is less.
-    /// By default 2 MiB.
+    /// Blocks and slabs are cut from granules in slices of 32 KiB, or of the granule if that is
+    /// less. By default 2 MiB.
     #[must_use]
     pub fn granule(self, granule: usize) -> Self {
         Self { granule: Some(granule), ..self }
     }
 
     /// Sets the size of the pieces that the pool commits, in bytes, up to 1 GiB: rounded up to a
-    /// power of two of granules. By default, and for 0, pieces grow with the pool: a 64th of what is
-    /// committed, up to 256 MiB.
+    /// power of two of granules. By default, and for 0, pieces grow with the pool: a 64th of what
+    /// is committed, up to 256 MiB.
     ///
-    /// Large pieces are fewer calls of the driver and fewer registrations; small ones go back sooner.
+    /// Large pieces are fewer calls of the driver and fewer registrations; small ones go back
+    /// sooner.
     #[must_use]
     pub fn piece_bytes(self, piece_bytes: usize) -> Self {
         Self { piece_bytes: Some(piece_bytes).filter(|bytes| *bytes > 0), ..self }
     }
 
     /// Sets whether every block lies in one piece: in one mapping, or one registration with the
-    /// driver. By default this is so for host memory that is registered, where a copy must not leave
-    /// a registration, and while a memory checker listens.
+    /// driver. By default this is so for host memory that is registered, where a copy must not
+    /// leave a registration, and while a memory checker listens.
     ///
-    /// It costs memory: what is free at the end of one piece and the start of the next serves no block.
+    /// It costs memory: what is free at the end of one piece and at the start of the next serves no
+    /// block.
     #[must_use]
     pub fn blocks_in_pieces(self, blocks_in_pieces: bool) -> Self {
         Self { blocks_in_pieces: Some(blocks_in_pieces), ..self }

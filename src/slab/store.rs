@@ -5,8 +5,8 @@
 //!        |
 //!        v a hint: a reader checks the state, and removes a hint that was wrong
 //!   runs[slice]     state word and length of the run that starts there
-//!   blocks[slice]   bitmap of the same run: 1 = free; unused where the run has one block, which the
-//!                   state counts
+//!   blocks[slice]   bitmap of the same run: 1 = free; unused where the run has one block, which
+//!                   the state counts
 //!   raw[slice]      bitmap of the same blocks: 1 = handed out as a bare address
 //!   heads[slice]    the first slice of the run that the slice belongs to
 //!

@@ -220,13 +220,11 @@ fn what_is_empty_is_released_when_others_have_taken_the_rest() {
         let last = blocks.pop().unwrap();
         blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
         let held = other.alloc(20 * MIB).unwrap();
-        let free = free(&context);
+        assert_eq!(free(&context), 14 * MIB);
         let (reserved, calls) = (pool.stats().reserved, machine.calls("cuMemUnmap"));
-        let block = pool.alloc(free + 4 * MIB).unwrap();
-        assert!(
-            machine.calls("cuMemUnmap") > calls
-                && pool.stats().reserved < reserved + free + 4 * MIB
-        );
+        // More than what is free in one place, here or in the device.
+        let block = pool.alloc(26 * MIB).unwrap();
+        assert!(machine.calls("cuMemUnmap") > calls && pool.stats().reserved < reserved + 26 * MIB);
         pool.dealloc(block).unwrap();
         pool.dealloc(last).unwrap();
         other.dealloc(held).unwrap();

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A *piece* is what one commit obtained, and goes back as one. A *chunk* is a range of slices of
-//! one kind, wherever pieces end. Chunks cover the span; two holes, or two gaps, that touch are one.
-//! Runs are cut from holes and join them again without a call to the resource.
+//! one kind, wherever pieces end. Chunks cover the span; two holes, or two gaps, that touch are
+//! one. Runs are cut from holes and join them again without a call to the resource.
 //!
 //! Plain data: the store's lock is around all of it. Every operation takes time proportional to the
 //! logarithm of the number of chunks, times the chunks and pieces that the range in question
