@@ -36,9 +36,9 @@
 //! |---|---|---|
 //! | `alloc` from a magazine, `dealloc` into one | wait-free | no |
 //! | `alloc` of a class of which a slab has room, `dealloc` | lock-free | no |
-//! | `alloc` that searches the map | one thread at a time; logarithmic in the runs, no call inside the lock | no |
+//! | `alloc` that searches the map | one thread at a time; logarithmic in the runs | no |
 //! | `alloc` that grows | blocking in the resource; one thread at a time | yes |
-//! | `trim`, drop of the pool | blocking in the resource; stops growth, and no other operation | yes |
+//! | `trim`, drop of the pool | blocking in the resource; stops growth alone | yes |
 //! | first use of a pool by a thread | lock-free, and allocates the cache on the heap | no |
 //! | `dealloc_raw`, `block_at` | lock-free; constant time | no |
 //! | `stats` | takes the lock of the map for a moment | no |

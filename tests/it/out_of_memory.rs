@@ -56,10 +56,10 @@ fn state_of(refused: AllocError) -> Exhaustion {
 }
 
 /// Sizes from 1 byte to 256 MiB, each doubling as likely as the others.
-struct Sizes(u64);
+pub(crate) struct Sizes(pub(crate) u64);
 
 impl Sizes {
-    fn next(&mut self) -> usize {
+    pub(crate) fn next(&mut self) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // A doubling, and where in it.
