@@ -4,6 +4,7 @@ use super::model;
 use super::upstream::{
     GRANULE, Upstream, alloc, assert_clean, class, free, halves, store, store_on, trim,
 };
+use crate::slab::Retirement;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
@@ -192,13 +193,13 @@ fn store_large_against_trim() {
     model("store_large_against_trim", || {
         let store = store(9, 9);
         let size = 9 * GRANULE;
-        let large = store.acquire_large(size, 1, || false).unwrap();
+        let large = store.acquire_large(size, 1, None, || false).unwrap().0;
         let other = store.clone();
         let thread = thread::spawn(move || trim(&other));
         store.free_large(large);
-        let early = store.acquire_large(size, 1, || false);
+        let early = store.acquire_large(size, 1, None, || false);
         thread.join().unwrap();
-        let large = early.or_else(|_| store.acquire_large(size, 1, || false)).unwrap();
+        let large = early.or_else(|_| store.acquire_large(size, 1, None, || false)).unwrap().0;
         store.free_large(large);
         assert_clean(&store);
     });
@@ -307,6 +308,67 @@ fn store_raw_freed_twice() {
         let thread = thread::spawn(move || dealloc(&other));
         let here = dealloc(&store);
         assert!(here ^ thread.join().unwrap());
+        assert_clean(&store);
+    });
+}
+
+/// A run is on the list of emptied ones and in use again. It is freed while another thread looks
+/// at the list, and found then or later.
+#[test]
+fn store_emptied_list_loses_nothing() {
+    model("store_emptied_list_loses_nothing", || {
+        let store = store(1, 1);
+        let block = alloc(&store, class(WHOLE)).unwrap();
+        free(&store, class(WHOLE), block);
+        let block = store.collect_one(store.reserve(class(WHOLE), 1, None).unwrap());
+        let other = store.clone();
+        let thread = thread::spawn(move || trim(&other));
+        free(&store, class(WHOLE), block);
+        let early = thread.join().unwrap();
+        assert_eq!(early + trim(&store), GRANULE, "a run is lost to the list");
+        assert_clean(&store);
+    });
+}
+
+/// A large block is retired by a stream while another thread frees what is complete: it is free
+/// then, or the stream's, and never both.
+#[test]
+fn store_retired_against_complete() {
+    model("store_retired_against_complete", || {
+        let store = store(1, 1);
+        let by = |ticket| Retirement { owner: 1, ticket };
+        let (large, _) = store.acquire_large(GRANULE, 1, None, || false).unwrap();
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            let freed = other.folded().unwrap().complete(by(1));
+            (freed, other.acquire_large_committed(GRANULE, None).unwrap())
+        });
+        store.retire_large(large, by(1));
+        let own = store.acquire_large_committed(GRANULE, Some(1)).unwrap();
+        let (freed, foreign) = thread.join().unwrap();
+        assert!(own.is_none() || foreign.is_none(), "one range is two blocks");
+        assert!(foreign.is_none() || freed > 0, "taken while the stream may use it");
+        // The stream knows what its new block has to come behind.
+        assert!(own.is_none_or(|(_, ticket)| ticket == u64::from(freed == 0)));
+    });
+}
+
+/// Two threads split one free range, and what they give back is one range again.
+#[test]
+fn store_split_against_join() {
+    model("store_split_against_join", || {
+        let store = halves(1, 1);
+        let other = store.clone();
+        let thread = thread::spawn(move || {
+            let (half, _) = other.acquire_large(HALF, 1, None, || false).unwrap();
+            other.free_large(half);
+        });
+        let (half, _) = store.acquire_large(HALF, 1, None, || false).unwrap();
+        store.free_large(half);
+        thread.join().unwrap();
+        assert_eq!(store.span.resource().commits.load(Relaxed), 1);
+        let (whole, _) = store.acquire_large_committed(GRANULE, None).unwrap().unwrap();
+        store.free_large(whole);
         assert_clean(&store);
     });
 }

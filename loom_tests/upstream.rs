@@ -4,10 +4,11 @@
 
 use super::Guarded;
 use crate::error::{CudaError, Error};
-use crate::lockfree::slab_state::Phase;
 use crate::memory::{MemoryKind, MemoryResource};
 use crate::slab::SizeClass;
 use crate::slab::geometry::Geometry;
+use crate::slab::space::PiecePolicy;
+use crate::slab::span::PoolSpan;
 use crate::slab::store::Store;
 use crate::slab::trim::TrimPolicy;
 use loom::sync::Arc;
@@ -104,7 +105,9 @@ pub(super) fn halves(granules: usize, limit: usize) -> Arc<Store<Upstream>> {
 fn sliced(upstream: Upstream, slice: usize) -> Arc<Store<Upstream>> {
     let granules = upstream.size() / GRANULE;
     let limit = upstream.limit;
-    Arc::new(Store::new(upstream, Geometry::new(BASE, GRANULE, slice, granules), limit))
+    let geometry = Geometry::new(BASE, GRANULE, slice, granules);
+    let policy = PiecePolicy { fixed: Some(1), most: 1, inside_pieces: false };
+    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit, policy))
 }
 
 /// The class of blocks of `size` bytes.
@@ -146,5 +149,5 @@ pub(super) fn assert_clean(store: &Store<Upstream>) {
     trim(store);
     assert_eq!(store.budget.reserved(), 0);
     assert_eq!(store.span.resource().committed.load(Relaxed), 0);
-    assert!(store.open_runs().all(|run| run.state.phase() == Phase::Vacant));
+    assert!(store.open_runs().unwrap().is_empty());
 }

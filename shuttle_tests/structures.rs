@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::{below, schedules};
 use crate::lockfree::bitmap::{Bitmaps, Bits};
-use crate::lockfree::run_map::RunMap;
 use shuttle::thread;
 
 /// How many use each item now; more than one is a mistake.
@@ -64,22 +63,5 @@ fn bitmap_indices_have_one_owner() {
         let found: u32 =
             std::iter::from_fn(|| shared.0.get(0).take(0, 64)).map(|bits| bits.count()).sum();
         assert_eq!(found, 5);
-    });
-}
-
-#[test]
-fn run_map_granules_have_one_owner() {
-    const LEN: usize = 8;
-    schedules("run_map_granules_have_one_owner", || {
-        let shared = together(5, (RunMap::new(LEN), Users::new(LEN)), |(map, users)| {
-            for _ in 0..4 {
-                if let Some(run) = map.take(1 + below(4), 1) {
-                    users.enter(run.start..run.start + run.len);
-                    users.leave(run.start..run.start + run.len);
-                    map.give(run).unwrap();
-                }
-            }
-        });
-        assert_eq!(shared.0.longest(), LEN);
     });
 }

@@ -9,6 +9,8 @@ use crate::error::{CudaError, Error};
 use crate::memory::{MemoryKind, MemoryResource};
 use crate::slab::SizeClass;
 use crate::slab::geometry::Geometry;
+use crate::slab::space::PiecePolicy;
+use crate::slab::span::PoolSpan;
 use crate::slab::store::Store;
 use crate::slab::trim::TrimPolicy;
 use shuttle::thread;
@@ -105,11 +107,9 @@ pub(super) fn store(granules: usize, limit: usize, fail_one_in: usize) -> Arc<St
         commits: AtomicUsize::new(0),
         fail_one_in,
     };
-    Arc::new(Store::new(
-        upstream,
-        Geometry::new(BASE, GRANULE, GRANULE / 4, granules),
-        limit * GRANULE,
-    ))
+    let geometry = Geometry::new(BASE, GRANULE, GRANULE / 4, granules);
+    let policy = PiecePolicy { fixed: None, most: 4, inside_pieces: false };
+    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit * GRANULE, policy))
 }
 
 /// Uses a block as its only owner.

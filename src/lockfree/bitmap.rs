@@ -29,6 +29,7 @@
 
 use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire};
 use crate::sync::atomic::{Ordering::Relaxed, Ordering::Release};
+use crate::sync::zeroed;
 
 /// Bits in a word.
 pub(crate) const WORD: usize = 64;
@@ -225,11 +226,6 @@ impl Bitmap<'_> {
         self.words[word].load(Relaxed)
     }
 
-    /// Whether an index is free at this moment.
-    pub(crate) fn is_free(&self, index: usize) -> bool {
-        self.words[index / WORD].load(Relaxed) & Bits::one(index).mask != 0
-    }
-
     /// The free indices at this moment, a word at a time.
     pub(crate) fn snapshot(&self) -> impl Iterator<Item = Bits> {
         self.words.iter().enumerate().filter_map(|(word, bits)| match bits.load(Relaxed) {
@@ -284,10 +280,9 @@ impl Bitmaps {
     pub(crate) fn new(count: usize, bits: usize) -> Self {
         let words_each = bits.div_ceil(WORD).max(1);
         let spans_each = words_each.div_ceil(WORD);
-        let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
         Self {
-            words: zeros(count * words_each),
-            summary: zeros(count * spans_each),
+            words: zeroed(count * words_each),
+            summary: zeroed(count * spans_each),
             words_each,
             spans_each,
         }

@@ -111,15 +111,6 @@ impl IndexStack {
             self.push_chain(first, last, links);
         }
     }
-
-    /// The index on top at this moment; another thread may have taken it by the time the caller
-    /// looks at it.
-    #[inline]
-    pub(crate) fn peek(&self) -> Option<u32> {
-        // Acquire: pairs with the Release of a push: what is looked at is as old as the push at
-        // least.
-        Some(top(self.0.load(Acquire))).filter(|index| *index != NONE)
-    }
 }
 
 /// The index in a head.
@@ -141,15 +132,15 @@ mod tests {
         let links: Vec<_> = (0..4).map(|_| AtomicU32::new(NONE)).collect();
         let links = |index: u32| &links[index as usize];
         let stack = IndexStack::new();
-        assert_eq!((stack.pop(links), stack.take_all(), stack.peek()), (None, None, None));
+        assert_eq!((stack.pop(links), stack.take_all()), (None, None));
         (0..3).for_each(|index| stack.push(index, links));
-        assert_eq!((stack.peek(), stack.pop(links)), (Some(2), Some(2)));
+        assert_eq!(stack.pop(links), Some(2));
         stack.push(3, links);
         let chain = std::iter::successors(stack.take_all(), |index| {
             Some(links(*index).load(Relaxed)).filter(|index| *index != NONE)
         });
         assert_eq!(chain.collect::<Vec<_>>(), [3, 1, 0]);
-        assert_eq!(stack.peek(), None);
+        assert_eq!(stack.take_all(), None);
         stack.push_chain(3, 0, links);
         stack.sort(links, |index| index == 1);
         assert_eq!(

@@ -6,8 +6,6 @@
 //! ```text
 //!   Bitmap        which indices are free          slab blocks, hints "slab may have room"
 //!   SlabState     what a run of slices is         vacant, claimed, open (class, free blocks)
-//!   SliceMap      which slices are free           runs that share a granule
-//!   RunMap        which granules are unused       runs of whole granules
 //!   TransferCache batches for another thread      blocks freed here and wanted there
 //!   IndexStack    indices that any thread may take  buffers that are free for a stream
 //!   BufferState   the owner of a buffer's record    free, allocated, in use, retired
@@ -23,9 +21,7 @@
 pub(crate) mod bitmap;
 pub(crate) mod buffer_state;
 pub(crate) mod index_stack;
-pub(crate) mod run_map;
 pub(crate) mod slab_state;
-pub(crate) mod slice_map;
 pub(crate) mod slot_state;
 pub(crate) mod step_word;
 pub(crate) mod tickets;

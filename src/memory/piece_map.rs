@@ -22,6 +22,7 @@
 use std::ops::Range;
 
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::zeroed;
 
 /// The state of a span, granule by granule.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct PieceMap {
 impl PieceMap {
     /// The map of a span of `size` bytes, nothing of which is committed.
     pub(crate) fn new(size: usize, granularity: usize) -> Self {
-        Self { words: (0..size / granularity).map(|_| AtomicU64::new(0)).collect(), granularity }
+        Self { words: zeroed(size / granularity), granularity }
     }
 
     /// Marks a range as committed, all or nothing. Returns `false` if a part of it was, or it

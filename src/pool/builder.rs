@@ -58,7 +58,8 @@ impl PoolBuilder {
         Self { name: name.into(), ..self }
     }
 
-    /// Sets the options of the slabs.
+    /// Sets the options of the slabs. Threads cache no blocks, whatever these say: streams keep
+    /// what they drop.
     pub fn slabs(self, slabs: PoolOptions) -> Self {
         Self { slabs, ..self }
     }
@@ -77,9 +78,9 @@ impl PoolBuilder {
         Self { wait, ..self }
     }
 
-    /// Sets how long a block has to be of no use to its stream before the pool gives it back to the
-    /// slabs rather than grow. By default 100 milliseconds. [`Duration::MAX`] keeps all: for a run
-    /// whose [plan](Pool::plan) another goes by, which then needs no more.
+    /// Sets how long a block of up to 128 KiB has to be of no use to its stream before the pool
+    /// gives it back to the slabs rather than grow. By default it is given back when the device is
+    /// past it. [`Duration::MAX`] keeps all.
     pub fn keep_idle(self, keep_idle: Duration) -> Self {
         Self { keep_idle, ..self }
     }
@@ -114,13 +115,16 @@ impl PoolBuilder {
         self,
         resource: R,
     ) -> Result<Pool, PoolError> {
-        let upstream: Box<dyn Blocks> = Box::new(SlabPool::new(resource, self.slabs)?);
+        // Streams keep what they drop, so threads need not.
+        let slabs = self.slabs.thread_cache_bytes(0);
+        let upstream: Box<dyn Blocks> = Box::new(SlabPool::new(resource, slabs)?);
         Ok(Pool::with(Core {
             alloc_range: Name::of(c"pool::alloc", &self.name),
             name: self.name,
             slots: StreamSlots::new(upstream.id()),
             id: upstream.id(),
             addresses: AddressMap::new(upstream.resource().base(), upstream.resource().size()),
+            slice: upstream.run_size(1),
             upstream,
             records: BufferRecords::new(),
             mixed: IndexStack::new(),
@@ -163,7 +167,7 @@ impl Default for PoolBuilder {
     }
 }
 
-const KEEP_IDLE: Duration = Duration::from_millis(100);
+const KEEP_IDLE: Duration = Duration::ZERO;
 /// Long enough for a marker to come back from an idle device.
 const WAIT: Duration = Duration::from_millis(2);
 /// How long the end of a pool waits for the device before it leaks what that uses.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::error::LeakReport;
+use super::record::Use;
 use super::stream_pool::Pool;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Timeline;
@@ -46,8 +47,7 @@ impl Core {
         is_wanted: impl Fn(&Timeline, u64) -> bool,
     ) {
         let start = Instant::now();
-        let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
-        for of in retired.flat_map(|(_, record)| record.uses()) {
+        for of in self.retired_uses() {
             let Some((timeline, ticket)) = self.slots.pending(of) else { continue };
             let left = || limit.saturating_sub(start.elapsed());
             if is_wanted(&timeline, ticket) && timeline.wait(ticket, left()).is_err() {
@@ -56,12 +56,23 @@ impl Core {
         }
     }
 
+    /// The uses of blocks that no handle holds.
+    fn retired_uses(&self) -> impl Iterator<Item = Use> {
+        let in_map = self.upstream.retirers().into_iter().filter_map(|first| {
+            let ticket = self.upstream.last_retirement(first.owner)?;
+            Some(Use { slot: first.owner as usize, ticket })
+        });
+        let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
+        in_map.chain(retired.flat_map(|(_, record)| record.uses()))
+    }
+
     /// Bytes of blocks that no handle holds, and that cannot be given back now.
     pub(super) fn in_use(&self) -> usize {
+        self.poll();
         let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
         let stuck =
             retired.filter(|(_, record)| record.lost.load(Relaxed) || !self.is_idle(record));
-        stuck.map(|(_, record)| record.size()).sum()
+        stuck.map(|(_, record)| record.size()).sum::<usize>() + self.upstream.retired()
     }
 
     /// Gives all blocks back; no buffer is held any more. Waits for the device for as long as the

@@ -7,7 +7,7 @@ use super::address_map::AddressMap;
 use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::Hook;
-use super::record::{BufferRecord, BufferRecords, LARGE_LIST};
+use super::record::{BufferRecord, BufferRecords, Use, large_list};
 use super::stats::Counters;
 use super::stream_slot::StreamSlots;
 use super::track::Track;
@@ -15,7 +15,7 @@ use crate::error::{CudaError, Error};
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turns;
 use crate::profile::Name;
-use crate::slab::{AllocError, Block, Blocks, SizeClass};
+use crate::slab::{AllocError, BlockRequest, Blocks, OwnedBlock, Retirement, SizeClass};
 use crate::stream::Stream;
 use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -30,6 +30,8 @@ pub(super) struct Core {
     pub(super) upstream: Box<dyn Blocks>,
     /// The upstream's number, for handles.
     pub(super) id: u64,
+    /// The unit of large blocks, in bytes.
+    pub(super) slice: usize,
     pub(super) records: BufferRecords,
     /// Of blocks that were handed out as bare addresses.
     pub(super) addresses: AddressMap,
@@ -66,6 +68,8 @@ pub(super) struct Request<'a> {
     pub(super) asked: usize,
     /// `None` for a large block.
     pub(super) class: Option<SizeClass>,
+    /// The size of the block, in bytes.
+    pub(super) size: usize,
     /// The slot of the stream.
     pub(super) slot: usize,
     pub(super) stream: &'a Stream,
@@ -73,14 +77,24 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Bytes to take from the slabs: the size of the class, or the requested size.
-    pub(super) fn size(&self) -> usize {
-        self.class.map_or(self.asked, SizeClass::block_size)
+    /// The list of a stream slot that blocks for the request are kept in.
+    #[inline]
+    pub(super) fn list(&self) -> usize {
+        self.class.map_or_else(|| large_list(self.size), SizeClass::index)
     }
 
-    /// The list of a stream slot that blocks for the request are kept in.
-    pub(super) fn list(&self) -> usize {
-        self.class.map_or(LARGE_LIST, SizeClass::index)
+    /// What the slabs are asked for.
+    pub(super) fn block(&self) -> BlockRequest {
+        BlockRequest { class: self.class, size: self.asked, owner: self.owner() }
+    }
+
+    /// The same as a run of its own, where there is no room for a slab.
+    pub(super) fn alone(&self) -> BlockRequest {
+        BlockRequest { class: None, ..self.block() }
+    }
+
+    fn owner(&self) -> Option<u32> {
+        u32::try_from(self.slot).ok()
     }
 }
 
@@ -98,24 +112,30 @@ impl Core {
             return Err((*error).into());
         }
         let slot = self.slot_of(timeline)?;
-        let class = SizeClass::of(size);
-        let list = class.map_or(LARGE_LIST, SizeClass::index);
-        let kept = if list == LARGE_LIST {
-            self.pop_large(slot, size)
-        } else {
-            self.slots.get(slot).lists[list].pop(|index| self.records.link(index))
-        };
+        let (class, block) = self.class_of(size);
+        let request = Request { asked: size, class, size: block, slot, stream, timeline };
+        let kept = self.pop_kept(slot, request.list(), block);
         let index = match kept {
             Some(index) => {
                 self.begin_behind(index, slot, size);
                 index
             }
-            None => self.alloc_slow(Request { asked: size, class, slot, stream, timeline })?,
+            None => self.alloc_slow(request)?,
         };
         if let Some(track) = &self.track {
             track.note(index, site);
         }
         Ok(index)
+    }
+
+    /// The class of a size, `None` for a large one; and the size of its blocks.
+    #[inline]
+    fn class_of(&self, size: usize) -> (Option<SizeClass>, usize) {
+        match SizeClass::shared(size) {
+            Some(class) => (Some(class), class.block_size()),
+            // A size that no multiple is above is larger than any span.
+            None => (None, size.checked_next_multiple_of(self.slice).unwrap_or(size)),
+        }
     }
 
     /// The slot of a stream.
@@ -155,31 +175,46 @@ impl Core {
     }
 
     /// Puts a block from the slabs into a record, and begins its life.
-    pub(super) fn adopt(&self, block: Block, request: &Request<'_>) -> Result<u32, AllocError> {
+    pub(super) fn adopt(
+        &self,
+        OwnedBlock { block, ticket }: OwnedBlock,
+        request: &Request<'_>,
+    ) -> Result<u32, AllocError> {
         let room = self.admit().then(|| self.spare.pop(|index| self.records.link(index)));
         let Some(index) = room.and_then(|spare| spare.or_else(|| self.records.make())) else {
             if room.is_some() {
                 self.limit.remove();
             }
-            self.upstream.dealloc(block);
+            self.reject(OwnedBlock { block, ticket }, request);
             let max = self.limit.max().unwrap_or(BufferRecords::MOST.into());
             return Err(AllocError::TooMany { max });
         };
         let record = self.records.get(index);
         // A block of a larger class may stand in, and goes to the list of its own class; so may a
-        // run that is too short for the others of the class.
+        // run, where there was no room for a slab.
         let (list, size) = match block.class() {
             Some(class) => (class.index(), class.block_size()),
             None => {
                 let size = self.upstream.block_size(&block);
-                (if size >= request.size() { request.list() } else { LARGE_LIST }, size)
+                (large_list(size), size)
             }
         };
         record.list.store(u32::try_from(list).unwrap_or(0), Relaxed);
         record.put_block(block, size);
         self.peaks.take(list, size);
-        self.begin(record, request.slot, request.asked, 0);
+        // What the stream has retired there is its last use, as if it had dropped the block itself.
+        let before = if ticket > 0 { Use { slot: request.slot, ticket }.pack() } else { 0 };
+        record.uses[0].store(before, Relaxed);
+        self.begin(record, request.slot, request.asked, before);
         Ok(index)
+    }
+
+    /// Gives a block back that no record could be had for.
+    fn reject(&self, OwnedBlock { block, ticket }: OwnedBlock, request: &Request<'_>) {
+        match request.block().owner.filter(|_| ticket > 0) {
+            Some(owner) => self.upstream.retire(block, Retirement { owner, ticket }),
+            None => self.upstream.dealloc(block),
+        }
     }
 
     /// What an allocation of `size` bytes for `stream` asks for.
@@ -190,8 +225,8 @@ impl Core {
     ) -> Result<Request<'a>, AllocError> {
         let timeline = stream.timeline()?;
         self.check_fault()?;
-        let (class, slot) = (SizeClass::of(size), self.slot_of(timeline)?);
-        Ok(Request { asked: size, class, slot, stream, timeline })
+        let (slot, (class, block)) = (self.slot_of(timeline)?, self.class_of(size));
+        Ok(Request { asked: size, class, size: block, slot, stream, timeline })
     }
 
     /// Takes note of an error of the driver: one that loses the context ends the pool.

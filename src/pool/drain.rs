@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::core::{Core, Request};
-use super::record::{BufferRecord, LARGE_LIST};
+use super::record::{BufferRecord, LARGE_LIST, Use};
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turn;
 use crate::profile::range;
+use crate::slab::Block;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::{Timeline, WaitError};
 
@@ -21,6 +22,26 @@ pub(super) enum Reclaim {
     All,
 }
 
+/// What a drain gave back, and what it left.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Drained {
+    /// Blocks that went back to the slabs.
+    pub(super) blocks: usize,
+    /// Bytes of blocks in lists, which no handle holds and the device may still use.
+    pub(super) in_lists: usize,
+    /// The oldest use of those, of the first stream that has one.
+    oldest: Option<Use>,
+}
+
+impl Drained {
+    /// Counts a record that is left.
+    fn note(&mut self, record: &BufferRecord) {
+        self.in_lists += record.size();
+        let uses = record.uses().chain(self.oldest);
+        self.oldest = uses.min_by_key(|of| (of.slot, of.ticket));
+    }
+}
+
 impl Core {
     /// The turn to take lists apart, if no thread has it.
     pub(super) fn turn(&self) -> Option<Turn<'_>> {
@@ -28,29 +49,39 @@ impl Core {
     }
 
     /// Gives retired blocks that the device is done with back to the slabs, and puts markers behind
-    /// the others. Returns how many it gave back. `own` is the timeline of the caller's stream.
-    pub(super) fn drain(&self, _turn: &Turn<'_>, which: Reclaim, own: Option<&Timeline>) -> usize {
+    /// the others; large ones go to the map first. Returns what is left. `own` is the timeline of
+    /// the caller's stream.
+    pub(super) fn drain(
+        &self,
+        _turn: &Turn<'_>,
+        which: Reclaim,
+        own: Option<&Timeline>,
+    ) -> Drained {
         let _range = range!("pool::drain");
+        self.fold_all();
+        self.poll_all(own);
         let pass = self.passes.fetch_add(1, Relaxed) + 1;
-        let lists = self.slots.all().flat_map(|(_, slot)| slot.lists.iter()).chain([&self.mixed]);
-        let mut blocks = 0;
-        for list in lists {
+        let small = self.slots.all().flat_map(|(_, slot)| slot.lists[..LARGE_LIST].iter());
+        let mut drained = Drained::default();
+        for list in small.chain([&self.mixed]) {
             self.sort(list, |index, record| {
-                if !self.is_idle(record) && !self.request_completion(record, own) {
-                    return false;
-                }
+                let is_idle = self.is_idle(record) || self.request_completion(record, own);
                 let seen = record.seen.load(Relaxed);
-                if which == Reclaim::Aged && (seen == 0 || seen == pass) {
-                    record.seen.store(pass, Relaxed);
-                    return false;
+                let is_young = which == Reclaim::Aged && (seen == 0 || seen == pass);
+                if is_idle && !is_young {
+                    self.give_back(index, record);
+                    drained.blocks += 1;
+                    return true;
                 }
-                self.give_back(index, record);
-                blocks += 1;
-                true
+                if is_idle {
+                    record.seen.store(pass, Relaxed);
+                }
+                drained.note(record);
+                false
             });
         }
-        self.counters.drain(blocks);
-        blocks
+        self.counters.drain(drained.blocks);
+        drained
     }
 
     /// Brings blocks of the request's size that other streams have used, and the device is past, to
@@ -60,10 +91,12 @@ impl Core {
     /// behind everything.
     pub(super) fn gather(
         &self,
-        turn: &Turn<'_>,
+        _turn: &Turn<'_>,
         request: &Request<'_>,
         urgent: bool,
     ) -> Option<u32> {
+        // A large block is free for all when the map is told.
+        request.class?;
         let own = &self.slots.get(request.slot).lists[request.list()];
         let others = self.slots.all().filter(|(number, _)| *number != request.slot);
         for list in others.map(|(_, slot)| &slot.lists[request.list()]).chain([&self.mixed]) {
@@ -85,15 +118,7 @@ impl Core {
                 idle
             });
         }
-        match request.list() {
-            LARGE_LIST => self.take_first(turn, own, |index| self.fits(index, request.size())),
-            _ => own.pop(|index| self.records.link(index)),
-        }
-    }
-
-    /// Whether a large block wastes at most an eighth for `size` bytes.
-    pub(super) fn fits(&self, index: u32, size: usize) -> bool {
-        (size..=size.saturating_add(size / 8)).contains(&self.records.get(index).size())
+        own.pop(|index| self.records.link(index))
     }
 
     /// Takes the first record of a list for which `is_wanted` holds.
@@ -115,7 +140,7 @@ impl Core {
     }
 
     /// Shows `take` every record of a list, see [`IndexStack::sort`].
-    fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &BufferRecord) -> bool) {
+    pub(super) fn sort(&self, list: &IndexStack, mut take: impl FnMut(u32, &BufferRecord) -> bool) {
         list.sort(|index| self.records.link(index), |index| take(index, self.records.get(index)));
     }
 
@@ -134,28 +159,33 @@ impl Core {
 
     /// Gives the block of an idle record of the caller's back to the slabs.
     pub(super) fn give_back(&self, index: u32, record: &BufferRecord) {
+        self.empty(index, record, |block| self.upstream.dealloc(block));
+    }
+
+    /// Takes the block out of a record of the caller's, which has none then.
+    pub(super) fn empty(&self, index: u32, record: &BufferRecord, take: impl FnOnce(Block)) {
         self.clear_uses(record);
         record.state.reclaim();
         self.peaks.give(record.list(), record.size());
         if let Some(block) = record.take_block() {
-            self.upstream.dealloc(block);
+            take(block);
         }
         self.spare.push(index, |index| self.records.link(index));
         self.limit.remove();
     }
 
-    /// Bytes of blocks without a handle.
+    /// Bytes of blocks without a handle. Takes time proportional to the number of blocks.
     pub(super) fn retired(&self) -> usize {
         let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
-        retired.map(|(_, record)| record.size()).sum()
+        retired.map(|(_, record)| record.size()).sum::<usize>() + self.upstream.retired()
     }
 
-    /// Waits, for at most `limit`, for the oldest use of a retired block of the first stream that
-    /// has one. Returns whether there is one.
-    pub(super) fn wait_for_one(&self, limit: Duration) -> Result<bool, WaitError> {
-        let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
-        let uses =
-            retired.flat_map(|(_, record)| record.uses()).filter(|of| !self.slots.is_complete(*of));
+    /// Waits, for at most `limit`, for the oldest use of what is retired, of the first stream that
+    /// has something. Returns whether there is one.
+    pub(super) fn wait_for_one(&self, left: &Drained, limit: Duration) -> Result<bool, WaitError> {
+        let in_map = self.upstream.retirers().into_iter();
+        let in_map = in_map.map(|of| Use { slot: of.owner as usize, ticket: of.ticket });
+        let uses = in_map.chain(left.oldest).filter(|of| !self.slots.is_complete(*of));
         let Some(of) = uses.min_by_key(|of| (of.slot, of.ticket)) else { return Ok(false) };
         if let Some((timeline, ticket)) = self.slots.pending(of) {
             timeline.wait(ticket, limit)?;

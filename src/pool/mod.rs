@@ -65,6 +65,7 @@ mod drain;
 mod error;
 mod evict;
 mod host_view;
+mod fold;
 mod info;
 mod limit;
 mod plan;

@@ -3,7 +3,6 @@
 use std::panic::Location;
 
 use super::core::Core;
-use super::record::LARGE_LIST;
 use crate::slab::AllocError;
 use crate::stream::Stream;
 
@@ -12,11 +11,7 @@ impl Core {
     /// no room.
     pub(super) fn ready(&self, size: usize, stream: &Stream) -> Result<Option<u32>, AllocError> {
         let request = self.request(size, stream)?;
-        let kept = if request.list() == LARGE_LIST {
-            self.pop_large(request.slot, size)
-        } else {
-            self.slots.get(request.slot).lists[request.list()].pop(|index| self.records.link(index))
-        };
+        let kept = self.pop_kept(request.slot, request.list(), request.size);
         if let Some(index) = kept {
             self.begin_behind(index, request.slot, size);
         }
@@ -24,7 +19,7 @@ impl Core {
             Some(index) => index,
             None => match self
                 .upstream
-                .alloc(request.class, request.size(), request.asked)
+                .alloc(request.block())
                 .and_then(|block| self.adopt(block, &request))
             {
                 Ok(index) => index,
@@ -48,7 +43,7 @@ impl Core {
         let mut count = 0;
         let is_wanted = |index| {
             let record = self.records.get(index);
-            (request.list() != LARGE_LIST || self.fits(index, size)) && self.is_idle(record)
+            (request.class.is_some() || record.size() == request.size) && self.is_idle(record)
         };
         while let Some(index) = self.take_first(&turn, list, is_wanted) {
             self.give_back(index, self.records.get(index));

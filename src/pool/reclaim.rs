@@ -2,30 +2,25 @@
 //!
 //! ```text
 //!   1  a block of the class that another stream has used, and the device is past
-//!   2  a block of the slabs that is committed and free
-//!   3  the same, after blocks that were not reused for some time have gone back to the slabs
+//!   2  what is committed and free, for a large block jointly with what the stream has retired
+//!   3  the same, after everything that is complete has been given back
 //!   4  growth
 //!      --- the limit is reached, or the driver has no memory for more ---
-//!   5  what this thread keeps in its cache of the slabs
-//!   6  the same as 1 to 4, after everything that is complete has been given back; waits for a
-//!      thread that has lists in hand
-//!   7  a block that another stream still uses: this stream waits for it, on the device
-//!   8  as 6, after the host waited for the device, if the options allow
-//!   9  as 6 and 8, after the caller's hook freed something
-//!  10  AllocError::Exhausted
+//!   5  the same as 1 to 4 once more; waits for a thread that has lists in hand
+//!   6  what another stream still uses, of any size: this stream waits for it, on the device
+//!   7  as 5, after the host waited for the device, if the options allow
+//!   8  as 5 and 7, after the caller's hook freed something
+//!   9  AllocError::Exhausted
 //! ```
 //!
-//! Blocks that a stream uses again and again stay with it, though it may be done with them when
-//! another wants memory: giving them back would be a driver call each way. Trimming other classes
-//! is part of 4: the slabs release what is empty, granules and runs, before they give up, to the
+//! Trimming is part of 4: the slabs release pieces of which all is free before they give up, to the
 //! driver too, which other pools and processes take memory from.
 
 use std::time::{Duration, Instant};
 
 use super::core::{Core, Request};
-use super::drain::Reclaim;
+use super::drain::{Drained, Reclaim};
 use super::pressure::Pressure;
-use super::record::LARGE_LIST;
 use super::stats::Source;
 use crate::error::Error;
 use crate::profile::{Range, range};
@@ -40,31 +35,31 @@ impl Core {
     #[inline(never)]
     pub(super) fn alloc_slow(&self, request: Request<'_>) -> Result<u32, AllocError> {
         let _range = Range::enter(&self.alloc_range, Some(request.asked));
-        let turn = self.turn();
-        let gathered = turn.as_ref().and_then(|turn| self.gather(turn, &request, false));
-        if let Some(index) = gathered {
+        if let Some(index) = self.turn().and_then(|turn| self.gather(&turn, &request, false)) {
             // It may have come from the stream itself meanwhile, with a use that is not over.
             self.begin_behind(index, request.slot, request.asked);
             self.counters.count(Source::Completed);
             return Ok(index);
         }
-        let mut source = Source::Committed;
-        let mut found = self.upstream.alloc_committed(request.class, request.size());
-        if let Some(turn) = &turn
-            && found.is_none()
-            && self.claim_pass()
-            && self.drain(turn, Reclaim::Aged, Some(request.timeline)) > 0
-        {
-            source = Source::Drained;
-            found = self.upstream.alloc_committed(request.class, request.size());
-        }
-        drop(turn);
-        if let Some(block) = found {
-            self.counters.count(source);
+        self.check_fault()?;
+        self.fold(request.slot);
+        self.mark_now_and_then(&request).inspect_err(|error| self.note_error(*error))?;
+        self.poll();
+        if let Some(block) = self.upstream.alloc_committed(request.block())? {
+            self.counters.count(Source::Committed);
             return self.adopt(block, &request);
         }
-        self.check_fault()?;
-        match self.upstream.alloc(request.class, request.size(), request.asked) {
+        if let Some(turn) = self.turn().filter(|_| self.claim_pass()) {
+            let which = if self.pass_interval == 0 { Reclaim::All } else { Reclaim::Aged };
+            self.drain(&turn, which, Some(request.timeline));
+            drop(turn);
+            self.check_fault()?;
+            if let Some(block) = self.upstream.alloc_committed(request.block())? {
+                self.counters.count(Source::Drained);
+                return self.adopt(block, &request);
+            }
+        }
+        match self.upstream.alloc(request.block()) {
             Ok(block) => {
                 self.counters.count(Source::Grown);
                 self.adopt(block, &request)
@@ -75,19 +70,15 @@ impl Core {
     }
 
     /// Allocates although the limit is reached, or the driver has no memory for more.
-    fn reclaim(&self, request: &Request<'_>, mut state: Exhaustion) -> Result<u32, AllocError> {
+    fn reclaim(&self, request: &Request<'_>, state: Exhaustion) -> Result<u32, AllocError> {
         let _range = range!("pool::reclaim", request.asked);
         let until = Instant::now().checked_add(self.wait);
-        self.upstream.flush_thread_cache();
-        if let Ok(block) = self.upstream.alloc(request.class, request.size(), request.asked) {
-            self.counters.count(Source::Caches);
-            return self.adopt(block, request);
-        }
+        let mut state = (state, Drained::default());
         if let Some(index) = self.retry(request, &mut state)? {
             self.counters.count(Source::Retried);
             return Ok(index);
         }
-        if let Some(index) = self.take_in_use(request)? {
+        if let Some(index) = self.take_in_use(request, &mut state.1)? {
             self.counters.count(Source::CrossStream);
             return Ok(index);
         }
@@ -95,10 +86,10 @@ impl Core {
             self.counters.count(source);
             return Ok(index);
         }
-        let explain = |state: Exhaustion| {
-            // Blocks that no handle holds count as live in the slabs.
-            let retired = self.retired();
-            let live = state.live.saturating_sub(retired);
+        let explain = |(state, left): (Exhaustion, Drained)| {
+            // Blocks that no handle holds count as live in the slabs, but for those in the map.
+            let live = self.upstream.taken().saturating_sub(left.in_lists);
+            let retired = left.in_lists + self.upstream.retired();
             Exhaustion { size: request.asked, retired, live, ..state }
         };
         if self.hook.as_ref().is_some_and(|hook| (hook.0)(&Pressure { state: explain(state) })) {
@@ -113,16 +104,16 @@ impl Core {
             }
         }
         self.counters.count(Source::Exhausted);
-        let physical = state.cause.and_then(|_| self.upstream.resource().physical_memory());
+        let physical = state.0.cause.and_then(|_| self.upstream.resource().physical_memory());
         Err(AllocError::Exhausted(Exhaustion { physical, ..explain(state) }))
     }
 
     /// Looks everywhere, after everything that is complete has been given back. In vain, `state` is
-    /// why.
+    /// why, and what is left.
     fn retry(
         &self,
         request: &Request<'_>,
-        state: &mut Exhaustion,
+        state: &mut (Exhaustion, Drained),
     ) -> Result<Option<u32>, AllocError> {
         let turn = loop {
             match self.turn() {
@@ -134,17 +125,26 @@ impl Core {
             self.begin_behind(index, request.slot, request.asked);
             return Ok(Some(index));
         }
-        self.drain(&turn, Reclaim::All, Some(request.timeline));
+        state.1 = self.drain(&turn, Reclaim::All, Some(request.timeline));
         drop(turn);
-        // Small blocks went to this thread's cache, and what they lie in is to be of use to others.
-        self.upstream.flush_thread_cache();
         self.check_fault()?;
-        match self.upstream.alloc(request.class, request.size(), request.asked) {
+        match self.upstream.alloc(request.block()) {
             Ok(block) => self.adopt(block, request).map(Some),
             Err(AllocError::Exhausted(why)) => {
-                *state = why;
-                Ok(None)
+                state.0 = why;
+                // What the stream has retired serves a small block as a run of its own.
+                let found = self.upstream.alloc_committed(request.alone())?;
+                found.map(|block| self.adopt(block, request)).transpose()
             }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Allocates a run of its own, with what the stream has been given.
+    pub(super) fn alloc_alone(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+        match self.upstream.alloc(request.alone()) {
+            Ok(block) => self.adopt(block, request).map(Some),
+            Err(AllocError::Exhausted(_)) => Ok(None),
             Err(other) => Err(other),
         }
     }
@@ -157,17 +157,21 @@ impl Core {
             && self.last_pass.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Takes a block that another stream still uses, and lets the request's stream wait for that.
-    fn take_in_use(&self, request: &Request<'_>) -> Result<Option<u32>, AllocError> {
+    /// Takes memory that another stream still uses, and lets the request's stream wait for that.
+    fn take_in_use(
+        &self,
+        request: &Request<'_>,
+        left: &mut Drained,
+    ) -> Result<Option<u32>, AllocError> {
+        if request.class.is_none() {
+            return self.take_over(request, left);
+        }
         for (number, slot) in self.slots.all() {
             if number == request.slot {
                 continue;
             }
-            let taken = match request.list() {
-                LARGE_LIST => self.pop_large(number, request.size()),
-                list => slot.lists[list].pop(|index| self.records.link(index)),
-            };
-            let Some(index) = taken else { continue };
+            let list = &slot.lists[request.list()];
+            let Some(index) = list.pop(|index| self.records.link(index)) else { continue };
             let record = self.records.get(index);
             let uses = record.uses();
             // All of them: a list holds records of one stream, but a record may name it twice.
@@ -191,7 +195,7 @@ impl Core {
                 }
             }
         }
-        Ok(None)
+        self.take_over(request, left)
     }
 
     /// Lets the host wait for the device, as long as the options allow; what came of it, and how.
@@ -199,7 +203,7 @@ impl Core {
         &self,
         request: &Request<'_>,
         until: Option<Instant>,
-        state: &mut Exhaustion,
+        state: &mut (Exhaustion, Drained),
     ) -> Result<Option<(u32, Source)>, AllocError> {
         loop {
             // An end beyond what can be counted is none.
@@ -208,10 +212,10 @@ impl Core {
             if left.is_zero() {
                 return Ok(None);
             }
-            match self.wait_for_one(left) {
+            match self.wait_for_one(&state.1, left) {
                 Ok(true) => {}
                 // What was in use at the last look may be complete by now.
-                Ok(false) if self.retired() > 0 => {
+                Ok(false) if state.1.in_lists + self.upstream.retired() > 0 => {
                     return Ok(self.retry(request, state)?.map(|index| (index, Source::Retried)));
                 }
                 Ok(false) | Err(WaitError::Deadline(_)) => return Ok(None),
@@ -224,14 +228,6 @@ impl Core {
                 return Ok(Some((index, Source::Waited)));
             }
         }
-    }
-
-    /// Takes a large block of a stream's that wastes at most an eighth, unless a thread has the
-    /// turn.
-    pub(super) fn pop_large(&self, slot: usize, size: usize) -> Option<u32> {
-        let list = &self.slots.get(slot).lists[LARGE_LIST];
-        list.peek()?;
-        self.take_first(&self.turn()?, list, |index| self.fits(index, size))
     }
 
     pub(super) fn check_fault(&self) -> Result<(), Error> {

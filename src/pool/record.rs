@@ -26,8 +26,18 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Orderin
 /// Streams that may use one buffer at a time before one has to wait for another.
 pub(super) const USES: usize = 8;
 
-/// The list of blocks that have no size class.
-pub(super) const LARGE_LIST: usize = SizeClass::COUNT;
+/// The first of the lists of blocks that have no slab; the others are by class.
+pub(super) const LARGE_LIST: usize = SizeClass::SHARED;
+
+/// The lists of a stream slot.
+pub(super) const LISTS: usize = LARGE_LIST + if cfg!(all(test, loom)) { 1 } else { 16 };
+
+/// The list of large blocks of a size.
+#[inline]
+pub(super) fn large_list(size: usize) -> usize {
+    // Sizes are multiples of a slice, and often of powers of two above it.
+    LARGE_LIST + ((size >> 15) ^ (size >> 19)) % (LISTS - LARGE_LIST)
+}
 
 /// One buffer's record.
 #[derive(Debug)]

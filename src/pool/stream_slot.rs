@@ -5,7 +5,7 @@
 //! device is past its last use.
 //!
 //! ```text
-//!   Timeline ──seat──> StreamSlot | timeline | users | lists of class 0 to 63 | large |
+//!   Timeline ──seat──> StreamSlot | timeline | users | lists of class 0 to 31 | of large sizes |
 //! ```
 //!
 //! A slot whose stream is gone, or has no object any more, is given to another as soon as the
@@ -23,10 +23,12 @@
 //!   that stream.
 //! * `base`: written by `claim`, before `id`; read by `StreamSlot::ticket`, by a holder of the
 //!   stream. Relaxed: see `id`; the slot of a stream that has an object is not claimed.
+//! * `unmarked`: written by threads that allocate for the stream; read by the same. Relaxed: an
+//!   estimate.
 //! * a timeline's seat: written by `StreamSlots::of`; read by `StreamSlots::seat`. Relaxed: a hint,
 //!   checked by `id`.
 
-use super::record::{LARGE_LIST, Use};
+use super::record::{LISTS, Use};
 use crate::lockfree::index_stack::IndexStack;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -43,8 +45,10 @@ pub(crate) struct StreamSlot {
     base: AtomicU64,
     /// Written by who claims the slot; read by `try_read`, so that nothing waits.
     stream: RwLock<Option<Timeline>>,
-    /// Records of blocks that are free for the stream, by class.
+    /// Records of blocks that are free for the stream, by class; of large ones by size.
     pub(crate) lists: Box<[IndexStack]>,
+    /// Bytes that the stream has retired into the map since its last marker there.
+    pub(crate) unmarked: AtomicU64,
 }
 
 impl StreamSlot {
@@ -53,7 +57,8 @@ impl StreamSlot {
             id: AtomicU64::new(0),
             base: AtomicU64::new(0),
             stream: RwLock::new(None),
-            lists: (0..=LARGE_LIST).map(|_| IndexStack::new()).collect(),
+            lists: (0..LISTS).map(|_| IndexStack::new()).collect(),
+            unmarked: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +89,12 @@ impl StreamSlot {
             (Some(timeline), Some(issued)) => timeline.is_complete(issued),
             _ => true,
         }
+    }
+
+    /// The last of the slot's tickets that is known to be complete. In doubt it is an earlier one.
+    pub(crate) fn completed(&self) -> Option<u64> {
+        let stream = self.read()?;
+        Some(self.base.load(Relaxed) + stream.as_ref().map_or(0, Timeline::completed))
     }
 
     /// The stream's own number of a ticket, unless it is an earlier stream's. The caller holds the
@@ -176,6 +187,11 @@ impl StreamSlots {
     /// Whether the device is past a use.
     pub(crate) fn is_complete(&self, of: Use) -> bool {
         self.get(of.slot).is_complete(of.ticket)
+    }
+
+    /// The last ticket of a slot that is known to be complete.
+    pub(crate) fn completed(&self, slot: usize) -> Option<u64> {
+        self.get(slot).completed()
     }
 
     /// The rest of a use: a timeline, and the ticket on it to wait for.

@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use super::block::Block;
 use super::error::AllocError;
-use super::geometry::LARGE;
+use super::geometry::{LARGE, SlabShape};
+use super::number::SliceCount;
 use super::pool::SlabPool;
 use super::size_class::SizeClass;
+use super::space::Retirement;
 use super::stats::{PoolStats, SlabInfo};
-use super::thread_cache;
+use super::store::Reserved;
 use super::trim::Trimmed;
 use crate::address::to_usize;
+use crate::error::Error;
 use crate::memory::{MemoryResource, joined_device_address};
 
-/// A [`SlabPool`] of any resource.
-///
-/// A caller finds the class of a size once and passes it on; `None` asks for a large block.
+/// A [`SlabPool`] of any resource, and without thread caches: the layers above keep what they free.
 pub(crate) trait Blocks: Debug + Send + Sync {
     /// A number that no other pool of the process has or had.
     fn id(&self) -> u64;
@@ -25,33 +26,49 @@ pub(crate) trait Blocks: Debug + Send + Sync {
     /// The resource that the pool draws from.
     fn resource(&self) -> &dyn MemoryResource;
 
-    /// Allocates a block of `class`, or a run for `size` bytes, of what is committed already.
-    /// Returns `None` if the pool would have to grow.
-    fn alloc_committed(&self, class: Option<SizeClass>, size: usize) -> Option<Block>;
+    /// Allocates a block of what is committed already. Returns `None` if the pool would have to
+    /// grow.
+    fn alloc_committed(&self, request: BlockRequest) -> Result<Option<OwnedBlock>, Error>;
 
-    /// Allocates a block of `class`, or a run for `size` bytes; where there is no room for that, a
-    /// run for `least`.
+    /// Allocates a block.
     ///
-    /// For callers that have other memory to free: the calling thread's cache is not flushed where
-    /// there is no room, and an [`Exhaustion`](super::Exhaustion) says nothing of physical memory.
-    fn alloc(
-        &self,
-        class: Option<SizeClass>,
-        size: usize,
-        least: usize,
-    ) -> Result<Block, AllocError>;
+    /// For callers that have other memory to free: an [`Exhaustion`](super::Exhaustion) says
+    /// nothing of physical memory.
+    fn alloc(&self, request: BlockRequest) -> Result<OwnedBlock, AllocError>;
 
-    /// Allocates a run of granules for `size` bytes, also where there is a class for them.
-    fn alloc_run(&self, size: usize) -> Result<Block, AllocError>;
+    /// Gives back a large block that a stream may still use: that stream has it at once, in parts
+    /// and joined with what is free, and others when it is [complete](Self::complete).
+    fn retire(&self, block: Block, by: Retirement);
+
+    /// The streams that have retired memory, each with its first ticket.
+    fn retirers(&self) -> Vec<Retirement>;
+
+    /// The last ticket of what a stream has retired.
+    fn last_retirement(&self, owner: u32) -> Option<u64>;
+
+    /// The device is past a stream's ticket: what it retired up to there is free. Returns bytes.
+    fn complete(&self, through: Retirement) -> usize;
+
+    /// Another stream waits for a ticket: what was retired up to there is its own from now on.
+    fn hand_over(&self, through: Retirement, to: Retirement);
+
+    /// Bytes that are committed.
+    fn reserved(&self) -> usize;
+
+    /// Bytes of blocks that are taken.
+    fn taken(&self) -> usize;
+
+    /// Bytes that streams have retired.
+    fn retired(&self) -> usize;
+
+    /// The size of a large block for `size` bytes.
+    fn run_size(&self, size: usize) -> usize;
 
     /// Frees a block of this pool.
     fn dealloc(&self, block: Block);
 
     /// The size of a block of this pool, in bytes.
     fn block_size(&self, block: &Block) -> usize;
-
-    /// As [`SlabPool::flush_thread_cache`].
-    fn flush_thread_cache(&self);
 
     /// As [`SlabPool::trim`].
     fn trim(&self, idle: Duration, keep: usize) -> Trimmed;
@@ -79,6 +96,26 @@ pub(crate) trait Blocks: Debug + Send + Sync {
     }
 }
 
+/// A request for a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BlockRequest {
+    /// The class of the size, which the caller has found once; `None` asks for a large block.
+    pub(crate) class: Option<SizeClass>,
+    /// Bytes.
+    pub(crate) size: usize,
+    /// The stream whose retired memory will do for a large block, too.
+    pub(crate) owner: Option<u32>,
+}
+
+/// A block, and the work that it has to come behind.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct OwnedBlock {
+    pub(crate) block: Block,
+    /// The last ticket of what the request's stream had retired there; 0 if there was nothing.
+    pub(crate) ticket: u64,
+}
+
 impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
     fn id(&self) -> u64 {
         self.seat.id
@@ -88,60 +125,88 @@ impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
         self.upstream()
     }
 
-    fn alloc_committed(&self, class: Option<SizeClass>, size: usize) -> Option<Block> {
-        let store = &self.store;
-        // A class whose slabs would be longer than the span has none.
-        let Some(class) = class.filter(|class| store.geometry.slab(*class).is_some()) else {
-            let address = store.acquire_large_committed(size)?;
-            return Some(Block::new(address, self.tag, LARGE));
-        };
-        if let Some(address) = thread_cache::current(self.seat.slot).pop(class) {
-            return Some(Block::new(address, self.tag, class.number()));
+    fn alloc_committed(&self, request: BlockRequest) -> Result<Option<OwnedBlock>, Error> {
+        let BlockRequest { class, size, owner } = request;
+        if let Some((class, shape)) = self.slab_of(class) {
+            let reserved = match self.store.reserve(class, 1, None) {
+                Some(reserved) => Some(reserved),
+                None => self.store.reserve_committed(class, shape, 1)?,
+            };
+            return Ok(reserved.map(|reserved| self.of_slab(reserved)));
         }
-        let address = store.collect_one(store.acquire_committed(class)?);
-        Some(Block::new(address, self.tag, class.number()))
+        let taken = self.store.acquire_large_committed(size, owner)?;
+        Ok(taken.map(|taken| self.large(taken)))
     }
 
-    fn alloc(
-        &self,
-        class: Option<SizeClass>,
-        size: usize,
-        least: usize,
-    ) -> Result<Block, AllocError> {
-        let outcome = match class {
-            Some(class) => match self.cache().pop(class) {
-                Some(address) => return Ok(Block::new(address, self.tag, class.number())),
-                None => self.alloc_through(self.cache(), class, size),
-            },
-            None => self.claim_run(size, 1),
-        };
-        let granules = |size| self.store.geometry.granules_for(size);
-        match outcome {
-            // A shorter run may fit into what is left of the limit or the span.
-            Err(AllocError::Exhausted(_) | AllocError::TooLarge { .. })
-                if granules(least) < granules(size) =>
-            {
-                self.claim_run(least, 1)
+    fn alloc(&self, request: BlockRequest) -> Result<OwnedBlock, AllocError> {
+        let BlockRequest { class, size, owner } = request;
+        if let Some((class, shape)) = self.slab_of(class) {
+            let reserved = self
+                .store
+                .reserve(class, 1, None)
+                .map_or_else(|| self.store.acquire(class, 1, || false), Ok);
+            match reserved {
+                // Where there is no room for a slab there may be room for the block alone.
+                Err(AllocError::Exhausted(_)) if self.is_shorter_alone(size, shape) => {}
+                outcome => return Ok(self.of_slab(outcome?)),
             }
-            outcome => outcome,
+        }
+        self.store.acquire_large(size, 1, owner, || false).map(|taken| self.large(taken))
+    }
+
+    fn retire(&self, block: Block, by: Retirement) {
+        debug_assert!(block.class().is_none() && block.is_of(self.tag), "{block:?}");
+        self.store.retire_large(block.address(), by);
+    }
+
+    fn retirers(&self) -> Vec<Retirement> {
+        self.store.folded().map_or_else(|_| Vec::new(), |space| space.retirers().collect())
+    }
+
+    fn last_retirement(&self, owner: u32) -> Option<u64> {
+        self.store.folded().ok()?.last_retirement(owner)
+    }
+
+    fn complete(&self, through: Retirement) -> usize {
+        let freed = self.store.folded().map_or(0, |mut space| space.complete(through));
+        self.store.geometry.bytes(SliceCount::from_word(freed))
+    }
+
+    fn hand_over(&self, through: Retirement, to: Retirement) {
+        if let Ok(mut space) = self.store.folded() {
+            space.hand_over(through, to);
         }
     }
 
-    fn alloc_run(&self, size: usize) -> Result<Block, AllocError> {
-        self.alloc_large(size, 1)
+    fn reserved(&self) -> usize {
+        self.store.budget.reserved()
+    }
+
+    fn taken(&self) -> usize {
+        self.store.taken()
+    }
+
+    fn retired(&self) -> usize {
+        let retired = self.store.folded().map_or(0, |space| space.retired());
+        self.store.geometry.bytes(SliceCount::from_word(retired))
+    }
+
+    fn run_size(&self, size: usize) -> usize {
+        size.max(1).checked_next_multiple_of(self.store.geometry.slice()).unwrap_or(size)
     }
 
     fn dealloc(&self, block: Block) {
-        let freed = Self::dealloc(self, block);
-        debug_assert!(freed.is_ok(), "{freed:?}");
+        match block.class() {
+            Some(class) => {
+                let (head, index) = self.store.block_of(class, block.address());
+                self.store.free_one(head, index);
+            }
+            None => self.store.free_large(block.address()),
+        }
     }
 
     fn block_size(&self, block: &Block) -> usize {
         Self::block_size(self, block)
-    }
-
-    fn flush_thread_cache(&self) {
-        Self::flush_thread_cache(self);
     }
 
     fn trim(&self, idle: Duration, keep: usize) -> Trimmed {
@@ -154,5 +219,23 @@ impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
 
     fn slabs(&self) -> Vec<SlabInfo> {
         Self::slabs(self)
+    }
+}
+
+impl<R: MemoryResource + 'static> SlabPool<R> {
+    /// The slabs of a class; `None` if its blocks are runs of their own.
+    fn slab_of(&self, class: Option<SizeClass>) -> Option<(SizeClass, SlabShape)> {
+        let class = class?;
+        Some((class, self.store.geometry.slab(class)?))
+    }
+
+    fn of_slab(&self, reserved: Reserved) -> OwnedBlock {
+        let class = reserved.class.number();
+        let address = self.store.collect_one(reserved);
+        OwnedBlock { block: Block::new(address, self.tag, class), ticket: 0 }
+    }
+
+    fn large(&self, (address, ticket): (u64, u64)) -> OwnedBlock {
+        OwnedBlock { block: Block::new(address, self.tag, LARGE), ticket }
     }
 }

@@ -4,7 +4,7 @@
 //!   Relaxed: the sum itself is the fact; no other data hang on it.
 //! * `committed`: written by `note_commit`, `release`; read by `note_commit`. Relaxed: likewise;
 //!   what is reserved and not committed yet may fail, and makes no peak.
-//! * `peak`, `peak_taken`, `noted`, `lost`: written by growth, trim; read by statistics. Relaxed.
+//! * `peak`, `peak_taken`, `lost`: written by growth, trim; read by statistics. Relaxed.
 
 use crate::address::to_usize;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,7 +18,6 @@ pub(crate) struct Budget {
     committed: AtomicU64,
     peak: AtomicU64,
     peak_taken: AtomicU64,
-    noted: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -34,7 +33,6 @@ impl Budget {
             committed: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             peak_taken: AtomicU64::new(0),
-            noted: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
     }
@@ -48,13 +46,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts reserved `bytes` as committed.
+    /// Counts reserved `bytes` as committed, all at once: what fails on the way makes no peak.
     pub(crate) fn note_commit(&self, bytes: usize) {
         let before = self.committed.fetch_add(bytes as u64, Relaxed);
         self.peak.fetch_max(before + bytes as u64, Relaxed);
     }
 
-    /// Cancels a reservation of `bytes` that could not be committed.
+    /// Cancels a reservation of `bytes` that could not be committed, or is given back at once.
     pub(crate) fn cancel(&self, bytes: usize) {
         self.reserved.fetch_sub(bytes as u64, Relaxed);
     }
@@ -79,24 +77,22 @@ impl Budget {
         to_usize(self.limit)
     }
 
+    /// Bytes that may be reserved yet.
+    pub(crate) fn left(&self) -> usize {
+        self.limit().saturating_sub(self.reserved())
+    }
+
+    /// Bytes between what is reserved and the most that ever was; `None` if nothing is.
+    pub(crate) fn left_to_peak(&self) -> Option<usize> {
+        self.peak().checked_sub(self.reserved())
+    }
+
     pub(crate) fn reserved(&self) -> usize {
         to_usize(self.reserved.load(Relaxed))
     }
 
     pub(crate) fn peak(&self) -> usize {
         to_usize(self.peak.load(Relaxed))
-    }
-
-    /// Returns whether blocks have to be counted for [`note_taken`](Self::note_taken): when a
-    /// sixteenth more is reserved than when this last returned `true`. The count takes time
-    /// proportional to the number of slabs.
-    pub(crate) fn claim_note(&self) -> bool {
-        let (now, noted) = (self.reserved.load(Relaxed), self.noted.load(Relaxed));
-        let due = now > noted + noted / 16;
-        if due {
-            self.noted.store(now, Relaxed);
-        }
-        due
     }
 
     /// Notes how many bytes of blocks are taken now.

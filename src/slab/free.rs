@@ -5,10 +5,9 @@
 
 use super::number::SliceId;
 use super::size_class::SizeClass;
-use super::store::{CACHED_CLASSES, JUST_EMPTIED, Store};
+use super::store::{CACHED_CLASSES, Store};
 use crate::lockfree::bitmap::Bits;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::Ordering::Relaxed;
 
 impl<R: MemoryResource> Store<R> {
     /// Frees blocks of one class; the addresses are sorted on the way.
@@ -74,7 +73,9 @@ impl<R: MemoryResource> Store<R> {
     /// Frees a large block.
     pub(crate) fn free_large(&self, address: u64) {
         if let Some(head) = self.geometry.slice_at(address) {
-            self.free_one(head, 0);
+            self.span.heaps.give(address);
+            self.counts.give_large(self.geometry.bytes(self.len(head)));
+            self.count_freed(head, 1);
         }
     }
 
@@ -111,15 +112,15 @@ impl<R: MemoryResource> Store<R> {
         let returned = run.state.put_back(count);
         debug_assert!(returned.is_ok(), "more blocks than {head:?} has: {:?}", run.state.load());
         let Ok(before) = returned else { return };
+        self.counts.give(before.class(), count);
         // Only the free that made the difference leaves a hint: a slab that had room has its own.
         if before.free() == 0
             && let Some(class) = SizeClass::from_index(before.class().into())
         {
             self.room.get(class.index()).insert(head.index());
         }
-        if before.free() + count == before.capacity() {
-            run.idle.store(JUST_EMPTIED, Relaxed);
-            self.empties(self.len(head)).insert(head.index());
+        if before.free() + count == before.capacity() && !run.enqueue() {
+            self.emptied.push(head.word(), |index| &self.runs[index as usize].next);
         }
     }
 }

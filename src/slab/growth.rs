@@ -1,34 +1,38 @@
-//! Growth: an empty run, free slices, or newly committed granules become a slab or a large block.
+//! Growth: newly committed pieces become a slab or a large block.
 //!
-//! A slab of less than a granule comes, in this order, from an empty run of its length, from free
-//! slices, from empty runs of other lengths that are broken up, and from a granule that is
-//! committed and cut.
+//! Memory comes, in this order, from what is free; and from a place that needs the fewest granules
+//! committed. Before the pool commits more than it ever had, threads free what they have cached,
+//! and pieces of which all is free go back; so they do at the limit, and where the resource has no
+//! memory.
 //!
-//! One thread grows a class at a time, since the thread that grows may be inside the driver. The
-//! others look again, take a block of a class up to twice as large if one is free, and wait only
-//! where that fails too. Their turn is a [`Turn`](crate::lockfree::turn::Turn): the next thread to
-//! have it sees the new slab's hint.
+//! One thread at a time calls the resource. The others wait for it, or take a block of a class up
+//! to twice as large if one is free.
 
 use super::error::{AllocError, Exhaustion};
-use super::geometry::{LARGE, SlabShape};
-use super::number::{SliceCount, SliceId};
+use super::geometry::SlabShape;
+use super::number::SliceCount;
 use super::size_class::SizeClass;
+use super::space::{Found, Part, Slices, Space, Wanted, Window};
 use super::store::{Reserved, Store};
 use crate::error::Error;
-use crate::lockfree::run_map::Run;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::Ordering::Relaxed;
-use crate::sync::thread;
+use crate::sync::MutexGuard;
 
 /// How many larger classes may stand in for one: two are at most 1.8 times as large.
 const SUBSTITUTES: usize = 2;
+
+/// The longest block of its own in the low part of the span, in bytes.
+const LONGEST_LOW: usize = 128 << 10;
+
+/// Why there is no run: the limit or the span, `None`; or the resource.
+type Refusal = Option<Error>;
 
 impl<R: MemoryResource> Store<R> {
     /// Reserves 1 to `want` blocks of `class`, of which no slab seemed to have room, growing if
     /// need be.
     ///
     /// Another class than asked for may come back, larger and with one block, if the class cannot
-    /// grow or another thread is growing it. Before the pool commits more than it ever had,
+    /// grow or another thread is growing the pool. Before the pool commits more than it ever had,
     /// `recall` frees what the caller has cached, and returns whether it did.
     #[cold]
     pub(crate) fn acquire(
@@ -40,105 +44,95 @@ impl<R: MemoryResource> Store<R> {
         let Some(shape) = self.geometry.slab(class) else {
             return Err(self.too_large(class.block_size()));
         };
-        loop {
-            if let Some(_turn) = self.growing[class.index()].take() {
-                return self.grow(class, shape, want, recall);
-            }
-            // The thread that grows may be in the driver for a millisecond: a block that is up to
-            // 1.8 times as large costs less than the wait.
-            if let Some(reserved) = self.substitute(class) {
-                return Ok(reserved);
-            }
-            thread::yield_now();
-            if let Some(reserved) = self.reserve(class, want, None) {
-                return Ok(reserved);
-            }
+        let committed = || self.reserve_committed(class, shape, want);
+        if let Some(reserved) = committed()? {
+            return Ok(reserved);
+        }
+        // The thread that grows may be in the driver for a millisecond: a block that is up to
+        // 1.8 times as large costs less than the wait.
+        let growing = match self.growing.try_lock() {
+            Some(growing) => growing,
+            None => match self.substitute(class) {
+                Some(reserved) => return Ok(reserved),
+                None => self.growing.lock(),
+            },
+        };
+        // What another thread has grown by meanwhile, or this one had cached, may be enough.
+        let found = match committed()? {
+            None if self.recall_before_peak(shape.slices, recall) => committed()?,
+            found => found,
+        };
+        if let Some(reserved) = found {
+            return Ok(reserved);
+        }
+        let wanted = self.wanted_slab(class, shape);
+        match self.grow(&growing, wanted) {
+            Ok((mut space, found)) => Ok(self.open_slab(&mut space, found, class, shape, want)),
+            Err(why) => self.substitute(class).ok_or_else(|| self.refused(why, class.block_size())),
         }
     }
 
-    /// Allocates a run of its own for `size` bytes; its address. `recall` is as of
-    /// [`acquire`](Self::acquire).
+    /// Allocates a run of its own for `size` bytes; its address, and the last ticket of what
+    /// `owner` has retired there. `recall` is as of [`acquire`](Self::acquire).
     pub(crate) fn acquire_large(
         &self,
         size: usize,
         align: usize,
+        owner: Option<u32>,
         recall: impl Fn() -> bool,
-    ) -> Result<u64, AllocError> {
-        let (granules, align) =
-            (self.geometry.granules_for(size), self.geometry.granules_for(align));
-        if granules > self.geometry.granules() {
+    ) -> Result<(u64, u64), AllocError> {
+        if size > self.geometry.span() {
             return Err(self.too_large(size));
         }
-        let head = match self.claim_long(granules, align) {
-            Some(head) => head,
-            None => {
-                self.grow_large(granules, align, recall).map_err(|why| self.refused(why, size))?
-            }
+        let len = self.geometry.slices_for(size);
+        let align = self.geometry.slices_for(align).word();
+        let wanted = self.wanted(len, align, owner);
+        if let Some(taken) = self.take_large(wanted)? {
+            return Ok(taken);
+        }
+        let growing = self.growing.lock();
+        let taken = match self.take_large(wanted)? {
+            None if self.recall_before_peak(len, recall) => self.take_large(wanted)?,
+            taken => taken,
         };
-        self.set_up(head, LARGE, 1, 1);
-        Ok(self.collect_large(head))
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
+        let (mut space, found) =
+            self.grow(&growing, wanted).map_err(|why| self.refused(why, size))?;
+        Ok((self.open_large(&mut space, found, len), found.ticket))
     }
 
-    /// Reserves one block of `class` without committing anything.
-    pub(crate) fn acquire_committed(&self, class: SizeClass) -> Option<Reserved> {
-        let shape = self.geometry.slab(class)?;
-        self.reserve(class, 1, None).or_else(|| {
-            let head = self.claim_committed(shape.slices)?;
-            self.set_up(head, class.number(), shape.capacity, 1);
-            Some(Reserved { head, class, count: 1 })
-        })
-    }
-
-    /// Allocates an empty run for `size` bytes without committing anything; its address.
-    pub(crate) fn acquire_large_committed(&self, size: usize) -> Option<u64> {
-        let head = self.claim_long(self.geometry.granules_for(size), 1)?;
-        self.set_up(head, LARGE, 1, 1);
-        Some(self.collect_large(head))
-    }
-
-    /// Makes a slab of `class`; the caller has the turn to grow it.
-    fn grow(
+    /// As [`acquire_large`](Self::acquire_large) without committing anything.
+    pub(crate) fn acquire_large_committed(
         &self,
-        class: SizeClass,
-        shape: SlabShape,
-        want: u32,
-        recall: impl Fn() -> bool,
-    ) -> Result<Reserved, AllocError> {
-        // Another thread may have grown the class between our look and our turn.
-        if let Some(reserved) = self.reserve(class, want, None) {
-            return Ok(reserved);
+        size: usize,
+        owner: Option<u32>,
+    ) -> Result<Option<(u64, u64)>, Error> {
+        if size > self.geometry.span() {
+            return Ok(None);
         }
-        let mut claimed = self.claim_committed(shape.slices);
-        if claimed.is_none() && self.recall_before_peak(shape.slices, recall) {
-            if let Some(reserved) = self.reserve(class, want, None) {
-                return Ok(reserved);
-            }
-            claimed = self.claim_committed(shape.slices);
-        }
-        let head = match claimed.map_or_else(|| self.claim_anew(shape.slices), Ok) {
-            Ok(head) => head,
-            Err(why) => {
-                return self.last_resort(class, want).ok_or(self.refused(why, class.block_size()));
-            }
-        };
-        let count = want.min(shape.capacity);
-        self.set_up(head, class.number(), shape.capacity, count);
-        Ok(Reserved { head, class, count })
+        let len = self.geometry.slices_for(size);
+        self.take_large(self.wanted(len, 1, owner))
     }
 
-    /// Claims a run of whole granules, of which none was empty.
-    fn grow_large(
-        &self,
-        granules: usize,
-        align: usize,
-        recall: impl Fn() -> bool,
-    ) -> Result<SliceId, Option<Error>> {
-        if self.recall_before_peak(self.geometry.slices_in(granules), recall)
-            && let Some(head) = self.claim_long(granules, align)
-        {
-            return Ok(head);
-        }
-        self.commit_run(granules, align)
+    fn take_large(&self, wanted: Wanted) -> Result<Option<(u64, u64)>, Error> {
+        let mut space = self.folded()?;
+        let len = SliceCount::from_word(wanted.len);
+        let found = space.take(wanted);
+        Ok(found.map(|found| (self.open_large(&mut space, found, len), found.ticket)))
+    }
+
+    /// A search for a slab of a class.
+    pub(super) fn wanted_slab(&self, class: SizeClass, shape: SlabShape) -> Wanted {
+        let part = if class.index() < SizeClass::SHARED { Part::Low } else { Part::High };
+        Wanted { len: shape.slices.word(), align: 1, owner: None, part }
+    }
+
+    /// A search for a large block of so many slices.
+    fn wanted(&self, len: SliceCount, align: u32, owner: Option<u32>) -> Wanted {
+        let part = if self.geometry.bytes(len) <= LONGEST_LOW { Part::Low } else { Part::High };
+        Wanted { len: len.word(), align, owner, part }
     }
 
     /// Has threads free what they have cached if `len` slices more would exceed the most that was
@@ -153,107 +147,155 @@ impl<R: MemoryResource> Store<R> {
         classes.take(SUBSTITUTES).find_map(|class| self.reserve(class, 1, None))
     }
 
-    /// The last attempts to find a block when the class cannot grow.
-    fn last_resort(&self, class: SizeClass, want: u32) -> Option<Reserved> {
-        // A free may have set a block's bit and count, and not yet the hint.
-        let mut heads = (0..self.used.load(Relaxed) as usize).map(SliceId::new);
-        let found = heads.find_map(|head| self.reserve_in(head, class, want));
-        found.or_else(|| self.substitute(class))
-    }
-
-    /// Claims a run of `len` slices, of granules that are committed for it.
-    ///
-    /// One thread at a time commits a granule to cut: what it leaves may be enough for the others.
-    fn claim_anew(&self, len: SliceCount) -> Result<SliceId, Option<Error>> {
-        let granule = self.geometry.slices_in(1);
-        if len >= granule {
-            return self.commit_run(self.geometry.granules_in(len), 1);
+    /// Commits what a run lacks. The run, and the map in which it is taken.
+    fn grow(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        wanted: Wanted,
+    ) -> Result<(MutexGuard<'_, Space>, Found), Refusal> {
+        let mut space = self.folded().map_err(Some)?;
+        let mut window = loop {
+            // A free that came late may be enough.
+            if let Some(found) = space.take(wanted) {
+                return Ok((space, found));
+            }
+            if let Some(window) = space.reserve(wanted) {
+                break window;
+            }
+            drop(space);
+            // Pieces hold addresses, too.
+            if self.release_one(growing).map_err(Some)? == 0 {
+                return Err(None);
+            }
+            space = self.folded().map_err(Some)?;
+        };
+        drop(space);
+        let outcome = self.make_room(growing, &mut window);
+        let outcome = outcome.and_then(|pieces| self.commit(growing, &mut window, pieces));
+        // No check: after a fork nothing was committed, and the lock was this thread's.
+        let mut space = self.space.lock();
+        match outcome {
+            Ok(()) => {
+                space.settle(&window);
+                let Window { run, ticket, .. } = window;
+                Ok((space, Found { start: run.start, ticket }))
+            }
+            Err(why) => {
+                space.abandon(&window);
+                // What was left alone for the sake of long runs.
+                let found = space.take(Wanted { part: Part::Any, ..wanted }).ok_or(why)?;
+                Ok((space, found))
+            }
         }
-        let _turn = loop {
-            let turn = self.cutting.take();
-            // Also with the turn: the thread that had it before may have left enough.
-            if let Some(head) = self.claim_committed(len) {
-                return Ok(head);
-            }
-            match turn {
-                Some(turn) => break turn,
-                None => thread::yield_now(),
-            }
-        };
-        let head = self.commit_run(1, 1)?;
-        self.run(head).len.store(len.word(), Relaxed);
-        self.cut().insert(self.geometry.granule_of(head).index());
-        self.give_slices(head + len, SliceCount::new(granule.get() - len.get()));
-        Ok(head)
     }
 
-    /// Commits `granules` unused granules; the run's first slice, claimed.
-    ///
-    /// Where the limit or the span has no room, empty runs are released one by one until it has;
-    /// also before the pool would commit more than it ever had. Where the resource has no memory,
-    /// as much of them as was asked for is released before it is asked again. After an error
-    /// nothing is empty any more; `None` is the limit or the span.
-    fn commit_run(&self, granules: usize, align: usize) -> Result<SliceId, Option<Error>> {
-        let len = self.geometry.slices_in(granules);
-        let bytes = self.geometry.bytes(len);
-        let peak = self.budget.would_peak(bytes);
-        while self.budget.would_peak(bytes) && self.release_empties(1) > 0 {}
-        let mut cause = None;
-        let head = loop {
-            let run = self.reserve_run(granules, align).ok_or(cause)?;
-            let head = SliceId::new(self.geometry.slices_in(run.start).get());
-            let Err(error) = self.span.commit(self.geometry.offset(head), bytes) else {
-                break head;
-            };
-            // Given back before the next attempt: another thread's commit may be smaller, and fit.
-            self.give_granules(run);
-            self.budget.cancel(bytes);
-            cause = Some(error);
-            if !error.is_out_of_memory() || self.release_empties(bytes) == 0 {
-                return Err(cause);
+    /// Gives free pieces back until what a window lacks fits under the peak, or else the limit; the
+    /// pieces to commit.
+    fn make_room(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        window: &mut Window,
+    ) -> Result<Vec<Slices>, Refusal> {
+        let lack = window.missing.iter().map(|gap| self.bytes(gap)).sum();
+        while self.budget.would_peak(lack) && self.release_one(growing).map_err(Some)? > 0 {}
+        let left = self.budget.left();
+        if lack > left {
+            return Err(None);
+        }
+        let room = self.budget.left_to_peak().filter(|left| lack <= *left).unwrap_or(left) - lack;
+        let committed = self.slices_of(self.budget.reserved());
+        let mut space = self.space.lock();
+        space.round_up(window, committed, granules(room, self.geometry.granule()));
+        Ok(space.cut(window, committed))
+    }
+
+    /// Commits the pieces of a window: all or none.
+    fn commit(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        window: &mut Window,
+        mut pieces: Vec<Slices>,
+    ) -> Result<(), Refusal> {
+        let mut done = 0;
+        while let Some(piece) = pieces.get(done).cloned() {
+            match self.commit_piece(piece.clone()) {
+                Ok(()) => done += 1,
+                Err(why) => match self.make_memory(growing, window, &piece, why) {
+                    Ok(None) => {}
+                    Ok(Some(end)) => {
+                        pieces.retain(|piece| piece.start < end);
+                        pieces.iter_mut().for_each(|piece| piece.end = piece.end.min(end));
+                    }
+                    Err(why) => {
+                        pieces.drain(..done).for_each(|piece| self.give_up(piece));
+                        return Err(why);
+                    }
+                },
             }
-        };
+        }
+        let bytes = pieces.iter().map(|piece| self.bytes(piece)).sum();
+        let before = self.budget.peak();
         self.budget.note_commit(bytes);
-        self.adopt(head, len);
-        if peak {
+        if self.budget.peak() > before {
             self.recalls.note_growth();
         }
-        if self.budget.claim_note() {
-            self.note_peak();
-        }
-        Ok(head)
+        self.note_peak();
+        Ok(())
     }
 
-    /// Takes unused granules within the limit, and releases empty runs for them; `None` if that is
-    /// not enough.
-    fn reserve_run(&self, granules: usize, align: usize) -> Option<Run> {
-        let bytes = self.geometry.bytes(self.geometry.slices_in(granules));
-        while self.budget.reserve(bytes).is_err() {
-            if self.release_empties(1) == 0 {
-                return None;
-            }
+    fn commit_piece(&self, piece: Slices) -> Result<(), Refusal> {
+        let bytes = self.bytes(&piece);
+        self.budget.reserve(bytes).map_err(|_| None)?;
+        self.span.commit(self.offset(&piece), bytes).map_err(|error| {
+            self.budget.cancel(bytes);
+            Some(error)
+        })?;
+        self.space.lock().add_piece(piece);
+        Ok(())
+    }
+
+    /// Where the resource had no memory for a piece, gives free ones back, or else asks for no more
+    /// than the run needs: where that ends. The error, if neither is possible.
+    fn make_memory(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        window: &mut Window,
+        piece: &Slices,
+        why: Refusal,
+    ) -> Result<Option<u32>, Refusal> {
+        if !why.is_some_and(|error| error.is_out_of_memory()) {
+            return Err(why);
         }
-        // Within the limit, addresses may still be short: empty runs hold some.
-        loop {
-            match self.granules.take(granules, align) {
-                Some(run) => return Some(run),
-                None if self.release_empties(1) > 0 => {}
-                None => {
-                    self.budget.cancel(bytes);
-                    return None;
-                }
+        if self.release(growing, self.bytes(piece)).map_err(Some)? > 0 {
+            return Ok(None);
+        }
+        let end = self.space.lock().shrink(window).filter(|end| *end > piece.start);
+        end.map(Some).ok_or(why)
+    }
+
+    /// Gives a piece back that was committed for a window that failed.
+    fn give_up(&self, piece: Slices) {
+        let bytes = self.bytes(&piece);
+        match self.span.decommit(self.offset(&piece), bytes) {
+            Ok(()) => {
+                self.budget.cancel(bytes);
+                self.space.lock().left(piece);
+            }
+            Err(_) => {
+                self.budget.note_commit(bytes);
+                self.budget.lose(bytes);
+                self.space.lock().lose(&piece);
             }
         }
     }
 
     pub(super) fn too_large(&self, size: usize) -> AllocError {
-        let span = self.geometry.bytes(self.geometry.slices());
-        AllocError::TooLarge { size, max: span.min(self.budget.limit()) }
+        AllocError::TooLarge { size, max: self.geometry.span().min(self.budget.limit()) }
     }
 
-    /// The error for a run that could not be had. `None` is the limit or the span.
-    fn refused(&self, why: Option<Error>, size: usize) -> AllocError {
-        let longest = self.geometry.slices_in(self.granules.longest());
+    /// The error for a run that could not be had.
+    fn refused(&self, why: Refusal, size: usize) -> AllocError {
+        let longest = self.space.lock().longest_gap();
         match why {
             Some(error) if !error.is_out_of_memory() => AllocError::Upstream(error),
             // The pool knows what is cached and what a device may still use; the store does not.
@@ -264,10 +306,27 @@ impl<R: MemoryResource> Store<R> {
                 live: self.taken(),
                 cached: 0,
                 retired: 0,
-                largest_free: self.geometry.bytes(longest),
+                largest_free: self.geometry.bytes(SliceCount::from_word(longest)),
                 cause,
                 physical: None,
             }),
         }
     }
+
+    pub(super) fn bytes(&self, slices: &Slices) -> usize {
+        self.geometry.bytes(SliceCount::from_word(slices.end - slices.start))
+    }
+
+    pub(super) fn offset(&self, slices: &Slices) -> usize {
+        self.geometry.bytes(SliceCount::from_word(slices.start))
+    }
+
+    /// Whole slices in a number of bytes of the span.
+    pub(super) fn slices_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes / self.geometry.slice()).unwrap_or(u32::MAX)
+    }
+}
+
+fn granules(bytes: usize, granule: usize) -> u32 {
+    u32::try_from(bytes / granule).unwrap_or(u32::MAX)
 }

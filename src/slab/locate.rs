@@ -24,21 +24,24 @@ impl<R: MemoryResource> Store<R> {
     /// The block that any address lies in, if there is a slab or a large block at it now.
     pub(crate) fn locate(&self, address: u64) -> Option<Location> {
         let slice = self.geometry.slice_at(address)?;
-        let head = self.head_of(slice);
-        let (state, len) = (self.run(head).state.load(), self.len(head));
-        // The address may be stale: the record then names a run that has ended, or is shorter.
-        if !state.is_open() || slice < head || slice >= head + len {
-            return None;
-        }
-        let offset = address - self.geometry.address(head);
-        let size = self.block_size(state, len)?;
-        let index = to_usize(offset) / size;
-        (index < state.capacity() as usize).then(|| Location {
+        let whole = self.whole[self.geometry.granule_of(slice)].load(Relaxed);
+        let heads = [self.head_of(slice), SliceId::new(whole as usize)];
+        // Each may be stale, and name a run that has ended, or is shorter: runs do not overlap, so
+        // one at most is right.
+        heads.into_iter().find_map(|head| self.locate_in(head, slice, address))
+    }
+
+    /// The block of the run at `head` that an address lies in.
+    fn locate_in(&self, head: SliceId, slice: SliceId, address: u64) -> Option<Location> {
+        let run = self.open_run(head).filter(|run| head <= slice && slice < head + run.len)?;
+        let (start, size) = (self.geometry.address(head), run.block_size);
+        let index = to_usize(address - start) / size;
+        (index < run.state.capacity() as usize).then(|| Location {
             head,
             index,
-            start: self.geometry.address(head) + (index * size) as u64,
+            start: start + (index * size) as u64,
             size,
-            class: state.class(),
+            class: run.state.class(),
         })
     }
 
@@ -51,7 +54,7 @@ impl<R: MemoryResource> Store<R> {
 
     /// The first slice of the run that a slice belongs to, or last belonged to.
     fn head_of(&self, slice: SliceId) -> SliceId {
-        SliceId::new(self.run(slice).head.load(Relaxed) as usize)
+        SliceId::new(self.heads[slice.index()].load(Relaxed) as usize)
     }
 
     /// Unmarks the block at an address. Returns whether it was handed out by address.

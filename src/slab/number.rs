@@ -1,15 +1,10 @@
-//! Positions and lengths in a span, as types of their own: a slice's number is not a granule's, and
-//! neither is a length.
+//! Positions and lengths in a span, as types of their own: a slice's number is no length.
 
 use std::ops::Add;
 
 /// A slice, by its position in the span. A run is named by its first slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SliceId(u32);
-
-/// A granule, by its position in the span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct GranuleId(u32);
 
 /// A length in slices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +24,7 @@ impl SliceId {
     }
 
     #[inline]
-    pub(super) const fn word(self) -> u32 {
+    pub(crate) const fn word(self) -> u32 {
         self.0
     }
 
@@ -45,17 +40,6 @@ impl Add<SliceCount> for SliceId {
     /// The slice behind `len` slices from this one on.
     fn add(self, len: SliceCount) -> Self {
         Self(self.0 + len.0)
-    }
-}
-
-impl GranuleId {
-    /// The granule at an index of the span's granules.
-    pub(crate) const fn new(index: usize) -> Self {
-        Self(narrow(index))
-    }
-
-    pub(crate) const fn index(self) -> usize {
-        self.0 as usize
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::error::PoolError;
 use super::geometry::Geometry;
-use crate::memory::MemoryResource;
+use super::space::PiecePolicy;
+use crate::memory::{MemoryKind, MemoryResource};
 
 /// Options of a [`SlabPool`](super::SlabPool).
 ///
@@ -17,6 +18,9 @@ use crate::memory::MemoryResource;
 pub struct PoolOptions {
     pub(super) max_bytes: usize,
     pub(super) granule: Option<usize>,
+    slice: Option<usize>,
+    piece_bytes: Option<usize>,
+    blocks_in_pieces: Option<bool>,
     thread_cache_bytes: Option<usize>,
 }
 
@@ -32,11 +36,39 @@ impl PoolOptions {
 
     /// Sets the unit in which the pool commits, in bytes: a power of two from 4 KiB to 4 MiB.
     ///
-    /// Blocks of up to 8 granules are cut from slabs, which share granules or have up to 8 of them;
-    /// larger ones are whole numbers of granules. By default 2 MiB.
+    /// Blocks and slabs are cut from granules in slices of 32 KiB, or of the granule if that is
+    /// less. By default 2 MiB.
     #[must_use]
     pub fn granule(self, granule: usize) -> Self {
         Self { granule: Some(granule), ..self }
+    }
+
+    /// Sets the size of the pieces that the pool commits, in bytes, up to 1 GiB: rounded up to a
+    /// power of two of granules. By default, and for 0, pieces grow with the pool: a 64th of what
+    /// is committed, up to 256 MiB.
+    ///
+    /// Large pieces are fewer calls of the driver and fewer registrations; small ones go back
+    /// sooner.
+    #[must_use]
+    pub fn piece_bytes(self, piece_bytes: usize) -> Self {
+        Self { piece_bytes: Some(piece_bytes).filter(|bytes| *bytes > 0), ..self }
+    }
+
+    /// Sets whether every block lies in one piece: in one mapping, or one registration with the
+    /// driver. By default this is so for host memory that is registered, where a copy must not
+    /// leave a registration, and while a memory checker listens.
+    ///
+    /// It costs memory: what is free at the end of one piece and at the start of the next serves no
+    /// block.
+    #[must_use]
+    pub fn blocks_in_pieces(self, blocks_in_pieces: bool) -> Self {
+        Self { blocks_in_pieces: Some(blocks_in_pieces), ..self }
+    }
+
+    /// Sets the unit in which granules are cut, in bytes: a power of two.
+    #[must_use]
+    pub(crate) fn slice(self, slice: usize) -> Self {
+        Self { slice: Some(slice), ..self }
     }
 
     /// Limits the blocks that each thread caches, in bytes. 0: threads cache none.
@@ -53,6 +85,20 @@ impl PoolOptions {
     /// What each thread of a pool that may commit `limit` bytes may cache, in bytes.
     pub(super) fn cache_bytes(&self, limit: usize) -> usize {
         self.thread_cache_bytes.unwrap_or(DEFAULT_CACHE.min(limit / 64))
+    }
+
+    /// How large pieces are, of granules of `granule` bytes.
+    pub(super) fn piece_policy(&self, granule: usize, kind: MemoryKind, told: bool) -> PiecePolicy {
+        let granules = |bytes: usize| {
+            let granules = bytes.min(MOST_PIECE).div_ceil(granule).next_power_of_two();
+            u32::try_from(granules).unwrap_or(u32::MAX)
+        };
+        let registered = matches!(kind, MemoryKind::Pinned | MemoryKind::FileMapped);
+        PiecePolicy {
+            fixed: self.piece_bytes.map(granules),
+            most: granules(LARGEST_PIECE),
+            inside_pieces: self.blocks_in_pieces.unwrap_or(registered || told),
+        }
     }
 
     /// Settles a resource's span, as much of it as the limit has use for, and cuts it.
@@ -80,19 +126,27 @@ impl PoolOptions {
         let wrong_span = PoolError::Span { base: resource.base(), size: resource.size() };
         let base = resource.base();
         let granules = resource.size() / granule;
-        let slices = resource.size() / Geometry::slice_for(granule);
+        let slice = self.slice.unwrap_or(granule).min(Geometry::slice_for(granule));
+        let slices = resource.size() / slice;
         let numbered = granules > 0 && u32::try_from(slices).is_ok_and(|n| n < u32::MAX);
         let aligned = base.is_multiple_of(granule as u64);
         if !numbered || !aligned || base.checked_add(resource.size() as u64).is_none() {
             return Err(wrong_span);
         }
-        Ok(Geometry::new(base, granule, Geometry::slice_for(granule), granules))
+        Ok(Geometry::new(base, granule, slice, granules))
     }
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { max_bytes: usize::MAX, granule: None, thread_cache_bytes: None }
+        Self {
+            max_bytes: usize::MAX,
+            granule: None,
+            slice: None,
+            piece_bytes: None,
+            blocks_in_pieces: None,
+            thread_cache_bytes: None,
+        }
     }
 }
 
@@ -100,3 +154,7 @@ impl Default for PoolOptions {
 const DEFAULT_GRANULE: usize = 2 << 20;
 
 const DEFAULT_CACHE: usize = 64 << 20;
+
+/// The largest piece that is not asked for.
+const LARGEST_PIECE: usize = 256 << 20;
+const MOST_PIECE: usize = 1 << 30;

@@ -11,6 +11,7 @@ use super::geometry::{LARGE, SlabShape};
 use super::options::PoolOptions;
 use super::registry::{Seat, registry};
 use super::size_class::SizeClass;
+use super::span::PoolSpan;
 use super::store::Store;
 use super::thread_cache::{self, Flush};
 use super::trim::{TrimPolicy, Trimmed};
@@ -58,7 +59,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// allocation, as on devices without virtual memory management, it is made now, of the limit's
     /// size.
     ///
-    /// The metadata take 0.22 % of the span, in ordinary memory.
+    /// The metadata are in ordinary memory: 0.5 % of what is used of the span.
     ///
     /// # Errors
     ///
@@ -71,9 +72,12 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let limit = options.max_bytes.min(resource.size());
         let geometry = options.geometry(&mut resource)?;
         let seat = registry().open(resource.base(), resource.size());
-        let store = Store::new(resource, geometry, limit);
+        let span = PoolSpan::new(resource);
+        let told = span.heaps.are_told();
+        let policy = options.piece_policy(geometry.granule(), span.resource().kind(), told);
+        let store = Store::new(span, geometry, limit, policy);
         // A memory checker hears of a block when it leaves its slab.
-        let cache_bytes = if store.span.heaps.are_told() { 0 } else { options.cache_bytes(limit) };
+        let cache_bytes = if told { 0 } else { options.cache_bytes(limit) };
         Ok(Self {
             store: Arc::new(store),
             seat,
@@ -117,8 +121,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             return Err(AllocError::Unaligned { align, max: geometry.max_align() });
         }
         match SizeClass::aligned(size, align) {
-            // A slab is as aligned as it is long, up to the granule.
-            Some(class) if align <= geometry.granule() && geometry.slab(class).is_some() => {
+            // Slabs start at slices.
+            Some(class) if align <= geometry.slice() && geometry.slab(class).is_some() => {
                 let block = self.alloc(class.block_size())?;
                 if block.address().is_multiple_of(align as u64) {
                     return Ok(block);
@@ -157,8 +161,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         block.class().map(SizeClass::block_size).or_else(|| Some(located()?.size)).unwrap_or(0)
     }
 
-    /// Decommits empty slabs and unused large runs that a trim saw empty at least `idle` ago,
-    /// except for `keep` bytes of them. `Duration::ZERO` and 0 decommit all.
+    /// Decommits pieces of which all is free and that a trim saw free at least `idle` ago, except
+    /// for `keep` bytes of them. `Duration::ZERO` and 0 decommit all.
     ///
     /// Calls the driver. The calling thread's cache is flushed first.
     pub fn trim(&self, idle: Duration, keep: usize) -> Trimmed {
@@ -183,8 +187,13 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     pub(super) fn cached(&self) -> usize {
         let transferred =
             self.store.in_transfer_cache().map(|(class, count)| class.block_size() * count);
-        registry().caches_of(self.seat.id).map(Cache::bytes).sum::<usize>()
-            + transferred.sum::<usize>()
+        self.caches().map(Cache::bytes).sum::<usize>() + transferred.sum::<usize>()
+    }
+
+    /// The caches of all threads; none where threads have none.
+    pub(super) fn caches(&self) -> impl Iterator<Item = &'static Cache> + use<R> {
+        let id = (self.cache_bytes > 0).then_some(self.seat.id);
+        id.into_iter().flat_map(|id| registry().caches_of(id))
     }
 
     #[cold]
@@ -241,9 +250,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     }
 
     /// Whether a run of its own for a block is shorter than a slab of its class.
-    fn is_shorter_alone(&self, size: usize, shape: SlabShape) -> bool {
+    pub(super) fn is_shorter_alone(&self, size: usize, shape: SlabShape) -> bool {
         let geometry = &self.store.geometry;
-        geometry.slices_in(geometry.granules_for(size)) < shape.slices
+        geometry.slices_for(size) < shape.slices
     }
 
     #[cold]
@@ -252,12 +261,12 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         self.retry_after_flush(|| self.claim_run(size, align))
     }
 
-    /// Allocates a run of granules of its own.
+    /// Allocates a run of its own.
     pub(super) fn claim_run(&self, size: usize, align: usize) -> Result<Block, AllocError> {
         let store = &self.store;
         let recall = || thread_cache::current(self.seat.slot).flush_before_growth(store);
-        let address =
-            store.acquire_large(size, align, recall).map_err(|error| self.with_cached(error))?;
+        let taken = store.acquire_large(size, align, None, recall);
+        let (address, _) = taken.map_err(|error| self.with_cached(error))?;
         Ok(Block::new(address, self.tag, LARGE))
     }
 
@@ -321,7 +330,8 @@ impl<R: MemoryResource> Flush for Store<R> {
 impl<R: MemoryResource + 'static> Drop for SlabPool<R> {
     fn drop(&mut self) {
         thread_cache::detach(self.seat);
-        if self.has_live_blocks() {
+        let retired = self.store.folded().map_or(0, |map| map.retired());
+        if retired > 0 || self.has_live_blocks() {
             let store = &self.store;
             store.trim(TrimPolicy { now: 0, idle: 0, keep: 0 });
             store.span.resource().note_leak(store.budget.reserved());

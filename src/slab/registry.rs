@@ -22,7 +22,9 @@
 
 use super::cache::Cache;
 use crate::lockfree::bitmap::{Bitmaps, Bits};
-use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use crate::sync::{OnceLock, try_update};
 
 /// Slots of a thread. Pools beyond have no thread caches.
@@ -45,6 +47,8 @@ pub(crate) struct Registry {
     pools: Box<[PoolSlot]>,
     next_id: AtomicU64,
     free: Bitmaps,
+    /// Caches that were ever made are below this number.
+    made: AtomicU32,
     caches: Box<[OnceLock<Box<CacheEntry>>]>,
 }
 
@@ -84,6 +88,7 @@ impl Registry {
             pools: (0..POOLS).map(|_| PoolSlot::default()).collect(),
             next_id: AtomicU64::new(1),
             free,
+            made: AtomicU32::new(0),
             caches: (0..CACHES).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -120,6 +125,8 @@ impl Registry {
         let entry = self.caches[number].get_or_init(|| {
             Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number })
         });
+        // Relaxed: statistics that miss a new cache were taken before it was of use.
+        self.made.fetch_max(u32::try_from(number + 1).unwrap_or(u32::MAX), Relaxed);
         // Relaxed: the caller uses a pool that is alive.
         pool.state.fetch_add(1, Relaxed);
         entry.cache.configure(bytes);
@@ -145,7 +152,8 @@ impl Registry {
 
     /// The caches that threads have for a pool at this moment.
     pub(crate) fn caches_of(&self, id: u64) -> impl Iterator<Item = &Cache> {
-        let entries = self.caches.iter().filter_map(OnceLock::get);
+        let made = self.made.load(Relaxed) as usize;
+        let entries = self.caches[..made].iter().filter_map(OnceLock::get);
         entries.filter(move |entry| entry.pool.load(Relaxed) == id).map(|entry| &entry.cache)
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Steps of 256 bytes up to 1 KiB, then four classes a doubling, as in jemalloc and snmalloc:
 //! above 1 KiB a block is at most a quarter larger than the next smaller one, so at most 20 % of
-//! it is wasted, and under 9 % on average over sizes spread evenly on a logarithmic scale.
+//! it is wasted, and under 9 % on average over sizes spread evenly on a logarithmic scale. Blocks
+//! above 128 KiB are runs of slices of their own, and have steps of one slice up to 512 KiB, of two
+//! up to 1 MiB. Above there are no classes.
 //!
 //! ```text
-//!   class      0    1    2     3     4     5     6     7     8        63
-//!   bytes    256  512  768  1024  1280  1536  1792  2048  2560  ... 32 Mi
-//!                           |<-- 4 << 8 .. 7 << 8 -->|<-- 4 << 9 ...
+//!   class      0    1    2     3     4     5     6     7     8        31       43       51
+//!   bytes    256  512  768  1024  1280  1536  1792  2048  2560  ... 128 Ki   512 Ki    1 Mi
+//!                           |<-- 4 << 8 .. 7 << 8 -->|<-- 4 << 9 ...    + 32 Ki  + 64 Ki
 //! ```
 
 use std::fmt;
@@ -23,27 +25,33 @@ use crate::address::to_usize;
 ///
 /// let class = SizeClass::of(5000).unwrap();
 /// assert_eq!(class.block_size(), 5120);
-/// assert_eq!(SizeClass::of(64 << 20), None);
+/// assert_eq!(SizeClass::of(2 << 20), None);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SizeClass(u8);
 
 impl SizeClass {
     /// How many classes there are.
-    pub const COUNT: usize = 64;
+    pub const COUNT: usize = 52;
 
-    /// The smallest class whose blocks hold `size` bytes, `None` above 32 MiB.
+    /// How many of them have slabs of several blocks; the others' blocks are runs of their own.
+    pub(crate) const SHARED: usize = 32;
+
+    /// The smallest class whose blocks hold `size` bytes, `None` above 1 MiB.
     #[inline]
     pub fn of(size: usize) -> Option<Self> {
         // One load instead of about eleven instructions of bit counting.
-        match TABLE.get(size.div_ceil(STEP)) {
-            Some(&class) => Some(Self(class)),
-            None => Self::of_more(size),
-        }
+        TABLE.get(size.div_ceil(STEP)).map(|&class| Self(class))
+    }
+
+    /// The smallest class of which several blocks share a slab, `None` above 128 KiB.
+    #[inline]
+    pub(crate) fn shared(size: usize) -> Option<Self> {
+        Self::of(size).filter(|class| class.index() < Self::SHARED)
     }
 
     /// The smallest class for `size` bytes of which every block starts at a multiple of
-    /// `align`, a power of two, in a slab that does. `None` above 32 MiB.
+    /// `align`, a power of two, in a slab that does. `None` above 1 MiB.
     pub fn aligned(size: usize, align: usize) -> Option<Self> {
         let mut class = Self::of(size.max(align))?;
         while !class.block_size().is_multiple_of(align) {
@@ -97,11 +105,6 @@ impl SizeClass {
     pub(crate) fn next(self) -> Option<Self> {
         Self::from_index(self.index() + 1)
     }
-
-    /// `of` beyond the table.
-    fn of_more(size: usize) -> Option<Self> {
-        Self::from_index(class_of(size))
-    }
 }
 
 impl fmt::Debug for SizeClass {
@@ -119,7 +122,13 @@ impl fmt::Display for SizeClass {
 /// The unit of block sizes, and the least alignment of a block.
 pub(crate) const STEP: usize = 256;
 
-/// The largest size that the table knows.
+/// The difference of classes above 128 KiB: a slice. From 512 KiB on, two.
+const WIDE_STEP: usize = 32 << 10;
+
+/// The class of 512 KiB.
+const LAST_WIDE: usize = 43;
+
+/// The largest size that has a class.
 const TABLE_MAX: usize = 1 << 20;
 
 /// Class by size in steps.
@@ -127,7 +136,6 @@ static TABLE: [u8; TABLE_MAX / STEP + 1] = {
     let mut table = [0; TABLE_MAX / STEP + 1];
     let mut step = 1;
     while step < table.len() {
-        // The casts lose nothing: 1 MiB has class 43.
         #[expect(clippy::cast_possible_truncation, reason = "a class number below 64")]
         let class = class_of(step * STEP) as u8;
         table[step] = class;
@@ -159,20 +167,32 @@ static RECIPROCALS: [u64; SizeClass::COUNT] = {
 
 const RECIPROCAL_BITS: u32 = 40;
 
-/// Above 3 steps: a mantissa of 4 to 7 and an exponent.
+/// Above 3 steps: a mantissa of 4 to 7 and an exponent; above 128 KiB, linear.
 pub(super) const fn block_size(class: usize) -> usize {
     if class < 3 {
         return (class + 1) * STEP;
+    }
+    if class > LAST_WIDE {
+        return (512 << 10) + (class - LAST_WIDE) * WIDE_STEP * 2;
+    }
+    if class >= SizeClass::SHARED {
+        return (128 << 10) + (class + 1 - SizeClass::SHARED) * WIDE_STEP;
     }
     let (doubling, quarter) = ((class - 3) / 4, (class - 3) % 4);
     (4 + quarter) << (8 + doubling)
 }
 
-/// The inverse of `block_size`, rounded up. `size` is at least 1; may exceed the last class.
+/// The inverse of `block_size`, rounded up. `size` is at least 1 and at most [`TABLE_MAX`].
 const fn class_of(size: usize) -> usize {
     let last = size - 1;
     if last < 4 * STEP {
         return last / STEP;
+    }
+    if last >= 512 << 10 {
+        return LAST_WIDE + 1 + (last - (512 << 10)) / (WIDE_STEP * 2);
+    }
+    if last >= 128 << 10 {
+        return SizeClass::SHARED + (last - (128 << 10)) / WIDE_STEP;
     }
     let exponent = last.ilog2() as usize;
     let quarter = (last >> (exponent - 2)) - 4;
@@ -185,8 +205,9 @@ mod tests {
 
     #[test]
     fn the_smallest_class_that_fits() {
-        for size in
-            (1..300_000).chain((1 << 20) - 3..(1 << 20) + 300).chain((32 << 20) - 9..=32 << 20)
+        for size in (1..300_000)
+            .chain((512 << 10) - 3..(512 << 10) + 300)
+            .chain((1 << 20) - 70_000..=1 << 20)
         {
             let class = SizeClass::of(size).unwrap();
             assert!(class.block_size() >= size, "{size}: {class:?}");
@@ -196,7 +217,7 @@ mod tests {
             }
         }
         assert_eq!(SizeClass::of(0), SizeClass::of(1));
-        assert_eq!(SizeClass::of((32 << 20) + 1), None);
+        assert_eq!(SizeClass::of((1 << 20) + 1), None);
         assert_eq!(SizeClass::of(usize::MAX), None);
     }
 
@@ -204,7 +225,7 @@ mod tests {
     fn a_block_is_found_by_its_offset() {
         for class in SizeClass::all() {
             let size = class.block_size();
-            for block in (0..(32 << 20) / size).step_by(1 + (1 << 20) / size) {
+            for block in (0..(8 << 20) / size).step_by(1 + (1 << 18) / size) {
                 let start = block * size;
                 for offset in [start, start + 1, start + size / 2, start + size - 1] {
                     assert_eq!(class.block_at(offset as u64), block, "{class:?} at {offset}");
@@ -215,8 +236,8 @@ mod tests {
 
     #[test]
     fn blocks_start_at_multiples_of_the_alignment() {
-        for align in (0..=25).map(|bits| 1 << bits) {
-            for size in [1, 255, 256, 257, 5000, 70_000, 1 << 20] {
+        for align in (0..=20).map(|bits| 1 << bits) {
+            for size in [1, 255, 256, 257, 5000, 70_000, 512 << 10] {
                 let class = SizeClass::aligned(size, align).unwrap();
                 assert!(class.block_size() >= size && class.block_size().is_multiple_of(align));
             }

@@ -1,9 +1,9 @@
-//! What a pool holds, counted from its state words: the hot path counts nothing.
+//! What a pool holds, from counts that its slow paths keep: the hot path counts nothing.
 
+use super::counts::ClassCounts;
 use super::geometry::LARGE;
 use super::number::SliceCount;
 use super::pool::SlabPool;
-use super::registry::registry;
 use super::size_class::SizeClass;
 use super::store::OpenRun;
 use crate::memory::MemoryResource;
@@ -21,17 +21,19 @@ pub struct PoolStats {
     pub reserved: usize,
     /// The most it ever had committed.
     pub peak_reserved: usize,
-    /// The most bytes of blocks, handed out or cached, counted whenever the pool had grown by a
-    /// sixteenth and in each call of [`SlabPool::stats`].
+    /// The most bytes of blocks, handed out or cached, counted whenever the pool had grown and in
+    /// each call of [`SlabPool::stats`].
     pub peak_taken: usize,
     /// Blocks handed out.
     pub live: usize,
     /// Blocks in caches of threads, and on their way between them.
     pub cached: usize,
-    /// Slabs and large runs without a taken block. A trim releases those that fill granules, with
-    /// what is unused beside them.
+    /// What a [`Pool`](crate::pool::Pool)'s streams have retired: free for one stream, and for all
+    /// when the device is past its last use. 0 for a [`SlabPool`] that is used directly.
+    pub retired: usize,
+    /// Pieces of which all is free: what a trim releases.
     pub empty: usize,
-    /// Committed but in no slab: free parts of granules that slabs share.
+    /// Free, in pieces that are partly in use.
     pub unused: usize,
     /// What the resource failed to decommit.
     pub lost: usize,
@@ -72,54 +74,49 @@ pub struct SlabInfo {
 }
 
 impl<R: MemoryResource + 'static> SlabPool<R> {
-    /// All slabs and runs of large blocks. Stops no other thread.
+    /// All slabs and runs of large blocks, lowest address first. Takes the lock of the map.
     pub fn slabs(&self) -> Vec<SlabInfo> {
         let store = &self.store;
         let info = |run: OpenRun| SlabInfo {
             address: store.geometry.address(run.head),
-            size: store.geometry.bytes(store.len(run.head)),
+            size: store.geometry.bytes(run.len),
             block_size: run.block_size,
             blocks: run.state.capacity() as usize,
             free: run.state.free() as usize,
         };
-        store.open_runs().map(info).collect()
+        // A forked child has none.
+        store.open_runs().unwrap_or_default().into_iter().map(info).collect()
     }
 
-    /// Counts what the pool holds. Stops no other thread; takes time proportional to the span
-    /// used so far. Blocks in a [`LocalCache`](super::LocalCache) count as live.
+    /// Counts what the pool holds, in time that does not depend on its size. Takes the lock of the
+    /// map for a moment. Blocks in a [`LocalCache`](super::LocalCache) count as live.
     pub fn stats(&self) -> PoolStats {
         let store = &self.store;
         let budget = &store.budget;
         store.note_peak();
+        let bytes = |slices| store.geometry.bytes(SliceCount::from_word(slices));
+        // A forked child has neither.
+        let map = store.folded().ok();
+        let (free, empty, retired) =
+            map.map_or((0, 0, 0), |map| (map.free(), map.free_in_pieces(), map.retired()));
+        let taken = store.taken();
         let mut stats = PoolStats {
             limit: budget.limit(),
             reserved: budget.reserved(),
             peak_reserved: budget.peak(),
             peak_taken: budget.peak_taken(),
-            live: 0,
+            live: taken,
             cached: self.cached(),
-            empty: 0,
-            unused: store.geometry.bytes(SliceCount::new(store.slices.count())),
+            retired: bytes(retired),
+            empty: bytes(empty),
+            unused: bytes(free - empty),
             lost: budget.lost(),
-            large: ClassStats::default(),
-            classes: [ClassStats::default(); SizeClass::COUNT],
+            large: class_stats(store.counts.of(LARGE)),
+            classes: std::array::from_fn(|class| {
+                class_stats(store.counts.of(u8::try_from(class).unwrap_or(LARGE)))
+            }),
         };
-        for OpenRun { head, state, block_size } in store.open_runs() {
-            let class = match state.class() {
-                LARGE => &mut stats.large,
-                class => &mut stats.classes[usize::from(class) % SizeClass::COUNT],
-            };
-            let (capacity, taken) =
-                (state.capacity() as usize, (state.capacity() - state.free()) as usize);
-            class.slabs += 1;
-            class.blocks += capacity;
-            class.live += taken;
-            stats.live += taken * block_size;
-            if taken == 0 {
-                stats.empty += store.geometry.bytes(store.len(head));
-            }
-        }
-        let cached = registry().caches_of(self.seat.id).flat_map(|cache| cache.counts());
+        let cached = self.caches().flat_map(|cache| cache.counts());
         for (class, count) in cached.chain(store.in_transfer_cache()) {
             let class = &mut stats.classes[class.index()];
             class.cached += count;
@@ -128,4 +125,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         stats.live = stats.live.saturating_sub(stats.cached);
         stats
     }
+}
+
+fn class_stats(counts: &ClassCounts) -> ClassStats {
+    let (slabs, blocks, live) = counts.read();
+    ClassStats { slabs, blocks, live, cached: 0 }
 }

@@ -2,50 +2,48 @@
 //!
 //! ```text
 //!   room[class]     set of runs: slabs of the class that may have a free block
-//!   empty[length]   set of runs: runs of that length that may be all free
 //!        |
-//!        v hints: a reader checks the state, and removes a hint that was wrong
-//!   runs[slice]     state word; first slice and length of the run; idle since
-//!   blocks[slice]   bitmap of the run that starts there: 1 = free; unused where the run has one
-//!                   block, which the state counts
+//!        v a hint: a reader checks the state, and removes a hint that was wrong
+//!   runs[slice]     state word and length of the run that starts there
+//!   blocks[slice]   bitmap of the same run: 1 = free; unused where the run has one block, which
+//!                   the state counts
 //!   raw[slice]      bitmap of the same blocks: 1 = handed out as a bare address
+//!   heads[slice]    the first slice of the run that the slice belongs to
 //!
-//!   slices          free slices of the granules that are cut
-//!   granules        granules that are not committed
+//!   emptied         list of runs that may be all free
+//!        |
+//!        v folded into the map by the thread that takes its lock next
+//!   space           the map: what has memory, what of it is free
 //! ```
 //!
-//! A run is set up, released and given another class only while its state word says that it is
-//! claimed; everything else happens between a reservation and a return in that word. Allocation is
-//! in this file, freeing in `free`, the way from an address to its block in `locate`; how runs
-//! begin and end is in `growth`, `claim` and `trim`.
+//! A run is set up, ended and given another class only while its state word says that it is
+//! claimed, by the thread that has the lock of the map. Everything else happens between a
+//! reservation and a return in that word, without a lock. Allocation is in this file, freeing in
+//! `free`, the way from an address to its block in `locate`; how runs begin and end is in `growth`,
+//! `fold` and `trim`.
 //!
-//! * `runs[s].state`: written and read as `lockfree::slab_state` says.
-//! * `runs[s].head`, `runs[s].len`: written by the thread that has claimed the run; read by all.
-//!   Relaxed: published by the `Release` of the run's `open`; a thread that has a block of it, or
-//!   reads the state with `Acquire`, sees them.
-//! * `runs[s].idle`: written by frees, trim; read by trim. Relaxed: an estimate.
-//! * `used`: written by the thread that commits a run; read by scans. Relaxed: a run that is missed
-//!   was not there when the scan began.
-//! * `cut`: written by the thread that cuts a granule, or has taken all its slices; read by trim,
-//!   the drop. Relaxed or more: a hint; `slices` decides.
+//! * `heads`, `whole`: written by the thread that opens a run; read by all. Relaxed: published by
+//!   the `Release` of the run's `open`; a thread that has a block of it, or reads the state with
+//!   `Acquire`, sees them.
 //! * hints: written and read as `lockfree::bitmap` says. The state is read again after a hint is
 //!   removed, so none is lost.
 
 use super::budget::Budget;
+use super::counts::Counts;
 use super::geometry::{Geometry, LARGE, most_blocks};
 use super::number::{SliceCount, SliceId};
 use super::recall::Recalls;
+use super::run::RunRecord;
 use super::size_class::SizeClass;
+use super::space::{PiecePolicy, Space};
 use super::span::PoolSpan;
-use crate::lockfree::bitmap::{Bitmap, Bitmaps};
-use crate::lockfree::run_map::RunMap;
-use crate::lockfree::slab_state::{SlabState, SlabWord};
-use crate::lockfree::slice_map::SliceMap;
+use crate::lockfree::bitmap::Bitmaps;
+use crate::lockfree::index_stack::IndexStack;
+use crate::lockfree::slab_state::SlabState;
 use crate::lockfree::transfer_cache::TransferCache;
-use crate::lockfree::turn::Turns;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use crate::sync::hint;
+use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{Mutex, hint, zeroed};
 
 /// The runs of one span.
 #[derive(Debug)]
@@ -53,39 +51,21 @@ pub(crate) struct Store<R> {
     pub(crate) span: PoolSpan<R>,
     pub(super) geometry: Geometry,
     pub(crate) budget: Budget,
-    pub(super) granules: RunMap,
-    pub(super) slices: SliceMap,
-    /// Granules of which parts are runs or free, each on its own.
-    cut: Bitmaps,
+    pub(super) space: Mutex<Space>,
+    /// Held by the thread that commits or decommits, and not by one that has the map.
+    pub(super) growing: Mutex<()>,
+    pub(super) emptied: IndexStack,
     pub(super) runs: Box<[RunRecord]>,
+    pub(super) heads: Box<[AtomicU32]>,
+    /// As `heads`, of granules that are part of one large run.
+    pub(super) whole: Box<[AtomicU32]>,
     pub(super) blocks: Bitmaps,
     pub(super) raw: Bitmaps,
     pub(super) room: Bitmaps,
-    empty: Bitmaps,
-    /// One thread at a time grows a class.
-    pub(super) growing: Box<[Turns]>,
-    /// One thread at a time commits a granule and cuts it.
-    pub(super) cutting: Turns,
+    pub(super) counts: Counts,
     pub(super) recalls: Recalls,
     /// Blocks of the classes with magazines, on their way from one cache to another.
     pub(crate) transfer_cache: TransferCache,
-    /// Slices below the end of the highest run there ever was: what a scan has to look at.
-    pub(super) used: AtomicU32,
-}
-
-/// The metadata of the run that starts at a slice, and the first slice of the run that the slice
-/// belongs to.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct RunRecord {
-    pub(super) state: SlabWord,
-    /// The first slice of the run that this slice belongs to.
-    pub(super) head: AtomicU32,
-    /// Slices in the run; of the first slice only.
-    pub(super) len: AtomicU32,
-    /// When a trim first saw the run empty, or, of the first slice of a granule that is cut, the
-    /// granule; [`JUST_EMPTIED`] until then.
-    pub(super) idle: AtomicU64,
 }
 
 /// Free blocks of one slab that are the caller's to take.
@@ -101,39 +81,41 @@ pub(crate) struct Reserved {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenRun {
     pub(crate) head: SliceId,
+    pub(crate) len: SliceCount,
     pub(crate) state: SlabState,
     /// The size of its blocks, in bytes.
     pub(crate) block_size: usize,
 }
 
 /// Classes with magazines: blocks of up to 1 MiB. The models make do with 1 KiB.
-pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { 44 };
+pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { SizeClass::COUNT };
 
 /// Batches of each class in the transfer cache.
 const BATCHES: usize = 1;
 
-/// No trim has seen the run empty yet.
-pub(super) const JUST_EMPTIED: u64 = u64::MAX;
-
 impl<R: MemoryResource> Store<R> {
     /// A store of `geometry`'s granules, none of them committed.
-    pub(crate) fn new(resource: R, geometry: Geometry, limit: usize) -> Self {
-        let (granules, slices) = (geometry.granules(), geometry.slices().get());
-        let most = most_blocks(geometry.slice());
+    pub(crate) fn new(
+        span: PoolSpan<R>,
+        geometry: Geometry,
+        limit: usize,
+        policy: PiecePolicy,
+    ) -> Self {
+        let slices = geometry.slices();
+        let (most, each) = (most_blocks(geometry.slice()), geometry.slices_in(1));
         Self {
-            span: PoolSpan::new(resource),
+            span,
             budget: Budget::new(limit),
-            granules: RunMap::new(granules),
-            slices: SliceMap::new(granules, geometry.slices_in(1).get()),
-            cut: Bitmaps::new(1, granules),
-            runs: (0..slices).map(|_| RunRecord::new()).collect(),
-            blocks: Bitmaps::new(slices, most),
-            raw: Bitmaps::new(slices, most),
-            room: Bitmaps::new(SizeClass::COUNT, slices),
-            empty: Bitmaps::new(geometry.lengths(), slices),
-            used: AtomicU32::new(0),
-            growing: (0..SizeClass::COUNT).map(|_| Turns::new()).collect(),
-            cutting: Turns::new(),
+            space: Mutex::new(Space::new(slices.word(), each.word(), policy)),
+            growing: Mutex::new(()),
+            emptied: IndexStack::new(),
+            runs: zeroed(slices.get()),
+            heads: zeroed(slices.get()),
+            whole: zeroed(geometry.granules()),
+            blocks: Bitmaps::new(slices.get(), most),
+            raw: Bitmaps::new(slices.get(), most),
+            room: Bitmaps::new(SizeClass::COUNT, slices.get()),
+            counts: Counts::new(),
             recalls: Recalls::new(),
             transfer_cache: TransferCache::new(CACHED_CLASSES, BATCHES),
             geometry,
@@ -176,6 +158,7 @@ impl<R: MemoryResource> Store<R> {
         want: u32,
     ) -> Option<Reserved> {
         let count = self.run(head).state.reserve(class.number(), want).ok()?;
+        self.counts.take(class.number(), count);
         Some(Reserved { head, class, count })
     }
 
@@ -211,46 +194,6 @@ impl<R: MemoryResource> Store<R> {
         block
     }
 
-    /// Takes the one block of a run that was just set up for it, and reserved it; its address.
-    pub(super) fn collect_large(&self, head: SliceId) -> u64 {
-        let address = self.geometry.address(head);
-        self.span.heaps.take(address, self.geometry.bytes(self.len(head)));
-        address
-    }
-
-    /// Makes a claimed run a slab with `capacity` blocks, `reserved` of which are the caller's.
-    /// `class` may be [`LARGE`].
-    pub(super) fn set_up(&self, head: SliceId, class: u8, capacity: u32, reserved: u32) {
-        let state = &self.run(head).state;
-        // Where the run had more blocks before, their bits are still set.
-        let before = state.load().capacity();
-        self.blocks.get(head.index()).fill_again(capacity as usize, before as usize);
-        // Before the run is open: afterwards another thread may have set the hint, and rightly.
-        self.empties(self.len(head)).remove(head.index());
-        let opened = state.open(class, capacity, capacity - reserved);
-        debug_assert!(opened.is_ok(), "run {head:?} is not ours: {:?}", state.load());
-        if capacity > reserved
-            && let Some(class) = SizeClass::from_index(class.into())
-        {
-            self.room.get(class.index()).insert(head.index());
-        }
-    }
-
-    /// The runs of `len` slices that may be empty.
-    pub(super) fn empties(&self, len: SliceCount) -> Bitmap<'_> {
-        self.empty.get(self.geometry.length(len))
-    }
-
-    /// The sets of runs that may be empty, longest runs first.
-    pub(super) fn all_empties(&self) -> impl Iterator<Item = Bitmap<'_>> {
-        (0..self.geometry.lengths()).rev().map(|length| self.empty.get(length))
-    }
-
-    /// Granules of which parts are runs or free.
-    pub(super) fn cut(&self) -> Bitmap<'_> {
-        self.cut.get(0)
-    }
-
     pub(super) fn run(&self, head: SliceId) -> &RunRecord {
         &self.runs[head.index()]
     }
@@ -262,9 +205,7 @@ impl<R: MemoryResource> Store<R> {
 
     /// Bytes of blocks that are not free: handed out or in a thread's cache.
     pub(crate) fn taken(&self) -> usize {
-        self.open_runs()
-            .map(|run| (run.state.capacity() - run.state.free()) as usize * run.block_size)
-            .sum()
+        self.counts.taken()
     }
 
     /// Notes how many bytes are taken, for the peak.
@@ -272,14 +213,11 @@ impl<R: MemoryResource> Store<R> {
         self.budget.note_taken(self.taken());
     }
 
-    /// All slabs and large blocks at this moment.
-    pub(crate) fn open_runs(&self) -> impl Iterator<Item = OpenRun> {
-        let used = self.used.load(Relaxed) as usize;
-        self.runs[..used].iter().enumerate().filter_map(|(index, run)| {
-            let (head, state) = (SliceId::new(index), run.state.load());
-            let block_size = self.block_size(state, self.len(head)).filter(|_| state.is_open())?;
-            Some(OpenRun { head, state, block_size })
-        })
+    /// The run at `head`, if a slab or large block is there.
+    pub(super) fn open_run(&self, head: SliceId) -> Option<OpenRun> {
+        let (state, len) = (self.run(head).state.load(), self.len(head));
+        let block_size = self.block_size(state, len).filter(|_| state.is_open())?;
+        Some(OpenRun { head, len, state, block_size })
     }
 
     /// The size of the blocks of a run in `state`.
@@ -287,17 +225,6 @@ impl<R: MemoryResource> Store<R> {
         match state.class() {
             LARGE => Some(self.geometry.bytes(len)),
             class => SizeClass::from_index(class.into()).map(SizeClass::block_size),
-        }
-    }
-}
-
-impl RunRecord {
-    fn new() -> Self {
-        Self {
-            state: SlabWord::vacant(),
-            head: AtomicU32::new(0),
-            len: AtomicU32::new(0),
-            idle: AtomicU64::new(JUST_EMPTIED),
         }
     }
 }

@@ -1,17 +1,14 @@
-//! Trim: empty runs go back to the resource.
+//! Trim: pieces of which all is free go back to the resource.
 //!
-//! An empty run stays committed until a trim, so that a load which comes in waves does not commit
-//! in waves. No clock is read when a run becomes empty: the first trim that sees it empty writes
+//! A free piece stays committed until a trim, so that a load which comes in waves does not commit
+//! in waves. No clock is read when a piece becomes free: the first trim that sees it free writes
 //! down when, a later one finds it old enough.
 
-use super::claim::{members, runs_of};
-use super::number::{GranuleId, SliceCount, SliceId};
-use super::store::{JUST_EMPTIED, Store};
+use super::space::Slices;
+use super::store::Store;
 use crate::error::Error;
-use crate::lockfree::bitmap::Bitmap;
-use crate::lockfree::run_map::Run;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::MutexGuard;
 
 /// What a trim released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,153 +22,83 @@ pub struct Trimmed {
     pub error: Option<Error>,
 }
 
-/// Which empty runs a trim releases. Times are in any unit that only grows.
+/// Which pieces a trim releases. Times are in any unit that only grows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrimPolicy {
     /// The time now.
     pub(crate) now: u64,
-    /// How long a run must have been seen empty.
+    /// How long a piece must have been seen free.
     pub(crate) idle: u64,
-    /// Empty bytes to keep.
+    /// Bytes in free pieces to keep.
     pub(crate) keep: usize,
 }
 
 impl<R: MemoryResource> Store<R> {
-    /// Releases empty runs by `policy`; of each length, the runs kept are the lowest.
-    ///
-    /// A run of less than a granule becomes free slices; their granule is released with the last.
+    /// Releases free pieces by `policy`; those kept are the lowest.
     pub(crate) fn trim(&self, policy: TrimPolicy) -> Trimmed {
         let mut trimmed = Trimmed::default();
-        let mut kept = 0;
-        for empties in self.all_empties() {
-            for head in runs_of(empties) {
-                let bytes = self.geometry.bytes(self.len(head));
-                if kept + bytes <= policy.keep {
-                    kept += bytes;
-                } else if self.is_idle(head, policy) {
-                    self.release(empties, head, &mut trimmed);
-                }
-            }
+        if let Err(error) = self.span.resource().check_fork() {
+            return Trimmed { error: Some(error), ..trimmed };
         }
-        // Granules without a run that an earlier call left, since they were not idle yet.
-        for granule in self.whole_granules() {
-            if kept + self.geometry.granule() <= policy.keep {
-                kept += self.geometry.granule();
-            } else if self.is_idle(self.geometry.first_slice(granule), policy) {
-                self.release_granule(granule, &mut trimmed);
-            }
+        let growing = self.growing.lock();
+        let keep = self.slices_of(policy.keep);
+        let leaving = self.folded().map(|mut it| it.leave_idle(policy.now, policy.idle, keep));
+        for piece in leaving.unwrap_or_default() {
+            self.decommit(&growing, piece, &mut trimmed);
         }
         trimmed
     }
 
-    /// Releases free granules and empty runs until `bytes` are released or none is left. Returns
-    /// how many bytes were.
-    pub(super) fn release_empties(&self, bytes: usize) -> usize {
+    /// Releases the highest free piece. Returns how many bytes that were.
+    pub(super) fn release_one(&self, growing: &MutexGuard<'_, ()>) -> Result<usize, Error> {
+        self.release(growing, 1)
+    }
+
+    /// Releases free pieces until `bytes` are released or none is left. Returns how many bytes
+    /// were.
+    pub(super) fn release(
+        &self,
+        growing: &MutexGuard<'_, ()>,
+        bytes: usize,
+    ) -> Result<usize, Error> {
         let mut trimmed = Trimmed::default();
-        // Granules first: they are no slab's, so none has to be made anew for them.
-        for granule in self.whole_granules() {
-            self.release_granule(granule, &mut trimmed);
-            if trimmed.released >= bytes {
-                return trimmed.released;
-            }
+        while trimmed.released < bytes {
+            let leaving = self.folded()?.leave();
+            let Some(piece) = leaving else { break };
+            self.decommit(growing, piece, &mut trimmed);
         }
-        for empties in self.all_empties() {
-            for head in runs_of(empties) {
-                self.release(empties, head, &mut trimmed);
-                if trimmed.released >= bytes {
-                    return trimmed.released;
-                }
-            }
-        }
-        trimmed.released
+        Ok(trimmed.released)
     }
 
     /// Decommits everything, also what is in use. The store must not be used after that.
     pub(crate) fn decommit_all(&self) {
-        let granule = self.geometry.slices_in(1);
-        // Runs of whole granules, and granules that are cut: each as it was committed.
-        let long = self
-            .open_runs()
-            .map(|run| (run.head, self.len(run.head)))
-            .filter(|(_, len)| *len >= granule);
-        let cut = members(self.cut())
-            .map(|index| (self.geometry.first_slice(GranuleId::new(index)), granule));
-        for (head, len) in long.chain(cut) {
-            let bytes = self.geometry.bytes(len);
-            if self.span.decommit(self.geometry.offset(head), bytes).is_ok() {
+        let Ok(space) = self.folded() else { return };
+        for piece in space.all_pieces() {
+            let bytes = self.bytes(&piece);
+            if self.span.decommit(self.offset(&piece), bytes).is_ok() {
                 self.budget.release(bytes);
             }
         }
     }
 
-    /// Granules that are cut, and of which all slices look free.
-    fn whole_granules(&self) -> impl Iterator<Item = GranuleId> {
-        members(self.cut()).filter(|index| self.slices.is_free(*index)).map(GranuleId::new)
-    }
-
-    /// Notes when an empty run was first seen empty. Returns whether that is long enough ago.
-    fn is_idle(&self, head: SliceId, policy: TrimPolicy) -> bool {
-        let idle = &self.run(head).idle;
-        let since = match idle.load(Relaxed) {
-            JUST_EMPTIED => {
-                idle.store(policy.now, Relaxed);
-                policy.now
+    /// Decommits a piece that has been taken out of the map for it.
+    fn decommit(&self, _growing: &MutexGuard<'_, ()>, piece: Slices, trimmed: &mut Trimmed) {
+        let bytes = self.bytes(&piece);
+        let outcome = self.span.decommit(self.offset(&piece), bytes);
+        // Before the addresses are free: another commit there counts on the sum.
+        match outcome {
+            Ok(()) => {
+                self.budget.release(bytes);
+                trimmed.released += bytes;
+                self.space.lock().left(piece);
             }
-            since => since,
-        };
-        policy.now.saturating_sub(since) >= policy.idle
-    }
-
-    /// Claims the run at `head` if it is empty, and gives its memory and granules back, or its
-    /// slices, and if that makes their granule whole, the granule.
-    fn release(&self, hints: Bitmap<'_>, head: SliceId, trimmed: &mut Trimmed) {
-        if self.claim(hints, head).is_none() {
-            return;
-        }
-        let len = self.len(head);
-        // Less than a granule was not committed on its own, and cannot be decommitted so.
-        if len < self.geometry.slices_in(1) {
-            if self.free_slices(head) {
-                self.release_granule(self.geometry.granule_of(head), trimmed);
+            // Never used again: after a failed decommit the state of the range is unknown.
+            Err(error) => {
+                self.budget.lose(bytes);
+                trimmed.lost += bytes;
+                trimmed.error = trimmed.error.or(Some(error));
+                self.space.lock().lose(&piece);
             }
-            return;
         }
-        self.empties(len).remove(head.index());
-        if self.decommit(head, len, trimmed) {
-            self.vacate(head);
-            // Only now may another run start here.
-            self.return_granules(head, len, trimmed);
-        }
-    }
-
-    /// Gives a granule of which all slices are free back to the resource.
-    fn release_granule(&self, granule: GranuleId, trimmed: &mut Trimmed) {
-        if !self.slices.take_granule(granule.index()) {
-            return;
-        }
-        let (head, len) = (self.geometry.first_slice(granule), self.geometry.slices_in(1));
-        self.cut().remove(granule.index());
-        if self.decommit(head, len, trimmed) {
-            self.return_granules(head, len, trimmed);
-        }
-    }
-
-    /// Decommits the caller's slices, whole granules. Returns whether the resource took them.
-    fn decommit(&self, head: SliceId, len: SliceCount, trimmed: &mut Trimmed) -> bool {
-        let bytes = self.geometry.bytes(len);
-        let Err(error) = self.span.decommit(self.geometry.offset(head), bytes) else { return true };
-        // Never used again: after a failed decommit the state of the range is unknown.
-        self.budget.lose(bytes);
-        trimmed.lost += bytes;
-        trimmed.error = trimmed.error.or(Some(error));
-        false
-    }
-
-    fn return_granules(&self, head: SliceId, len: SliceCount, trimmed: &mut Trimmed) {
-        let bytes = self.geometry.bytes(len);
-        let start = self.geometry.granule_of(head).index();
-        self.give_granules(Run { start, len: self.geometry.granules_in(len) });
-        self.budget.release(bytes);
-        trimmed.released += bytes;
     }
 }

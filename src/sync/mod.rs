@@ -14,17 +14,21 @@
 //! | [`thread_local!`], [`global!`] | made anew in each execution |
 //! | [`array!`] | filled at run time: their atomics are not `const` |
 //!
+//! [`zeroed`] tables of atomics take memory where they are touched.
+//!
 //! `Arc` and `Weak` are `std`'s everywhere: `loom`'s `Arc` has neither `Weak` nor unsizing.
 
 mod lock;
 #[cfg_attr(all(test, loom), path = "model.rs")]
 #[cfg_attr(not(all(test, loom)), path = "std.rs")]
 pub(crate) mod primitives;
+mod zeroed;
 
 pub(crate) use self::lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 pub(crate) use self::primitives::{
     OnceLock, UnsafeCell, array, atomic, global, hint, thread, thread_local,
 };
+pub(crate) use self::zeroed::{Zeroed, zeroed};
 
 use std::time::Duration;
 

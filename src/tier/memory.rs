@@ -4,13 +4,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::packed::Packed;
 use crate::driver::Context;
 use crate::error::Error;
 use crate::memory::{
     Advice, DeviceMemoryResource, Location, ManagedMemoryResource, MemoryResource,
 };
-use crate::slab::{AllocError, Block, Blocks, PoolError, PoolOptions, SizeClass, SlabPool};
+use crate::slab::{
+    AllocError, Block, BlockRequest, Blocks, PoolError, PoolOptions, SizeClass, SlabPool,
+};
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -53,10 +54,10 @@ impl TierMemory {
         let span = if can_map { limit.saturating_mul(SPARE_ADDRESSES) } else { limit };
         let resource = DeviceMemoryResource::new(context, span)?;
         let granule = resource.granularity();
-        let unit = (limit / UNITS).next_power_of_two().clamp(LEAST_UNIT, granule.min(MOST_UNIT));
+        let unit = (limit / UNITS).next_power_of_two().clamp(LEAST_UNIT, MOST_UNIT);
         let limit = (limit / granule).max(1) * granule;
-        let packed = Packed::new(resource, unit, limit);
-        Ok(Self { slabs_up_to: packed.granularity(), ..Self::new(packed, limit)? })
+        let slabs = slabs(resource, limit, PoolOptions::default().slice(unit))?;
+        Ok(Self { slabs_up_to: unit, ..Self::of(slabs, limit) })
     }
 
     /// Managed memory.
@@ -64,7 +65,7 @@ impl TierMemory {
         resource: ManagedMemoryResource,
         limit: usize,
     ) -> Result<Self, PoolError> {
-        let slabs = slabs(resource, limit)?;
+        let slabs = slabs(resource, limit, PoolOptions::default())?;
         Ok(Self { managed: Some(Arc::clone(&slabs)), ..Self::of(slabs, limit) })
     }
 
@@ -73,7 +74,7 @@ impl TierMemory {
         resource: R,
         limit: usize,
     ) -> Result<Self, PoolError> {
-        Ok(Self::of(slabs(resource, limit)?, limit))
+        Ok(Self::of(slabs(resource, limit, PoolOptions::default())?, limit))
     }
 
     fn of(slabs: Arc<dyn Blocks>, limit: usize) -> Self {
@@ -90,15 +91,7 @@ impl TierMemory {
 
     /// A block of at least `size` bytes; `None` if there is no room.
     pub(super) fn take(&self, size: usize) -> Result<Option<TierBlock>, AllocError> {
-        let taken = match self.alloc(size) {
-            // Memory that no block has may be in slabs of other lengths.
-            Err(AllocError::Exhausted(_)) => {
-                self.trim();
-                self.alloc(size)
-            }
-            outcome => outcome,
-        };
-        match taken {
+        match self.alloc(size) {
             Ok(block) => {
                 self.used.fetch_add(self.slabs.block_size(&block), Relaxed);
                 let (address, meta) = block.into_words();
@@ -114,12 +107,9 @@ impl TierMemory {
     }
 
     fn alloc(&self, size: usize) -> Result<Block, AllocError> {
-        if size > self.slabs_up_to {
-            return self.slabs.alloc_run(size);
-        }
-        // Where there is no room for a slab there may be room for the block alone.
-        let outcome = self.slabs.alloc(SizeClass::of(size), size, size);
-        outcome.or_else(|_| self.slabs.alloc_run(size))
+        let class = SizeClass::shared(size).filter(|_| size <= self.slabs_up_to);
+        let request = BlockRequest { class, size, owner: None };
+        self.slabs.alloc(request).map(|owned| owned.block)
     }
 
     /// Gives a block back, which no object has any more.
@@ -176,10 +166,11 @@ impl TierMemory {
 fn slabs<R: MemoryResource + Debug + 'static>(
     resource: R,
     limit: usize,
+    options: PoolOptions,
 ) -> Result<Arc<SlabPool<R>>, PoolError> {
     let granularity = resource.granularity();
     // Threads keep nothing to themselves: what one frees, another waits for.
-    let options = PoolOptions::default().thread_cache_bytes(0).granule(granularity);
+    let options = options.thread_cache_bytes(0).granule(granularity);
     let options = options.max_bytes(limit.next_multiple_of(granularity));
     Ok(Arc::new(SlabPool::new(resource, options)?))
 }
@@ -191,4 +182,4 @@ const SPARE_ADDRESSES: usize = 4;
 /// eighth of a thousandth at most.
 const UNITS: usize = 8192;
 const LEAST_UNIT: usize = 4 << 10;
-const MOST_UNIT: usize = 1 << 20;
+const MOST_UNIT: usize = 32 << 10;

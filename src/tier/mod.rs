@@ -63,7 +63,6 @@ mod memory;
 mod moves;
 mod object;
 mod options;
-mod packed;
 mod pin;
 mod planned;
 mod pool;

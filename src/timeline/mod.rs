@@ -177,6 +177,11 @@ impl Timeline {
         tickets.is_complete(number) || self.0.word().is_some_and(|word| word.load() >= number)
     }
 
+    /// The last ticket known to be complete.
+    pub(crate) fn completed(&self) -> u64 {
+        self.0.completed()
+    }
+
     /// Puts a marker into the stream, so that tickets issued so far complete without anybody asking
     /// for them. The caller has the stream from its own caller. Whether there is one now: not while
     /// the stream is captured, or while another thread is putting one in.

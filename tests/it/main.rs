@@ -12,6 +12,7 @@ mod device;
 mod ends;
 mod event;
 mod faults;
+mod fit;
 mod fork;
 mod graph;
 mod graph_capture;

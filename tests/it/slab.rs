@@ -310,7 +310,7 @@ fn what_the_caller_keeps_is_given_back_before_it_is_refused() {
         pool.dealloc(pool.alloc(1 << 30).unwrap()).unwrap();
     };
     whole(100);
-    whole(1 << 20);
+    whole(512 << 10);
     // A cache that its owner holds is the caller's own too.
     let mut cache = pool.local_cache();
     cache.dealloc(pool.alloc(100).unwrap()).unwrap();

@@ -49,6 +49,10 @@ impl Allocator for Ours {
         let _bound = self.machine.bind();
         self.clock.advance(block);
         self.live.resize_with(block + 1, || None);
+        if block % 3000 == 2999 && std::env::var_os("FITDBG").is_some() {
+            let s = self.pool.slab_stats();
+            eprintln!("{block}: res {} live {} ret {} empty {} unused {} kept {} {:?}", s.reserved>>20, s.live>>20, s.retired>>20, s.empty>>20, s.unused>>20, self.pool.retired()>>20, self.pool.stats());
+        }
         match self.pool.alloc(size, &self.streams[stream]) {
             Ok(buffer) => self.live[block] = Some((buffer, stream)),
             Err(AllocError::Upstream(error)) => return Err(error.into()),

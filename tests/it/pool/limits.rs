@@ -60,11 +60,11 @@ fn the_host_waits_if_it_may(driver: &Driver) {
     let [user, other] = streams(&context);
     let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
     let pool = builder().max_bytes(BLOCK).wait(LONG).build(resource).unwrap();
-    let first: Buffer<u8> = pool.alloc(BLOCK, &user).unwrap();
-    first.slice(..BLOCK / 2).unwrap().fill(1, &user).unwrap();
-    first.slice(BLOCK / 2..).unwrap().fill(1, &other).unwrap();
-    drop(first);
-    // Of two streams, so no other can have it before both are done.
+    let take = || pool.alloc::<u8>(100_000, &user).ok();
+    let small: Vec<_> = std::iter::from_fn(take).collect();
+    small.iter().for_each(|piece| piece.fill(1, &user).unwrap());
+    drop(small);
+    // Small blocks of a slab may go to any stream, so all of them have to be complete.
     let second: Buffer<u8> = pool.alloc(BLOCK, &other).unwrap();
     assert!(second.is_idle());
 }
@@ -100,10 +100,10 @@ fn exhaustion_says_everything(driver: &Driver) {
     retired.slice(..BLOCK / 2).unwrap().fill(1, &one).unwrap();
     retired.slice(BLOCK / 2..).unwrap().fill(1, &two).unwrap();
     drop(retired);
-    let Err(AllocError::Exhausted(state)) = pool.alloc::<u8>(2 * BLOCK, &one) else {
+    let Err(AllocError::Exhausted(state)) = pool.alloc::<u8>(3 * BLOCK, &one) else {
         panic!("not refused")
     };
-    assert_eq!((state.size, state.limit, state.reserved), (2 * BLOCK, 3 * BLOCK, 2 * BLOCK));
+    assert_eq!((state.size, state.limit, state.reserved), (3 * BLOCK, 3 * BLOCK, 2 * BLOCK));
     assert_eq!((state.live, state.retired, state.cached), (BLOCK, BLOCK, 0));
     assert!(state.largest_free >= BLOCK);
     assert!(state.to_string().contains("retired 16777216"), "{state}");
@@ -132,10 +132,7 @@ fn caches_and_other_classes_are_reclaimed(driver: &Driver) {
         }
     };
     let stats = pool.stats();
-    assert!(
-        whole.is_idle() && stats.caches + stats.drained + stats.retried + stats.waited > 0,
-        "{stats:?}"
-    );
+    assert!(whole.is_idle() && stats.blocks_drained >= 60, "{stats:?}");
 }
 
 #[test]
