@@ -6,7 +6,7 @@ use crate::graph::{GraphError, InstantiateError};
 use crate::manager::{AllocateError, ManagerError, SpecError};
 use crate::pool::{FreeError, HostError, LeakReport, RawError};
 use crate::slab::{AllocError, DeallocError, Exhaustion, PoolError};
-use crate::staging::{BuildError, ReleaseError, SlotError, SlotFault, StageError};
+use crate::staging::{BuildError, CountFault, ReleaseError, SlotError, SlotFault, StageError};
 use crate::tier::TierError;
 use crate::timeline::WaitError;
 
@@ -99,17 +99,24 @@ kinds! {
     };
     InstantiateError: |error| error.error.kind();
     SlotError: |error| match error {
-        Self::Unknown(_) | Self::Type { .. } => ErrorKind::Invalid,
+        Self::Unknown(_) | Self::UnknownCount(_) | Self::Type { .. } => ErrorKind::Invalid,
+    };
+    CountFault: |fault| match fault {
+        Self::Foreign => ErrorKind::WrongOwner,
+        Self::TooLarge { .. } | Self::Written => ErrorKind::Invalid,
     };
     SlotFault: |fault| match fault {
         Self::Foreign | Self::OtherDevice { .. } => ErrorKind::WrongOwner,
         Self::TooManyHandles => ErrorKind::WouldBlock,
         Self::Forgotten
         | Self::Length { .. }
+        | Self::CountNotSet
+        | Self::Twice
         | Self::IsDynamic
         | Self::NotDynamic
         | Self::NeedsPerSlot
         | Self::NotPinned { .. }
+        | Self::NotDevice { .. }
         | Self::Embedded => ErrorKind::Invalid,
     };
     StageError: |error| match error {
@@ -117,6 +124,7 @@ kinds! {
         Self::Stalled(_) => ErrorKind::TimedOut,
         Self::TooLarge { .. } => ErrorKind::Invalid,
         Self::Slot { fault, .. } => fault.kind(),
+        Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,
         Self::ReaderCaptured { .. } => ErrorKind::Capturing,
         Self::OtherDevice { .. } => ErrorKind::WrongOwner,
@@ -125,14 +133,20 @@ kinds! {
     };
     BuildError: |error| match error {
         Self::NoSlots
-        | Self::NoSlotBefore
+        | Self::NoSlotBefore(_)
         | Self::TooManySlots { .. }
+        | Self::UnknownCount(_)
+        | Self::DuplicateCount(_)
+        | Self::CountOfCount(_)
+        | Self::TooManyCounts { .. }
         | Self::DuplicateSlot(_)
         | Self::Bucket(_)
+        | Self::BucketOf(_)
         | Self::RingDepth(_)
         | Self::Limit { .. }
         | Self::TooLarge
-        | Self::KeepNeedsPerSlot(_) => ErrorKind::Invalid,
+        | Self::KeepNeedsPerSlot(_)
+        | Self::SourceNeedsPerSlot(_) => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };

@@ -179,7 +179,7 @@ pub fn run(
         instead_of: target.instead_of.as_ref().map(ToString::to_string),
         cuda: format!("{}.{}", version / 1000, version % 1000 / 10),
         device: device.name()?,
-        compute_capability: format!("{}.{}", capability.0, capability.1),
+        compute_capability: capability.to_string(),
         lines: Vec::with_capacity(COUNT),
         figures: Figures::default(),
         seconds: 0.0,
