@@ -55,7 +55,7 @@ fn steps(trace: Option<&str>, limit: usize) -> Vec<Counts> {
     };
     match trace {
         Some(path) => {
-            let steps = Scheduler::new(Trace::open(path).unwrap()).map(Result::unwrap);
+            let steps = Scheduler::new(Trace::open(path, &Options::default()).unwrap()).map(Result::unwrap);
             steps.map(sizes).take(limit).collect()
         }
         None => {
