@@ -31,7 +31,7 @@ use wharf::staging::{Counts, Instantiation, Pending};
 use wharf::{Driver, Stream};
 use wharf_cli::generate::Generator;
 use wharf_cli::schedule::Scheduler;
-use wharf_cli::trace::{Trace, TraceError};
+use wharf_cli::trace::{Options, Trace, TraceError};
 
 use outputs_rig::{OutputIds, outputs};
 use staging_rig::context;
@@ -55,7 +55,8 @@ fn steps(trace: Option<&str>, limit: usize) -> Vec<Counts> {
     };
     match trace {
         Some(path) => {
-            let steps = Scheduler::new(Trace::open(path, &Options::default()).unwrap()).map(Result::unwrap);
+            let steps =
+                Scheduler::new(Trace::open(path, &Options::default()).unwrap()).map(Result::unwrap);
             steps.map(sizes).take(limit).collect()
         }
         None => {
