@@ -19,6 +19,7 @@ use wharf::{Context, Stream};
 
 use crate::replay::ReplayError;
 use crate::schedule::Step;
+use crate::summary::Origin;
 use crate::target::Target;
 use crate::trace::TraceError;
 
@@ -48,6 +49,14 @@ pub struct Mapped {
 /// The outcome of a workload, as `--json` writes it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Map {
+    /// The version of this form, [`SCHEMA`].
+    pub schema: u32,
+    /// The version of this program.
+    pub version: &'static str,
+    /// The trace, and the seed of generated requests, whichever it was; set by the command.
+    pub trace: Option<Origin>,
+    /// See `trace`.
+    pub seed: Option<u64>,
     /// The driver, `system` or `softcuda`.
     pub driver: &'static str,
     /// The device's name.
@@ -94,7 +103,10 @@ pub fn run(
     let mapped = pools.iter().map(Tenant::map).collect();
     // The device is done with the buffers before they go.
     stream.synchronize()?;
-    Ok(Map { driver: target.name(), device: device.name()?, steps: count, stopped, pools: mapped })
+    let (schema, version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
+    let (driver, device, pools) = (target.name(), device.name()?, mapped);
+    let (trace, seed) = (None, None);
+    Ok(Map { schema, version, trace, seed, driver, device, steps: count, stopped, pools })
 }
 
 impl Kind {
@@ -205,6 +217,8 @@ fn touch(buffer: &Buffer<u8>, stream: &Stream) -> Result<(), ReplayError> {
 
 /// What the largest pages of devices and hosts are multiples or parts of.
 const GRANULE: usize = 2 << 20;
+/// The version of the form of [`Map`]; a change that a reader notices raises it.
+pub const SCHEMA: u32 = 1;
 /// Bytes of each buffer that the work touches.
 const TOUCHED: usize = 64;
 /// Spreads neighbouring numbers over all bits.

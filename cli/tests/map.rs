@@ -33,6 +33,7 @@ fn every_byte_of_every_pool_is_accounted_for() {
         let pools = map["pools"].as_array().unwrap();
         let names: Vec<_> = pools.iter().map(|pool| pool["name"].as_str().unwrap()).collect();
         assert_eq!((names, number(&map, "steps")), (vec!["device", "pinned", "managed"], 300));
+        assert_eq!((number(&map, "schema"), number(&map, "seed")), (1, 1));
         for pool in pools {
             let of = |key| number(pool, key);
             let slabs = pool["slabs"].as_array().unwrap();

@@ -15,6 +15,9 @@ pub fn page(report: &Report) -> io::Result<String> {
     let mut page = Page::new(format!("wharf qualify: {}", report.device));
     page.text(&report.head());
     page.text(&report.count_text());
+    if report.driver == "softcuda" {
+        page.text(super::NO_GPU);
+    }
     let lines = report.lines.iter().map(|line| {
         let mark = match line.verdict {
             Verdict::Holds => Mark::Good,

@@ -92,6 +92,10 @@ pub enum Verdict {
 /// The version of the form of [`Report`]; a change that a reader notices raises it.
 pub const SCHEMA: u32 = 1;
 
+/// What the figures on softcuda are.
+pub const NO_GPU: &str = "On softcuda, times are the software driver's on this processor and say \
+                          nothing about a GPU; numbers of driver calls do.";
+
 /// The number of checks.
 pub const COUNT: usize = CHECKS.len();
 

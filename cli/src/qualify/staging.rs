@@ -1,6 +1,7 @@
 //! Staging: bytes, sources, and inputs that are still used.
 
 use std::sync::mpsc::{Sender, channel};
+use std::thread;
 
 use wharf::Stream;
 use wharf::pool::Buffer;
@@ -94,12 +95,17 @@ pub(super) fn reader(stand: &Stand<'_>) -> Outcome {
         let mut next = inputs.begin(8, 1)?;
         next.write(ids).fill(u32::MAX);
         next.submit(&copies)?;
-        // Time for a copy that waits for nothing: what arrives too early is seen below.
-        copies.query()?;
+        // Time for a copy that waits for nothing, though it must wait for the reader.
+        let mut early = false;
+        for _ in 0..TURNS {
+            early |= copies.query()?;
+            thread::yield_now();
+        }
         gate.open();
+        copies.synchronize()?;
+        consumer.synchronize()?;
+        ensure(!early, || format!("inputs were written over while step {number} was still read"))?;
     }
-    copies.synchronize()?;
-    consumer.synchronize()?;
     for (number, mut result) in (0..).zip(late) {
         let found = result.host_mut(LIMIT)?;
         ensure(found.iter().all(|id| *id == number), || {
@@ -138,4 +144,6 @@ impl Gate {
 }
 
 const STEPS: usize = 40;
+/// How often a stream that must wait is asked whether it has.
+const TURNS: usize = 500;
 const ROUNDS: u32 = 24;

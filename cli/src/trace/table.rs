@@ -2,6 +2,7 @@
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder, Terminator};
 
+use super::LINE_LIMIT;
 use super::error::{Fault, Problem};
 use super::lines::{Lines, characters};
 
@@ -33,7 +34,7 @@ impl Table {
     pub(super) fn new(delimiter: u8) -> Self {
         let mut parser = ReaderBuilder::new();
         parser.delimiter(delimiter).terminator(Terminator::Any(b'\n'));
-        Self { parser: parser.build(), text: vec![0; super::LINE_LIMIT], fields: Vec::new() }
+        Self { parser: parser.build(), text: vec![0; USUAL], fields: Vec::new() }
     }
 
     /// Takes the record that begins with the current line, and the lines that its quotes reach to.
@@ -71,7 +72,10 @@ impl Table {
             next.end += written;
             match result {
                 ReadFieldResult::InputEmpty => (),
-                ReadFieldResult::OutputFull => return Err(next.fault(Problem::TooLong)),
+                ReadFieldResult::OutputFull if self.text.len() >= LINE_LIMIT => {
+                    return Err(next.fault(Problem::TooLong));
+                }
+                ReadFieldResult::OutputFull => self.text.resize(2 * self.text.len(), 0),
                 ReadFieldResult::Field { record_end } => {
                     self.fields.push(*next);
                     *next = Field { start: next.end, end: next.end, line, column: *column };
@@ -97,3 +101,7 @@ impl Table {
         text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
     }
 }
+
+/// Bytes of a record for which there is room from the start.
+const USUAL: usize = 1024;
+const _: () = assert!(LINE_LIMIT.is_multiple_of(USUAL) && LINE_LIMIT.is_power_of_two());

@@ -2,6 +2,9 @@
 
 use std::io::{Cursor, Read};
 
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
 use super::*;
 
 fn open(text: &[u8], options: &Options) -> Result<Trace, TraceError> {
@@ -209,6 +212,40 @@ fn an_endless_record_is_given_up() {
     let endless = BufReader::new(Cursor::new("a,\"b\n").chain(Repeat("c\n")));
     let error = Trace::read("lines", endless, &Options::default()).unwrap_err();
     assert!(matches!(error.problem, Problem::TooLong), "{error}");
+}
+
+/// Bytes changed, cut and doubled at random: requests or an error, and nothing else.
+#[test]
+fn a_damaged_trace_is_an_error_or_requests() {
+    let good = [
+        format!("{HEAD}2023-11-16 18:17:03.1,1,1\n2023-11-16T18:17:03.2Z,\"2\",3\n"),
+        format!("{BURST}5,\"a, \"\"b\"\"\",472,18,490,l\n45.5,ö,1087.0,230,1317,l\n"),
+        "{\"timestamp\":0,\"input_length\":9,\"output_length\":1,\"hash_ids\":[1,2]}\n".repeat(3),
+    ];
+    let mut random = ChaCha8Rng::seed_from_u64(7);
+    let mut below = |end: usize| random.next_u32() as usize % end;
+    for round in 0..3000 {
+        let mut text = good[round % good.len()].clone().into_bytes();
+        for _ in 0..=below(4) {
+            let at = below(text.len());
+            match below(4) {
+                0 => text[at] = u8::try_from(below(256)).unwrap(),
+                1 => text.insert(at, b"\",;\n\r{#\0\xef"[below(9)]),
+                2 => text.truncate(at + 1),
+                _ => text.extend_from_within(at..),
+            }
+        }
+        for unsorted in [Unsorted::Refuse, Unsorted::Sort] {
+            let options = Options { unsorted, ..Options::default() };
+            match read_by(&text, &options) {
+                Ok(requests) => {
+                    assert!(requests.is_sorted_by_key(|request| request.arrival), "{round}");
+                    assert!(!requests.is_empty(), "{round}");
+                }
+                Err(error) => assert!(error.line > 0 && error.column > 0, "{round}: {error}"),
+            }
+        }
+    }
 }
 
 /// A text over and over.

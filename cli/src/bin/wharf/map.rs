@@ -37,7 +37,9 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     let taken = Taken::default();
     let steps = steps_of(&options.requests, options.steps, &taken)?;
     taken.note()?;
-    let map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
+    let mut map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
+    map.trace = taken.origin();
+    map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
     let printed = print(&mut io::stdout().lock(), &map, options);
     files.keep(&map)?;

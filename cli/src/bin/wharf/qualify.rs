@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_cli::output::{First, Named, Output, distinct};
-use wharf_cli::qualify::{COUNT, Line, Report, Verdict, page, run as qualify};
+use wharf_cli::qualify::{COUNT, Line, NO_GPU, Report, Verdict, page, run as qualify};
 
 use crate::arguments::Qualify;
 use crate::failure::Failure;
@@ -83,6 +83,9 @@ fn print_rest(output: &mut impl Write, report: &Report) -> io::Result<()> {
         let calls = figure.driver_calls.map(|calls| format!("  {calls:.2} driver calls"));
         let calls = calls.unwrap_or_default();
         writeln!(output, "  {:<58} {:>12.1} {}{calls}", figure.name, figure.value, figure.unit)?;
+    }
+    if report.driver == "softcuda" && !topic.is_empty() {
+        writeln!(output, "\n{NO_GPU}")?;
     }
     writeln!(output, "\n{}", report.count_text())
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::rc::Rc;
 
+use indicatif::ProgressBar;
 use wharf::forecast::Plan;
 use wharf_cli::Request;
 use wharf_cli::generate::Generator;
@@ -68,8 +69,16 @@ impl Extent {
         if special || path == Path::new(STANDARD_INPUT) {
             return Ok(None);
         }
-        let steps = steps(options, &Taken::default())?
-            .try_fold(0, |count, step| step.map(|_| count + 1))?;
+        // A long trace takes its time.
+        let bar = ProgressBar::new_spinner().with_message("reading the trace");
+        let steps = steps(options, &Taken::default())?.try_fold(0, |count: u64, step| {
+            if count.is_multiple_of(4096) {
+                bar.tick();
+            }
+            step.map(|_| count + 1)
+        });
+        bar.finish_and_clear();
+        let steps = steps?;
         // Past the steps that run, the rest of the trace counts too.
         if options.steps.is_some() {
             let mut trace = Trace::open(path, &options.requests.options())?;
