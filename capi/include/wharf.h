@@ -611,8 +611,8 @@ wharf_status wharf_step_slot(wharf_step step, size_t slot, void **data, size_t *
 // Sends a step to the device: one driver call, where the stream is that of the last step. A step
 // that fails has not happened, and its ring slot is free.
 //
-// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let one
-// thread at a time submit, or give each thread a set.
+// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let
+// one thread at a time submit, or give each thread a set.
 //
 // Thread-safe.
 //
@@ -755,8 +755,8 @@ wharf_status wharf_ticket_wait(wharf_ticket ticket, uint64_t timeout_ms);
 // No other thread is inside a call with the handle meanwhile.
 wharf_status wharf_ticket_release(wharf_ticket ticket);
 
-// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails, which
-// the log is told of.
+// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails,
+// which the log is told of.
 //
 // Thread-safe.
 //
