@@ -100,8 +100,8 @@ overhead() {
     cargo build --quiet --release --manifest-path "$here/Cargo.toml" --example overhead
     gcc -std=c11 "${strict[@]}" -O2 -I"$here/include" "$tests/overhead.c" -L"$prefix/lib" -lwharf -Wl,-rpath,"$prefix/lib" -o "$dir/overhead"
     rust=$(turn "$rust") c=$(turn "$dir/overhead")
-    echo "alloc and free: $rust instructions in Rust, $c through C; goal $((rust + 120)), limit $((rust + 400))"
-    [ "$c" -gt 0 ] && [ "$c" -le "$((rust + 400))" ]
+    echo "alloc and free: $rust instructions in Rust, $c through C; goal $((rust + 120)), limit $((rust + 340))"
+    [ "$c" -gt 0 ] && [ "$c" -le "$((rust + 340))" ]
 }
 
 turn() { # PROGRAM
