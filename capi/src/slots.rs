@@ -4,7 +4,7 @@
 use std::ffi::c_char;
 
 use wharf::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
-use wharf::staging::{InputBuffersBuilder, Len, Pad};
+use wharf::staging::{Forgotten, InputBuffersBuilder, Len, Pad};
 
 use crate::status::{Failure, wharf_status};
 
@@ -70,6 +70,18 @@ pub enum wharf_pad {
     Keep = 3,
 }
 
+/// What becomes of a slot that a step does not write.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_forgotten {
+    /// The step fails, and the error names the slot.
+    Error = 0,
+    /// The device keeps what an earlier step put there.
+    Keep = 1,
+    /// It is all padding.
+    Pad = 2,
+}
+
 /// A slot. Zero it first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +100,8 @@ pub struct wharf_slot {
     pub pad: i32,
     /// For WHARF_PAD_VALUE: the bits of one element, the lowest first.
     pub pad_value: u64,
+    /// A wharf_forgotten.
+    pub forgotten: i32,
 }
 
 impl wharf_slot {
@@ -112,8 +126,14 @@ impl wharf_slot {
             pad if pad == wharf_pad::Keep as i32 => Pad::Keep,
             pad => return Err(self.wrong(name, "pad", pad)),
         };
+        let forgotten = match self.forgotten {
+            it if it == wharf_forgotten::Error as i32 => Forgotten::Error,
+            it if it == wharf_forgotten::Keep as i32 => Forgotten::Keep,
+            it if it == wharf_forgotten::Pad as i32 => Forgotten::Pad,
+            it => return Err(self.wrong(name, "forgotten", it)),
+        };
         let len = if self.plus == 0 { len } else { len.plus(self.plus) };
-        Ok(add(builder, name, len, pad))
+        Ok(add(builder, name, len, pad).when_forgotten(forgotten))
     }
 
     fn wrong(&self, name: &str, field: &str, value: i32) -> Failure {

@@ -255,8 +255,8 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
     buckets[0] = SIZE_MAX;
     FAILS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs));
     buckets[0] = 8;
-    int *numbers[] = {&slots[0].dtype, &slots[0].count, &slots[0].pad};
-    for (size_t i = 0; i < 3; i++) {
+    int *numbers[] = {&slots[0].dtype, &slots[0].count, &slots[0].pad, &slots[0].forgotten};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         *numbers[i] = INT32_MAX;
         IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
         *numbers[i] = -1;
