@@ -323,6 +323,32 @@ wharf_status wharf_alloc_address(wharf_pool pool, size_t size, wharf_stream stre
 // No other thread releases the handles meanwhile.
 wharf_status wharf_free_address(wharf_pool pool, void *address, wharf_stream stream);
 
+// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers that
+// have no handle of it. Takes a lock to find what is known of the stream.
+//
+// Before the stream is destroyed, call wharf_stream_forget, or close every pool that has seen it.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// * `raw` is NULL, for the legacy default stream, or a stream of the context.
+// * `address` is NULL or can be written.
+wharf_status wharf_alloc_on(wharf_pool pool,
+                            size_t size,
+                            wharf_context context,
+                            void *raw,
+                            void **address);
+
+// As wharf_free_address, on a raw stream, see wharf_alloc_on.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `raw` is NULL, for the legacy default stream, or a stream of the context.
+wharf_status wharf_free_on(wharf_pool pool, void *address, wharf_context context, void *raw);
+
 // Writes the handle of the block that is handed out at `address`.
 //
 // Thread-safe.
