@@ -54,3 +54,28 @@ fn buffer_state_raw_twice() {
         assert!(taken ^ thread.join().unwrap(), "a bare handle is taken back once");
     });
 }
+
+/// One thread shares a block by its bare handle while another takes the handle back: the one that ends last
+/// has the block alone.
+#[test]
+fn buffer_state_raw_shared() {
+    model("buffer_state_raw_shared", || {
+        let shared = Arc::new((BufferWord::new(), Guarded::new(1)));
+        shared.0.begin().unwrap();
+        let generation = shared.0.make_raw().unwrap();
+        let end = |(word, items): &(BufferWord, Guarded)| {
+            items.share(0);
+            let last = word.release().unwrap();
+            if last {
+                items.own(0);
+            }
+            usize::from(last)
+        };
+        let other = shared.clone();
+        let thread =
+            thread::spawn(move || other.0.share_raw(generation).map_or(0, |()| end(&other)));
+        shared.0.take_raw(generation).unwrap();
+        let last = end(&shared);
+        assert_eq!(last + thread.join().unwrap(), 1, "one of them is the last");
+    });
+}

@@ -1,25 +1,23 @@
-//! The loops of `tests/c/overhead.c`, on the library itself: for `capi/check.sh`, which counts the
+//! The loop of `tests/c/overhead.c`, on the library itself: for `capi/check.sh`, which counts the
 //! instructions of both.
 //!
-//! `overhead alloc|step COUNT`, with a driver such as softcuda's.
+//! `overhead alloc COUNT`, with a driver such as softcuda's.
 
 use std::error::Error;
 
 use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, Pool};
-use wharf::staging::{InputBuffers, Len};
 use wharf::{Context, Driver, Stream};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, what, count] = &arguments[..] else { return Err("overhead alloc|step COUNT".into()) };
+    let [_, what, count] = &arguments[..] else { return Err("overhead alloc COUNT".into()) };
     let count: usize = count.parse()?;
     let context = Context::retain(&Driver::load()?.device(0)?)?;
     let stream = Stream::new(&context)?;
     match what.as_str() {
         "alloc" => alloc(&context, &stream, count),
-        "step" => step(&context, &stream, count),
-        other => Err(format!("{other:?} is neither alloc nor step").into()),
+        other => Err(format!("{other:?} is not alloc").into()),
     }
 }
 
@@ -31,19 +29,5 @@ fn alloc(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn
         let buffer: Buffer<u8> = pool.alloc(4096, stream)?;
         buffer.record_use(stream)?;
     }
-    Ok(())
-}
-
-/// A step of one slot.
-fn step(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn Error>> {
-    let inputs = InputBuffers::builder(context).slot::<i32>("ids", Len::Tokens);
-    let inputs = inputs.buckets([4]).build()?;
-    let ids = inputs.slot_id::<i32>("ids")?;
-    for _ in 0..count {
-        let mut step = inputs.begin(4, 1)?;
-        step.write(ids)[0] = 1;
-        step.submit(stream)?;
-    }
-    inputs.wait()?;
     Ok(())
 }

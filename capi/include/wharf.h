@@ -124,6 +124,16 @@ typedef enum {
   WHARF_PAD_KEEP = 3,
 } wharf_pad;
 
+// What becomes of a slot that a step does not write.
+typedef enum {
+  // The step fails, and the error names the slot.
+  WHARF_FORGOTTEN_ERROR = 0,
+  // The device keeps what an earlier step put there.
+  WHARF_FORGOTTEN_KEEP = 1,
+  // It is all padding.
+  WHARF_FORGOTTEN_PAD = 2,
+} wharf_forgotten;
+
 // A pool of memory of one kind, reused in the order of streams.
 typedef struct {
   // The number; 0 is none.
@@ -193,6 +203,8 @@ typedef struct {
   int32_t pad;
   // For WHARF_PAD_VALUE: the bits of one element, the lowest first.
   uint64_t pad_value;
+  // A wharf_forgotten.
+  int32_t forgotten;
 } wharf_slot;
 
 // The inputs of an engine's steps: host slots to write, and device memory at addresses that
@@ -201,6 +213,11 @@ typedef struct {
   // The number; 0 is none.
   uint64_t id;
 } wharf_inputs;
+
+// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether it
+// did. Called on the thread that allocates, several at once; must not throw, and must not allocate
+// from the pool.
+typedef bool (*wharf_pressure)(void *user, size_t size);
 
 // What a pool is to be. Zero it, and set `struct_size`.
 typedef struct {
@@ -217,6 +234,10 @@ typedef struct {
   uint64_t wait_ms;
   // The pool's name in reports and profilers; may be NULL.
   const char *name;
+  // What is asked to free memory; may be NULL.
+  wharf_pressure on_pressure;
+  // What `on_pressure` is given.
+  void *user;
 } wharf_pool_options;
 
 // What a pool holds, in bytes.
@@ -301,6 +322,32 @@ wharf_status wharf_alloc_address(wharf_pool pool, size_t size, wharf_stream stre
 //
 // No other thread releases the handles meanwhile.
 wharf_status wharf_free_address(wharf_pool pool, void *address, wharf_stream stream);
+
+// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers that
+// have no handle of it. Takes a lock to find what is known of the stream.
+//
+// Before the stream is destroyed, call wharf_stream_forget, or close every pool that has seen it.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// * `raw` is NULL, for the legacy default stream, or a stream of the context.
+// * `address` is NULL or can be written.
+wharf_status wharf_alloc_on(wharf_pool pool,
+                            size_t size,
+                            wharf_context context,
+                            void *raw,
+                            void **address);
+
+// As wharf_free_address, on a raw stream, see wharf_alloc_on.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `raw` is NULL, for the legacy default stream, or a stream of the context.
+wharf_status wharf_free_on(wharf_pool pool, void *address, wharf_context context, void *raw);
 
 // Writes the handle of the block that is handed out at `address`.
 //
@@ -501,7 +548,8 @@ wharf_status wharf_inputs_keep_in_capture(wharf_inputs inputs, wharf_stream stre
 //
 // # Safety
 //
-// `options` is NULL or as its `struct_size` says; `pool` is NULL or can be written.
+// `options` is NULL or as its `struct_size` says; `pool` is NULL or can be written. `on_pressure`
+// can be called with `user` as long as there is the pool, or a block of it.
 wharf_status wharf_pool_create(wharf_context context,
                                const wharf_pool_options *options,
                                wharf_pool *pool);
@@ -611,8 +659,8 @@ wharf_status wharf_step_slot(wharf_step step, size_t slot, void **data, size_t *
 // Sends a step to the device: one driver call, where the stream is that of the last step. A step
 // that fails has not happened, and its ring slot is free.
 //
-// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let one
-// thread at a time submit, or give each thread a set.
+// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let
+// one thread at a time submit, or give each thread a set.
 //
 // Thread-safe.
 //
@@ -755,8 +803,8 @@ wharf_status wharf_ticket_wait(wharf_ticket ticket, uint64_t timeout_ms);
 // No other thread is inside a call with the handle meanwhile.
 wharf_status wharf_ticket_release(wharf_ticket ticket);
 
-// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails, which
-// the log is told of.
+// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails,
+// which the log is told of.
 //
 // Thread-safe.
 //

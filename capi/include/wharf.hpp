@@ -347,7 +347,7 @@ public:
 };
 
 // Memory in the order of streams, with the functions that RMM's and libcu++'s resources have
-// (cuda::mr::resource): a pool behind them, which outlives it. Comparable, cheap to copy.
+// (cuda::mr::resource): the pool, the context and the stream outlive it. Comparable, cheap to copy.
 class memory_resource {
 public:
     // `fallback` is the stream of allocate_sync and deallocate_sync.
@@ -357,18 +357,18 @@ public:
     // `stream` is a CUstream or cudaStream_t of the context.
     void *allocate(void *stream, std::size_t bytes, std::size_t alignment = 256) {
         check_alignment(alignment);
-        return allocate_on(borrowed(stream).get(), bytes);
+        void *address = nullptr;
+        check(wharf_alloc_on(pool_, bytes, context_, stream, &address));
+        return address;
     }
     void deallocate(void *stream, void *address, std::size_t, std::size_t = 256) noexcept {
         // What fails is told to the log; the block stays allocated.
-        wharf_stream by{};
-        if (wharf_stream_borrow(context_, stream, &by) != WHARF_STATUS_OK) return;
-        wharf_free_address(pool_, address, by);
-        wharf_stream_release(by);
+        wharf_free_on(pool_, address, context_, stream);
     }
     void *allocate_sync(std::size_t bytes, std::size_t alignment = 256) {
         check_alignment(alignment);
-        void *address = allocate_on(fallback_, bytes);
+        void *address = nullptr;
+        check(wharf_alloc_address(pool_, bytes, fallback_, &address));
         const wharf_status status = wharf_stream_synchronize(fallback_);
         if (status != WHARF_STATUS_OK) {
             wharf_free_address(pool_, address, fallback_);
@@ -390,16 +390,6 @@ private:
         if (alignment > 256) {
             throw error(WHARF_STATUS_INVALID, "blocks are aligned to 256 bytes, and more was asked for", 0);
         }
-    }
-    wharf::stream borrowed(void *raw) const {
-        wharf_stream made{};
-        check(wharf_stream_borrow(context_, raw, &made));
-        return wharf::stream(made);
-    }
-    void *allocate_on(wharf_stream stream, std::size_t bytes) {
-        void *address = nullptr;
-        check(wharf_alloc_address(pool_, bytes, stream, &address));
-        return address;
     }
 
     wharf_pool pool_;

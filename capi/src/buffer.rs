@@ -3,10 +3,12 @@
 
 use std::ffi::c_void;
 
+use wharf::Stream;
 use wharf::graph::keep_alive_in_capture;
 use wharf::pool::{Buffer, Pool, RawBuffer};
 
 use crate::args::{Out, millis, out};
+use crate::context::wharf_context;
 use crate::pool::wharf_pool;
 use crate::status::{Failure, call, wharf_status};
 use crate::stream::wharf_stream;
@@ -128,6 +130,67 @@ pub unsafe extern "C" fn wharf_free_address(
         // SAFETY: the caller's promise.
         let stream = unsafe { get(stream) }?;
         Ok(pool.free_address(address.addr() as u64, stream)?)
+    })
+}
+
+/// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers that
+/// have no handle of it. Takes a lock to find what is known of the stream.
+///
+/// Before the stream is destroyed, call wharf_stream_forget, or close every pool that has seen it.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// * `raw` is NULL, for the legacy default stream, or a stream of the context.
+/// * `address` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_alloc_on(
+    pool: wharf_pool,
+    size: usize,
+    context: wharf_context,
+    raw: *mut c_void,
+    address: *mut *mut c_void,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(address, "address") }?;
+        // SAFETY: the caller's promise.
+        let pool = unsafe { get(pool) }?;
+        // SAFETY: the caller's promise.
+        let context = unsafe { get(context) }?;
+        // SAFETY: the caller's promise.
+        let stream = unsafe { Stream::borrow_raw(raw.cast(), &context.context) };
+        to.set(pointer(pool.alloc_address(size, &stream)?));
+        Ok(())
+    })
+}
+
+/// As wharf_free_address, on a raw stream, see wharf_alloc_on.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `raw` is NULL, for the legacy default stream, or a stream of the context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_free_on(
+    pool: wharf_pool,
+    address: *mut c_void,
+    context: wharf_context,
+    raw: *mut c_void,
+) -> wharf_status {
+    call(|| {
+        if address.is_null() {
+            return Err(Failure::new(wharf_status::Null, "address is NULL"));
+        }
+        // SAFETY: the caller's promise.
+        let pool = unsafe { get(pool) }?;
+        // SAFETY: the caller's promise.
+        let context = unsafe { get(context) }?;
+        // SAFETY: the caller's promise.
+        let stream = unsafe { Stream::borrow_raw(raw.cast(), &context.context) };
+        Ok(pool.free_address(address.addr() as u64, &stream)?)
     })
 }
 

@@ -4,11 +4,11 @@
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex};
 
-use wharf::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
-use wharf::staging::{InputBuffers, InputBuffersBuilder, Len, Pad, SlotInfo, StaticBuffers};
+use wharf::staging::{InputBuffers, InputBuffersBuilder, SlotInfo, StaticBuffers};
 
 use crate::args::{Growing, array, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
+use crate::slots::wharf_slot;
 use crate::status::{Failure, call, wharf_status};
 use crate::step::Cell;
 use crate::stream::wharf_stream;
@@ -33,88 +33,6 @@ pub struct InputsObject {
     pub(crate) slots: Box<[SlotInfo]>,
     buffers: StaticBuffers,
     pub(crate) set: Arc<InputBuffers>,
-}
-
-/// The type of a slot's elements.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum wharf_dtype {
-    /// Truth values, a byte each.
-    Bool = 0,
-    /// 8 bits, unsigned.
-    U8 = 1,
-    /// 8 bits, signed.
-    I8 = 2,
-    /// 16 bits, signed.
-    I16 = 3,
-    /// 16 bits, unsigned.
-    U16 = 4,
-    /// 32 bits, signed.
-    I32 = 5,
-    /// 32 bits, unsigned.
-    U32 = 6,
-    /// 64 bits, signed.
-    I64 = 7,
-    /// 64 bits, unsigned.
-    U64 = 8,
-    /// IEEE half precision.
-    F16 = 9,
-    /// The upper half of a single precision number.
-    Bf16 = 10,
-    /// IEEE single precision.
-    F32 = 11,
-    /// IEEE double precision.
-    F64 = 12,
-    /// 8 bits, 4 of exponent and 3 of fraction.
-    F8E4m3 = 13,
-    /// 8 bits, 5 of exponent and 2 of fraction.
-    F8E5m2 = 14,
-}
-
-/// What a slot's length counts.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum wharf_count {
-    /// `times` elements for each token.
-    Tokens = 0,
-    /// `times` elements for each request.
-    Requests = 1,
-    /// `times` elements.
-    Fixed = 2,
-}
-
-/// What is behind a step's elements, up to the length of its bucket.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum wharf_pad {
-    /// Zeros.
-    Zero = 0,
-    /// The value in `pad_value`.
-    Value = 1,
-    /// The last element again and again.
-    RepeatLast = 2,
-    /// Whatever earlier steps left there.
-    Keep = 3,
-}
-
-/// A slot. Zero it first.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct wharf_slot {
-    /// Its name.
-    pub name: *const c_char,
-    /// A wharf_dtype.
-    pub dtype: i32,
-    /// A wharf_count.
-    pub count: i32,
-    /// Elements for each, see `count`.
-    pub times: usize,
-    /// Elements besides: as with `len = tokens * times + plus`.
-    pub plus: usize,
-    /// A wharf_pad.
-    pub pad: i32,
-    /// For WHARF_PAD_VALUE: the bits of one element, the lowest first.
-    pub pad_value: u64,
 }
 
 /// What a set is to be. Zero it, and set `struct_size` and `buckets`.
@@ -323,78 +241,6 @@ impl wharf_inputs_options {
         Ok(builder)
     }
 }
-
-impl wharf_slot {
-    fn add_to(
-        &self,
-        builder: InputBuffersBuilder,
-        name: &str,
-    ) -> Result<InputBuffersBuilder, Failure> {
-        let add = ADD.get(usize::try_from(self.dtype).unwrap_or(usize::MAX));
-        let add = add.ok_or_else(|| self.wrong(name, "dtype", self.dtype))?;
-        let len = match self.count {
-            count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
-            count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),
-            count if count == wharf_count::Fixed as i32 => Len::Fixed(self.times),
-            count => return Err(self.wrong(name, "count", count)),
-        };
-        let pad = match self.pad {
-            pad if pad == wharf_pad::Zero as i32 => Pad::Zero,
-            pad if pad == wharf_pad::Value as i32 => Pad::Value(self.pad_value),
-            pad if pad == wharf_pad::RepeatLast as i32 => Pad::RepeatLast,
-            pad if pad == wharf_pad::Keep as i32 => Pad::Keep,
-            pad => return Err(self.wrong(name, "pad", pad)),
-        };
-        let len = if self.plus == 0 { len } else { len.plus(self.plus) };
-        Ok(add(builder, name, len, pad))
-    }
-
-    fn wrong(&self, name: &str, field: &str, value: i32) -> Failure {
-        let text = format!("slot {name:?}: {field} is {value}, which is no wharf_{field}");
-        Failure::new(wharf_status::Invalid, text)
-    }
-}
-
-/// Adds a slot of type `T`; the bits of a value are its lowest.
-fn add<T: Element>(
-    builder: InputBuffersBuilder,
-    name: &str,
-    len: Len,
-    pad: Pad<u64>,
-) -> InputBuffersBuilder {
-    let pad = match pad {
-        Pad::Zero => Pad::Zero,
-        Pad::RepeatLast => Pad::RepeatLast,
-        Pad::Keep => Pad::Keep,
-        Pad::Value(bits) => {
-            let bytes = bits.to_le_bytes();
-            // SAFETY: an element has at most eight bytes, and every pattern of bits is a value.
-            Pad::Value(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
-        }
-    };
-    builder.slot_padded::<T>(name, len, pad)
-}
-
-type Add = fn(InputBuffersBuilder, &str, Len, Pad<u64>) -> InputBuffersBuilder;
-
-/// By wharf_dtype.
-const ADD: [Add; 15] = [
-    add::<Bool>,
-    add::<u8>,
-    add::<i8>,
-    add::<i16>,
-    add::<u16>,
-    add::<i32>,
-    add::<u32>,
-    add::<i64>,
-    add::<u64>,
-    add::<F16>,
-    add::<Bf16>,
-    add::<f32>,
-    add::<f64>,
-    add::<F8E4M3>,
-    add::<F8E5M2>,
-];
 
 const RING_DEPTH: usize = 3;
 const MOST_SLOTS: usize = 64;

@@ -9,7 +9,8 @@
 //! * `status`: what calls return, the thread's last error, the log.
 //! * `table`: objects behind handles.
 //! * `args`: pointers and options of the caller.
-//! * `context`, `stream`, `pool`, `buffer`, `inputs`, `step`: the functions, by their objects.
+//! * `slots`: how a slot is described.
+//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`: the functions, by their objects.
 //! * `torch`: PyTorch's pluggable allocator.
 
 #![expect(
@@ -23,6 +24,7 @@ mod buffer;
 mod context;
 mod inputs;
 mod pool;
+mod slots;
 mod status;
 mod step;
 mod stream;
@@ -33,6 +35,7 @@ pub use buffer::*;
 pub use context::*;
 pub use inputs::*;
 pub use pool::*;
+pub use slots::*;
 pub use status::*;
 pub use step::*;
 pub use stream::*;

@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "exports symbols; takes the caller's handles and structures")]
 //! Pools.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
 use wharf::memory::{
@@ -40,6 +40,11 @@ pub enum wharf_kind {
     Managed = 3,
 }
 
+/// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether it
+/// did. Called on the thread that allocates, several at once; must not throw, and must not allocate
+/// from the pool.
+pub type wharf_pressure = Option<unsafe extern "C" fn(user: *mut c_void, size: usize) -> bool>;
+
 /// What a pool is to be. Zero it, and set `struct_size`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,10 @@ pub struct wharf_pool_options {
     pub wait_ms: u64,
     /// The pool's name in reports and profilers; may be NULL.
     pub name: *const c_char,
+    /// What is asked to free memory; may be NULL.
+    pub on_pressure: wharf_pressure,
+    /// What `on_pressure` is given.
+    pub user: *mut c_void,
 }
 
 /// What a pool holds, in bytes.
@@ -90,7 +99,8 @@ unsafe impl Growing for wharf_pool_stats {}
 ///
 /// # Safety
 ///
-/// `options` is NULL or as its `struct_size` says; `pool` is NULL or can be written.
+/// `options` is NULL or as its `struct_size` says; `pool` is NULL or can be written. `on_pressure`
+/// can be called with `user` as long as there is the pool, or a block of it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_pool_create(
     context: wharf_context,
@@ -122,7 +132,10 @@ pub unsafe extern "C" fn wharf_pool_create(
                 format!("the pool would have {span} bytes of addresses, and {MOST_BYTES} at most");
             return Err(Failure::new(wharf_status::Invalid, text));
         }
-        let builder = Pool::builder().name(name).max_bytes(max).wait(millis(options.wait_ms));
+        let mut builder = Pool::builder().name(name).max_bytes(max).wait(millis(options.wait_ms));
+        if let Some(hook) = Hook::of(&options) {
+            builder = builder.on_pressure(move |pressure| hook.call(pressure.state.size));
+        }
         let kind = options.kind;
         let made = if kind == wharf_kind::Device as i32 {
             builder.build(DeviceMemoryResource::new(context, span)?)?
@@ -255,6 +268,29 @@ pub unsafe extern "C" fn wharf_pool_report(
         unsafe { end.write(0) };
         Ok(())
     })
+}
+
+/// The caller's hook.
+#[derive(Clone, Copy)]
+struct Hook {
+    call: unsafe extern "C" fn(*mut c_void, usize) -> bool,
+    user: *mut c_void,
+}
+
+// SAFETY: `wharf_pool_create` was promised that it can be called on any thread.
+unsafe impl Send for Hook {}
+// SAFETY: as above, on several threads at once.
+unsafe impl Sync for Hook {}
+
+impl Hook {
+    fn of(options: &wharf_pool_options) -> Option<Self> {
+        Some(Self { call: options.on_pressure?, user: options.user })
+    }
+
+    fn call(&self, size: usize) -> bool {
+        // SAFETY: `wharf_pool_create` was promised so.
+        unsafe { (self.call)(self.user, size) }
+    }
 }
 
 /// The longest span: its bookkeeping is made with the pool, and an allocation of the host's that is

@@ -115,8 +115,8 @@ pub unsafe extern "C" fn wharf_step_slot(
 /// Sends a step to the device: one driver call, where the stream is that of the last step. A step
 /// that fails has not happened, and its ring slot is free.
 ///
-/// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let one
-/// thread at a time submit, or give each thread a set.
+/// Steps of one set that two threads submit at once, to two streams, are ordered by neither: let
+/// one thread at a time submit, or give each thread a set.
 ///
 /// Thread-safe.
 ///
@@ -241,8 +241,8 @@ unsafe fn begin(
     let to = unsafe { out(step, "step") }?;
     // SAFETY: the caller's promise.
     let object = unsafe { get(inputs) }?;
-    // SAFETY: the set is behind an `Arc` that is dropped after the cells, and what borrows it is put
-    // into a cell below and never leaves it.
+    // SAFETY: the set is behind an `Arc` that is dropped after the cells, and what borrows it is
+    // put into a cell below and never leaves it.
     let set: &'static InputBuffers = unsafe { &*Arc::as_ptr(&object.set) };
     let open = begin(set)?;
     let place = open.ring_slot();

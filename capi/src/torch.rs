@@ -17,8 +17,8 @@ use crate::buffer::pointer;
 use crate::context::driver;
 use crate::status::{Failure, call, wharf_status};
 
-/// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails, which
-/// the log is told of.
+/// Allocates `size` bytes of a device for use on `stream`, a cudaStream_t; NULL if that fails,
+/// which the log is told of.
 ///
 /// Thread-safe.
 ///

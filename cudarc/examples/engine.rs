@@ -1,6 +1,6 @@
 //! An engine on cudarc and wharf, without unsafe: cudarc captures a graph that reads wharf's static
-//! buffers and writes a block of wharf's pool; results come back through pinned memory of wharf's. Right
-//! bytes, and nothing left at the end, whatever goes first.
+//! buffers and writes a block of wharf's pool; results come back through pinned memory of wharf's.
+//! Right bytes, and nothing left at the end, whatever goes first.
 //!
 //! `engine [SEED]`, with a driver such as softcuda's; the seed is that of the order of drops.
 #![forbid(unsafe_code)]
@@ -111,7 +111,8 @@ fn capture(
     Ok(recording.end()?.ok_or("an empty graph")?)
 }
 
-/// Pinned memory of wharf's goes to memory of cudarc's, and from there to the device memory of a pool.
+/// Pinned memory of wharf's goes to memory of cudarc's, and from there to the device memory of a
+/// pool.
 fn there_and_back(
     pools: &[Pool; 2],
     queue: &Arc<CudaStream>,

@@ -1,8 +1,8 @@
 #![expect(unsafe_code, reason = "cudarc's trait is of unsafe functions; slices of pinned memory")]
 //! Pinned buffers as the host's side of cudarc's copies.
 //!
-//! cudarc takes a plain `[T]` for pageable memory, whose copy is over when the call returns; that of
-//! pinned memory is not. These know which stream copies, and record that.
+//! cudarc takes a plain `[T]` for pageable memory, whose copy is over when the call returns; that
+//! of pinned memory is not. These know which stream copies, and record that.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,8 +31,8 @@ impl<'a, T: Element> HostSource<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] with [`OUT_OF_MEMORY`](CudaError::OUT_OF_MEMORY): there are 2^28 handles to
-    /// the block.
+    /// [`Error::Driver`] with [`OUT_OF_MEMORY`](CudaError::OUT_OF_MEMORY): there are 2^28 handles
+    /// to the block.
     pub fn new(view: &HostView<T>, stream: &'a BorrowedStream) -> Result<Self, Error> {
         let call = "sharing a view";
         let view = view.try_clone();

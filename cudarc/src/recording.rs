@@ -34,8 +34,8 @@ impl<'a> Recording<'a> {
     ///
     /// # Errors
     ///
-    /// cudarc's: a call that captures forbid was made meanwhile, or one that has no error of its own
-    /// failed. The capture is over.
+    /// cudarc's: a call that captures forbid was made meanwhile, or one that has no error of its
+    /// own failed. The capture is over.
     pub fn end(mut self) -> Result<Option<CudaGraph>, DriverError> {
         self.finish()
     }
@@ -43,8 +43,8 @@ impl<'a> Recording<'a> {
     fn finish(&mut self) -> Result<Option<CudaGraph>, DriverError> {
         self.is_over = true;
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        // Before it calls the driver, cudarc returns an error that was recorded, and the stream would
-        // be captured for ever.
+        // Before it calls the driver, cudarc returns an error that was recorded, and the stream
+        // would be captured for ever.
         let told = self.stream.cudarc().context().check_err();
         let ended = self.stream.cudarc().end_capture(flags);
         told.and(ended)

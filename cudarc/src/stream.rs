@@ -16,7 +16,8 @@ use wharf::{Context, CudaError, Driver, Error, Stream};
 /// As [`Context::borrow_with_owner`].
 pub fn context(theirs: &Arc<CudaContext>, driver: &Driver) -> Result<Context, Error> {
     let owner = Arc::clone(theirs);
-    // SAFETY: the context is destroyed, or the primary one released, when the last `Arc` is dropped.
+    // SAFETY: the context is destroyed, or the primary one released, when the last `Arc` is
+    // dropped.
     unsafe { Context::borrow_with_owner(theirs.cu_ctx().cast(), owner, driver) }
 }
 

@@ -42,8 +42,8 @@ impl<'a, T: Element> DeviceView<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`] with [`OUT_OF_MEMORY`](CudaError::OUT_OF_MEMORY): there are 2^28 handles to
-    /// the block.
+    /// [`Error::Driver`] with [`OUT_OF_MEMORY`](CudaError::OUT_OF_MEMORY): there are 2^28 handles
+    /// to the block.
     pub fn new(buffer: &Buffer<T>, stream: &'a BorrowedStream) -> Result<Self, Error> {
         let call = "sharing a buffer";
         let shared = buffer.slice(..);

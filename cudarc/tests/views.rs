@@ -1,5 +1,5 @@
-//! What the views order, keep and refuse, on the driver that cudarc and wharf both load. Without one
-//! each test says that it was skipped.
+//! What the views order, keep and refuse, on the driver that cudarc and wharf both load. Without
+//! one each test says that it was skipped.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,

@@ -57,6 +57,7 @@ impl BufferWord {
     }
 
     /// Begins a life with one handle. The caller owns the record; its generation.
+    #[inline]
     pub(crate) fn begin(&self) -> Result<u32, NotSo> {
         let next = |state: BufferStateWord| {
             let fits =
@@ -67,6 +68,7 @@ impl BufferWord {
     }
 
     /// Notes that the device uses the buffer.
+    #[inline]
     pub(crate) fn mark_used(&self) {
         if self.load().phase() == Phase::Allocated {
             // Refused only if another thread has just done it.
@@ -85,6 +87,7 @@ impl BufferWord {
     }
 
     /// Ends a handle. Returns whether it was the last one: the record is the caller's then.
+    #[inline]
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
         let next = |state: BufferStateWord| {
             let rest = state.handles().checked_sub(1)?;
@@ -104,6 +107,7 @@ impl BufferWord {
     }
 
     /// Turns the one handle of a life into a bare one.
+    #[inline]
     pub(crate) fn make_raw(&self) -> Result<u32, NotSo> {
         let next = |state: BufferStateWord| {
             (state.handles() == 1 && !state.is_raw()).then_some(BufferStateWord(state.0 | RAW))
@@ -113,6 +117,7 @@ impl BufferWord {
     }
 
     /// Turns the bare handle of a life back; the error says that there is none.
+    #[inline]
     pub(crate) fn take_raw(&self, generation: u32) -> Result<(), NotSo> {
         let next = |state: BufferStateWord| {
             (state.is_raw() && state.generation() == generation)
@@ -133,11 +138,13 @@ impl BufferWord {
     }
 
     /// The state at this moment.
+    #[inline]
     pub(crate) fn load(&self) -> BufferStateWord {
         // Acquire: pairs with the AcqRel of `release`.
         BufferStateWord(self.0.load(Acquire))
     }
 
+    #[inline]
     fn update(
         &self,
         order: crate::sync::atomic::Ordering,

@@ -18,7 +18,6 @@ impl Pool {
     /// # Errors
     ///
     /// As [`alloc`](Self::alloc).
-    #[inline]
     #[track_caller]
     pub fn alloc_raw(&self, size: usize, stream: &Stream) -> Result<RawBuffer, AllocError> {
         let index = self.core.alloc(size, stream, Location::caller())?;
@@ -35,7 +34,6 @@ impl Pool {
     /// * [`FreeError::Stream`]: the stream cannot have used the block, as for
     ///   [`Buffer::record_use`]; the block is still allocated. Only where eight streams use the
     ///   block already, and the driver refuses to order this one, is the block freed and leaked.
-    #[inline]
     pub fn free_raw(&self, raw: RawBuffer, stream: &Stream) -> Result<(), FreeError> {
         let timeline = stream.timeline()?;
         let slot = self.core.slot_of(timeline)?;

@@ -31,6 +31,9 @@
 //!
 //! * `alloc` of what the stream has dropped, `record_use`, drop: lock-free, without a driver call.
 //! * `alloc` of what other streams have dropped and completed, or of free slabs: the same.
+//! * by handle (`alloc_raw`, `free_raw`, `share_raw`, `take_raw`): as `alloc`, `record_use`, drop.
+//! * by address (`find_address`, `take_address`, `free_address`): the same. `alloc_address` also
+//!   makes a table, once for each 2 MiB of addresses that it hands out blocks in.
 //! * `prewarm`, `reserve`, [`BlockPrewarm`]: as `alloc`, up to growth; never at the limit.
 //! * `alloc` that grows: blocking in the driver. It makes the calls of the resource, and inserts a
 //!   marker into each stream that has retired blocks.

@@ -142,6 +142,7 @@ impl BufferRecord {
         self.home.load(Relaxed) as usize
     }
 
+    #[inline]
     pub(super) fn size(&self) -> usize {
         self.size.load(Relaxed)
     }

@@ -139,6 +139,101 @@ static void scratch(engine *e) {
     EXPECT(wharf_alloc(e->device, (size_t)63 << 20, e->model, &first) == WHARF_STATUS_OUT_OF_MEMORY);
 }
 
+typedef struct {
+    wharf_pool pool;
+    wharf_stream stream;
+    wharf_buffer held;
+    int asked;
+} cache;
+
+// The engine's cache gives its block up, once.
+static bool give(void *user, size_t size) {
+    cache *of = user;
+    EXPECT(size == (size_t)40 << 20);
+    return of->asked++ == 0 && wharf_free(of->pool, of->held, of->stream) == WHARF_STATUS_OK;
+}
+
+// A pool at its limit asks the engine, and the allocation has what that gives.
+static void pressure(const engine *e) {
+    cache of = {.stream = e->model};
+    wharf_pool_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.max_bytes = (size_t)64 << 20;
+    options.on_pressure = give;
+    options.user = &of;
+    OK(wharf_pool_create(e->context, &options, &of.pool));
+    OK(wharf_alloc(of.pool, (size_t)40 << 20, e->model, &of.held));
+    wharf_buffer block;
+    OK(wharf_alloc(of.pool, (size_t)40 << 20, e->model, &block));
+    EXPECT(of.asked == 1);
+    EXPECT(wharf_alloc(of.pool, (size_t)40 << 20, e->model, &of.held) == WHARF_STATUS_OUT_OF_MEMORY);
+    EXPECT(of.asked == 2);
+    OK(wharf_free(of.pool, block, e->model));
+    OK(wharf_stream_synchronize(e->model));
+    OK(wharf_pool_close(of.pool, 600000));
+}
+
+// A slot that a step does not write keeps what the device has, where that is asked for.
+static void forgotten_slot(const engine *e) {
+    const size_t buckets[] = {4};
+    wharf_inputs_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.buckets = buckets;
+    options.bucket_count = 1;
+    wharf_slot slots[2];
+    memset(slots, 0, sizeof slots);
+    slots[0].name = "table";
+    slots[0].dtype = WHARF_DTYPE_U8;
+    slots[0].times = 1;
+    slots[0].forgotten = WHARF_FORGOTTEN_KEEP;
+    slots[1] = slots[0];
+    slots[1].name = "ids";
+    slots[1].forgotten = WHARF_FORGOTTEN_PAD;
+    wharf_inputs inputs;
+    OK(wharf_inputs_create(e->context, &options, slots, 2, &inputs));
+    for (int round = 0; round < 2; round++) {
+        wharf_step step;
+        void *data;
+        size_t size;
+        OK(wharf_begin(inputs, 4, 1, &step));
+        for (size_t slot = 0; slot < 2 && round == 0; slot++) {
+            OK(wharf_step_slot(step, slot, &data, &size));
+            memset(data, 7, size);
+        }
+        OK(wharf_submit(step, e->model));
+    }
+    unsigned char back[2][4];
+    for (size_t slot = 0; slot < 2; slot++) {
+        uint64_t address;
+        OK(wharf_inputs_address(inputs, slot, &address));
+        CU(cuMemcpyDtoHAsync_v2(back[slot], address, 4, e->raw_model));
+    }
+    CU(cuStreamSynchronize(e->raw_model));
+    EXPECT(back[0][0] == 7 && back[0][3] == 7 && back[1][0] == 0 && back[1][3] == 0);
+    OK(wharf_inputs_destroy(inputs));
+}
+
+// A stream that is forgotten may be destroyed, whatever has seen it.
+static void forget(engine *e) {
+    void *raw;
+    wharf_stream stream, again;
+    wharf_buffer block;
+    CU(cuStreamCreate(&raw, 1));
+    OK(wharf_stream_borrow(e->context, raw, &stream));
+    OK(wharf_alloc(e->device, 5000, stream, &block));
+    CU(cuMemsetD8Async(block.address, 3, block.size, raw));
+    OK(wharf_free(e->device, block, stream));
+    OK(wharf_stream_borrow(e->context, raw, &again));
+    OK(wharf_stream_forget(e->context, raw));
+    EXPECT(wharf_alloc(e->device, 5000, stream, &block) == WHARF_STATUS_STALE);
+    EXPECT(wharf_stream_synchronize(again) == WHARF_STATUS_STALE);
+    CU(cuStreamDestroy_v2(raw));
+    OK(wharf_stream_release(stream));
+    OK(wharf_stream_release(again));
+}
+
 static void drop(engine *e, int part) {
     wharf_buffer result;
     switch (part) {
@@ -165,7 +260,9 @@ int main(int argc, char **argv) {
     CU(cuCtxSetCurrent(primary));
     CU(cuStreamCreate(&e.raw_copies, 1));
     CU(cuStreamCreate(&e.raw_model, 1));
-    OK(wharf_context_retain(0, &e.context));
+    // One's own reference to the primary context, or the engine's context.
+    if (seed % 2 == 0) OK(wharf_context_retain(0, &e.context));
+    else OK(wharf_context_borrow(primary, &e.context));
     OK(wharf_stream_borrow(e.context, e.raw_copies, &e.copies));
     OK(wharf_stream_borrow(e.context, e.raw_model, &e.model));
     e.device = make_pool(&e, WHARF_KIND_DEVICE);
@@ -176,6 +273,9 @@ int main(int argc, char **argv) {
     capture(&e);
     for (int number = 0; number < STEPS; number++) run(&e, number);
     scratch(&e);
+    forget(&e);
+    pressure(&e);
+    forgotten_slot(&e);
     wharf_ticket ticket;
     OK(wharf_stream_ticket(e.model, &ticket));
     OK(wharf_ticket_wait(ticket, 600000));

@@ -103,6 +103,11 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     FAILS(wharf_alloc_address(pool, 64, h->stream, &pointer));
     FAILS(wharf_free_address(h->pool, &told, stream));
     FAILS(wharf_free_address(pool, &told, h->stream));
+    FAILS(wharf_alloc_on(h->pool, 64, context, NULL, &pointer));
+    FAILS(wharf_alloc_on(pool, 64, h->context, NULL, &pointer));
+    FAILS(wharf_free_on(h->pool, &told, context, NULL));
+    FAILS(wharf_free_on(pool, &told, h->context, NULL));
+    FAILS(wharf_free_on(pool, &told, context, NULL));
     FAILS(wharf_find_address(h->pool, &told, &some_buffer));
     FAILS(wharf_find_address(pool, &told, &some_buffer));
     FAILS(wharf_buffer_record_use(pool, h->buffer, stream));
@@ -125,7 +130,6 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     FAILS(wharf_step_wait_on(h->step, stream));
     FAILS(wharf_step_consumed_by(h->step, stream));
     FAILS(wharf_step_is_complete(h->step, &is));
-    (void)context;
 }
 
 // Each function with good handles, and NULL for each pointer.
@@ -158,6 +162,8 @@ static void with_null(wharf_context context, wharf_pool pool, wharf_stream strea
     IS(wharf_alloc(pool, 64, stream, NULL), NULL);
     IS(wharf_alloc_address(pool, 64, stream, NULL), NULL);
     IS(wharf_free_address(pool, NULL, stream), NULL);
+    IS(wharf_alloc_on(pool, 64, context, NULL, NULL), NULL);
+    IS(wharf_free_on(pool, NULL, context, NULL), NULL);
     IS(wharf_find_address(pool, &size, NULL), NULL);
     wharf_buffer found;
     IS(wharf_find_address(pool, NULL, &found), STALE);
@@ -214,6 +220,7 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         IS(wharf_alloc(pool, sizes[i], stream, &some_buffer), INVALID);
         IS(wharf_alloc_address(pool, sizes[i], stream, &pointer), INVALID);
+        IS(wharf_alloc_on(pool, sizes[i], context, NULL, &pointer), INVALID);
     }
     IS(wharf_find_address(pool, (void *)UINTPTR_MAX, &some_buffer), STALE);
     IS(wharf_free_address(pool, (void *)UINTPTR_MAX, stream), STALE);
@@ -255,8 +262,8 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
     buckets[0] = SIZE_MAX;
     FAILS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs));
     buckets[0] = 8;
-    int *numbers[] = {&slots[0].dtype, &slots[0].count, &slots[0].pad};
-    for (size_t i = 0; i < 3; i++) {
+    int *numbers[] = {&slots[0].dtype, &slots[0].count, &slots[0].pad, &slots[0].forgotten};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         *numbers[i] = INT32_MAX;
         IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
         *numbers[i] = -1;

@@ -1,0 +1,184 @@
+#![expect(unsafe_code, reason = "bits become values")]
+//! How a slot is described.
+
+use std::ffi::c_char;
+
+use wharf::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
+use wharf::staging::{Forgotten, InputBuffersBuilder, Len, Pad};
+
+use crate::status::{Failure, wharf_status};
+
+/// The type of a slot's elements.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_dtype {
+    /// Truth values, a byte each.
+    Bool = 0,
+    /// 8 bits, unsigned.
+    U8 = 1,
+    /// 8 bits, signed.
+    I8 = 2,
+    /// 16 bits, signed.
+    I16 = 3,
+    /// 16 bits, unsigned.
+    U16 = 4,
+    /// 32 bits, signed.
+    I32 = 5,
+    /// 32 bits, unsigned.
+    U32 = 6,
+    /// 64 bits, signed.
+    I64 = 7,
+    /// 64 bits, unsigned.
+    U64 = 8,
+    /// IEEE half precision.
+    F16 = 9,
+    /// The upper half of a single precision number.
+    Bf16 = 10,
+    /// IEEE single precision.
+    F32 = 11,
+    /// IEEE double precision.
+    F64 = 12,
+    /// 8 bits, 4 of exponent and 3 of fraction.
+    F8E4m3 = 13,
+    /// 8 bits, 5 of exponent and 2 of fraction.
+    F8E5m2 = 14,
+}
+
+/// What a slot's length counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_count {
+    /// `times` elements for each token.
+    Tokens = 0,
+    /// `times` elements for each request.
+    Requests = 1,
+    /// `times` elements.
+    Fixed = 2,
+}
+
+/// What is behind a step's elements, up to the length of its bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_pad {
+    /// Zeros.
+    Zero = 0,
+    /// The value in `pad_value`.
+    Value = 1,
+    /// The last element again and again.
+    RepeatLast = 2,
+    /// Whatever earlier steps left there.
+    Keep = 3,
+}
+
+/// What becomes of a slot that a step does not write.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_forgotten {
+    /// The step fails, and the error names the slot.
+    Error = 0,
+    /// The device keeps what an earlier step put there.
+    Keep = 1,
+    /// It is all padding.
+    Pad = 2,
+}
+
+/// A slot. Zero it first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct wharf_slot {
+    /// Its name.
+    pub name: *const c_char,
+    /// A wharf_dtype.
+    pub dtype: i32,
+    /// A wharf_count.
+    pub count: i32,
+    /// Elements for each, see `count`.
+    pub times: usize,
+    /// Elements besides: as with `len = tokens * times + plus`.
+    pub plus: usize,
+    /// A wharf_pad.
+    pub pad: i32,
+    /// For WHARF_PAD_VALUE: the bits of one element, the lowest first.
+    pub pad_value: u64,
+    /// A wharf_forgotten.
+    pub forgotten: i32,
+}
+
+impl wharf_slot {
+    /// Adds the slot to a set that is being made.
+    pub(crate) fn add_to(
+        &self,
+        builder: InputBuffersBuilder,
+        name: &str,
+    ) -> Result<InputBuffersBuilder, Failure> {
+        let add = ADD.get(usize::try_from(self.dtype).unwrap_or(usize::MAX));
+        let add = add.ok_or_else(|| self.wrong(name, "dtype", self.dtype))?;
+        let len = match self.count {
+            count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
+            count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),
+            count if count == wharf_count::Fixed as i32 => Len::Fixed(self.times),
+            count => return Err(self.wrong(name, "count", count)),
+        };
+        let pad = match self.pad {
+            pad if pad == wharf_pad::Zero as i32 => Pad::Zero,
+            pad if pad == wharf_pad::Value as i32 => Pad::Value(self.pad_value),
+            pad if pad == wharf_pad::RepeatLast as i32 => Pad::RepeatLast,
+            pad if pad == wharf_pad::Keep as i32 => Pad::Keep,
+            pad => return Err(self.wrong(name, "pad", pad)),
+        };
+        let forgotten = match self.forgotten {
+            it if it == wharf_forgotten::Error as i32 => Forgotten::Error,
+            it if it == wharf_forgotten::Keep as i32 => Forgotten::Keep,
+            it if it == wharf_forgotten::Pad as i32 => Forgotten::Pad,
+            it => return Err(self.wrong(name, "forgotten", it)),
+        };
+        let len = if self.plus == 0 { len } else { len.plus(self.plus) };
+        Ok(add(builder, name, len, pad).when_forgotten(forgotten))
+    }
+
+    fn wrong(&self, name: &str, field: &str, value: i32) -> Failure {
+        let text = format!("slot {name:?}: {field} is {value}, which is no wharf_{field}");
+        Failure::new(wharf_status::Invalid, text)
+    }
+}
+
+/// Adds a slot of type `T`; the bits of a value are its lowest.
+fn add<T: Element>(
+    builder: InputBuffersBuilder,
+    name: &str,
+    len: Len,
+    pad: Pad<u64>,
+) -> InputBuffersBuilder {
+    let pad = match pad {
+        Pad::Zero => Pad::Zero,
+        Pad::RepeatLast => Pad::RepeatLast,
+        Pad::Keep => Pad::Keep,
+        Pad::Value(bits) => {
+            let bytes = bits.to_le_bytes();
+            // SAFETY: an element has at most eight bytes, and every pattern of bits is a value.
+            Pad::Value(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+        }
+    };
+    builder.slot_padded::<T>(name, len, pad)
+}
+
+type Add = fn(InputBuffersBuilder, &str, Len, Pad<u64>) -> InputBuffersBuilder;
+
+/// By wharf_dtype.
+const ADD: [Add; 15] = [
+    add::<Bool>,
+    add::<u8>,
+    add::<i8>,
+    add::<i16>,
+    add::<u16>,
+    add::<i32>,
+    add::<u32>,
+    add::<i64>,
+    add::<u64>,
+    add::<F16>,
+    add::<Bf16>,
+    add::<f32>,
+    add::<f64>,
+    add::<F8E4M3>,
+    add::<F8E5M2>,
+];
