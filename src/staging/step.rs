@@ -115,6 +115,16 @@ impl<'a, Tag> Step<'a, Tag> {
     pub fn write<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
         match self.find(slot) {
             Some((span, len)) => self.take(slot.index(), span, len),
+            None => self.write_counted(slot),
+        }
+    }
+
+    /// As [`write`](Self::write), for a slot that is not found at once: one whose length is by a
+    /// count by name, or one that is refused.
+    #[cold]
+    fn write_counted<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
+        match self.find_counted(slot) {
+            Some((span, len)) => self.take(slot.index(), span, len),
             None => {
                 self.claim.extras().refused.get_or_insert((slot.index(), slot.set));
                 &mut []
@@ -136,7 +146,7 @@ impl<'a, Tag> Step<'a, Tag> {
         from: &[T],
     ) -> Result<(), StageError> {
         self.shared.check_fork()?;
-        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
+        let (span, wanted) = self.locate(slot)?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
             return Err(self.shared.misuse(slot.index(), fault));
@@ -159,7 +169,7 @@ impl<'a, Tag> Step<'a, Tag> {
     ) -> Result<(), StageError> {
         self.shared.check_fork()?;
         let index = slot.index();
-        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        let (span, wanted) = self.locate(slot)?;
         let given = from.len();
         if wanted < given {
             return Err(self.shared.misuse(index, SlotFault::Length { wanted, given }));
@@ -252,11 +262,22 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
         let field = self.fields().get(slot.index())?;
         // The type is looked at again: the address that stands for a set may be another's later.
-        if slot.set == self.set && field.dtype == Some(T::DTYPE) {
-            Some((field.span, field.len.of(self.counts)))
-        } else {
-            self.find_counted(slot)
-        }
+        let is_here = slot.set == self.set && field.dtype == Some(T::DTYPE);
+        is_here.then(|| (field.span, field.len.of(self.counts)))
+    }
+
+    /// As `find`, for slots whose lengths are by counts by name as well.
+    ///
+    /// # Errors
+    ///
+    /// The slot has no memory here, or its count was not set.
+    #[inline]
+    pub(super) fn locate<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+    ) -> Result<(ByteRange, usize), StageError> {
+        let found = self.find(slot).or_else(|| self.find_counted(slot));
+        found.ok_or_else(|| self.refuse(slot.index(), slot.set))
     }
 
     /// As `find`, for a slot whose length is by a count by name.
