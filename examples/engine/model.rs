@@ -27,7 +27,7 @@ pub(crate) fn advance(before: u64, id: i32, position: usize) -> (u64, i32) {
     let state = (before ^ u64::from(id.unsigned_abs()) ^ (position as u64) << 32)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .rotate_left(23);
-    let next = if state % 3 == 0 { (state % VOCABULARY) as i32 } else { draft(id) };
+    let next = if state.is_multiple_of(3) { (state % VOCABULARY) as i32 } else { draft(id) };
     (state, next)
 }
 

@@ -1,5 +1,7 @@
 //! Requests, and what one after the other would give.
 
+#![expect(clippy::cast_possible_truncation, reason = "the numbers are small")]
+
 use crate::model::{self, CHUNK};
 
 /// A request: its prompt, its tokens so far, and how many there are to be.
