@@ -173,7 +173,7 @@ fn ranks_agree_on_a_size(driver: &Driver) {
                     if own > 0 {
                         step.write(ids).fill(1);
                     }
-                    step.write(starts).fill(own as u32);
+                    step.write(starts).fill(u32::try_from(own).unwrap());
                     let padded = step.padded();
                     let staged = step.submit(&stream).unwrap();
                     let found = words::<32>(&stream, staged.device_ptr(ids));
@@ -277,8 +277,8 @@ fn slots_are_written_side_by_side(driver: &Driver) {
     assert_eq!(fault(step.write_many((a, dynamic)).unwrap_err()), SlotFault::IsDynamic);
     let (ids, wide, flags) = step.write_many((a, b, c)).unwrap();
     assert_eq!((ids.len(), wide.len(), flags.len()), (3, 3, 2));
-    for index in 0..3 {
-        (ids[index], wide[index]) = (index as u32, index as u64 + 10);
+    for (value, (narrow, wide)) in (0..).zip(ids.iter_mut().zip(wide)) {
+        (*narrow, *wide) = (value, u64::from(value) + 10);
     }
     flags.fill(5);
     let staged = step.submit(&stream).unwrap();
