@@ -92,14 +92,15 @@ impl Len {
 
     /// The rule that all are cases of, except for counts by name.
     pub(super) const fn rule(self) -> Option<Rule> {
-        let (per_request, times, plus) = match self {
-            Self::Tokens => (false, 1, 0),
-            Self::Requests => (true, 1, 0),
-            Self::Fixed(len) => (false, 0, len),
-            Self::Linear { per_request, times, plus } => (per_request, times, plus),
+        let (which, times, plus) = match self {
+            Self::Tokens => (TOKENS, 1, 0),
+            Self::Requests => (REQUESTS, 1, 0),
+            Self::Fixed(len) => (TOKENS, 0, len),
+            Self::Linear { per_request: false, times, plus } => (TOKENS, times, plus),
+            Self::Linear { per_request: true, times, plus } => (REQUESTS, times, plus),
             Self::Count { .. } => return None,
         };
-        Some(Rule { per_request, times, plus })
+        Some(Rule { which, times, plus })
     }
 
     /// `factor` times as many, and `more`.
@@ -125,37 +126,64 @@ const fn sum(len: usize, factor: usize, more: usize) -> usize {
     len.saturating_mul(factor).saturating_add(more)
 }
 
-/// `times` a token or a request, and `plus` more.
+/// `times` for each of a count, and `plus` more.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rule {
-    per_request: bool,
+    /// Which count, by its place in [`AllCounts`].
+    which: u8,
     times: usize,
     plus: usize,
 }
 
+/// All counts of a step: tokens, requests, and those by name. The length is that of a mask.
+pub(super) type AllCounts = [usize; 16];
+/// Where counts by name begin.
+pub(super) const BY_NAME: usize = 2;
+/// How many counts by name a set may have.
+pub(super) const MAX_COUNTS: usize = 8;
+
 impl Rule {
     /// The rule for `times` of each of these, and `plus` more.
     pub(super) const fn each(self, times: usize, plus: usize) -> Self {
-        let Self { per_request, times: own, plus: besides } = self;
-        Self { per_request, times: own.saturating_mul(times), plus: sum(besides, times, plus) }
+        let Self { which, times: own, plus: besides } = self;
+        Self { which, times: own.saturating_mul(times), plus: sum(besides, times, plus) }
     }
 
-    /// The number for a step; `None` if it overflows.
+    /// The rule for a count by name.
+    pub(super) fn named(count: usize, times: usize, plus: usize) -> Self {
+        // There are 8 at most.
+        Self { which: u8::try_from(BY_NAME + count).unwrap_or(0), times, plus }
+    }
+
+    /// Which count by name it is of, if it is of one.
+    pub(super) fn name(self) -> Option<usize> {
+        usize::from(self.which).checked_sub(BY_NAME)
+    }
+
+    /// The number for a step of tokens and requests; `None` if it overflows. Not for counts by
+    /// name.
     pub(super) fn checked(self, counts: Counts) -> Option<usize> {
-        self.count(counts).checked_mul(self.times)?.checked_add(self.plus)
+        let Counts { tokens, requests } = counts;
+        let count = if self.which == REQUESTS { requests } else { tokens };
+        count.checked_mul(self.times)?.checked_add(self.plus)
     }
 
-    /// The number for a step of no more than what was [`checked`](Self::checked).
+    /// The same for no more than what was checked.
     #[inline]
-    pub(super) fn of(self, counts: Counts) -> usize {
-        self.count(counts) * self.times + self.plus
+    pub(super) fn of_counts(self, counts: Counts) -> usize {
+        let Counts { tokens, requests } = counts;
+        (if self.which == REQUESTS { requests } else { tokens }) * self.times + self.plus
     }
 
+    /// The number for all counts of a step of no more than what was checked.
     #[inline]
-    fn count(self, counts: Counts) -> usize {
-        if self.per_request { counts.requests } else { counts.tokens }
+    pub(super) fn of(self, counts: &AllCounts) -> usize {
+        counts[usize::from(self.which) % counts.len()] * self.times + self.plus
     }
 }
+
+const TOKENS: u8 = 0;
+const REQUESTS: u8 = 1;
 
 #[cfg(test)]
 mod tests {

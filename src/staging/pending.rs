@@ -167,7 +167,7 @@ impl<'a, Tag> Results<'a, Tag> {
             Some(bucket) => plan.buckets[*bucket].fields[index].span,
             None => plan.exact_span(*counts, index),
         };
-        let len = spec.len.of(*counts);
+        let len = spec.most.of_counts(*counts);
         // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
         // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
         // the device is done with the slot.

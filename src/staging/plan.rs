@@ -104,8 +104,7 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if it has no memory here, or a length by a count that the step sets: it is then
-    /// looked for off the path of every step.
+    /// `None` if it has no memory here.
     pub(super) dtype: Option<DType>,
     pub(super) is_copied: bool,
 }
@@ -250,7 +249,7 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: (slot.kind != SlotKind::Dynamic && slot.counted.is_none()).then_some(slot.dtype),
+        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
         is_copied: slot.kind == SlotKind::Copied,
     };
     slots.iter().map(field).collect()
@@ -264,7 +263,7 @@ fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Ex
     for kind in [SlotKind::Copied, SlotKind::ZeroCopy] {
         for (slot, field) in slots.iter().zip(fields.iter_mut()) {
             if slot.kind == kind {
-                let size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
+                let size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
                 field.span = ByteRange { offset: end, size };
                 end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
             }
@@ -281,7 +280,7 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     let mut end = 0;
     for (slot, Field { span, .. }) in slots.iter().zip(fields.iter_mut()) {
         if slot.kind != SlotKind::Dynamic {
-            span.size = slot.len.checked(counts)?.checked_mul(slot.dtype.size())?;
+            span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
             end = end.max(span.offset + span.size);
         }
     }

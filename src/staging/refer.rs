@@ -43,7 +43,7 @@ impl<Tag> Step<'_, Tag> {
         slot: SlotId<T, Tag>,
         given: usize,
     ) -> Result<ByteRange, StageError> {
-        let (span, _) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
+        let (span, _) = self.locate(slot)?;
         let (plan, index) = (&self.shared.plan, slot.index());
         if plan.layout != Layout::PerSlot || plan.slots[index].kind != SlotKind::Copied {
             return Err(self.shared.misuse(index, SlotFault::NeedsPerSlot));

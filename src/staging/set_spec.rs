@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::BuildError;
-use super::len::{Counts, Len, Rule};
+use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
-use super::spec::{CountSpec, Counted, Forgotten, Padding, SlotKind, SlotSpec};
-use super::state::MAX_COUNTS;
+use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use super::submission::Submission;
 use super::transfer::{Options, Transfer};
 use crate::driver::Context;
@@ -76,7 +75,7 @@ impl SetSpec {
             dtype,
             declared: len,
             len: Rule::default(),
-            counted: None,
+            most: Rule::default(),
             pad,
             forgotten: None,
             kind,
@@ -170,16 +169,18 @@ fn counts_of(counts: Vec<(String, Len)>) -> Result<Vec<CountSpec>, BuildError> {
 impl SlotSpec {
     /// Finds the rule of its length.
     fn resolve(&mut self, counts: &[CountSpec]) -> Result<(), BuildError> {
-        let (rule, counted) = match self.declared {
+        (self.len, self.most) = match self.declared {
             Len::Count { name, times, plus } => {
                 let Some(count) = counts.iter().position(|count| *count.name == *name) else {
                     return Err(BuildError::UnknownCount(name.into()));
                 };
-                (Some(counts[count].most.each(times, plus)), Some(Counted { count, times, plus }))
+                (Rule::named(count, times, plus), counts[count].most.each(times, plus))
             }
-            len => (len.rule(), None),
+            len => {
+                let rule = len.rule().unwrap_or_default();
+                (rule, rule)
+            }
         };
-        (self.len, self.counted) = (rule.unwrap_or_default(), counted);
         Ok(())
     }
 }

@@ -52,24 +52,15 @@ pub(super) struct SlotSpec {
     pub(super) dtype: DType,
     /// Its length as the builder was told it.
     pub(super) declared: Len,
-    /// The most elements that it has in a step: for counts by name, those of the largest count.
+    /// How many elements it has in a step.
     pub(super) len: Rule,
-    /// How its length comes of a count by name, if it does.
-    pub(super) counted: Option<Counted>,
+    /// The most that it has in a step of some tokens and requests: another rule for counts by name.
+    pub(super) most: Rule,
     pub(super) pad: Padding,
     pub(super) forgotten: Option<Forgotten>,
     pub(super) kind: SlotKind,
     /// Where its device memory is, if that is not the set's.
     pub(super) device: Option<u64>,
-}
-
-/// The length of a slot by a count that each step sets.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
-    /// Which count.
-    pub(super) count: usize,
-    pub(super) times: usize,
-    pub(super) plus: usize,
 }
 
 /// A count of a step besides tokens and requests.

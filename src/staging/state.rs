@@ -1,6 +1,7 @@
 //! The state of a ring slot, which belongs to the holder of its claim.
 
 use super::cache::Cache;
+use super::len::{AllCounts, BY_NAME};
 use super::node::redirect;
 use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
@@ -16,6 +17,8 @@ pub(super) struct SlotState {
     /// Where slots lie in a step that has no bucket.
     pub(super) fields: Box<[Field]>,
     pub(super) memory: SlotMemory,
+    /// The counts of the step; those by name that it has not set are 0.
+    pub(super) counts: AllCounts,
     /// Whether there is anything in `extras`.
     pub(super) has_extras: bool,
     pub(super) extras: Extras,
@@ -29,14 +32,11 @@ pub(super) struct Extras {
     pub(super) references: Vec<Reference>,
     /// The addresses that the step passes through.
     pub(super) dynamic: Addresses,
-    /// The counts by name that the step has set.
-    pub(super) counts: [Option<usize>; MAX_COUNTS],
+    /// A bit for each count by name that the step has set.
+    pub(super) counts_set: u64,
     /// The first slot that the step could not write and wrote all the same; its set.
     pub(super) refused: Option<(usize, usize)>,
 }
-
-/// How many counts by name a set may have.
-pub(super) const MAX_COUNTS: usize = 8;
 
 /// The addresses of dynamic slots, in their order.
 pub(super) type Addresses = [u64; MAX_DYNAMIC];
@@ -84,6 +84,7 @@ impl SlotState {
     pub(super) fn forget(&mut self) {
         if self.has_extras {
             self.has_extras = false;
+            self.counts[BY_NAME..].fill(0);
             self.extras = Extras::default();
         }
     }

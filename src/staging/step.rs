@@ -4,14 +4,14 @@
 use std::marker::PhantomData;
 
 use super::error::{CountFault, SlotFault, StageError};
-use super::len::Counts;
+use super::len::{BY_NAME, Counts};
 use super::pad;
 use super::plan::{Bucket, ByteRange, Field};
 use super::region::SlotMemory;
 use super::ring::Claim;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
-use super::spec::{Counted, SlotKind, SlotSpec};
+use super::spec::{SlotKind, SlotSpec};
 use super::state::SlotState;
 use super::stream_copy;
 use crate::element::Element;
@@ -55,6 +55,7 @@ impl<'a, Tag> Step<'a, Tag> {
         bucket: Option<&'a Bucket>,
     ) -> Self {
         claim.forget();
+        [claim.counts[0], claim.counts[1]] = [counts.tokens, counts.requests];
         if bucket.is_none() {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.fields);
@@ -86,17 +87,18 @@ impl<'a, Tag> Step<'a, Tag> {
         let fault = match plan.counts.get(index).filter(|_| count.set == self.set) {
             None => CountFault::Foreign,
             Some(spec) => {
-                let max = spec.most.of(self.padded());
+                // No more than the largest step's, which does not overflow.
+                let max = spec.most.checked(self.padded()).unwrap_or(0);
                 let is_written = |(slot, spec): (usize, &SlotSpec)| {
-                    spec.counted.is_some_and(|it| it.count == index)
-                        && self.written & 1 << slot != 0
+                    spec.len.name() == Some(index) && self.written & 1 << slot != 0
                 };
                 if number > max {
                     CountFault::TooLarge { wanted: number, max }
                 } else if plan.slots.iter().enumerate().any(is_written) {
                     CountFault::Written
                 } else {
-                    self.claim.extras().counts[index] = Some(number);
+                    self.claim.extras().counts_set |= 1 << index;
+                    self.claim.counts[BY_NAME + index] = number;
                     return Ok(());
                 }
             }
@@ -109,8 +111,9 @@ impl<'a, Tag> Step<'a, Tag> {
     /// The elements of a slot, in pinned memory, to be written in place: as many as the step has.
     /// Their contents are left from earlier steps.
     ///
-    /// A slot that has no memory here, because it is dynamic or of another set, has no elements,
-    /// and [`submit`](Self::submit) returns the error.
+    /// A slot that has no memory here, because it is dynamic or of another set, or whose length is
+    /// by a count that was not [set](Self::set_count), has no elements, and
+    /// [`submit`](Self::submit) returns the error.
     #[inline]
     pub fn write<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
         match self.find(slot) {
@@ -136,7 +139,7 @@ impl<'a, Tag> Step<'a, Tag> {
         from: &[T],
     ) -> Result<(), StageError> {
         self.shared.check_fork()?;
-        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(slot.index(), slot.set))?;
+        let (span, wanted) = self.locate(slot)?;
         if wanted != from.len() {
             let fault = SlotFault::Length { wanted, given: from.len() };
             return Err(self.shared.misuse(slot.index(), fault));
@@ -159,7 +162,7 @@ impl<'a, Tag> Step<'a, Tag> {
     ) -> Result<(), StageError> {
         self.shared.check_fork()?;
         let index = slot.index();
-        let (span, wanted) = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        let (span, wanted) = self.locate(slot)?;
         let given = from.len();
         if wanted < given {
             return Err(self.shared.misuse(index, SlotFault::Length { wanted, given }));
@@ -265,43 +268,46 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
         let field = self.fields().get(slot.index())?;
         // The type is looked at again: the address that stands for a set may be another's later.
-        if slot.set == self.set && field.dtype == Some(T::DTYPE) {
-            Some((field.span, field.len.of(self.counts)))
-        } else {
-            self.find_counted(slot)
-        }
+        let is_here = slot.set == self.set && field.dtype == Some(T::DTYPE);
+        is_here.then(|| (field.span, field.len.of(&self.claim.counts)))
     }
 
-    /// As `find`, for a slot whose length is by a count by name.
-    #[cold]
-    fn find_counted<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
+    /// As `find`, for calls that can fail.
+    ///
+    /// # Errors
+    ///
+    /// The slot has no memory here, or its length is by a count that was not set.
+    pub(super) fn locate<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+    ) -> Result<(ByteRange, usize), StageError> {
         let index = slot.index();
-        let spec = self.shared.plan.slots.get(index)?;
-        if slot.set != self.set || spec.dtype != T::DTYPE || spec.counted.is_none() {
-            return None;
+        let found = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        if self.is_count_missing(index) {
+            return Err(self.shared.misuse(index, SlotFault::CountNotSet));
         }
-        Some((self.span(index), self.len_of(index)?))
+        Ok(found)
     }
 
-    /// How many elements the step has of a slot; `None` if that is by a count that was not set.
-    pub(super) fn len_of(&self, slot: usize) -> Option<usize> {
-        let spec = &self.shared.plan.slots[slot];
-        let Some(Counted { count, times, plus }) = spec.counted else {
-            return Some(spec.len.of(self.counts));
-        };
-        let count = self.claim.extras.counts[count].filter(|_| self.claim.has_extras)?;
-        // No more than the most, which does not overflow.
-        Some(count * times + plus)
+    /// Whether the length of a slot is by a count that was not set.
+    pub(super) fn is_count_missing(&self, slot: usize) -> bool {
+        let (spec, claim) = (&self.shared.plan.slots[slot], &self.claim);
+        let is_set = |count: usize| claim.has_extras && claim.extras.counts_set & 1 << count != 0;
+        spec.len.name().is_some_and(|count| !is_set(count))
+    }
+
+    /// How many elements the step has of a slot.
+    pub(super) fn len_of(&self, slot: usize) -> usize {
+        self.shared.plan.slots[slot].len.of(&self.claim.counts)
     }
 
     /// The error of a slot that was not found.
     #[cold]
     pub(super) fn refuse(&self, slot: usize, set: usize) -> StageError {
-        let fault = match self.shared.plan.slots.get(slot).filter(|_| set == self.set) {
-            Some(spec) if spec.kind == SlotKind::Dynamic => SlotFault::IsDynamic,
-            Some(spec) if spec.counted.is_some() => SlotFault::CountNotSet,
-            _ => SlotFault::Foreign,
-        };
+        let plan = &self.shared.plan;
+        let is_dynamic = plan.slots.get(slot).is_some_and(|spec| spec.kind == SlotKind::Dynamic);
+        let fault =
+            if set == self.set && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
         self.shared.misuse(slot, fault)
     }
 }

@@ -135,6 +135,9 @@ impl<'a, Tag> Step<'a, Tag> {
             return Err(self.refuse(slot, set));
         }
         let plan = &self.shared.plan;
+        if !plan.counts.is_empty() {
+            self.check_counts()?;
+        }
         let missing = plan.required & !self.written;
         if missing != 0
             && let missing = self.with_elements(missing)
@@ -155,13 +158,25 @@ impl<'a, Tag> Step<'a, Tag> {
         Ok(0)
     }
 
+    /// Refuses a step that has written a slot before its count was set.
+    #[cold]
+    fn check_counts(&self) -> Result<(), StageError> {
+        let is_early = |slot: &usize| self.written & 1 << slot != 0 && self.is_count_missing(*slot);
+        match (0..self.shared.plan.slots.len()).find(is_early) {
+            Some(slot) => Err(self.shared.misuse(slot, SlotFault::CountNotSet)),
+            None => Ok(()),
+        }
+    }
+
     /// The slots of these that have elements in this step: the others need not be written.
     #[cold]
     fn with_elements(&self, slots: u64) -> u64 {
         let plan = &self.shared.plan;
         let is_empty = |slot: &usize| {
             let spec = &plan.slots[*slot];
-            spec.kind != SlotKind::Dynamic && self.len_of(*slot) == Some(0)
+            spec.kind != SlotKind::Dynamic
+                && !self.is_count_missing(*slot)
+                && self.len_of(*slot) == 0
         };
         (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
@@ -190,7 +205,7 @@ impl<'a, Tag> Step<'a, Tag> {
             left &= left - 1;
             let (spec, span) = (&plan.slots[slot], self.span(slot));
             let width = spec.dtype.size();
-            let written = self.len_of(slot).filter(|_| self.written & 1 << slot != 0).unwrap_or(0);
+            let written = if self.written & 1 << slot == 0 { 0 } else { self.len_of(slot) };
             if written * width < span.size {
                 pad::fill(self.elements(span, span.size), width, written, spec.pad);
             }

@@ -11,7 +11,7 @@ use super::error::{SlotFault, StageError};
 use super::graphs::Graphs;
 use super::in_place::{InPlace, Reading};
 use super::launches::Launches;
-use super::len::Counts;
+use super::len::{AllCounts, Counts};
 use super::names::Names;
 use super::plan::{Bucket, Plan};
 use super::region::{DeviceRegion, HostRegion};
@@ -63,6 +63,7 @@ impl Transfer {
             graphs: Cache::new(plan.buckets.len()),
             fields: plan.fields(),
             memory: host.slot(index),
+            counts: AllCounts::default(),
             has_extras: false,
             extras: Extras::default(),
         };

@@ -52,7 +52,7 @@ impl<Tag> Step<'_, Tag> {
     /// Adds a slot to `taken`, those of one call.
     fn take_with<T: Element>(&self, slot: SlotId<T, Tag>, taken: u64) -> Result<u64, StageError> {
         let index = slot.index();
-        self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        self.locate(slot)?;
         if taken & 1 << index != 0 {
             return Err(self.shared.misuse(index, SlotFault::Twice));
         }
@@ -78,11 +78,11 @@ macro_rules! tuples {
                 step.written |= taken;
                 step.referred &= !taken;
                 let memory = step.memory;
-                Ok(($(match step.find($slot) {
+                Ok(($(match step.locate($slot) {
                     // SAFETY: as in `Step::elements`; the slots are different ones, so their spans
                     // are apart, and `step` is borrowed as long as the slices.
-                    Some((span, len)) => unsafe { memory.elements(span, len) },
-                    None => &mut [],
+                    Ok((span, len)) => unsafe { memory.elements(span, len) },
+                    Err(error) => return Err(error),
                 },)+))
             }
         }
