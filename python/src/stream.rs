@@ -67,8 +67,8 @@ impl Stream {
         self.inner.machine().run(py, || self.inner.query()).or_raise()
     }
 
-    /// Puts a marker behind all work submitted so far, which memory is freed by as soon as the device
-    /// is past it. Returns whether there is one: not while the stream is being captured.
+    /// Puts a marker behind all work submitted so far, which memory is freed by as soon as the
+    /// device is past it. Returns whether there is one: not while the stream is being captured.
     fn mark(&self, py: Python<'_>) -> PyResult<bool> {
         self.inner.machine().run(py, || self.inner.mark()).or_raise()
     }
