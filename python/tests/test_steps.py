@@ -99,6 +99,11 @@ def test_a_step_that_is_dropped_has_not_happened(late: wharf.Simulator) -> None:
             assert inputs.try_begin(1, 1) is None
     with pytest.raises(RuntimeError, match="the engine's"), inputs.begin(1, 1):
         raise RuntimeError("the engine's")
+    # Nor is the engine's error hidden by an array that is alive.
+    with pytest.raises(RuntimeError, match="the engine's"), inputs.begin(1, 1) as step:
+        view = step["ids"]
+        raise RuntimeError("the engine's")
+    del view, step
     step = inputs.begin(1, 1)
     view = step["ids"]
     del step
