@@ -275,6 +275,26 @@ def test_steps_of_several_threads(device: wharf.Device) -> None:
     assert last.to_numpy(stream=stream)[0] % 100 == 24
 
 
+def test_a_wait_lets_other_threads_run(device: wharf.Device) -> None:
+    inputs, began, outcome = inputs_of(device, ring_depth=1, timeout=600.0), threading.Event(), []
+    held = inputs.begin(1, 1)
+
+    def wait() -> None:
+        began.set()
+        outcome.append(inputs.begin(1, 1))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    began.wait()
+    # With the GIL held by the thread that waits, nothing here would ever run.
+    for _ in range(100_000):
+        if inputs.try_begin(1, 1) is not None:
+            raise AssertionError("a ring slot that is held was given away")
+    held.cancel()
+    thread.join()
+    assert len(outcome) == 1
+
+
 def test_the_set_outlives_its_steps(machine: wharf.Simulator) -> None:
     device = machine.device()
     stream = wharf.Stream(device)
