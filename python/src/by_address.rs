@@ -80,8 +80,8 @@ impl fmt::Display for FreeError {
 
 /// Allocation from a pool by address; `Pool.addresses` makes one.
 ///
-/// For libraries whose interface is a pointer, a size and a stream. What is not freed when this ends
-/// is freed then.
+/// For libraries whose interface is a pointer, a size and a stream. What is not freed when this
+/// ends is freed then.
 #[pyclass(frozen, module = "wharf")]
 pub(crate) struct Addresses(ByAddress);
 

@@ -46,6 +46,9 @@ pub(crate) fn into_buffer(
     }
     let host = host_bytes(source)?;
     fits(host.len_bytes(), &target)?;
+    if host.len_bytes() == 0 {
+        return Ok(()); // its address may be null
+    }
     // SAFETY: a contiguous export of that many bytes, which lives until `host` is dropped; that
     // nothing writes it meanwhile is the caller's account, as in every copy without the GIL.
     let bytes = unsafe { slice::from_raw_parts(host.buf_ptr().cast::<u8>(), host.len_bytes()) };

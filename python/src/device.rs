@@ -70,7 +70,8 @@ impl Device {
         self.0.as_raw().addr()
     }
 
-    /// How many errors the drops of this device's objects have met. Each left something undestroyed.
+    /// How many errors the drops of this device's objects have met. Each left something
+    /// undestroyed.
     #[getter]
     fn drop_errors(&self) -> u64 {
         self.0.drop_errors()

@@ -20,10 +20,10 @@ use crate::stream;
 /// change, sent by one driver call a step.
 ///
 /// `buckets` are the numbers of tokens that steps are padded to, each with a graph of its own.
-/// `ring_depth` is how many steps may be in flight, and `timeout` how many seconds `begin` waits for
-/// one of them. `layout` is `"per_slot"` or `"packed"`, `forgotten` the policy for slots that a step
-/// does not write. With `eager` the graphs are made at once. With `check_captures` each stream is
-/// asked, each time, whether it is being captured.
+/// `ring_depth` is how many steps may be in flight, and `timeout` how many seconds `begin` waits
+/// for one of them. `layout` is `"per_slot"` or `"packed"`, `forgotten` the policy for slots that a
+/// step does not write. With `eager` the graphs are made at once. With `check_captures` each stream
+/// is asked, each time, whether it is being captured.
 ///
 /// Deleting it waits for the device to have read the steps in flight.
 #[pyclass(frozen, module = "wharf")]

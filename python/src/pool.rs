@@ -21,10 +21,10 @@ use crate::stream;
 
 /// Memory that is reused in the order of streams, and never while the device uses it.
 ///
-/// `kind` is `"device"`, `"pinned"` (page-locked host memory) or `"managed"`. The pool takes at most
-/// `max_bytes` from the driver, in granules of 2 MiB, as it needs them. `wait` is how many seconds an
-/// allocation at the limit may wait for the device. Allocation takes no lock and, once the pool has
-/// grown, makes no driver call.
+/// `kind` is `"device"`, `"pinned"` (page-locked host memory) or `"managed"`. The pool takes at
+/// most `max_bytes` from the driver, in granules of 2 MiB, as it needs them. `wait` is how many
+/// seconds an allocation at the limit may wait for the device. Allocation takes no lock and, once
+/// the pool has grown, makes no driver call.
 #[pyclass(frozen, module = "wharf")]
 #[derive(Debug)]
 pub(crate) struct Pool(Arc<Memory>);

@@ -16,11 +16,12 @@ use crate::held::Machine;
 
 /// A machine with a software CUDA driver in this process, for tests without a GPU.
 ///
-/// `Simulator(schedule="late", check="all")`: the keyword arguments are softcuda's variables without
-/// their prefix, in lower case. `schedule` is when operations run: `"async"`, `"eager"`, `"late"` (as
-/// late as the documentation allows) or `"random:SEED"`. `check` names checks, or is `"all"`; what
-/// they find is in `violations`. `devices`, `memory` and others shape the machine. Machines are
-/// independent of each other, and of a `libcuda.so.1` that other libraries have loaded.
+/// `Simulator(schedule="late", check="all")`: the keyword arguments are softcuda's variables
+/// without their prefix, in lower case. `schedule` is when operations run: `"async"`, `"eager"`,
+/// `"late"` (as late as the documentation allows) or `"random:SEED"`. `check` names checks, or is
+/// `"all"`; what they find is in `violations`. `devices`, `memory` and others shape the machine.
+/// Machines are independent of each other, and of a `libcuda.so.1` that other libraries have
+/// loaded.
 #[pyclass(frozen, module = "wharf")]
 #[derive(Debug)]
 pub(crate) struct Simulator {

@@ -58,11 +58,12 @@ impl Length {
 
 /// One input of a step.
 ///
-/// `length` is `TOKENS`, `REQUESTS`, such as `REQUESTS * 16`, or a number of elements. `pad` is behind
-/// a step's elements, up to its bucket: a number, `"last"` for the last element again and again, or
-/// `"keep"` for whatever is there. `forgotten` says what becomes of a step that does not write the
-/// slot: `"error"`, `"keep"` (the device keeps its contents) or `"pad"`. `kind` is `"copied"`,
-/// `"zero_copy"` (the device reads the host's memory) or `"dynamic"` (each step passes an address).
+/// `length` is `TOKENS`, `REQUESTS`, such as `REQUESTS * 16`, or a number of elements. `pad` is
+/// behind a step's elements, up to its bucket: a number, `"last"` for the last element again and
+/// again, or `"keep"` for whatever is there. `forgotten` says what becomes of a step that does not
+/// write the slot: `"error"`, `"keep"` (the device keeps its contents) or `"pad"`. `kind` is
+/// `"copied"`, `"zero_copy"` (the device reads the host's memory) or `"dynamic"` (each step passes
+/// an address).
 #[pyclass(frozen, module = "wharf")]
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -93,7 +94,9 @@ enum Kind {
 #[pymethods]
 impl Slot {
     #[new]
-    #[pyo3(signature = (name, dtype, length = None, *, pad = None, forgotten = None, kind = "copied"))]
+    #[pyo3(signature = (
+        name, dtype, length = None, *, pad = None, forgotten = None, kind = "copied"
+    ))]
     fn new(
         name: String,
         dtype: &Bound<'_, PyAny>,

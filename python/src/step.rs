@@ -225,9 +225,15 @@ impl Step {
         slf
     }
 
-    #[pyo3(signature = (*_error))]
-    fn __exit__(&self, _error: &Bound<'_, PyAny>) -> PyResult<()> {
-        if self.lock().step.is_some() { self.cancel() } else { Ok(()) }
+    #[pyo3(signature = (error = None, *_more))]
+    fn __exit__(&self, error: Option<&Bound<'_, PyAny>>, _more: &Bound<'_, PyAny>) -> PyResult<()> {
+        let state = self.lock();
+        // An error that passes is not hidden by arrays that it keeps alive: the step ends with them.
+        if state.step.is_none() || error.is_some() && state.views > 0 {
+            return Ok(());
+        }
+        drop(state);
+        self.cancel()
     }
 
     fn __repr__(&self) -> String {

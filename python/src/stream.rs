@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use wharf::driver::EventKind;
 use wharf::sys::bindings::CUstream;
 use wharf::{Event, Stream as Inner};
@@ -67,8 +68,8 @@ impl Stream {
         self.inner.machine().run(py, || self.inner.query()).or_raise()
     }
 
-    /// Puts a marker behind all work submitted so far, which memory is freed by as soon as the device
-    /// is past it. Returns whether there is one: not while the stream is being captured.
+    /// Puts a marker behind all work submitted so far, which memory is freed by as soon as the
+    /// device is past it. Returns whether there is one: not while the stream is being captured.
     fn mark(&self, py: Python<'_>) -> PyResult<bool> {
         self.inner.machine().run(py, || self.inner.mark()).or_raise()
     }
@@ -106,8 +107,8 @@ impl Raw {
 pub(crate) fn raw_of(stream: &Bound<'_, PyAny>) -> PyResult<Raw> {
     let py = stream.py();
     let owner = || Some(stream.clone().unbind());
-    if let Ok(handle) = stream.extract::<usize>() {
-        return Ok(Raw { handle, owner: None });
+    if stream.is_instance_of::<PyInt>() {
+        return Ok(Raw { handle: stream.extract()?, owner: None });
     }
     if let Some(protocol) = stream.getattr_opt(intern!(py, "__cuda_stream__"))? {
         // A method, or a pair in the first versions of the protocol.
@@ -120,6 +121,10 @@ pub(crate) fn raw_of(stream: &Bound<'_, PyAny>) -> PyResult<Raw> {
     }
     if let Some(handle) = stream.getattr_opt(intern!(py, "cuda_stream"))? {
         return Ok(Raw { handle: handle.extract()?, owner: owner() });
+    }
+    // Numbers of other types, such as NumPy's.
+    if let Ok(handle) = stream.extract::<usize>() {
+        return Ok(Raw { handle, owner: None });
     }
     let text = "a stream is a wharf.Stream, an object with __cuda_stream__ or cuda_stream, or the \
                 driver's handle as a number";

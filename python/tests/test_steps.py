@@ -99,6 +99,11 @@ def test_a_step_that_is_dropped_has_not_happened(late: wharf.Simulator) -> None:
             assert inputs.try_begin(1, 1) is None
     with pytest.raises(RuntimeError, match="the engine's"), inputs.begin(1, 1):
         raise RuntimeError("the engine's")
+    # Nor is the engine's error hidden by an array that is alive.
+    with pytest.raises(RuntimeError, match="the engine's"), inputs.begin(1, 1) as step:
+        view = step["ids"]
+        raise RuntimeError("the engine's")
+    del view, step
     step = inputs.begin(1, 1)
     view = step["ids"]
     del step
@@ -268,6 +273,26 @@ def test_steps_of_several_threads(device: wharf.Device) -> None:
     last = pool.alloc(4, "int32", stream=stream)
     last.copy_from(inputs.array("ids", 2), stream=stream)
     assert last.to_numpy(stream=stream)[0] % 100 == 24
+
+
+def test_a_wait_lets_other_threads_run(device: wharf.Device) -> None:
+    inputs, began, outcome = inputs_of(device, ring_depth=1, timeout=600.0), threading.Event(), []
+    held = inputs.begin(1, 1)
+
+    def wait() -> None:
+        began.set()
+        outcome.append(inputs.begin(1, 1))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    began.wait()
+    # With the GIL held by the thread that waits, nothing here would ever run.
+    for _ in range(100_000):
+        if inputs.try_begin(1, 1) is not None:
+            raise AssertionError("a ring slot that is held was given away")
+    held.cancel()
+    thread.join()
+    assert len(outcome) == 1
 
 
 def test_the_set_outlives_its_steps(machine: wharf.Simulator) -> None:

@@ -54,9 +54,7 @@ pub(crate) fn buffer<'py>(
     exported.into_capsule(max_version.is_some_and(|(major, _)| major >= VERSION.major), py)
 }
 
-/// The stream that a consumer names.
-///
-/// <https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html>
+/// The stream that a consumer names, in the numbers of `__dlpack__` of Python's array API.
 fn consumer_stream(
     slf: &Bound<'_, Buffer>,
     consumer: Option<isize>,
@@ -86,7 +84,8 @@ impl Drop for Kept {
     fn drop(&mut self) {
         let _bound = self.memory.pool.machine().bind();
         if let (Some(handle), Some(consumer)) = (&self.handle, &self.consumer) {
-            // The consumer has submitted its work by now. An error leaks the memory, and is counted.
+            // The consumer has submitted its work by now. An error leaks the memory, and is
+            // counted.
             _ = handle.record_use(consumer);
         }
         self.handle = None;
