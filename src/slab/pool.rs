@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::block::{Block, WrongPool};
+use super::budget::CacheBudget;
 use super::cache::Cache;
 use super::error::{AllocError, Exhaustion, PoolError};
 use super::geometry::{LARGE, SlabShape};
@@ -324,6 +325,10 @@ impl<R: MemoryResource> Flush for Store<R> {
     fn flush(&self, cache: &Cache) {
         cache.flush(self);
         self.flush_transfer_cache();
+    }
+
+    fn budget(&self) -> &CacheBudget {
+        &self.caches
     }
 }
 

@@ -28,7 +28,7 @@
 //! * hints: written and read as `lockfree::bitmap` says. The state is read again after a hint is
 //!   removed, so none is lost.
 
-use super::budget::Budget;
+use super::budget::{Budget, CacheBudget};
 use super::counts::Counts;
 use super::geometry::{Geometry, LARGE, most_blocks};
 use super::number::{SliceCount, SliceId};
@@ -64,6 +64,7 @@ pub(crate) struct Store<R> {
     pub(super) room: Bitmaps,
     pub(super) counts: Counts,
     pub(super) recalls: Recalls,
+    pub(super) caches: CacheBudget,
     /// Blocks of the classes with magazines, on their way from one cache to another.
     pub(crate) transfer_cache: TransferCache,
 }
@@ -117,6 +118,7 @@ impl<R: MemoryResource> Store<R> {
             room: Bitmaps::new(SizeClass::COUNT, slices.get()),
             counts: Counts::new(),
             recalls: Recalls::new(),
+            caches: CacheBudget::of(limit),
             transfer_cache: TransferCache::new(CACHED_CLASSES, BATCHES),
             geometry,
         }
