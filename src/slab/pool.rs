@@ -80,7 +80,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         // A memory checker hears of a block when it leaves its slab.
         let cache_bytes = if told { 0 } else { options.cache_bytes(limit) };
         Ok(Self {
-            store: Arc::new(store),
+            store: Arc::new(store.fold_late(cache_bytes > 0)),
             seat,
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
