@@ -131,6 +131,7 @@ impl PoolBuilder {
             spare: IndexStack::new(),
             draining: Turns::new(),
             passes: AtomicU32::new(0),
+            holds: AtomicU32::new(0),
             start: Instant::now(),
             last_pass: AtomicU64::new(0),
             limit: BufferLimit::new(self.max_buffers),

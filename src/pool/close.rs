@@ -58,7 +58,7 @@ impl Core {
 
     /// The uses of blocks that no handle holds.
     fn retired_uses(&self) -> impl Iterator<Item = Use> {
-        let in_map = self.upstream.retirers().into_iter().filter_map(|first| {
+        let in_map = self.retirers().filter_map(|first| {
             let ticket = self.upstream.last_retirement(first.owner)?;
             Some(Use { slot: first.owner as usize, ticket })
         });

@@ -43,6 +43,8 @@ pub(super) struct Core {
     /// Whose turn it is to take lists apart.
     pub(super) draining: Turns,
     pub(super) passes: AtomicU32,
+    /// How often a thread has taken over what another stream had retired.
+    pub(super) holds: AtomicU32,
     pub(super) start: Instant,
     /// When there was a pass for blocks that are not reused, in milliseconds from the start.
     pub(super) last_pass: AtomicU64,

@@ -183,8 +183,7 @@ impl Core {
     /// Waits, for at most `limit`, for the oldest use of what is retired, of the first stream that
     /// has something. Returns whether there is one.
     pub(super) fn wait_for_one(&self, left: &Drained, limit: Duration) -> Result<bool, WaitError> {
-        let in_map = self.upstream.retirers().into_iter();
-        let in_map = in_map.map(|of| Use { slot: of.owner as usize, ticket: of.ticket });
+        let in_map = self.retirers().map(|of| Use { slot: of.owner as usize, ticket: of.ticket });
         let uses = in_map.chain(left.oldest).filter(|of| !self.slots.is_complete(*of));
         let Some(of) = uses.min_by_key(|of| (of.slot, of.ticket)) else { return Ok(false) };
         if let Some((timeline, ticket)) = self.slots.pending(of) {

@@ -83,7 +83,7 @@ impl Core {
 
     /// Frees what is complete in the map.
     pub(super) fn poll(&self) {
-        for first in self.upstream.retirers() {
+        for first in self.retirers() {
             let slot = first.owner as usize;
             let Some(ticket) = self.slots.completed(slot).filter(|it| *it >= first.ticket) else {
                 continue;
@@ -95,7 +95,7 @@ impl Core {
     /// As [`poll`](Self::poll), after markers were put behind everything that is retired. `own` is
     /// the timeline of the caller's stream.
     pub(super) fn poll_all(&self, own: Option<&Timeline>) {
-        for first in self.upstream.retirers() {
+        for first in self.retirers() {
             let last = self.upstream.last_retirement(first.owner).unwrap_or(first.ticket);
             let of = Use { slot: first.owner as usize, ticket: last };
             let Some((timeline, ticket)) = self.slots.pending(of) else { continue };
@@ -114,22 +114,40 @@ impl Core {
         request: &Request<'_>,
         left: &mut Drained,
     ) -> Result<Option<u32>, AllocError> {
-        for first in self.upstream.retirers() {
+        for first in self.retirers() {
             if first.owner as usize == request.slot {
                 continue;
             }
-            let Some(last) = self.upstream.last_retirement(first.owner) else { continue };
-            let of = Use { slot: first.owner as usize, ticket: last };
-            if !self.order(of, request.stream).inspect_err(|error| self.note_error(*error))? {
+            if !self.take_over_from(first, request)? {
                 continue;
             }
-            let to = self.retirement_now(request);
-            self.upstream.hand_over(Retirement { ticket: last, ..first }, to);
             if let Some(index) = self.alloc_alone(request)? {
                 return Ok(Some(index));
             }
         }
         self.take_over_mixed(request, left)
+    }
+
+    /// Takes all that a stream has retired. Returns whether the request's stream waits for it now.
+    ///
+    /// Before the wait it is taken out of the other stream's hands: what that reuses and retires
+    /// again meanwhile may come behind the event.
+    fn take_over_from(&self, first: Retirement, request: &Request<'_>) -> Result<bool, Error> {
+        let Some(last) = self.upstream.last_retirement(first.owner) else { return Ok(false) };
+        let from = Retirement { ticket: last, ..first };
+        let held = Retirement { owner: HELD | (self.holds.fetch_add(1, Relaxed) % HELD), ..from };
+        self.upstream.hand_over(from, held);
+        let of = Use { slot: first.owner as usize, ticket: last };
+        let ordered = self.order(of, request.stream);
+        let is_ordered = ordered == Ok(true);
+        let to = if is_ordered { self.retirement_now(request) } else { from };
+        self.upstream.hand_over(held, to);
+        ordered.inspect_err(|error| self.note_error(*error))
+    }
+
+    /// The streams that have retired memory into the map, each with its first ticket.
+    pub(super) fn retirers(&self) -> impl Iterator<Item = Retirement> {
+        self.upstream.retirers().into_iter().filter(|first| first.owner < HELD)
     }
 
     /// The same of blocks that several streams have used.
@@ -176,6 +194,9 @@ impl Core {
         Retirement { owner: u32::try_from(request.slot).unwrap_or(u32::MAX), ticket }
     }
 }
+
+/// Owners from here on are no streams, but threads that are taking memory over.
+const HELD: u32 = 1 << 31;
 
 /// Markers that a stream gets for as many bytes as the pool has committed.
 const MARKS: u64 = 128;

@@ -21,6 +21,41 @@ pub(crate) struct Budget {
     lost: AtomicU64,
 }
 
+/// The bytes that the caches of all threads together may hold.
+///
+/// * `granted`: written by threads that attach or leave a cache; read by the same. Relaxed: the sum
+///   itself is the fact.
+#[derive(Debug)]
+pub(crate) struct CacheBudget {
+    limit: u64,
+    granted: AtomicU64,
+}
+
+impl CacheBudget {
+    /// An eighth of a pool's limit.
+    pub(crate) fn of(limit: usize) -> Self {
+        Self { limit: limit as u64 / CACHES, granted: AtomicU64::new(0) }
+    }
+
+    /// Grants one more cache up to `most` bytes: half of what is left, so that there is something
+    /// for later ones.
+    pub(crate) fn grant(&self, most: usize) -> usize {
+        let grant = |granted: u64| ((self.limit.saturating_sub(granted)) / 2).min(most as u64);
+        let before = try_update(&self.granted, Relaxed, |granted| {
+            Ok::<_, OverLimit>(granted + grant(granted))
+        });
+        before.map_or(0, |granted| to_usize(grant(granted)))
+    }
+
+    /// Takes a grant back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        self.granted.fetch_sub(bytes as u64, Relaxed);
+    }
+}
+
+/// All caches together may hold this part of a pool's limit.
+const CACHES: u64 = 8;
+
 /// A reservation would exceed the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OverLimit;
@@ -112,6 +147,16 @@ impl Budget {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn caches_hold_an_eighth_together() {
+        let budget = CacheBudget::of(64 << 20);
+        let grants: Vec<usize> = (0..100).map(|_| budget.grant(1 << 20)).collect();
+        assert_eq!(grants[0], 1 << 20);
+        assert!(grants.iter().sum::<usize>() <= 8 << 20 && grants[20] < grants[0]);
+        grants.into_iter().for_each(|grant| budget.give_back(grant));
+        assert_eq!(budget.grant(1 << 20), 1 << 20);
+    }
 
     #[test]
     fn what_was_reserved_and_not_committed_makes_no_peak() {

@@ -7,7 +7,7 @@
 use super::geometry::{LARGE, SlabShape};
 use super::number::{SliceCount, SliceId};
 use super::size_class::SizeClass;
-use super::space::{Found, Retirement, Slices, Space};
+use super::space::{Found, Retirement, Slices, Space, Wanted};
 use super::store::{OpenRun, Reserved, Store};
 use crate::error::Error;
 use crate::memory::MemoryResource;
@@ -22,18 +22,32 @@ impl<R: MemoryResource> Store<R> {
     ///
     /// [`Error::Forked`]: of the lock, a child has but a copy that no thread may ever release.
     pub(crate) fn folded(&self) -> Result<MutexGuard<'_, Space>, Error> {
+        let mut space = self.locked()?;
+        self.fold(&mut space);
+        Ok(space)
+    }
+
+    /// The map as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`folded`](Self::folded).
+    pub(super) fn locked(&self) -> Result<MutexGuard<'_, Space>, Error> {
         self.span.resource().check_fork()?;
-        let mut space = self.space.lock();
+        Ok(self.space.lock())
+    }
+
+    /// Folds all emptied runs into the map.
+    fn fold(&self, space: &mut Space) {
         while let Some(index) = self.emptied.pop(|index| &self.runs[index as usize].next) {
             let head = SliceId::new(index as usize);
             self.run(head).dequeue();
             // In vain if a block was taken meanwhile: its free puts the run on the list again.
             if let Ok(before) = self.run(head).state.claim_empty() {
-                self.end(&mut space, head, before.class(), before.capacity());
+                self.end(space, head, before.class(), before.capacity());
                 space.give(self.slices(head));
             }
         }
-        Ok(space)
     }
 
     /// Reserves 1 to `want` blocks of `class` without committing anything: of a slab that another
@@ -44,12 +58,23 @@ impl<R: MemoryResource> Store<R> {
         shape: SlabShape,
         want: u32,
     ) -> Result<Option<Reserved>, Error> {
-        let mut space = self.folded()?;
+        let mut space = self.locked()?;
         if let Some(reserved) = self.reserve(class, want, None) {
             return Ok(Some(reserved));
         }
-        let found = space.take(self.wanted_slab(class, shape));
+        let found = self.search(&mut space, self.wanted_slab(class, shape));
         Ok(found.map(|found| self.open_slab(&mut space, found, class, shape, want)))
+    }
+
+    /// Takes a run of what has memory.
+    pub(super) fn search(&self, space: &mut Space, wanted: Wanted) -> Option<Found> {
+        if self.folds_late
+            && let Some(found) = space.take(wanted)
+        {
+            return Some(found);
+        }
+        self.fold(space);
+        space.take(wanted)
     }
 
     /// Makes a run that the map has just given a slab, of which up to `want` blocks are the

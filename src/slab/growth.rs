@@ -117,9 +117,9 @@ impl<R: MemoryResource> Store<R> {
     }
 
     fn take_large(&self, wanted: Wanted) -> Result<Option<(u64, u64)>, Error> {
-        let mut space = self.folded()?;
+        let mut space = self.locked()?;
         let len = SliceCount::from_word(wanted.len);
-        let found = space.take(wanted);
+        let found = self.search(&mut space, wanted);
         Ok(found.map(|found| (self.open_large(&mut space, found, len), found.ticket)))
     }
 

@@ -72,7 +72,8 @@ impl PoolOptions {
     }
 
     /// Limits the blocks that each thread caches, in bytes. 0: threads cache none.
-    /// By default 64 MiB, and at most a 64th of what the pool may commit.
+    /// By default 64 MiB, and at most a 64th of what the pool may commit. All threads together
+    /// cache an eighth of that at most: with many threads each has less.
     ///
     /// Less makes allocations of large blocks slower, most of all where several threads allocate. A
     /// thread empties its cache before a pool that had stopped growing grows again. The transfer

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::block::{Block, WrongPool};
+use super::budget::CacheBudget;
 use super::cache::Cache;
 use super::error::{AllocError, Exhaustion, PoolError};
 use super::geometry::{LARGE, SlabShape};
@@ -79,7 +80,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         // A memory checker hears of a block when it leaves its slab.
         let cache_bytes = if told { 0 } else { options.cache_bytes(limit) };
         Ok(Self {
-            store: Arc::new(store),
+            store: Arc::new(store.fold_late(cache_bytes > 0)),
             seat,
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
@@ -324,6 +325,10 @@ impl<R: MemoryResource> Flush for Store<R> {
     fn flush(&self, cache: &Cache) {
         cache.flush(self);
         self.flush_transfer_cache();
+    }
+
+    fn budget(&self) -> &CacheBudget {
+        &self.caches
     }
 }
 

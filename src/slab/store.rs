@@ -28,7 +28,7 @@
 //! * hints: written and read as `lockfree::bitmap` says. The state is read again after a hint is
 //!   removed, so none is lost.
 
-use super::budget::Budget;
+use super::budget::{Budget, CacheBudget};
 use super::counts::Counts;
 use super::geometry::{Geometry, LARGE, most_blocks};
 use super::number::{SliceCount, SliceId};
@@ -55,6 +55,8 @@ pub(crate) struct Store<R> {
     /// Held by the thread that commits or decommits, and not by one that has the map.
     pub(super) growing: Mutex<()>,
     pub(super) emptied: IndexStack,
+    /// Whether a search looks at what is free before emptied runs are folded.
+    pub(super) folds_late: bool,
     pub(super) runs: Box<[RunRecord]>,
     pub(super) heads: Box<[AtomicU32]>,
     /// As `heads`, of granules that are part of one large run.
@@ -64,6 +66,7 @@ pub(crate) struct Store<R> {
     pub(super) room: Bitmaps,
     pub(super) counts: Counts,
     pub(super) recalls: Recalls,
+    pub(super) caches: CacheBudget,
     /// Blocks of the classes with magazines, on their way from one cache to another.
     pub(crate) transfer_cache: TransferCache,
 }
@@ -109,6 +112,7 @@ impl<R: MemoryResource> Store<R> {
             space: Mutex::new(Space::new(slices.word(), each.word(), policy)),
             growing: Mutex::new(()),
             emptied: IndexStack::new(),
+            folds_late: false,
             runs: zeroed(slices.get()),
             heads: zeroed(slices.get()),
             whole: zeroed(geometry.granules()),
@@ -117,9 +121,16 @@ impl<R: MemoryResource> Store<R> {
             room: Bitmaps::new(SizeClass::COUNT, slices.get()),
             counts: Counts::new(),
             recalls: Recalls::new(),
+            caches: CacheBudget::of(limit),
             transfer_cache: TransferCache::new(CACHED_CLASSES, BATCHES),
             geometry,
         }
+    }
+
+    /// Leaves emptied runs what they are until a search finds no place without them: for pools whose
+    /// threads free and allocate blocks of the same classes all the time.
+    pub(crate) fn fold_late(self, folds_late: bool) -> Self {
+        Self { folds_late, ..self }
     }
 
     /// Reserves 1 to `want` free blocks of `class`, in the slab at `preferred` if it has some,

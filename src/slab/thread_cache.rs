@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Weak;
 
+use super::budget::CacheBudget;
 use super::cache::Cache;
 use super::magazine::Magazine;
 use super::number::NO_SLICE;
@@ -24,6 +25,9 @@ use crate::sync::{
 pub(super) trait Flush: Send + Sync {
     /// Frees everything in `cache`.
     fn flush(&self, cache: &Cache);
+
+    /// What threads' caches may hold together.
+    fn budget(&self) -> &CacheBudget;
 }
 
 sync::thread_local! {
@@ -81,8 +85,12 @@ fn attach_new(seat: Seat, bytes: usize, pool: Weak<dyn Flush>) -> &'static Cache
     let attached = GUARD.try_with(|guard| {
         let mut guard = guard.try_borrow_mut().ok()?;
         guard.leave_dead_pools();
-        let entry = registry().attach(seat, bytes)?;
-        guard.attached.push(Attached { seat, entry, pool });
+        let granted = pool.upgrade()?.budget().grant(bytes);
+        let Some(entry) = registry().attach(seat, granted) else {
+            pool.upgrade()?.budget().give_back(granted);
+            return None;
+        };
+        guard.attached.push(Attached { seat, entry, granted, pool });
         Some(&entry.cache)
     });
     let Ok(Some(cache)) = attached else { return empty() };
@@ -114,6 +122,8 @@ struct Guard {
 struct Attached {
     seat: Seat,
     entry: &'static CacheEntry,
+    /// The most bytes that the cache holds.
+    granted: usize,
     pool: Weak<dyn Flush>,
 }
 
@@ -136,6 +146,7 @@ impl Attached {
         let _ = CURRENT.try_with(|slots| slots[self.seat.slot].set(empty()));
         if let Some(pool) = self.pool.upgrade() {
             pool.flush(&self.entry.cache);
+            pool.budget().give_back(self.granted);
         }
         registry().detach(self.seat, self.entry.number);
     }

@@ -119,7 +119,7 @@ fn a_stream_reuses_what_it_dropped_for_any_size_at_the_limit(driver: &Driver) {
         let again: Buffer<u8> = pool.alloc(second * MIB, &stream).unwrap();
         again.fill(2, &stream).unwrap();
         if second < 16 {
-            // What is left serves a small block, too, as a run of its own.
+            // The rest serves a small block, too, as a run of its own.
             pool.alloc::<u8>(1000, &stream).unwrap().fill(3, &stream).unwrap();
         }
         drop(held);

@@ -153,3 +153,33 @@ fn more_pools_than_slots_and_pools_that_come_and_go() {
         }
     }
 }
+
+#[test]
+fn idle_threads_hold_an_eighth_of_the_pool_at_most() {
+    const THREADS: usize = 128;
+    let limit = 1 << 30;
+    let resource = UnbackedResource::new(limit).unwrap();
+    let pool = SlabPool::new(resource, PoolOptions::default().max_bytes(limit)).unwrap();
+    let (filled, done) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for class in SizeClass::all() {
+                    let take = || pool.alloc(class.block_size()).unwrap();
+                    let blocks: [Block; 4] = std::array::from_fn(|_| take());
+                    blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
+                }
+                filled.wait();
+                done.wait();
+            });
+        }
+        filled.wait();
+        // All threads are idle, and keep what they freed last.
+        assert!(pool.stats().cached <= limit / 8, "{} bytes", pool.stats().cached);
+        let blocks: Vec<Block> = std::iter::from_fn(|| pool.alloc(1 << 20).ok()).collect();
+        assert!(blocks.len() >= 840, "{} of 1024 blocks of 1 MiB", blocks.len());
+        blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
+        done.wait();
+    });
+    assert_clean(&pool);
+}

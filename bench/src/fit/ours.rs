@@ -3,7 +3,9 @@
 //! Before each free the block's stream gets a callback that returns when the device may have
 //! come so far. The pool learns of the end as in an engine: by its markers behind that work.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use softcuda::{Config, Simulator};
 use wharf::memory::DeviceMemoryResource;
@@ -49,10 +51,6 @@ impl Allocator for Ours {
         let _bound = self.machine.bind();
         self.clock.advance(block);
         self.live.resize_with(block + 1, || None);
-        if block % 3000 == 2999 && std::env::var_os("FITDBG").is_some() {
-            let s = self.pool.slab_stats();
-            eprintln!("{block}: res {} live {} ret {} empty {} unused {} kept {} {:?}", s.reserved>>20, s.live>>20, s.retired>>20, s.empty>>20, s.unused>>20, self.pool.retired()>>20, self.pool.stats());
-        }
         match self.pool.alloc(size, &self.streams[stream]) {
             Ok(buffer) => self.live[block] = Some((buffer, stream)),
             Err(AllocError::Upstream(error)) => return Err(error.into()),
@@ -65,6 +63,7 @@ impl Allocator for Ours {
         let _bound = self.machine.bind();
         let Some((buffer, stream)) = self.live[block].take() else { return Ok(()) };
         let (clock, until) = (self.clock.clone(), self.live.len() + self.behind);
+        clock.expect(until);
         self.streams[stream].add_callback(move |_| clock.wait(until))?;
         buffer.record_use(&self.streams[stream])?;
         Ok(())
@@ -93,24 +92,55 @@ impl Drop for Ours {
     }
 }
 
-/// How many allocations there have been.
+/// How many allocations there have been, and how far the device has to be for that.
 #[derive(Debug, Default)]
 struct Clock {
-    now: Mutex<usize>,
+    state: Mutex<ClockState>,
     moved: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct ClockState {
+    now: usize,
+    /// How many callbacks have to return at each number of allocations.
+    waiting: BTreeMap<usize, usize>,
+}
+
 impl Clock {
+    /// Sets the number of allocations. Waits for the device to come as far as it may: it is so many
+    /// allocations behind, and no more, however fast the machine is.
     fn advance(&self, now: usize) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        let mut state = self.lock();
+        state.now = now;
         self.moved.notify_all();
+        let is_behind = |state: &mut ClockState| {
+            state.waiting.first_key_value().is_some_and(|(until, _)| *until <= state.now)
+        };
+        drop(self.moved.wait_while(state, is_behind).unwrap_or_else(PoisonError::into_inner));
+        // For what follows the callbacks in their streams.
+        thread::yield_now();
+    }
+
+    /// Notes that a callback will [wait](Self::wait).
+    fn expect(&self, until: usize) {
+        *self.lock().waiting.entry(until).or_default() += 1;
     }
 
     fn wait(&self, until: usize) {
-        let now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(
-            self.moved.wait_while(now, |now| *now < until).unwrap_or_else(PoisonError::into_inner),
-        );
+        let is_early = |state: &mut ClockState| state.now < until;
+        let state = self.moved.wait_while(self.lock(), is_early);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = state.waiting.get_mut(&until) {
+            *count -= 1;
+            if *count == 0 {
+                state.waiting.remove(&until);
+            }
+        }
+        self.moved.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ClockState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
