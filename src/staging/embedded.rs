@@ -6,17 +6,22 @@ use std::sync::Arc;
 use super::buffers::InputBuffers;
 use super::error::StageError;
 use super::len::Counts;
+use super::plan::Bucket;
+use super::set_spec::MAX_DEPTH;
 use super::shared::Shared;
 use super::slot_id::Untagged;
 use super::step::Step;
 use crate::graph::{ChildNode, GraphDefinition, GraphError, NodeId};
 use crate::stream::Stream;
 
-/// A staging graph with a ring slot of its own, to be a part of other graphs: then a step needs no
-/// launch besides the engine's.
+/// Staging graphs with a ring of their own, one for each ring slot, to be parts of other graphs:
+/// then a step needs no launch besides the engine's.
 ///
-/// It stages to the same device memory as its set. A graph that contains it keeps alive what it
-/// needs. Its one ring slot is free again when the launch has copied it.
+/// They stage to the same device memory as their set. A graph that contains one keeps alive what it
+/// needs. A ring slot is free again when the launch has copied it: with
+/// [one](InputBuffers::embed) a step is written while the model of the step before runs, but not
+/// before its copies are done; with [more](InputBuffers::embed_ring) steps are written further
+/// ahead, and the engine has a graph for each ring slot.
 ///
 /// # Examples
 ///
@@ -48,7 +53,8 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub struct Embedded<Tag = Untagged> {
     pub(super) shared: Arc<Shared>,
-    graph: GraphDefinition,
+    /// One for each ring slot.
+    graphs: Box<[GraphDefinition]>,
     bucket: usize,
     tag: PhantomData<fn() -> Tag>,
 }
@@ -62,20 +68,80 @@ impl<Tag> InputBuffers<Tag> {
     /// * [`StageError::TooLarge`]: no bucket holds them.
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
     pub fn embed(&self, counts: impl Into<Counts>) -> Result<Embedded<Tag>, StageError> {
+        self.embed_ring(counts, 1)
+    }
+
+    /// As [`embed`](Self::embed), with a ring of `depth` slots, 1 to 64: the engine has a graph for
+    /// each, with the [staging graph](Embedded::graphs) of that slot, and launches the one of the
+    /// step's [ring slot](Step::ring_slot).
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::RingDepth`]: another depth. Otherwise as `embed`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::graph::GraphDefinition;
+    /// use wharf::staging::{InputBuffers, Len, StageError};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    /// let inputs = inputs.buckets([4, 8]).build()?;
+    /// let (ids, embedded) = (inputs.slot_id::<i32>("ids")?, inputs.embed_ring(8, 2)?);
+    /// let mut engines = Vec::new();
+    /// for staging in embedded.graphs() {
+    ///     let mut engine = GraphDefinition::new(&context)?;
+    ///     let staged = engine.child(staging, &[])?;
+    ///     engine.host_func(|| println!("the model runs here"), &[staged.into()])?;
+    ///     engines.push(engine.instantiate()?);
+    /// }
+    /// let stream = Stream::new(&context)?;
+    /// for value in 0..4 {
+    ///     let mut step = embedded.begin(5, 1)?;
+    ///     step.write(ids).fill(value);
+    ///     let engine = &mut engines[step.ring_slot()];
+    ///     step.submit_with::<StageError>(&stream, || Ok(engine.launch(&stream)?))?;
+    /// }
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn embed_ring(
+        &self,
+        counts: impl Into<Counts>,
+        depth: usize,
+    ) -> Result<Embedded<Tag>, StageError> {
+        if !(1..=MAX_DEPTH).contains(&depth) {
+            return Err(StageError::RingDepth(depth));
+        }
         let own = &*self.shared;
         let bucket = own.plan.holding(counts.into())?.index;
-        // A graph that is a part of another has one ring slot: its copies are not changed later.
-        let shared = Arc::new(Shared::new(own.sibling(1)?, Arc::clone(&own.guard)));
-        let (mut graph, _) = shared.graph(0, &shared.plan.buckets[bucket])?;
-        graph.keep_alive(Arc::clone(&shared))?;
-        Ok(Embedded { shared, graph, bucket, tag: PhantomData })
+        // A graph that is a part of another is of one ring slot: its copies are not changed later.
+        let shared = Arc::new(Shared::new(own.sibling(depth)?, Arc::clone(&own.guard)));
+        let graph = |index| {
+            let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
+            graph.keep_alive(Arc::clone(&shared))?;
+            Ok::<_, GraphError>(graph)
+        };
+        let graphs = (0..depth).map(graph).collect::<Result<_, _>>()?;
+        Ok(Embedded { shared, graphs, bucket, tag: PhantomData })
     }
 }
 
 impl<Tag> Embedded<Tag> {
-    /// The staging graph.
+    /// The staging graph; of the first ring slot, if there are several.
     pub fn graph(&self) -> &GraphDefinition {
-        &self.graph
+        &self.graphs[0]
+    }
+
+    /// The staging graphs, one for each ring slot: each goes to a graph of the engine's
+    /// ([`GraphDefinition::child`], [`GraphDefinition::append_to_capture`]).
+    pub fn graphs(&self) -> &[GraphDefinition] {
+        &self.graphs
     }
 
     /// Adds the staging graph to `graph`, behind the nodes `after`.
@@ -88,7 +154,7 @@ impl<Tag> Embedded<Tag> {
         graph: &mut GraphDefinition,
         after: &[NodeId],
     ) -> Result<ChildNode, GraphError> {
-        let node = graph.child(&self.graph, after)?;
+        let node = graph.child(self.graph(), after)?;
         graph.label(node, "staging")?;
         Ok(node)
     }
@@ -100,7 +166,7 @@ impl<Tag> Embedded<Tag> {
     ///
     /// As [`GraphDefinition::append_to_capture`].
     pub fn append_to_capture(&self, stream: &Stream) -> Result<(), GraphError> {
-        self.graph.append_to_capture(stream)
+        self.graph().append_to_capture(stream)
     }
 
     /// Begins a step, to be submitted by [`Step::submit_with`] a launch of a graph that contains
@@ -110,8 +176,23 @@ impl<Tag> Embedded<Tag> {
     ///
     /// As [`InputBuffers::begin`]; the bucket is the limit.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let bucket = &self.shared.plan.buckets[self.bucket];
-        let counts = self.shared.checked_in(bucket, tokens, requests)?;
+        let (counts, bucket) = self.checked(tokens, requests)?;
         Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+    }
+
+    /// Begins a step if a ring slot is free; does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
+    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
+        let (counts, bucket) = self.checked(tokens, requests)?;
+        let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(Step::in_bucket(&self.shared, claim, counts, Some(bucket)))
+    }
+
+    fn checked(&self, tokens: usize, requests: usize) -> Result<(Counts, &Bucket), StageError> {
+        let bucket = &self.shared.plan.buckets[self.bucket];
+        Ok((self.shared.checked_in(bucket, tokens, requests)?, bucket))
     }
 }

@@ -38,6 +38,8 @@ pub enum StageError {
     WouldBlock,
     /// Every ring slot was in use until the deadline.
     Stalled(Stall),
+    /// A ring of a number of slots that is not 1 to 64.
+    RingDepth(usize),
     /// The step is larger than the buffers.
     TooLarge {
         /// The number that exceeds its limit.
@@ -209,6 +211,7 @@ impl fmt::Display for StageError {
                 ring",
             ),
             Self::Stalled(stall) => stall.fmt(f),
+            Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
             Self::TooLarge { what, wanted, max } => {
                 write!(f, "the step has {wanted} {what}, and the buffers hold {max}")
             }

@@ -41,8 +41,7 @@ impl<Tag> OutputBuffers<Tag> {
 }
 
 impl<Tag> Embedded<Tag> {
-    /// Gives up the ring slot, if the launch of the last step was never made, so that it is free
-    /// again.
+    /// Gives up the ring slots of steps whose launch was never made, so that they are free again.
     ///
     /// # Errors
     ///
@@ -52,6 +51,6 @@ impl<Tag> Embedded<Tag> {
     ///
     /// No launch of a graph that contains the staging graph is pending.
     pub unsafe fn release_lost(&self) -> Result<(), StageError> {
-        self.shared.release_lost(0)
+        (0..self.shared.ring.len()).try_for_each(|index| self.shared.release_lost(index))
     }
 }

@@ -187,7 +187,7 @@ impl SlotSpec {
 
 /// A bit of a word for each slot.
 const MAX_SLOTS: usize = 64;
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 const DEFAULT_DEPTH: usize = 3;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);

@@ -22,6 +22,7 @@ on_each_driver!(
     a_reader_in_place_holds_the_ring_slot,
     the_engines_graph_outlives_the_set,
     an_embedded_graph_needs_no_launch_of_its_own,
+    steps_of_an_embedded_ring_are_written_ahead,
     an_embedded_graph_is_captured,
     presets_have_their_slots,
     threads_share_a_set,
@@ -299,6 +300,45 @@ fn the_engines_graph_outlives_the_set(driver: &Driver) {
         assert_eq!(unsafe { std::slice::from_raw_parts(out, 4) }, [1, 2, 3, 4]);
     }
     drop((exec, copy));
+    before.restored(driver);
+}
+
+/// Two steps are in flight, each in a graph of the engine's of its own, and a third has to wait.
+fn steps_of_an_embedded_ring_are_written_ahead(driver: &Driver) {
+    let (cells, before) = (Cells::new(driver), Inventory::now());
+    let inputs = small(&cells.context).build().unwrap();
+    let ids = inputs.slot_id::<u32>("ids").unwrap();
+    for depth in [0, 65] {
+        assert_eq!(inputs.embed_ring(4, depth).unwrap_err(), StageError::RingDepth(depth));
+    }
+    let embedded = inputs.embed_ring(4, 2).unwrap();
+    let from = inputs.static_buffers().device_ptr(ids, 4).unwrap();
+    let engine = |staging| {
+        let mut engine = GraphDefinition::new(&cells.context).unwrap();
+        let staged = engine.child(staging, &[]).unwrap();
+        let copy = Copy1d::dtoh(cells.host_at(0), from, 16);
+        // SAFETY: the cells and the set outlive the launches.
+        unsafe { engine.memcpy(copy, &[staged.into()]) }.unwrap();
+        engine.instantiate().unwrap()
+    };
+    let mut engines: Vec<_> = embedded.graphs().iter().map(engine).collect();
+    for round in 0..3 {
+        let gate = cells.close_gate();
+        for value in [10 * round, 10 * round + 1] {
+            let mut step = embedded.try_begin(4, 1).unwrap();
+            step.write(ids).fill(value);
+            let engine = &mut engines[step.ring_slot()];
+            let launch = || Ok::<_, StageError>(engine.launch(&cells.stream)?);
+            step.submit_with(&cells.stream, launch).unwrap();
+        }
+        assert_eq!(embedded.try_begin(4, 1).unwrap_err(), StageError::WouldBlock);
+        gate.open();
+        cells.stream.synchronize().unwrap();
+        let last = u64::from(10 * round + 1);
+        assert_eq!(cells.get(0), last << 32 | last);
+    }
+    assert!(matches!(embedded.try_begin(5, 1), Err(StageError::TooLarge { max: 4, .. })));
+    drop((engines, embedded, inputs));
     before.restored(driver);
 }
 
