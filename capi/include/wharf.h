@@ -165,10 +165,12 @@ typedef struct {
   uint64_t id;
 } wharf_context;
 
-// What a set is to be. Zero it, and set `struct_size` and `buckets`.
+// What a set is to be. Zero it, and set `struct_size`, `slot_size` and `buckets`.
 typedef struct {
   // sizeof(wharf_inputs_options).
   size_t struct_size;
+  // sizeof(wharf_slot).
+  size_t slot_size;
   // The numbers of tokens that steps are padded to.
   const size_t *buckets;
   // How many there are, 4096 at most.
@@ -480,7 +482,7 @@ wharf_status wharf_capture_elsewhere_begin(wharf_context context);
 // No other thread releases the handle meanwhile.
 wharf_status wharf_capture_elsewhere_end(wharf_context context);
 
-// Makes a set of `slot_count` slots, 64 at most.
+// Makes a set of `slot_count` slots, 64 at most, each of `options->slot_size` bytes.
 //
 // Thread-safe.
 //

@@ -226,7 +226,9 @@ class pool : public detail::owner<wharf_pool, detail::close_pool> {
 public:
     using owner::owner;
 
-    pool(const context &context, const wharf_pool_options &options) {
+    // The size of the structure is set here.
+    pool(const context &context, wharf_pool_options options) {
+        options.struct_size = sizeof options;
         check(wharf_pool_create(context.get(), &options, &handle_));
     }
     // At most `max_bytes` of memory of a kind.
@@ -321,7 +323,10 @@ class inputs : public detail::owner<wharf_inputs, wharf_inputs_destroy> {
 public:
     using owner::owner;
 
-    inputs(const context &context, const wharf_inputs_options &options, const std::vector<wharf_slot> &slots) {
+    // The sizes of structures are set here.
+    inputs(const context &context, wharf_inputs_options options, const std::vector<wharf_slot> &slots) {
+        options.struct_size = sizeof options;
+        options.slot_size = sizeof(wharf_slot);
         check(wharf_inputs_create(context.get(), &options, slots.data(), slots.size(), &handle_));
     }
 

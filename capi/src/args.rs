@@ -116,6 +116,30 @@ pub(crate) unsafe fn array<'a, T>(
     Ok(unsafe { std::slice::from_raw_parts(at, len) })
 }
 
+/// An array of slots that may grow, of at most `most`: pointers to each of `size` bytes.
+///
+/// # Safety
+///
+/// `at` is null, or has `len` elements of `size` bytes, unchanged as long as the result is used.
+pub(crate) unsafe fn array_of<T>(
+    at: *const T,
+    size: usize,
+    len: usize,
+    most: usize,
+) -> Result<impl Iterator<Item = *const T>, Failure> {
+    if size < size_of::<T>() || !size.is_multiple_of(align_of::<T>()) {
+        let wanted = size_of::<T>();
+        let text = format!(
+            "options->slot_size is {size}, and {wanted} at least: set it to sizeof(*slots)"
+        );
+        return Err(Failure::new(wharf_status::Invalid, text));
+    }
+    // SAFETY: so many elements, and each of them once: the caller's promise.
+    unsafe { array(at, len, most, "slots") }?;
+    // Within the array, whose size an allocation has.
+    Ok((0..len).map(move |place| at.wrapping_byte_add(place * size)))
+}
+
 /// A time of the caller's.
 pub(crate) fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)

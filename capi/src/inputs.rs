@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use wharf::staging::{InputBuffers, InputBuffersBuilder, SlotInfo, StaticBuffers};
 
-use crate::args::{Growing, array, millis, out, sized, text, text_or};
+use crate::args::{Growing, array, array_of, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
 use crate::slots::wharf_slot;
 use crate::status::{Failure, call, wharf_status};
@@ -35,12 +35,14 @@ pub struct InputsObject {
     pub(crate) set: Arc<InputBuffers>,
 }
 
-/// What a set is to be. Zero it, and set `struct_size` and `buckets`.
+/// What a set is to be. Zero it, and set `struct_size`, `slot_size` and `buckets`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct wharf_inputs_options {
     /// sizeof(wharf_inputs_options).
     pub struct_size: usize,
+    /// sizeof(wharf_slot).
+    pub slot_size: usize,
     /// The numbers of tokens that steps are padded to.
     pub buckets: *const usize,
     /// How many there are, 4096 at most.
@@ -62,7 +64,7 @@ pub struct wharf_inputs_options {
 // SAFETY: repr(C), and the size comes first.
 unsafe impl Growing for wharf_inputs_options {}
 
-/// Makes a set of `slot_count` slots, 64 at most.
+/// Makes a set of `slot_count` slots, 64 at most, each of `options->slot_size` bytes.
 ///
 /// Thread-safe.
 ///
@@ -86,7 +88,7 @@ pub unsafe extern "C" fn wharf_inputs_create(
         // SAFETY: as large as the structure, as `sized` found.
         let options = unsafe { *options };
         // SAFETY: the caller's promise.
-        let slots = unsafe { array(slots, slot_count, MOST_SLOTS, "slots") }?;
+        let slots = unsafe { array_of(slots, options.slot_size, slot_count, MOST_SLOTS) }?;
         // SAFETY: the caller's promise.
         let context = &unsafe { get(context) }?.context;
         let depth = if options.ring_depth == 0 { RING_DEPTH } else { options.ring_depth };
@@ -94,6 +96,8 @@ pub unsafe extern "C" fn wharf_inputs_create(
         let mut builder = unsafe { options.apply(InputBuffers::builder(context)) }?;
         builder = builder.ring_depth(depth);
         for slot in slots {
+            // SAFETY: a slot of the array, as `array_of` found.
+            let slot = unsafe { &*slot };
             // SAFETY: the caller's promise.
             let name = unsafe { text(slot.name, "slots->name") }?;
             builder = slot.add_to(builder, name)?;

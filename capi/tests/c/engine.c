@@ -38,6 +38,7 @@ static void make_inputs(engine *e) {
     wharf_inputs_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
+    options.slot_size = sizeof(wharf_slot);
     options.buckets = buckets;
     options.bucket_count = 2;
     options.ring_depth = 2;
@@ -180,6 +181,7 @@ static void forgotten_slot(const engine *e) {
     wharf_inputs_options options;
     memset(&options, 0, sizeof options);
     options.struct_size = sizeof options;
+    options.slot_size = sizeof(wharf_slot);
     options.buckets = buckets;
     options.bucket_count = 1;
     wharf_slot slots[2];

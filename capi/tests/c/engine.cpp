@@ -106,7 +106,6 @@ int main(int argc, char **argv) {
     e.copies = e.context->borrow(e.raw_copies);
     e.model = e.context->borrow(e.raw_model);
     wharf_pool_options options{};
-    options.struct_size = sizeof options;
     options.max_bytes = std::size_t{64} << 20;
     options.name = "activations";
     e.device.emplace(*e.context, options);
@@ -115,7 +114,6 @@ int main(int argc, char **argv) {
     e.result = e.pinned->alloc(TOKENS * 4, *e.model);
     const std::size_t buckets[] = {4, TOKENS};
     wharf_inputs_options of_inputs{};
-    of_inputs.struct_size = sizeof of_inputs;
     of_inputs.buckets = buckets;
     of_inputs.bucket_count = 2;
     wharf_slot slot{};

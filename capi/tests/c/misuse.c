@@ -62,6 +62,7 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     wharf_inputs_options of_inputs;
     memset(&of_inputs, 0, sizeof of_inputs);
     of_inputs.struct_size = sizeof of_inputs;
+    of_inputs.slot_size = sizeof(wharf_slot);
     of_inputs.buckets = buckets;
     of_inputs.bucket_count = 1;
     wharf_slot slot;
@@ -247,12 +248,18 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
     memset(&of_inputs, 0, sizeof of_inputs);
     IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
     of_inputs.struct_size = sizeof of_inputs;
+    of_inputs.slot_size = sizeof(wharf_slot);
     of_inputs.buckets = buckets;
     of_inputs.bucket_count = 1;
     IS(wharf_inputs_create(context, &of_inputs, slots, SIZE_MAX, &some_inputs), INVALID);
     IS(wharf_inputs_create(context, &of_inputs, NULL, 1, &some_inputs), NULL);
     IS(wharf_inputs_create(context, &of_inputs, slots, 0, &some_inputs), INVALID);
     IS(wharf_inputs_create(context, &of_inputs, slots, 2, &some_inputs), NULL);
+    of_inputs.slot_size -= 1;
+    IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
+    of_inputs.slot_size = SIZE_MAX;
+    IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
+    of_inputs.slot_size = sizeof(wharf_slot);
     of_inputs.bucket_count = SIZE_MAX;
     IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
     of_inputs.bucket_count = 1;
@@ -320,6 +327,7 @@ int main(void) {
     wharf_inputs_options of_inputs;
     memset(&of_inputs, 0, sizeof of_inputs);
     of_inputs.struct_size = sizeof of_inputs;
+    of_inputs.slot_size = sizeof(wharf_slot);
     of_inputs.buckets = buckets;
     of_inputs.bucket_count = 1;
     wharf_slot slot;

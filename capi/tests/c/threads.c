@@ -68,6 +68,7 @@ int main(void) {
     wharf_inputs_options of_inputs;
     memset(&of_inputs, 0, sizeof of_inputs);
     of_inputs.struct_size = sizeof of_inputs;
+    of_inputs.slot_size = sizeof(wharf_slot);
     of_inputs.buckets = buckets;
     of_inputs.bucket_count = 1;
     of_inputs.deadline_ms = 600000;
