@@ -122,7 +122,7 @@ kinds! {
     StageError: |error| match error {
         Self::WouldBlock | Self::ReaderOpen { .. } => ErrorKind::WouldBlock,
         Self::Stalled(_) => ErrorKind::TimedOut,
-        Self::TooLarge { .. } => ErrorKind::Invalid,
+        Self::TooLarge { .. } | Self::RingDepth(_) => ErrorKind::Invalid,
         Self::Slot { fault, .. } => fault.kind(),
         Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,

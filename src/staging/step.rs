@@ -198,11 +198,6 @@ impl<'a, Tag> Step<'a, Tag> {
         Err(self.shared.misuse(slot.index(), fault))
     }
 
-    /// The ring slot that it fills, from 0.
-    pub fn ring_slot(&self) -> usize {
-        self.claim.index()
-    }
-
     /// The step's tokens and requests.
     pub fn counts(&self) -> Counts {
         self.counts
