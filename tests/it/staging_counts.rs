@@ -5,8 +5,8 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use wharf::staging::{
-    BuildError, Count, CountFault, Counts, Forgotten, InputBuffers, InputBuffersBuilder, Layout,
-    Len, OutputBuffers, Pad, SlotFault, StageError,
+    BuildError, Count, CountFault, Counts, Forgotten, InputBuffers, InputBuffersBuilder,
+    Instantiation, Layout, Len, OutputBuffers, Pad, SlotFault, StageError,
 };
 use wharf::{Context, Driver, Stream};
 
@@ -64,6 +64,30 @@ fn a_table_is_staged_for_its_requests_alone() {
             assert!((524_288..=530_000).contains(&bytes), "{bytes} bytes");
         });
     }
+}
+
+/// 290 buckets and a ring of four: more graphs than are kept. Decoding finds all it needs.
+#[test]
+fn an_eager_ladder_of_hundreds_keeps_the_smallest() {
+    let machine = Arc::new(Simulator::new(Config::default()));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let stream = Stream::new(&context).unwrap();
+        let set = InputBuffers::builder(&context).slot::<u32>("ids", Len::Tokens);
+        let set = set.buckets((1..=290).map(|bucket| 8 * bucket)).ring_depth(4);
+        let inputs = set.instantiation(Instantiation::Eager).build().unwrap();
+        assert_eq!((inputs.graphs().count, inputs.graphs_made().ahead), (1024, 1024));
+        let (ids, mut noise) = (inputs.slot_id::<u32>("ids").unwrap(), Noise(5));
+        for _ in 0..1000 {
+            // The sizes of the 256 smallest buckets.
+            let tokens = 1 + noise.below(2048);
+            let mut step = inputs.begin(tokens, 1).unwrap();
+            step.write(ids).fill(1);
+            step.submit(&stream).unwrap();
+        }
+        inputs.wait().unwrap();
+        assert_eq!(inputs.graphs_made().by_steps, 0);
+    });
 }
 
 fn a_step_goes_to_the_smallest_bucket_that_holds_it(driver: &Driver) {

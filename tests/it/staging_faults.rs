@@ -1,7 +1,9 @@
 //! Every call of the driver on the way of a set and of its steps fails in turn.
 
 use std::sync::Arc;
-use wharf::staging::{BuildError, Forgotten, InputBuffers, Layout, Len, Pad, StageError};
+use wharf::staging::{
+    BuildError, Forgotten, InputBuffers, Layout, Len, Pad, StageError, Submission,
+};
 use wharf::{Context, CudaError, Error, Stream};
 
 use crate::backend::{Config, Simulator, on_machine};
@@ -10,6 +12,12 @@ use crate::staging_rig::{Checker, Ids, builder, context};
 
 const CODE: CudaError = CudaError::OPERATING_SYSTEM;
 const LAYOUTS: [Layout; 2] = [Layout::PerSlot, Layout::Packed];
+/// Both layouts by graphs, and calls.
+const WAYS: [(Layout, Submission); 3] = [
+    (Layout::PerSlot, Submission::Graph),
+    (Layout::Packed, Submission::Graph),
+    (Layout::Packed, Submission::Calls),
+];
 
 /// A device that can write words, and one that cannot.
 fn machines() -> [fn() -> Arc<Simulator>; 2] {
@@ -86,13 +94,11 @@ pub(crate) const RESTORING: &[&str] = &[
 /// The step fails with the call's error, the next step works and brings every byte.
 #[test]
 fn a_step_that_fails_has_not_happened() {
-    for (make, layout) in
-        machines().into_iter().flat_map(|make| LAYOUTS.map(|layout| (make, layout)))
-    {
+    for (make, way) in machines().into_iter().flat_map(|make| WAYS.map(|way| (make, way))) {
         let mut calls = Vec::new();
         let machine = make();
         on_machine(&machine, |driver| {
-            let (context, inputs) = set(&context(driver), layout);
+            let (context, inputs) = set(&context(driver), way);
             let _current = context.enter().unwrap();
             let stream = Stream::new(&context).unwrap();
             calls = calls_of(&machine, || assert_eq!(run(&inputs, &stream, None), 0));
@@ -106,7 +112,7 @@ fn a_step_that_fails_has_not_happened() {
                 let context = context(driver);
                 let _current = context.enter().unwrap();
                 let before = Inventory::now();
-                let (_, inputs) = set(&context, layout);
+                let (_, inputs) = set(&context, way);
                 let stream = Stream::new(&context).unwrap();
                 machine.fail(call, nth, CODE);
                 let failures = run(&inputs, &stream, Some(call));
@@ -125,8 +131,9 @@ fn a_step_that_fails_has_not_happened() {
     }
 }
 
-fn set(context: &Context, layout: Layout) -> (Context, InputBuffers) {
-    (context.clone(), builder(context).layout(layout).ring_depth(2).build().unwrap())
+fn set(context: &Context, way: (Layout, Submission)) -> (Context, InputBuffers) {
+    let set = builder(context).layout(way.0).submission(way.1).ring_depth(2);
+    (context.clone(), set.build().unwrap())
 }
 
 /// Steps in buckets and above, on two streams, each tried until it succeeds; how many tries failed.
@@ -199,11 +206,11 @@ fn rarer_calls_fail_cleanly() {
 /// After a device fault nothing completes: waiting is an error, not a hang, and the drop ends.
 #[test]
 fn a_device_fault_is_an_error() {
-    for make in machines() {
+    for (make, way) in machines().into_iter().flat_map(|make| WAYS.map(|way| (make, way))) {
         let machine = make();
         on_machine(&machine, |driver| {
             let context = context(driver);
-            let (_, inputs) = set(&context, Layout::PerSlot);
+            let (_, inputs) = set(&context, way);
             let (ids, stream) = (Ids::of(&inputs), Stream::new(&context).unwrap());
             let gate = crate::graph_rig::Gate::close(&stream);
             for number in 0..2 {
