@@ -55,8 +55,8 @@ fn buffer_state_raw_twice() {
     });
 }
 
-/// One thread shares a block by its bare handle while another takes the handle back: the one that ends last
-/// has the block alone.
+/// One thread shares a block by its bare handle while another takes the handle back: the one that
+/// ends last has the block alone.
 #[test]
 fn buffer_state_raw_shared() {
     model("buffer_state_raw_shared", || {
