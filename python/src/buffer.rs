@@ -113,7 +113,7 @@ impl Buffer {
     pub(crate) fn address(&self) -> PyResult<u64> {
         let state = self.lock();
         let buffer = state.buffer.as_ref().ok_or_else(|| closed("buffer"))?;
-        // SAFETY: who submits work with the address keeps the rules that the class states.
+        // SAFETY: code that submits work with the address keeps the rules that the class states.
         unsafe { buffer.as_device_ptr() }.or_raise()
     }
 
