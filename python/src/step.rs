@@ -225,7 +225,7 @@ impl Step {
         slf
     }
 
-    #[pyo3(signature = (error = None, *_more))]
+    #[pyo3(signature = (error, *_more))]
     fn __exit__(&self, error: Option<&Bound<'_, PyAny>>, _more: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.lock();
         // An error that passes is not hidden by arrays that it keeps alive: the step ends with them.
