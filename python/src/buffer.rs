@@ -307,7 +307,7 @@ impl Buffer {
 
     #[pyo3(signature = (error, *_more))]
     fn __exit__(&self, error: Option<&Bound<'_, PyAny>>, _more: &Bound<'_, PyAny>) -> PyResult<()> {
-        // An error that passes is not hidden by views that it keeps alive: the memory goes with them.
+        // An error that passes is not hidden by views that it keeps alive: these keep the memory.
         if error.is_some() && self.lock().views > 0 { Ok(()) } else { self.close() }
     }
 
