@@ -37,8 +37,6 @@ pub(crate) struct Buffer {
     state: Mutex<State>,
     layout: Layout,
     shape: Shape,
-    /// The stream that the buffer was allocated for.
-    home: Arc<Held<Stream>>,
     memory: Arc<Memory>,
 }
 
@@ -47,6 +45,8 @@ pub(crate) struct State {
     buffer: Option<Inner<u8>>,
     /// Views of the host that are alive.
     views: usize,
+    /// The stream of the last use that is known of; at first, the one that it was allocated for.
+    last: Arc<Held<Stream>>,
     /// Threads that wait for the device, to open a view. Each has a handle.
     waiting: usize,
 }
@@ -55,12 +55,12 @@ impl Buffer {
     pub(crate) fn new(
         buffer: Inner<u8>,
         shape: Shape,
-        home: Arc<Held<Stream>>,
+        last: Arc<Held<Stream>>,
         memory: Arc<Memory>,
     ) -> Self {
-        let state = State { buffer: Some(buffer), views: 0, waiting: 0 };
+        let state = State { buffer: Some(buffer), views: 0, last, waiting: 0 };
         let layout = Layout::of(&shape);
-        Self { state: Mutex::new(state), layout, shape, home, memory }
+        Self { state: Mutex::new(state), layout, shape, memory }
     }
 
     pub(crate) fn shape(&self) -> &Shape {
@@ -71,8 +71,16 @@ impl Buffer {
         &self.memory
     }
 
-    pub(crate) fn home(&self) -> &Arc<Held<Stream>> {
-        &self.home
+    /// The stream of the last use that is known of, which consumers of the memory are behind.
+    pub(crate) fn last_stream(&self) -> Arc<Held<Stream>> {
+        Arc::clone(&self.lock().last)
+    }
+
+    /// Notes a use by `stream`, or one that is about to be.
+    pub(crate) fn used_by(&self, stream: &Arc<Held<Stream>>) {
+        let earlier = std::mem::replace(&mut self.lock().last, Arc::clone(stream));
+        // Not under the lock: the end of a stream calls the driver.
+        drop(earlier);
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -105,7 +113,7 @@ impl Buffer {
     pub(crate) fn address(&self) -> PyResult<u64> {
         let state = self.lock();
         let buffer = state.buffer.as_ref().ok_or_else(|| closed("buffer"))?;
-        // SAFETY: who submits work with the address keeps the rules that the class states.
+        // SAFETY: code that submits work with the address keeps the rules that the class states.
         unsafe { buffer.as_device_ptr() }.or_raise()
     }
 
@@ -201,6 +209,7 @@ impl Buffer {
     fn record_use(&self, py: Python<'_>, stream: &Bound<'_, PyAny>) -> PyResult<()> {
         let stream = stream::of(stream, self.memory.device())?;
         let buffer = self.handle()?;
+        self.used_by(&stream);
         self.machine().run(py, || buffer.record_use(&stream)).or_raise()
     }
 
@@ -269,7 +278,7 @@ impl Buffer {
 
     #[getter]
     fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        interface::describe(&self.shape, self.address()?, Some(&self.home), py)
+        interface::describe(&self.shape, self.address()?, Some(&self.last_stream()), py)
     }
 
     #[pyo3(signature = (*, stream = None, max_version = None, dl_device = None, copy = None))]
@@ -296,9 +305,9 @@ impl Buffer {
         slf
     }
 
-    #[pyo3(signature = (error = None, *_more))]
+    #[pyo3(signature = (error, *_more))]
     fn __exit__(&self, error: Option<&Bound<'_, PyAny>>, _more: &Bound<'_, PyAny>) -> PyResult<()> {
-        // An error that passes is not hidden by views that it keeps alive: the memory goes with them.
+        // An error that passes is not hidden by views that it keeps alive: these keep the memory.
         if error.is_some() && self.lock().views > 0 { Ok(()) } else { self.close() }
     }
 

@@ -42,7 +42,7 @@ impl ByAddress {
     /// Allocates `size` bytes, at least one.
     pub(crate) fn allocate(&self, size: usize, stream: &Stream) -> Result<u64, AllocError> {
         let buffer = self.memory.pool.alloc::<u8>(size.max(1), stream)?;
-        // SAFETY: who holds the address frees it on a stream that is past its uses, which is noted.
+        // SAFETY: its holder frees the address on a stream that is past its uses, which is noted.
         let address = unsafe { buffer.as_device_ptr() }?;
         lock(&self.held).insert(address, buffer);
         Ok(address)
@@ -80,8 +80,8 @@ impl fmt::Display for FreeError {
 
 /// Allocation from a pool by address; `Pool.addresses` makes one.
 ///
-/// For libraries whose interface is a pointer, a size and a stream. What is not freed when this
-/// ends is freed then.
+/// For libraries whose interface is a pointer, a size and a stream. An address that is not freed
+/// when this ends is freed then.
 #[pyclass(frozen, module = "wharf")]
 pub(crate) struct Addresses(ByAddress);
 

@@ -30,9 +30,11 @@ pub(crate) fn into_buffer(
 ) -> PyResult<()> {
     let py = source.py();
     let target = to.for_device()?;
+    to.used_by(stream);
     if let Ok(buffer) = source.cast::<Buffer>() {
         let from = buffer.get().for_device()?;
         fits(from.size(), &target)?;
+        buffer.get().used_by(stream);
         return to.machine().run(py, || target.copy_from(&from, stream)).or_raise();
     }
     if let Ok(array) = source.cast::<DeviceArray>() {
@@ -88,6 +90,7 @@ pub(crate) fn fill(
     stream: &Arc<Held<Stream>>,
 ) -> PyResult<()> {
     let (py, handle) = (value.py(), buffer.for_device()?);
+    buffer.used_by(stream);
     with_type!(buffer.shape().dtype, T => {
         let (elements, value) = fill_handle::<T>(handle, value)?;
         buffer.machine().run(py, || elements.fill(value, stream)).or_raise()

@@ -225,10 +225,10 @@ impl Step {
         slf
     }
 
-    #[pyo3(signature = (error = None, *_more))]
+    #[pyo3(signature = (error, *_more))]
     fn __exit__(&self, error: Option<&Bound<'_, PyAny>>, _more: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.lock();
-        // An error that passes is not hidden by arrays that it keeps alive: the step ends with them.
+        // An error that passes is not hidden by arrays that it keeps alive: these keep the step.
         if state.step.is_none() || error.is_some() && state.views > 0 {
             return Ok(());
         }

@@ -145,7 +145,7 @@ pub(crate) fn of(stream: &Bound<'_, PyAny>, device: &Arc<Shared>) -> PyResult<Ar
     let handle = raw.as_stream();
     let borrowed = match raw.owner {
         // SAFETY: the object vouches for the handle and keeps the stream, which is of the current
-        // device by the caller's account; who closes it before calls `forget_stream`.
+        // device by the caller's account; code that closes it before calls `forget_stream`.
         Some(owner) => unsafe { Inner::borrow_with_owner(handle, Arc::new(owner), device) },
         // SAFETY: the caller's account: a number that is no stream of the device is the same error
         // as in every other library. It is forgotten before it is destroyed.

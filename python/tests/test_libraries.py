@@ -216,7 +216,10 @@ def test_a_tensor_keeps_the_memory_and_orders_streams() -> None:
     device = simulator.device()
     one, other, pool = wharf.Stream(device), wharf.Stream(device), wharf.Pool(device, 8 << 20)
     buffer = pool.alloc(1024, "int32", stream=one)
-    buffer.fill(9, stream=one)
+    third = wharf.Stream(device)
+    third.wait(one)
+    buffer.fill(9, stream=third)  # the last one to use it, not the first, is waited for
+    assert buffer.__cuda_array_interface__["stream"] == third.handle
     array = wharf.from_dlpack(buffer, stream=other)
     assert array.ptr == buffer.ptr
     buffer.close()

@@ -25,7 +25,7 @@ __all__ = ["MemoryResource"]
 class MemoryResource(_MemoryResource):
     """Allocates buffers of ``cuda.core`` from a pool.
 
-    The pool's device is the buffers'. What is not closed when this ends is freed then.
+    The pool's device is the buffers'. A buffer that is not closed when this ends is freed then.
     """
 
     def __init__(self, pool: Pool) -> None:

@@ -95,8 +95,7 @@ fn a_driver_of_cuda_11_4_has_every_required_row_and_no_later_one() {
 /// The whole path that an engine takes: dlopen, the driver's own look-up, cuInit.
 ///
 /// Each case is a process of its own, this test again: what `Driver::load` finds is the
-/// environment's to say, and a library once open is found under its own name, libcuda.so.1, by
-/// callers that ask later.
+/// environment's to say, and a driver that was started stays as it is.
 #[test]
 fn shared_libraries_load() {
     const CHILD: &str = "WHARF_TEST_LOADS";

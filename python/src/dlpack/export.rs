@@ -39,7 +39,9 @@ pub(crate) fn buffer<'py>(
     let handle = is_device.then(|| this.for_device()).transpose()?;
     let consumer = consumer_stream(slf, consumer, is_device)?;
     if let Some(consumer) = &consumer {
-        this.machine().run(py, || stream::follow(consumer, this.home())).or_raise()?;
+        let last = this.last_stream();
+        this.machine().run(py, || stream::follow(consumer, &last)).or_raise()?;
+        this.used_by(consumer);
     }
     let view = if is_device { None } else { Some(HostView::open(slf)?) };
     let address = match &view {
