@@ -127,8 +127,8 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
-    /// Leaves emptied runs what they are until a search finds no place without them: for pools whose
-    /// threads free and allocate blocks of the same classes all the time.
+    /// Leaves emptied runs what they are until a search finds no place without them: for pools
+    /// whose threads free and allocate blocks of the same classes all the time.
     pub(crate) fn fold_late(self, folds_late: bool) -> Self {
         Self { folds_late, ..self }
     }
