@@ -171,7 +171,7 @@ impl Cache {
             let (highest, count) = magazine.trade_highest(address);
             return store.free_sorted(class, &highest[..count]);
         }
-        let (mut oldest, count) = magazine.take_oldest(magazine.batch());
+        let (mut oldest, count) = magazine.take_oldest(magazine.surplus());
         if !store.transfer_cache.put(kind, &oldest[..count]) {
             store.free_batch(class, &mut oldest[..count]);
         }

@@ -78,6 +78,13 @@ impl Magazine {
         (self.limit.load(Relaxed) / 2 + 1).min(BATCH)
     }
 
+    /// How many blocks go when there is no room for one more: a batch, or more after a batch of a
+    /// thread whose magazines hold more.
+    pub(super) fn surplus(&self) -> u32 {
+        let above = (self.len.load(Relaxed) + 1).saturating_sub(self.limit.load(Relaxed));
+        self.batch().max(above).min(BATCH)
+    }
+
     /// Puts a batch of the transfer cache into the empty magazine, but for one: the caller's.
     pub(super) fn unpack(&self, (blocks, count): Taken<{ transfer_cache::MOST }>) -> Option<u64> {
         let (first, others) = blocks[..count].split_first()?;
@@ -119,7 +126,7 @@ impl Magazine {
         let count = len + 1;
         all[len as usize] = address;
         all[..count as usize].sort_unstable();
-        let kept = count - self.batch().min(count);
+        let kept = count - self.surplus().min(count);
         // Highest first: the next allocation takes the lowest.
         for (item, address) in self.items.iter().zip(all[..kept as usize].iter().rev()) {
             item.store(*address, Relaxed);
@@ -147,6 +154,20 @@ mod tests {
         assert!(magazine.push(6));
         let (highest, count) = magazine.trade_highest(8);
         assert_eq!((&highest[..count], magazine.pop()), (&[8][..], Some(6)));
+    }
+
+    #[test]
+    fn a_magazine_takes_a_batch_of_one_that_holds_more_and_has_room_again() {
+        let magazine = Magazine::new();
+        magazine.limit.store(1, Relaxed);
+        let mut batch = [0; transfer_cache::MOST];
+        batch.iter_mut().zip(1..).for_each(|(block, address)| *block = address);
+        assert_eq!(magazine.unpack((batch, batch.len())), Some(1));
+        let (_, count) = magazine.take_oldest(magazine.surplus());
+        assert_eq!(count, batch.len() - 1);
+        assert!(magazine.push(99) && !magazine.push(100));
+        magazine.limit.store(2, Relaxed);
+        assert_eq!(magazine.trade_highest(7).1, 2);
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn a_quiet_pool_takes_back_what_threads_keep_before_it_grows() {
 
 #[test]
 fn another_thread_gives_back_at_its_next_miss() {
-    let resource = UnbackedResource::new(1 << 30).unwrap();
+    let resource = UnbackedResource::new(4 << 30).unwrap();
     let pool =
         SlabPool::new(resource, PoolOptions::default().thread_cache_bytes(64 << 20)).unwrap();
     let of_megabytes = || pool.stats().classes[SizeClass::of(1 << 20).unwrap().index()].cached;

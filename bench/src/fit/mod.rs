@@ -9,7 +9,8 @@
 //! ```
 //!
 //! PyTorch's rules do not ask how far the device is, since they reuse within one stream only: their
-//! figures are the same in each run. wharf's depend on when the threads of softcuda run.
+//! figures are the same in each run. wharf's vary a little, by when softcuda's threads get to the
+//! markers behind the work.
 
 mod ours;
 mod replay;
