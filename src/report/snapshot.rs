@@ -53,11 +53,12 @@ pub struct Snapshot {
     pub live: usize,
     /// Blocks in caches of threads.
     pub cached: usize,
-    /// Blocks without a handle, which are free for one stream or wait for the device.
+    /// What streams have retired: free for one stream, or waiting for the device. Blocks without a
+    /// handle, and what such blocks became when they were joined.
     pub retired: usize,
     /// Bytes of live blocks beyond the requested sizes.
     pub waste: usize,
-    /// Committed, and part of no slab.
+    /// Committed, free, and part of no slab.
     pub unused: usize,
     /// What could not be given back.
     pub lost: usize,
@@ -131,9 +132,9 @@ impl Snapshot {
             reserved: stats.reserved,
             live,
             cached: stats.cached,
-            retired: sum(|info| info.size, false),
+            retired: sum(|info| info.size, false) + stats.retired,
             waste: live.saturating_sub(sum(|info| info.asked, true)),
-            unused: stats.unused,
+            unused: stats.empty + stats.unused,
             lost: stats.lost,
             physical: pool.physical_memory(),
             slabs,
