@@ -77,7 +77,7 @@ impl Default for Settings {
             foresight: Foresight::default(),
             warm: 0,
             reserve: None,
-            keep_idle: Duration::from_millis(100),
+            keep_idle: Duration::ZERO,
             tiered: false,
         }
     }
