@@ -16,7 +16,8 @@
 //! ```
 //!
 //! A buffer that is dropped is free for the one stream that used it, at once and without a driver
-//! call: the stream runs in order. For others it is free when the device is past its last use,
+//! call: the stream runs in order. Above 128 KiB it serves requests of any size, in parts and
+//! joined with what is free (`fold`). For others it is free when the device is past its last use,
 //! which its [`timeline`](crate::timeline) tells. What several streams used waits for all of them.
 //!
 //! ```text
@@ -29,8 +30,10 @@
 //!
 //! Progress, and driver calls:
 //!
-//! * `alloc` of what the stream has dropped, `record_use`, drop: lock-free, without a driver call.
-//! * `alloc` of what other streams have dropped and completed, or of free slabs: the same.
+//! * `alloc` of exactly a size that the stream has dropped, `record_use`, drop: lock-free, without
+//!   a driver call.
+//! * `alloc` of another size, or of what is complete or free: under the lock of the slabs' map, in
+//!   which no thread calls the driver; a marker in the stream now and then.
 //! * by handle (`alloc_raw`, `free_raw`, `share_raw`, `take_raw`): as `alloc`, `record_use`, drop.
 //! * by address (`find_address`, `take_address`, `free_address`): the same. `alloc_address` also
 //!   makes a table, once for each 2 MiB of addresses that it hands out blocks in.
@@ -38,7 +41,7 @@
 //! * `alloc` that grows: blocking in the driver. It makes the calls of the resource, and inserts a
 //!   marker into each stream that has retired blocks.
 //! * `alloc` at the limit: waits for a thread that moves blocks between lists; for the device only
-//!   if the options allow. Where it takes a block that another stream still uses, it makes two
+//!   if the options allow. For each stream from which it takes what that still uses, it makes two
 //!   calls more: an event and a wait.
 //! * `trim`, `close`, drop of the pool: blocking in the driver, with the calls of the resource.
 //! * copies and fills: one driver call; and a wait for earlier owners, on a stream that is not the

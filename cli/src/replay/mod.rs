@@ -79,7 +79,7 @@ impl Default for Settings {
             foresight: Foresight::default(),
             warm: 0,
             reserve: None,
-            keep_idle: Duration::from_millis(100),
+            keep_idle: Duration::ZERO,
             memory: Workload::default(),
             tiered: false,
         }

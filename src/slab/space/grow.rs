@@ -61,8 +61,8 @@ impl Space {
 
     /// The pieces that the ranges of a window are committed in.
     ///
-    /// Of a long range each is about a quarter, or as long as pieces are now: so that it can go back
-    /// by itself.
+    /// Of a long range each is about a quarter, or as long as pieces are now: so that it can go
+    /// back by itself.
     pub(crate) fn cut(&self, window: &Window, committed: u32) -> Vec<Slices> {
         let share = self.share(committed);
         let mut pieces = Vec::new();
