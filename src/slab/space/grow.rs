@@ -61,18 +61,18 @@ impl Space {
 
     /// The pieces that the ranges of a window are committed in.
     ///
-    /// Of a long range each is about a quarter, or as long as pieces are now: so that it can go
+    /// Of a long range each is about a third, or as long as pieces are now: so that it can go
     /// back by itself.
     pub(crate) fn cut(&self, window: &Window, committed: u32) -> Vec<Slices> {
         let share = self.share(committed);
         let mut pieces = Vec::new();
         for gap in &window.missing {
             let granules = (gap.end - gap.start) / self.granule;
-            let quarter = granules.div_ceil(4).next_power_of_two().min(self.policy.most);
+            let third = granules.div_ceil(3).next_power_of_two().min(self.policy.most);
             let most = match (self.policy.inside_pieces, self.policy.fixed) {
                 (true, _) => granules,
                 (false, Some(fixed)) => fixed,
-                (false, None) => share.max(quarter),
+                (false, None) => share.max(third),
             };
             let starts = (gap.start..gap.end).step_by((most * self.granule) as usize);
             pieces.extend(starts.map(|at| at..gap.end.min(at + most * self.granule)));

@@ -27,8 +27,13 @@ fn the_steady_state_asks_the_driver_nothing() {
                 }
             };
             let sizes = [100, 5000, 70_000, 3 << 20];
-            // What other sizes need on the way is folded into the map, and comes back in a list.
-            (0..3).for_each(|_| sizes.into_iter().for_each(round));
+            // All at once, so that each stream has dropped what it needs of each size.
+            let use_all = |stream| {
+                let buffers = sizes.iter().flat_map(|size| [*size; 4]);
+                let buffers = buffers.map(|size| pool.alloc::<u8>(size, stream).unwrap());
+                buffers.inspect(|buffer| buffer.record_use(stream).unwrap()).collect::<Vec<_>>()
+            };
+            drop([&one, &two].map(use_all));
             let before = machine.all_calls();
             (0..100).for_each(|_| sizes.into_iter().for_each(round));
             assert_eq!(machine.all_calls(), before);
