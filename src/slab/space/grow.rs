@@ -61,18 +61,19 @@ impl Space {
 
     /// The pieces that the ranges of a window are committed in.
     ///
-    /// Of a long range each is about a third, or as long as pieces are now: so that it can go
+    /// Of a long range each is about a quarter, or as long as pieces are now: so that it can go
     /// back by itself.
     pub(crate) fn cut(&self, window: &Window, committed: u32) -> Vec<Slices> {
         let share = self.share(committed);
         let mut pieces = Vec::new();
         for gap in &window.missing {
             let granules = (gap.end - gap.start) / self.granule;
-            let third = granules.div_ceil(3).next_power_of_two().min(self.policy.most);
+            let parts = if granules < SHORT { 2 } else { 4 };
+            let part = granules.div_ceil(parts).next_power_of_two().min(self.policy.most);
             let most = match (self.policy.inside_pieces, self.policy.fixed) {
                 (true, _) => granules,
                 (false, Some(fixed)) => fixed,
-                (false, None) => share.max(third),
+                (false, None) => share.max(part),
             };
             let starts = (gap.start..gap.end).step_by((most * self.granule) as usize);
             pieces.extend(starts.map(|at| at..gap.end.min(at + most * self.granule)));
@@ -267,3 +268,6 @@ fn power_of_two(number: u32) -> u32 {
 
 /// A piece is about this part of what is committed.
 const SHARE: u32 = 64;
+
+/// Ranges of fewer granules are committed in two pieces, longer ones in four.
+const SHORT: u32 = 32;
