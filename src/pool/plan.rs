@@ -41,6 +41,8 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 pub struct MemoryPlan {
     /// The largest first.
     blocks: Vec<BlocksOfSize>,
+    /// The most bytes that were committed at once, where that is known.
+    reserved: Option<usize>,
 }
 
 /// How many blocks of one size a pool needed at once.
@@ -58,6 +60,19 @@ impl MemoryPlan {
         self.blocks.iter().copied()
     }
 
+    /// The most bytes that the pool had committed at once: less than [`size`](Self::size), since
+    /// sizes that are not needed at the same time share memory. Without a pool behind the plan,
+    /// all blocks together.
+    pub fn reserved(&self) -> usize {
+        self.reserved.unwrap_or_else(|| self.size())
+    }
+
+    /// The plan for a pool that is to commit so many bytes.
+    #[must_use]
+    pub fn reserving(self, bytes: usize) -> Self {
+        Self { reserved: Some(bytes), ..self }
+    }
+
     /// All blocks together, in bytes.
     pub fn size(&self) -> usize {
         self.blocks()
@@ -71,7 +86,7 @@ impl FromIterator<BlocksOfSize> for MemoryPlan {
         let mut blocks: Vec<_> =
             blocks.into_iter().filter(|blocks| blocks.size > 0 && blocks.count > 0).collect();
         blocks.sort_unstable_by_key(|blocks| core::cmp::Reverse(blocks.size));
-        Self { blocks }
+        Self { blocks, reserved: None }
     }
 }
 

@@ -103,12 +103,24 @@ impl Pool {
     /// [`AllocError::Upstream`], [`AllocError::TooLarge`]: as [`alloc`](Self::alloc). Blocks that
     /// are ready by then stay.
     pub fn prewarm(&self, size: usize, count: usize, stream: &Stream) -> Result<usize, AllocError> {
-        let mut ready: Vec<Buffer<u8>> = Vec::new();
-        while ready.len() < count {
+        let mut ready = Vec::new();
+        self.ready(size, count, stream, &mut ready)?;
+        Ok(ready.len())
+    }
+
+    /// Adds up to `count` blocks to those that are being made ready; they are when all are dropped.
+    fn ready(
+        &self,
+        size: usize,
+        count: usize,
+        stream: &Stream,
+        ready: &mut Vec<Buffer<u8>>,
+    ) -> Result<(), AllocError> {
+        for _ in 0..count {
             let Some(index) = self.core.ready(size, stream)? else { break };
             ready.push(Buffer::new(Arc::clone(&self.core), index, 0, size));
         }
-        Ok(ready.len())
+        Ok(())
     }
 
     /// Gives retired blocks of this size on `stream` that the device is past back to the slabs,
@@ -121,26 +133,36 @@ impl Pool {
         self.core.give_back_size(size, stream)
     }
 
-    /// What this pool needed so far: the most blocks of each size that it had at once.
+    /// What this pool needed so far: the most blocks of each size that it had at once, and the most
+    /// memory.
     pub fn plan(&self) -> MemoryPlan {
-        self.core.peaks.plan()
+        self.core.peaks.plan().reserving(self.slab_stats().peak_reserved)
     }
 
-    /// Makes the blocks of a plan ready for `stream`, largest first, as far as the pool's limit
-    /// goes. Returns how many bytes are ready.
+    /// Commits what a plan [reserves](MemoryPlan::reserved), for `stream` first, as far as the
+    /// pool's limit goes. Returns how many bytes are ready.
     ///
-    /// A run that needs no more of any size then makes no call for memory.
+    /// A run that needs the same then makes no call for memory. Small blocks of the plan are made
+    /// ready, then the largest as long as they fit, and the rest in granules: what a stream has
+    /// retired serves its requests of every size.
     ///
     /// # Errors
     ///
     /// As [`prewarm`](Self::prewarm).
     pub fn reserve(&self, plan: &MemoryPlan, stream: &Stream) -> Result<usize, AllocError> {
         let _range = range!("pool::reserve", plan.size());
-        let mut bytes = 0;
-        for BlocksOfSize { size, count } in plan.blocks() {
-            bytes += size * self.prewarm(size, count, stream)?;
+        let mut ready = Vec::new();
+        let left = || plan.reserved().saturating_sub(self.slab_stats().reserved);
+        // Slabs first, whose place is of their own; and all together, since what one had made ready
+        // would serve the next.
+        let is_slab = |blocks: &BlocksOfSize| SizeClass::shared(blocks.size).is_some();
+        let slabs = plan.blocks().filter(is_slab);
+        for BlocksOfSize { size, count } in slabs.chain(plan.blocks().filter(|of| !is_slab(of))) {
+            self.ready(size, count.min(left() / size), stream, &mut ready)?;
         }
-        Ok(bytes)
+        let granule = self.core.upstream.resource().granularity();
+        self.ready(granule, left() / granule, stream, &mut ready)?;
+        Ok(ready.iter().map(Buffer::len).sum())
     }
 }
 

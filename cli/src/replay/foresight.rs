@@ -53,6 +53,8 @@ pub struct RunPlan {
     pub device: Vec<(usize, usize)>,
     /// Blocks of pinned memory.
     pub pinned: Vec<(usize, usize)>,
+    /// The most device and pinned memory that was committed at once, each of its own.
+    pub reserved: [usize; 2],
     /// The most memory that the pools had obtained.
     pub peak_reserved: u64,
 }
@@ -91,11 +93,14 @@ impl RunPlan {
         self.sizes.iter().map(|&(size, length)| Run { size, length }).collect()
     }
 
-    /// The blocks of device and of pinned memory.
+    /// The plans of device and of pinned memory.
     pub fn memory(&self) -> [MemoryPlan; 2] {
-        [&self.device, &self.pinned].map(|blocks| {
-            blocks.iter().map(|&(size, count)| BlocksOfSize { size, count }).collect()
-        })
+        let plan = |blocks: &[(usize, usize)], reserved| {
+            let blocks = blocks.iter().map(|&(size, count)| BlocksOfSize { size, count });
+            blocks.collect::<MemoryPlan>().reserving(reserved)
+        };
+        let [device, pinned] = self.reserved;
+        [plan(&self.device, device), plan(&self.pinned, pinned)]
     }
 }
 

@@ -110,9 +110,10 @@ impl Files {
                 .needed
                 .each_ref()
                 .map(|plan| plan.blocks().map(|blocks| (blocks.size, blocks.count)).collect());
+            let reserved = contents.needed.each_ref().map(MemoryPlan::reserved);
             let peak_reserved = contents.summary.peak_reserved;
             let sizes = sizes.finish().runs().map(|run| (run.size, run.length)).collect();
-            kept.note(RunPlan { sizes, device, pinned, peak_reserved }.write(output));
+            kept.note(RunPlan { sizes, device, pinned, reserved, peak_reserved }.write(output));
         }
         if let Some(json) = self.json {
             let text = serde_json::to_string_pretty(contents.summary).map_err(io::Error::from);
