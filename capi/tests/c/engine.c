@@ -137,7 +137,7 @@ static void scratch(engine *e) {
     CU(cuMemsetD8Async(second.address, 2, second.size, e->raw_model));
     OK(wharf_free(e->device, second, e->model));
     EXPECT(wharf_alloc(e->device, (size_t)1 << 40, e->model, &first) == WHARF_STATUS_INVALID);
-    EXPECT(wharf_alloc(e->device, (size_t)63 << 20, e->model, &first) == WHARF_STATUS_OUT_OF_MEMORY);
+    EXPECT(wharf_alloc(e->device, (size_t)64 << 20, e->model, &first) == WHARF_STATUS_OUT_OF_MEMORY);
 }
 
 typedef struct {

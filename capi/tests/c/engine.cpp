@@ -54,7 +54,7 @@ void run(engine &e, std::size_t ids, int number) {
 
 void failures(engine &e) {
     try {
-        e.device->alloc(std::size_t{63} << 20, *e.model);
+        e.device->alloc(std::size_t{64} << 20, *e.model);
         EXPECT(!"an allocation beyond the limit");
     } catch (const std::bad_alloc &out) {
         EXPECT(std::strstr(out.what(), "out of memory") != nullptr);
