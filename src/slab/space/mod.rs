@@ -16,7 +16,7 @@
 //!
 //! Runs of up to 128 KiB, which slabs are, lie in the low part of the span, an eighth, as long as
 //! that is little of what is committed: so they do not stand in places that long runs need. The
-//! others lie above, as long as there are addresses.
+//! others lie above, as long as there are addresses. A small span has no low part.
 //!
 //! Searches are by best fit. A run of a granule or more lies at the side of its hole where the
 //! older neighbour is, so that what lives long is kept together.
@@ -96,7 +96,8 @@ pub(crate) struct Found {
 impl Space {
     /// A span of `slices` slices without memory; granules of `granule` slices.
     pub(crate) fn new(slices: u32, granule: u32, policy: PiecePolicy) -> Self {
-        let border = slices / LOW / granule * granule;
+        let is_small = slices / granule < SMALL;
+        let border = if is_small { 0 } else { slices / LOW / granule * granule };
         let (chunks, pieces) = (Chunks::new(slices, border), Pieces::new(border));
         Self { chunks, pieces, granule, policy, runs: 0 }
     }
@@ -216,3 +217,6 @@ impl Space {
 
 /// The low part is this part of the span, and of what is committed.
 const LOW: u32 = 8;
+
+/// A span of fewer granules has no low part: a long run could need the addresses on both sides.
+const SMALL: u32 = 64;

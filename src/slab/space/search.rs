@@ -34,7 +34,7 @@ impl Space {
     /// Whether the low part may grow by a granule for runs that belong there.
     fn low_is_small(&self) -> bool {
         let [low, all] = self.pieces.committed();
-        low + self.granule <= all / LOW
+        self.chunks.border > 0 && low + self.granule <= all / LOW
     }
 
     /// The longest range around a slice in which runs for `owner` may lie.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use softcuda::Schedule;
 use wharf::memory::DeviceMemoryResource;
-use wharf::pool::Pool;
+use wharf::pool::{Buffer, Pool};
 use wharf::slab::PoolOptions;
 use wharf::sys::bindings::CUstream;
 use wharf::{Context, Driver, Stream};
@@ -40,11 +40,13 @@ fn device_pool(context: &Context) -> Pool {
         .unwrap()
 }
 
-/// Streams with work in flight are 4096 at most, and a thread may be far ahead of the device.
-fn let_the_device_catch_up(number: usize, context: &Context) {
-    if number % 1000 == 999 {
+/// A block for the stream with a number. Streams with work in flight are 4096 at most, and a thread
+/// may be any distance ahead of the device: then it waits, as the error asks for.
+fn alloc_of(number: usize, pool: &Pool, stream: &Stream, context: &Context) -> Buffer<u8> {
+    pool.alloc(256, stream).unwrap_or_else(|_| {
         context.synchronize().unwrap();
-    }
+        pool.alloc(256, stream).unwrap_or_else(|error| panic!("stream {number}: {error}"))
+    })
 }
 
 /// Holds the stream up until the result is dropped.

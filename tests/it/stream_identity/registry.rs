@@ -12,9 +12,7 @@ use wharf::sys::bindings::CUstream;
 use wharf::sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 use wharf::{Context, Driver, Error, Stream};
 
-use super::{
-    borrow, context, destroy, device_pool, foreign, gate, late, let_the_device_catch_up, machine,
-};
+use super::{alloc_of, borrow, context, destroy, device_pool, foreign, gate, late, machine};
 use crate::backend::{binder, on_each_driver, on_machine};
 use crate::deadline::LONG;
 
@@ -281,11 +279,9 @@ fn a_pool_outlives_5000_streams_that_were_last_to_use_what_it_keeps() {
         let mut kept: Vec<Buffer<u8>> = Vec::new();
         for number in 0..5000 {
             let stream = Stream::new(&context).unwrap();
-            let buffer =
-                pool.alloc(256, &stream).unwrap_or_else(|error| panic!("stream {number}: {error}"));
+            let buffer = alloc_of(number, &pool, &stream, &context);
             buffer.fill(1, &stream).unwrap();
             kept.push(buffer);
-            let_the_device_catch_up(number, &context);
         }
         assert!(kept.iter().all(|buffer| buffer.wait(LONG).is_ok()));
         assert!(machine.calls("cuMemHostRegister") <= 5, "dead streams share their pages");
@@ -331,11 +327,9 @@ fn a_pool_outlives_5000_borrowed_streams_that_nothing_forgot() {
         for number in 0..5000 {
             let owner = Stream::new(&context).unwrap();
             let stream = borrow(owner.as_raw(), &context);
-            let buffer: Buffer<u8> =
-                pool.alloc(256, &stream).unwrap_or_else(|error| panic!("stream {number}: {error}"));
+            let buffer = alloc_of(number, &pool, &stream, &context);
             buffer.fill(1, &stream).unwrap();
             engine.push((owner.into_raw(), buffer));
-            let_the_device_catch_up(number, &context);
         }
         for (raw, buffer) in engine {
             buffer.wait(LONG).unwrap();

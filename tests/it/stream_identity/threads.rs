@@ -10,7 +10,7 @@ use wharf::sys::constants::STREAM_PER_THREAD;
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Driver, Error, Event, Stream};
 
-use super::{borrow, context, device_pool, gate, let_the_device_catch_up, machine};
+use super::{alloc_of, borrow, context, device_pool, gate, machine};
 use crate::backend::{binder, on_each_driver, on_machine};
 use crate::deadline::LONG;
 
@@ -136,13 +136,10 @@ fn a_pool_outlives_5000_threads_with_default_streams_of_their_own() {
         for number in 0..5000 {
             kept.push(elsewhere(|| {
                 let stream = Stream::per_thread(&context);
-                let buffer = pool
-                    .alloc(256, &stream)
-                    .unwrap_or_else(|error| panic!("thread {number}: {error}"));
+                let buffer = alloc_of(number, &pool, &stream, &context);
                 buffer.fill(1, &stream).unwrap();
                 buffer
             }));
-            let_the_device_catch_up(number, &context);
         }
         assert!(kept.iter().all(|buffer| buffer.wait(LONG).is_ok()));
     });
