@@ -142,8 +142,8 @@ impl Pool {
     /// Commits what a plan [reserves](MemoryPlan::reserved), for `stream` first, as far as the
     /// pool's limit goes. Returns how many bytes are ready.
     ///
-    /// A run that needs the same then makes no call for memory. Small blocks of the plan are made
-    /// ready, then the largest as long as they fit, and the rest in granules: what a stream has
+    /// A run that needs the same then makes no call for memory. The largest blocks of the plan are
+    /// made ready as long as they fit, and small ones, and the rest in granules: what a stream has
     /// retired serves its requests of every size.
     ///
     /// # Errors
@@ -153,14 +153,24 @@ impl Pool {
         let _range = range!("pool::reserve", plan.size());
         let mut ready = Vec::new();
         let left = || plan.reserved().saturating_sub(self.slab_stats().reserved);
-        // Slabs first, whose place is of their own; and all together, since what one had made ready
-        // would serve the next.
-        let is_slab = |blocks: &BlocksOfSize| SizeClass::shared(blocks.size).is_some();
-        let slabs = plan.blocks().filter(is_slab);
-        for BlocksOfSize { size, count } in slabs.chain(plan.blocks().filter(|of| !is_slab(of))) {
+        let granule = self.core.upstream.resource().granularity();
+        let is_small = |blocks: &BlocksOfSize| SizeClass::shared(blocks.size).is_some();
+        let (small, large): (Vec<_>, Vec<_>) = plan.blocks().partition(is_small);
+        let slabs = |ready: &mut Vec<_>| {
+            small.iter().try_for_each(|of| self.ready(of.size, of.count, stream, ready))
+        };
+        // Slabs have memory of their own where that is an eighth at most. In a smaller pool they
+        // find room beside large blocks. All together: what one had made ready would serve the next.
+        let are_apart = plan.reserved() / 8 >= granule;
+        if are_apart {
+            slabs(&mut ready)?;
+        }
+        for BlocksOfSize { size, count } in large {
             self.ready(size, count.min(left() / size), stream, &mut ready)?;
         }
-        let granule = self.core.upstream.resource().granularity();
+        if !are_apart {
+            slabs(&mut ready)?;
+        }
         self.ready(granule, left() / granule, stream, &mut ready)?;
         Ok(ready.iter().map(Buffer::len).sum())
     }
