@@ -160,7 +160,8 @@ impl Pool {
             small.iter().try_for_each(|of| self.ready(of.size, of.count, stream, ready))
         };
         // Slabs have memory of their own where that is an eighth at most. In a smaller pool they
-        // find room beside large blocks. All together: what one had made ready would serve the next.
+        // find room beside large blocks. All are held together: what one had made ready would
+        // serve the next.
         let are_apart = plan.reserved() / 8 >= granule;
         if are_apart {
             slabs(&mut ready)?;
