@@ -216,8 +216,8 @@ typedef struct {
   uint64_t id;
 } wharf_inputs;
 
-// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether it
-// did. Called on the thread that allocates, several at once; must not throw, and must not allocate
+// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
+// it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
 // from the pool.
 typedef bool (*wharf_pressure)(void *user, size_t size);
 
@@ -325,8 +325,8 @@ wharf_status wharf_alloc_address(wharf_pool pool, size_t size, wharf_stream stre
 // No other thread releases the handles meanwhile.
 wharf_status wharf_free_address(wharf_pool pool, void *address, wharf_stream stream);
 
-// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers that
-// have no handle of it. Takes a lock to find what is known of the stream.
+// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers
+// that have no handle of it. Takes a lock to find what is known of the stream.
 //
 // Before the stream is destroyed, call wharf_stream_forget, or close every pool that has seen it.
 //

@@ -133,8 +133,8 @@ pub unsafe extern "C" fn wharf_free_address(
     })
 }
 
-/// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers that
-/// have no handle of it. Takes a lock to find what is known of the stream.
+/// As wharf_alloc_address, on a raw stream, a CUstream or cudaStream_t of the context: for callers
+/// that have no handle of it. Takes a lock to find what is known of the stream.
 ///
 /// Before the stream is destroyed, call wharf_stream_forget, or close every pool that has seen it.
 ///

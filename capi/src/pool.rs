@@ -40,8 +40,8 @@ pub enum wharf_kind {
     Managed = 3,
 }
 
-/// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether it
-/// did. Called on the thread that allocates, several at once; must not throw, and must not allocate
+/// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
+/// it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
 /// from the pool.
 pub type wharf_pressure = Option<unsafe extern "C" fn(user: *mut c_void, size: usize) -> bool>;
 

@@ -11,8 +11,8 @@ use serde_json::Value;
 use rig::{Folder, done, text};
 
 fn wharf(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["map", "--driver=softcuda"]).args(arguments);
+    let mut command = rig::wharf("map");
+    command.args(arguments);
     command
 }
 

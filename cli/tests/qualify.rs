@@ -4,17 +4,10 @@
 mod rig;
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
-use rig::{Folder, done, text};
-
-fn wharf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["qualify", "--driver=softcuda"]);
-    command
-}
+use rig::{Folder, done, text, wharf};
 
 /// The names of the promises with a verdict.
 fn with<'a>(report: &'a Value, verdict: &str) -> Vec<&'a str> {
@@ -26,7 +19,7 @@ fn with<'a>(report: &'a Value, verdict: &str) -> Vec<&'a str> {
 #[test]
 fn every_promise_is_kept_on_softcuda() {
     let folder = Folder::new("qualify");
-    let mut command = wharf();
+    let mut command = wharf("qualify");
     command.arg("--json").arg(folder.file("q.json")).arg("--html").arg(folder.file("q.html"));
     let output = command.output().unwrap();
     done(&output);
@@ -59,7 +52,7 @@ fn every_promise_is_kept_on_softcuda() {
 #[test]
 fn a_promise_that_fails_is_told() {
     let folder = Folder::new("qualify-fails");
-    let mut command = wharf();
+    let mut command = wharf("qualify");
     command.env("SOFTCUDA_FAIL", "cuMemHostRegister@1=2").arg("--json");
     let output = command.arg(folder.file("q.json")).output().unwrap();
     let report = folder.json("q.json");
@@ -77,7 +70,7 @@ fn a_promise_that_fails_is_told() {
 fn files_are_begun_before_anything_runs() {
     let folder = Folder::new("qualify-files");
     for (json, html, part) in [("a", "./a", "both name"), ("no/a", "b", "no/a: ")] {
-        let mut command = wharf();
+        let mut command = wharf("qualify");
         command.arg("--json").arg(folder.file(json)).arg("--html").arg(folder.file(html));
         let output = command.output().unwrap();
         assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));

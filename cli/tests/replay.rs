@@ -4,17 +4,10 @@
 mod rig;
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use rig::{Folder, done, text};
-
-fn wharf() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
-    command.args(["replay", "--driver=softcuda"]);
-    command
-}
+use rig::{Folder, done, text, wharf};
 
 #[test]
 fn every_byte_arrives_with_one_driver_call_a_step() {
@@ -26,7 +19,7 @@ fn every_byte_arrives_with_one_driver_call_a_step() {
         ("tensorrt-llm", "late", "per-slot", "4"),
         ("vllm", "random:3", "packed", "3"),
     ] {
-        let mut command = wharf();
+        let mut command = wharf("replay");
         command.args([
             "--verify",
             "--steps=250",
@@ -73,7 +66,7 @@ fn a_trace_is_replayed_whole() {
     let steps =
         fs::read_to_string(format!("{}/tests/data/small.steps", env!("CARGO_MANIFEST_DIR")))
             .unwrap();
-    let mut command = wharf();
+    let mut command = wharf("replay");
     command.args(["--verify", "--buckets=8,64", "--forecast=plan", "--trace", &trace, "--json"]);
     let output = command.arg(folder.file("r.json")).output().unwrap();
     done(&output);
@@ -90,12 +83,13 @@ fn a_trace_is_replayed_whole() {
     }
 }
 
-/// A server's memory beside PyTorch's rules on the same allocations, inputs on a stream of their own.
+/// A server's memory beside PyTorch's rules on the same allocations, inputs on a stream of their
+/// own.
 #[test]
 fn a_server_holds_blocks_of_its_requests() {
     let folder = Folder::new("serving");
     for schedule in ["async", "late", "random:5"] {
-        let mut command = wharf();
+        let mut command = wharf("replay");
         command.args(["--memory=serving", "--verify", "--steps=300", "--schedule", schedule]);
         let output = command.arg("--json").arg(folder.file("r.json")).output().unwrap();
         done(&output);
@@ -104,7 +98,8 @@ fn a_server_holds_blocks_of_its_requests() {
         let (differ, violations) = (&figures["verify_mismatches"], &figures["ring_violations"]);
         assert_eq!((differ, violations), (&0.into(), &0.into()), "{schedule}: {figures}");
         let device = &figures["memory"]["device"];
-        // Blocks are taken as requests grow: more than the activations, of which there is one a step.
+        // Blocks are taken as requests grow: more than the activations, of which there is one a
+        // step.
         assert!(device["allocations"].as_u64() > Some(600), "{device}");
         let live = device["peak_live"].as_u64().unwrap();
         for name in ["native", "expandable"] {
@@ -123,7 +118,7 @@ fn a_server_holds_blocks_of_its_requests() {
 /// The second of two runs by one plan has all its memory at the start.
 fn planned(folder: &Folder, trace: &[&str]) -> Value {
     for run in ["first", "second"] {
-        let mut command = wharf();
+        let mut command = wharf("replay");
         command.args(trace).args(["--forecast=plan", "--plan"]).arg(folder.file("plan.json"));
         done(&command.arg("--json").arg(folder.file(run)).output().unwrap());
     }
@@ -147,7 +142,7 @@ fn a_second_run_by_a_plan_asks_for_no_memory() {
     // What could not be made while its ring slot was in flight.
     assert!(warm["instantiated_share"].as_f64() < Some(0.25), "{warm}");
     fs::write(folder.file("plan.json"), "no plan").unwrap();
-    let output = wharf().arg("--plan").arg(folder.file("plan.json")).output().unwrap();
+    let output = wharf("replay").arg("--plan").arg(folder.file("plan.json")).output().unwrap();
     assert!(text(&output.stderr).contains("plan.json: "), "{}", text(&output.stderr));
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
 }
@@ -166,7 +161,7 @@ fn a_second_run_of_a_real_trace_asks_for_no_memory() {
 fn tiers_and_forecasts_have_their_figures() {
     let folder = Folder::new("tiers");
     for forecast in ["plan", "frequency", "context"] {
-        let mut command = wharf();
+        let mut command = wharf("replay");
         command.args(["--steps=400", "--tiered", "--verify", "--forecast", forecast, "--json"]);
         let output = command.arg(folder.file("r.json")).output().unwrap();
         done(&output);
@@ -199,19 +194,25 @@ fn wrong_arguments_are_told_before_anything_runs() {
         ("--ring-depth=0", "from 1 to 64"),
         ("--schedule=soon", "random:SEED"),
     ] {
-        let output = wharf().arg(argument).output().unwrap();
+        let output = wharf("replay").arg(argument).output().unwrap();
         assert!(text(&output.stderr).contains(part), "{argument}: {}", text(&output.stderr));
         assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{argument}");
     }
     // In any order.
-    done(&wharf().args(["--steps=20", "--buckets=2048,8,64"]).output().unwrap());
+    done(&wharf("replay").args(["--steps=20", "--buckets=2048,8,64"]).output().unwrap());
 }
 
 /// Programs read these.
 #[test]
 fn the_figures_have_their_names() {
     let folder = Folder::new("figures");
-    done(&wharf().args(["--steps=300", "--json"]).arg(folder.file("r.json")).output().unwrap());
+    done(
+        &wharf("replay")
+            .args(["--steps=300", "--json"])
+            .arg(folder.file("r.json"))
+            .output()
+            .unwrap(),
+    );
     let figures = folder.json("r.json");
     for path in [
         "/steps",
@@ -252,7 +253,7 @@ fn a_broken_trace_runs_nothing() {
     let folder = Folder::new("broken");
     let head = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";
     fs::write(folder.file("t.csv"), format!("{head}2023-11-16 18:17:04.9,9,x\n")).unwrap();
-    let mut command = wharf();
+    let mut command = wharf("replay");
     command
         .arg("--steps=1")
         .arg("--trace")
@@ -274,7 +275,7 @@ fn a_broken_trace_runs_nothing() {
 fn the_chrome_trace_is_balanced() {
     let folder = Folder::new("chrome");
     done(
-        &wharf()
+        &wharf("replay")
             .args(["--steps=50", "--chrome-trace"])
             .arg(folder.file("t.json"))
             .output()
@@ -300,7 +301,13 @@ fn the_chrome_trace_is_balanced() {
 #[test]
 fn charts_are_drawn() {
     let folder = Folder::new("charts");
-    done(&wharf().args(["--steps=300", "--svg"]).arg(folder.file("charts")).output().unwrap());
+    done(
+        &wharf("replay")
+            .args(["--steps=300", "--svg"])
+            .arg(folder.file("charts"))
+            .output()
+            .unwrap(),
+    );
     for (name, content) in [
         ("memory.svg", "MiB"),
         ("step-times.svg", "nanoseconds"),
@@ -322,7 +329,7 @@ fn a_driver_that_refuses_ends_it_and_leaves_nothing() {
         ("cuMemHostRegister@1=2", "(2)"),
         ("cuEventRecord@9=700", "(700)"),
     ] {
-        let mut command = wharf();
+        let mut command = wharf("replay");
         command
             .env("SOFTCUDA_FAIL", fault)
             .args(["--steps=100", "--json"])
@@ -331,126 +338,5 @@ fn a_driver_that_refuses_ends_it_and_leaves_nothing() {
         assert!(text(&output.stderr).contains(code), "{fault}: {}", text(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{fault}");
         assert_eq!(folder.names(), Vec::<String>::new(), "{fault}");
-    }
-}
-
-/// Arguments of a run, with names of files.
-fn with_files(folder: &Folder, files: &[(&str, &str)]) -> std::process::Output {
-    let mut command = wharf();
-    command.arg("--steps=20");
-    for (argument, name) in files {
-        command.arg(argument).arg(folder.file(name));
-    }
-    command.output().unwrap()
-}
-
-#[test]
-fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
-    let folder = Folder::new("collide");
-    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";
-    fs::write(folder.file("t.csv"), trace).unwrap();
-    std::os::unix::fs::symlink(folder.file("t.csv"), folder.file("link")).unwrap();
-    for (files, part) in [
-        (&[("--json", "a"), ("--chrome-trace", "a")][..], "--json and --chrome-trace both name"),
-        (&[("--json", "a"), ("--plan", "./a")], "--plan and --json both name"),
-        (&[("--json", "a"), ("--html", "a")], "--json and --html both name"),
-        (&[("--json", "c/memory.svg"), ("--svg", "c")], "--json and --svg both name"),
-        (&[("--json", "c/driver-calls.svg"), ("--svg", "./c")], "--json and --svg both name"),
-        (&[("--trace", "t.csv"), ("--json", "t.csv")], "--trace and --json both name"),
-        (&[("--trace", "t.csv"), ("--plan", "link")], "--trace and --plan both name"),
-        (&[("--trace", "t.csv"), ("--svg", "t.csv")], "t.csv: "),
-        (&[("--json", "no/such/folder.json")], "no/such/folder.json: "),
-        (&[("--html", "t.csv/r.html")], "t.csv/r.html: "),
-        (&[("--svg", "t.csv/charts")], "t.csv/charts: "),
-    ] {
-        let output = with_files(&folder, files);
-        assert!(text(&output.stderr).contains(part), "{files:?}: {}", text(&output.stderr));
-        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{files:?}");
-        assert_eq!(folder.names(), ["link", "t.csv"], "{files:?}");
-        assert_eq!(fs::read_to_string(folder.file("t.csv")).unwrap(), trace, "{files:?}");
-    }
-    // Devices may be named twice.
-    let null = [("--json", "/dev/null"), ("--html", "/dev/null"), ("--chrome-trace", "/dev/null")];
-    done(&with_files(&folder, &null));
-}
-
-/// A device that is full, which only shows when it is written to: the table is there, and so are
-/// the other files.
-#[test]
-fn a_file_that_cannot_be_written_costs_no_figures() {
-    let folder = Folder::new("full");
-    for argument in ["--json", "--html", "--chrome-trace"] {
-        let other = if argument == "--json" { "--html" } else { "--json" };
-        let output = with_files(&folder, &[(argument, "/dev/full"), (other, "other")]);
-        assert!(text(&output.stdout).contains("bytes that differ"), "{argument}");
-        assert!(text(&output.stderr).contains("/dev/full"), "{argument}: {}", text(&output.stderr));
-        assert_eq!(output.status.code(), Some(1), "{argument}");
-        assert_eq!(folder.names(), ["other"], "{argument}");
-        fs::remove_file(folder.file("other")).unwrap();
-    }
-}
-
-#[test]
-fn the_page_has_the_figures_and_needs_nothing_else() {
-    let folder = Folder::new("page");
-    done(&with_files(&folder, &[("--html", "r.html"), ("--json", "r.json")]));
-    let page = fs::read_to_string(folder.file("r.html")).unwrap();
-    for part in ["<!DOCTYPE html>", "begin and submit", "Memory over time", "Driver calls", "seed"]
-    {
-        assert!(page.contains(part), "{part}");
-    }
-    for foreign in ["<script", "<link", "src=", "@import", "url("] {
-        assert!(!page.contains(foreign), "{foreign}");
-    }
-    // Of two reports, the settings that differ are told.
-    let figures = folder.json("r.json");
-    assert_eq!(figures["schema"], 1);
-    let run = &figures["run"];
-    assert_eq!(
-        (&run["seed"], &run["max_steps"], &run["trace"]),
-        (&1.into(), &20.into(), &Value::Null)
-    );
-    assert_eq!((&run["preset"], &run["layout"]), (&"vllm".into(), &"per-slot".into()));
-    assert_eq!((&run["ring_depth"], &run["schedule"]), (&3.into(), &"async".into()));
-    assert!(run["buckets"].as_array().is_some_and(|buckets| buckets.len() > 50), "{run}");
-}
-
-/// A replay that takes the time of its trace, once it runs: its files are begun when it listens to
-/// signals.
-fn running(folder: &Folder) -> Child {
-    let mut command = wharf();
-    command.args(["--speed=realtime", "--json"]).arg(folder.file("r.json"));
-    command
-        .arg("--chrome-trace")
-        .arg(folder.file("t.json"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    while folder.names().len() < 2 && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    child
-}
-
-#[test]
-fn stopped_it_prints_what_it_has() {
-    let folder = Folder::new("stopped");
-    for (signal, status) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
-        let child = running(&folder);
-        assert!(
-            Command::new("sh")
-                .args(["-c", &format!("kill {signal} {}", child.id())])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(status));
-        assert!(text(&output.stdout).contains("stopped early"), "{}", text(&output.stdout));
-        assert_eq!(folder.json("r.json")["stopped"], true);
-        assert!(folder.json("t.json").is_array());
-        assert_eq!(folder.names(), ["r.json", "t.json"]);
-        fs::remove_file(folder.file("r.json")).unwrap();
-        fs::remove_file(folder.file("t.json")).unwrap();
     }
 }

@@ -2,7 +2,8 @@
 //! buffers and writes a block of wharf's pool; results come back through pinned memory of wharf's.
 //! Right bytes, and nothing left at the end, whatever goes first.
 //!
-//! `cudarc_engine [SEED]`, with a driver such as softcuda's; the seed is that of the order of drops.
+//! `cudarc_engine [SEED]`, with a driver such as softcuda's; the seed is that of the order of
+//! drops.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

@@ -104,7 +104,7 @@ impl Buffer {
         state.handle()
     }
 
-    /// Another handle to the memory, whoever has views.
+    /// Another handle to the memory, which may have views.
     pub(crate) fn handle(&self) -> PyResult<Inner<u8>> {
         self.lock().handle()
     }

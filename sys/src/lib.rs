@@ -7,7 +7,8 @@
 //!   [`Api::load_from`] opens a given library, [`Api::from_fns`] takes functions from anywhere,
 //!   such as the software driver's.
 //! * [`signature`]: what the name of a signature says.
-//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong; [`ErrorKind`]: what to do about it.
+//! * [`CudaError`], [`Error`], [`LoadError`]: what can go wrong; [`ErrorKind`]: what to do about
+//!   it.
 //!
 //! Nothing links against CUDA. A driver that lacks an optional entry point still loads; calling
 //! that entry point returns [`Error::Unsupported`].

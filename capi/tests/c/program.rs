@@ -1,5 +1,5 @@
-//! A program in C with a main of Rust's, so that both halves have one sanitizer: the runtime that rustc
-//! links. `check.sh` compiles the C with `-Dmain=c_main` and links it in.
+//! A program in C with a main of Rust's, so that both halves have one sanitizer: the runtime that
+//! rustc links. `check.sh` compiles the C with `-Dmain=c_main` and links it in.
 
 use std::ffi::{CString, c_char, c_int};
 
@@ -12,7 +12,8 @@ unsafe extern "C" {
 
 fn main() {
     let arguments: Vec<CString> = std::env::args().map(|it| CString::new(it).unwrap()).collect();
-    let mut pointers: Vec<*mut c_char> = arguments.iter().map(|it| it.as_ptr().cast_mut()).collect();
+    let mut pointers: Vec<*mut c_char> =
+        arguments.iter().map(|it| it.as_ptr().cast_mut()).collect();
     // SAFETY: a main of C's, with its arguments, which it does not write.
     let code = unsafe { c_main(pointers.len() as c_int, pointers.as_mut_ptr()) };
     std::process::exit(code);

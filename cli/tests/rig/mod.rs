@@ -2,9 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
+
+/// A subcommand of the command, on the software driver.
+pub(crate) fn wharf(subcommand: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wharf"));
+    command.args([subcommand, "--driver=softcuda"]);
+    command
+}
 
 pub(crate) fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap()

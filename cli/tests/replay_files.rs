@@ -1,0 +1,132 @@
+//! The files of `wharf replay`: begun before the run, and finished whatever ends it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+mod rig;
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use rig::{Folder, done, text, wharf};
+
+/// Arguments of a run, with names of files.
+fn with_files(folder: &Folder, files: &[(&str, &str)]) -> std::process::Output {
+    let mut command = wharf("replay");
+    command.arg("--steps=20");
+    for (argument, name) in files {
+        command.arg(argument).arg(folder.file(name));
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
+    let folder = Folder::new("collide");
+    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9,9,9\n";
+    fs::write(folder.file("t.csv"), trace).unwrap();
+    std::os::unix::fs::symlink(folder.file("t.csv"), folder.file("link")).unwrap();
+    for (files, part) in [
+        (&[("--json", "a"), ("--chrome-trace", "a")][..], "--json and --chrome-trace both name"),
+        (&[("--json", "a"), ("--plan", "./a")], "--plan and --json both name"),
+        (&[("--json", "a"), ("--html", "a")], "--json and --html both name"),
+        (&[("--json", "c/memory.svg"), ("--svg", "c")], "--json and --svg both name"),
+        (&[("--json", "c/driver-calls.svg"), ("--svg", "./c")], "--json and --svg both name"),
+        (&[("--trace", "t.csv"), ("--json", "t.csv")], "--trace and --json both name"),
+        (&[("--trace", "t.csv"), ("--plan", "link")], "--trace and --plan both name"),
+        (&[("--trace", "t.csv"), ("--svg", "t.csv")], "t.csv: "),
+        (&[("--json", "no/such/folder.json")], "no/such/folder.json: "),
+        (&[("--html", "t.csv/r.html")], "t.csv/r.html: "),
+        (&[("--svg", "t.csv/charts")], "t.csv/charts: "),
+    ] {
+        let output = with_files(&folder, files);
+        assert!(text(&output.stderr).contains(part), "{files:?}: {}", text(&output.stderr));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{files:?}");
+        assert_eq!(folder.names(), ["link", "t.csv"], "{files:?}");
+        assert_eq!(fs::read_to_string(folder.file("t.csv")).unwrap(), trace, "{files:?}");
+    }
+    // Devices may be named twice.
+    let null = [("--json", "/dev/null"), ("--html", "/dev/null"), ("--chrome-trace", "/dev/null")];
+    done(&with_files(&folder, &null));
+}
+
+/// A device that is full, which only shows when it is written to: the table is there, and so are
+/// the other files.
+#[test]
+fn a_file_that_cannot_be_written_costs_no_figures() {
+    let folder = Folder::new("full");
+    for argument in ["--json", "--html", "--chrome-trace"] {
+        let other = if argument == "--json" { "--html" } else { "--json" };
+        let output = with_files(&folder, &[(argument, "/dev/full"), (other, "other")]);
+        assert!(text(&output.stdout).contains("bytes that differ"), "{argument}");
+        assert!(text(&output.stderr).contains("/dev/full"), "{argument}: {}", text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{argument}");
+        assert_eq!(folder.names(), ["other"], "{argument}");
+        fs::remove_file(folder.file("other")).unwrap();
+    }
+}
+
+#[test]
+fn the_page_has_the_figures_and_needs_nothing_else() {
+    let folder = Folder::new("page");
+    done(&with_files(&folder, &[("--html", "r.html"), ("--json", "r.json")]));
+    let page = fs::read_to_string(folder.file("r.html")).unwrap();
+    for part in ["<!DOCTYPE html>", "begin and submit", "Memory over time", "Driver calls", "seed"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["<script", "<link", "src=", "@import", "url("] {
+        assert!(!page.contains(foreign), "{foreign}");
+    }
+    // Of two reports, the settings that differ are told.
+    let figures = folder.json("r.json");
+    assert_eq!(figures["schema"], 1);
+    let run = &figures["run"];
+    assert_eq!(
+        (&run["seed"], &run["max_steps"], &run["trace"]),
+        (&1.into(), &20.into(), &Value::Null)
+    );
+    assert_eq!((&run["preset"], &run["layout"]), (&"vllm".into(), &"per-slot".into()));
+    assert_eq!((&run["ring_depth"], &run["schedule"]), (&3.into(), &"async".into()));
+    assert!(run["buckets"].as_array().is_some_and(|buckets| buckets.len() > 50), "{run}");
+}
+
+/// A replay that takes the time of its trace, once it runs: its files are begun when it listens to
+/// signals.
+fn running(folder: &Folder) -> Child {
+    let mut command = wharf("replay");
+    command.args(["--speed=realtime", "--json"]).arg(folder.file("r.json"));
+    command
+        .arg("--chrome-trace")
+        .arg(folder.file("t.json"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    while folder.names().len() < 2 && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child
+}
+
+#[test]
+fn stopped_it_prints_what_it_has() {
+    let folder = Folder::new("stopped");
+    for (signal, status) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let child = running(&folder);
+        assert!(
+            Command::new("sh")
+                .args(["-c", &format!("kill {signal} {}", child.id())])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(status));
+        assert!(text(&output.stdout).contains("stopped early"), "{}", text(&output.stdout));
+        assert_eq!(folder.json("r.json")["stopped"], true);
+        assert!(folder.json("t.json").is_array());
+        assert_eq!(folder.names(), ["r.json", "t.json"]);
+        fs::remove_file(folder.file("r.json")).unwrap();
+        fs::remove_file(folder.file("t.json")).unwrap();
+    }
+}
