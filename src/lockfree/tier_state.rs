@@ -1,21 +1,20 @@
 //! The tier of one object, its holders there and its move, in one word.
 //!
 //! An object is in one tier at a time. A copy to another tier runs beside readers: it reads what
-//! they read. Only its end decides: the object is not held then, and was not written to since the
-//! copy began, or else it stays where it is. So a reader never waits for a move away, and no move
-//! takes anything away from under a pin. A writer spoils the move with its pin, and waits for the
-//! end before it writes what the copy reads. The thread that begins a move owns it to its end, so
-//! there is one at a time.
+//! they read. Only its end decides: the object moves unless it is held then. So a reader never
+//! waits for a move away, and no move takes anything away from under a pin. A writer waits, under
+//! its pin, for the end of the move before it writes what the copy reads; that end finds the pin.
+//! The thread that begins a move owns it to its end, so there is one at a time.
 //!
 //! ```text
 //!     28     27    26      25       24        23      22      21      20   19 18 17 16 15   0
 //!  +-------+------+-----+---------+----------+-------+-------+---------+------+----+------+------+
-//!  | fresh | live |place| dropped | referred | clean | write | spoiled | move | to | tier | pins |
+//!  | fresh | live |place| dropped | referred | clean | write |cancelled| move | to | tier | pins |
 //!  +-------+------+-----+---------+----------+-------+-------+---------+------+----+------+------+
 //!
-//!            begin(to)                      end, copied, not pinned, not spoiled
+//!            begin(to)                      end, copied, not pinned, not cancelled
 //!   Resident(tier) --------> Moving(tier, to) -----------------------------> Resident(to)
-//!     ^   pin, unpin  ^        |  pin, unpin; write and cancel spoil it
+//!     ^   pin, unpin  ^        |  pin, unpin, cancel
 //!     |_______________|________|  end, otherwise
 //!
 //!   drop: no pin and no begin any more; the transition that leaves neither pin nor move frees
@@ -162,7 +161,7 @@ impl TierWord {
         // Relaxed: the owner of the move decides by the word alone.
         let _none = self.update(Relaxed, |state| {
             if state.is_moving() {
-                Ok(TierState(state.0 | SPOILED))
+                Ok(TierState(state.0 | CANCELLED))
             } else {
                 Err(Refusal::Elsewhere)
             }
@@ -234,11 +233,7 @@ impl TierState {
         }
         let earned = if self.0 & FRESH == 0 { REFERRED } else { 0 };
         let pinned = ((self.0 | earned) & !FRESH) + 1;
-        if !write {
-            return Ok(Self(pinned));
-        }
-        let spoiled = if self.is_moving() { SPOILED } else { 0 };
-        Ok(Self((pinned | WRITE | spoiled) & !CLEAN))
+        Ok(Self(if write { (pinned | WRITE) & !CLEAN } else { pinned }))
     }
 
     fn unpinned(self) -> Self {
@@ -266,11 +261,11 @@ impl TierState {
     }
 
     fn may_land(self) -> bool {
-        self.0 & (SPOILED | DROPPED) == 0 && self.pins() == 0
+        self.0 & (CANCELLED | DROPPED) == 0 && self.pins() == 0
     }
 
     fn ended(self, landed: bool) -> Self {
-        let kept = self.0 & !(MOVE | SPOILED | 3 << TO_SHIFT);
+        let kept = self.0 & !(MOVE | CANCELLED | 3 << TO_SHIFT);
         if !landed {
             return Self(kept);
         }
@@ -295,7 +290,7 @@ const PINS: u64 = 0xffff;
 const TIER_SHIFT: u32 = 16;
 const TO_SHIFT: u32 = 18;
 const MOVE: u64 = 1 << 20;
-const SPOILED: u64 = 1 << 21;
+const CANCELLED: u64 = 1 << 21;
 const WRITE: u64 = 1 << 22;
 const CLEAN: u64 = 1 << 23;
 const REFERRED: u64 = 1 << 24;
@@ -337,13 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn a_write_spoils_the_move_and_excludes_everybody() {
+    fn a_writer_keeps_the_object_where_it_is_and_excludes_readers() {
         let word = word(2);
         word.begin(0).unwrap();
         word.pin(None, true).unwrap();
         assert_eq!(word.pin(None, false), Err(Refusal::Written));
-        word.unpin();
         assert_eq!(word.end(true), Outcome::Kept);
+        word.unpin();
         assert_eq!((word.load().tier(), word.load().is_clean()), (2, false));
         word.pin(None, false).unwrap();
         assert_eq!(word.pin(None, true), Err(Refusal::Pinned));

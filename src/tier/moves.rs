@@ -79,8 +79,8 @@ impl Core {
         let copies: Vec<_> = batch.iter().flat_map(|it| self.copies(it)).collect();
         let moves = batch.len() as u64;
         // SAFETY: source and target are blocks of the objects' sizes. A source is given back, and a
-        // target used otherwise, only after the ticket below; who holds a source for writing spoils
-        // the move, and waits for its end, which comes after that ticket too.
+        // target used otherwise, only after the ticket below; a writer of a source waits, under its
+        // pin, for the move's end, which comes after that ticket too.
         let submitted = unsafe { self.stream.copy_batch(&copies) };
         // Made with the pool, so this is no driver call, and does not fail.
         let ticket = self.stream.ticket()?;
