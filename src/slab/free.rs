@@ -5,9 +5,10 @@
 
 use super::number::SliceId;
 use super::size_class::SizeClass;
-use super::store::{CACHED_CLASSES, Store};
+use super::store::{CACHED_CLASSES, FREED_LAST, Store};
 use crate::lockfree::bitmap::Bits;
 use crate::memory::MemoryResource;
+use crate::sync::atomic::Ordering::Relaxed;
 
 impl<R: MemoryResource> Store<R> {
     /// Frees blocks of one class; the addresses are sorted on the way.
@@ -73,9 +74,11 @@ impl<R: MemoryResource> Store<R> {
     /// Frees a large block.
     pub(crate) fn free_large(&self, address: u64) {
         if let Some(head) = self.geometry.slice_at(address) {
+            let len = self.len(head);
             self.span.heaps.give(address);
-            self.counts.give_large(self.geometry.bytes(self.len(head)));
+            self.counts.give_large(self.geometry.bytes(len));
             self.count_freed(head, 1);
+            self.freed_last[len.get() % FREED_LAST].store(head.word(), Relaxed);
         }
     }
 
@@ -107,7 +110,7 @@ impl<R: MemoryResource> Store<R> {
 
     /// Counts blocks whose bits are set as free, and leaves the hints that follow from it.
     #[inline]
-    fn count_freed(&self, head: SliceId, count: u32) {
+    pub(super) fn count_freed(&self, head: SliceId, count: u32) {
         let run = self.run(head);
         let returned = run.state.put_back(count);
         debug_assert!(returned.is_ok(), "more blocks than {head:?} has: {:?}", run.state.load());

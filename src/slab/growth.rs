@@ -9,14 +9,15 @@
 //! to twice as large if one is free.
 
 use super::error::{AllocError, Exhaustion};
-use super::geometry::SlabShape;
-use super::number::SliceCount;
+use super::geometry::{LARGE, SlabShape};
+use super::number::{SliceCount, SliceId};
 use super::size_class::SizeClass;
 use super::space::{Found, Part, Slices, Space, Wanted, Window};
-use super::store::{Reserved, Store};
+use super::store::{FREED_LAST, Reserved, Store};
 use crate::error::Error;
 use crate::memory::MemoryResource;
 use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// How many larger classes may stand in for one: two are at most 1.8 times as large.
 const SUBSTITUTES: usize = 2;
@@ -86,6 +87,11 @@ impl<R: MemoryResource> Store<R> {
         }
         let len = self.geometry.slices_for(size);
         let align = self.geometry.slices_for(align).word();
+        if self.folds_late
+            && let Some(address) = self.take_freed_last(len, align)
+        {
+            return Ok((address, 0));
+        }
         let wanted = self.wanted(len, align, owner);
         if let Some(taken) = self.take_large(wanted)? {
             return Ok(taken);
@@ -101,6 +107,28 @@ impl<R: MemoryResource> Store<R> {
         let (mut space, found) =
             self.grow(&growing, wanted).map_err(|why| self.refused(why, size))?;
         Ok((self.open_large(&mut space, found, len), found.ticket))
+    }
+
+    /// Allocates the large block that was freed last, if it is of this length: without the lock of
+    /// the map, where it is still a run of its own. Only in a pool that retires none: there a free
+    /// run may be another thread's at any time.
+    fn take_freed_last(&self, len: SliceCount, align: u32) -> Option<u64> {
+        let head = SliceId::from_word(self.freed_last[len.get() % FREED_LAST].load(Relaxed))?;
+        let fits = || self.len(head) == len;
+        if !fits() || !head.word().is_multiple_of(align) {
+            return None;
+        }
+        self.run(head).state.reserve(LARGE, 1).ok()?;
+        self.counts.take(LARGE, 1);
+        // Another run may have begun there since its length was read.
+        if !fits() {
+            self.count_freed(head, 1);
+            return None;
+        }
+        let (address, bytes) = (self.geometry.address(head), self.geometry.bytes(len));
+        self.counts.take_large(bytes);
+        self.span.heaps.take(address, bytes);
+        Some(address)
     }
 
     /// As [`acquire_large`](Self::acquire_large) without committing anything.

@@ -31,7 +31,7 @@
 use super::budget::{Budget, CacheBudget};
 use super::counts::Counts;
 use super::geometry::{Geometry, LARGE, most_blocks};
-use super::number::{SliceCount, SliceId};
+use super::number::{NO_SLICE, SliceCount, SliceId};
 use super::recall::Recalls;
 use super::run::RunRecord;
 use super::size_class::SizeClass;
@@ -55,7 +55,8 @@ pub(crate) struct Store<R> {
     /// Held by the thread that commits or decommits, and not by one that has the map.
     pub(super) growing: Mutex<()>,
     pub(super) emptied: IndexStack,
-    /// Whether a search looks at what is free before emptied runs are folded.
+    /// Whether a search looks at what is free before emptied runs are folded, which may be used
+    /// again as they are.
     pub(super) folds_late: bool,
     pub(super) runs: Box<[RunRecord]>,
     pub(super) heads: Box<[AtomicU32]>,
@@ -64,6 +65,8 @@ pub(crate) struct Store<R> {
     pub(super) blocks: Bitmaps,
     pub(super) raw: Bitmaps,
     pub(super) room: Bitmaps,
+    /// The large block that was freed last, by its length modulo so many: hints.
+    pub(super) freed_last: [AtomicU32; FREED_LAST],
     pub(super) counts: Counts,
     pub(super) recalls: Recalls,
     pub(super) caches: CacheBudget,
@@ -93,6 +96,9 @@ pub(crate) struct OpenRun {
 /// Classes with magazines: blocks of up to 1 MiB. The models make do with 1 KiB.
 pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { SizeClass::COUNT };
 
+/// Lengths of which the large block that was freed last is remembered.
+pub(super) const FREED_LAST: usize = if cfg!(all(test, loom)) { 1 } else { 16 };
+
 /// Batches of each class in the transfer cache.
 const BATCHES: usize = 1;
 
@@ -119,6 +125,7 @@ impl<R: MemoryResource> Store<R> {
             blocks: Bitmaps::new(slices.get(), most),
             raw: Bitmaps::new(slices.get(), most),
             room: Bitmaps::new(SizeClass::COUNT, slices.get()),
+            freed_last: std::array::from_fn(|_| AtomicU32::new(NO_SLICE)),
             counts: Counts::new(),
             recalls: Recalls::new(),
             caches: CacheBudget::of(limit),
