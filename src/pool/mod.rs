@@ -44,6 +44,8 @@
 //!   if the options allow. For each stream from which it takes what that still uses, it makes two
 //!   calls more: an event and a wait.
 //! * `trim`, `close`, drop of the pool: blocking in the driver, with the calls of the resource.
+//! * `sleep`, `wake`: blocking in the driver; they wait for the device, and for copies and fills
+//!   that are being submitted.
 //! * copies and fills: one driver call; and a wait for earlier owners, on a stream that is not the
 //!   buffer's first.
 //!
@@ -71,8 +73,10 @@ mod drain;
 mod error;
 mod evict;
 mod fold;
+mod gate;
 mod host_view;
 mod info;
+mod kept;
 mod limit;
 mod plan;
 mod pressure;
@@ -81,6 +85,7 @@ mod raw;
 mod ready;
 mod reclaim;
 pub(crate) mod record;
+mod sleep;
 mod stats;
 mod stream_pool;
 pub(crate) mod stream_slot;
@@ -96,6 +101,7 @@ pub use self::plan::{BlocksOfSize, MemoryPlan};
 pub use self::pressure::Pressure;
 pub use self::prewarm::BlockPrewarm;
 pub use self::raw::RawBuffer;
+pub use self::sleep::{Contents, SleepError, Slept};
 pub use self::stats::ReclaimStats;
 pub use self::stream_pool::Pool;
 pub use crate::slab::AllocError;

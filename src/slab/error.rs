@@ -34,6 +34,8 @@ pub enum AllocError {
         /// How many it can track.
         max: u64,
     },
+    /// The pool sleeps: [`Pool::wake`](crate::pool::Pool::wake) it first.
+    Asleep,
     /// The resource failed to commit memory, for another reason than a lack of it.
     Upstream(Error),
 }
@@ -145,7 +147,10 @@ pub enum PoolError {
 
 impl From<Error> for AllocError {
     fn from(error: Error) -> Self {
-        Self::Upstream(error)
+        match error {
+            Error::Asleep => Self::Asleep,
+            error => Self::Upstream(error),
+        }
     }
 }
 
@@ -167,6 +172,7 @@ impl fmt::Display for AllocError {
                 f,
                 "the pool has {max} blocks, the most that it can track: free blocks first"
             ),
+            Self::Asleep => Error::Asleep.fmt(f),
             Self::Upstream(error) => write!(f, "the pool failed to grow: {error}"),
         }
     }

@@ -9,6 +9,7 @@ mod limits;
 mod markers;
 mod peers;
 mod simple;
+mod sleep;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
