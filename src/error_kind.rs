@@ -56,7 +56,7 @@ kinds! {
     };
     PoolError: |error| match error {
         Self::Granule { .. } | Self::Limit { .. } | Self::Span { .. } => ErrorKind::Invalid,
-        Self::Upstream { cause, .. } => cause.kind(),
+        Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => cause.kind(),
     };
     HostError: |error| match error {
         Self::Kind(_) => ErrorKind::Invalid,

@@ -37,6 +37,8 @@
 //! * by handle (`alloc_raw`, `free_raw`, `share_raw`, `take_raw`): as `alloc`, `record_use`, drop.
 //! * by address (`find_address`, `take_address`, `free_address`): the same. `alloc_address` also
 //!   makes a table, once for each 2 MiB of addresses that it hands out blocks in.
+//! * `alloc_aligned`: as `alloc`, once or, where a larger block stood in, twice.
+//! * `reserve_bytes`: as `alloc` that grows.
 //! * `prewarm`, `reserve`, [`BlockPrewarm`]: as `alloc`, up to growth; never at the limit.
 //! * `alloc` that grows: blocking in the driver. It makes the calls of the resource, and inserts a
 //!   marker into each stream that has retired blocks.
@@ -61,6 +63,7 @@
 //! have been using is leaked: its slabs stay committed.
 
 mod address_map;
+mod aligned;
 mod buffer;
 mod buffer_address;
 mod buffer_uses;
@@ -85,6 +88,8 @@ mod raw;
 mod ready;
 mod reclaim;
 pub(crate) mod record;
+mod reserve;
+mod sized;
 mod sleep;
 mod stats;
 mod stream_pool;

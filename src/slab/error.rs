@@ -133,6 +133,13 @@ pub enum PoolError {
         /// Its length, in bytes.
         size: usize,
     },
+    /// There are not so many addresses, or the driver refused to reserve them.
+    Addresses {
+        /// The requested limit, in bytes: at least as many addresses are needed.
+        size: usize,
+        /// The error of the driver or the system.
+        cause: Error,
+    },
     /// The span is one allocation, as on devices without virtual memory management, and that
     /// allocation failed. A lower limit or a smaller span needs less.
     Upstream {
@@ -241,6 +248,9 @@ impl fmt::Display for PoolError {
                      short, too long or misaligned"
                 )
             }
+            Self::Addresses { size, cause } => {
+                write!(f, "cannot reserve {size} bytes of addresses for the pool: {cause}")
+            }
             Self::Upstream { size, cause, physical } => {
                 write!(
                     f,
@@ -276,7 +286,7 @@ impl std::error::Error for DeallocError {}
 impl std::error::Error for PoolError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Upstream { cause, .. } => Some(cause),
+            Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => Some(cause),
             _ => None,
         }
     }

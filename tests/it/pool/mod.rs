@@ -8,6 +8,7 @@ mod faults;
 mod limits;
 mod markers;
 mod peers;
+mod reserve;
 mod simple;
 mod sleep;
 mod stress;

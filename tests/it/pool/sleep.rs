@@ -28,7 +28,7 @@ const MIB: usize = 1 << 20;
 const SEEDS: u64 = 200;
 
 /// Buffers of a class, of a slab that they share, of runs and of several pieces.
-const SIZES: [usize; 6] = [300, 5000, 100_000, MIB, 3 * MIB + 4096, 9 * MIB];
+const SIZES: [usize; 5] = [300, 5000, 100_000, MIB, 2 * MIB + 4096];
 
 /// A byte for each buffer and round.
 fn value(index: usize, round: usize) -> u8 {
@@ -66,7 +66,7 @@ fn rounds(driver: &Driver) {
             buffer.fill(value(index, round), stream).unwrap();
         }
         // Of the other stream's work, and retired while it runs.
-        let passing: Buffer<u8> = pool.alloc(2 * MIB, &two).unwrap();
+        let passing: Buffer<u8> = pool.alloc(MIB, &two).unwrap();
         passing.fill(1, &two).unwrap();
         drop(passing);
         let reserved = pool.slab_stats().reserved;
@@ -86,7 +86,7 @@ fn rounds(driver: &Driver) {
             }
         }
         // As before: memory of its own for each.
-        let new: Buffer<u8> = pool.alloc(2 * MIB, &one).unwrap();
+        let new: Buffer<u8> = pool.alloc(MIB, &one).unwrap();
         new.fill(1, &one).unwrap();
     }
     drop(live);
@@ -294,7 +294,7 @@ fn every_call_of_sleep_and_wake_may_fail_once() {
         calls.extend(counted(&machine).iter().map(|&(name, after)| (name, after - count(name))));
     });
     calls.retain(|(_, count)| *count > 0);
-    assert!(["cuMemUnmap", "cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemcpyHtoDAsync_v2"]
+    assert!(["cuMemUnmap", "cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemcpyHtoDAsync"]
         .iter()
         .all(|name| calls.iter().any(|(of, _)| of == name)), "{calls:?}");
     let mut told = [0; 2];
@@ -303,25 +303,12 @@ fn every_call_of_sleep_and_wake_may_fail_once() {
             let machine = Arc::new(Simulator::new(Config::default()));
             on_machine(&machine, |driver| {
                 let scene = Scene::new(driver);
+                let (what, before) = (format!("{name} {nth}"), machine.calls(name));
                 machine.fail(name, nth, CudaError::UNKNOWN);
-                let what = format!("{name} {nth}");
-                let slept = scene.pool.sleep(Contents::Kept, &scene.stream, LONG);
-                let is_asleep = slept.map_or_else(|error| error.is_asleep(), |_| true);
-                assert_eq!(scene.pool.is_asleep(), is_asleep, "{what}");
-                if slept.is_err() {
-                    told[usize::from(is_asleep)] += 1;
-                }
-                if is_asleep {
-                    let first = scene.pool.wake(&scene.stream);
-                    assert_eq!(scene.pool.is_asleep(), first.is_err(), "{what}");
-                    if let Err(error) = first {
-                        told[1] += 1;
-                        assert!(error.is_asleep(), "{what}: {error}");
-                        assert_eq!(
-                            scene.pool.alloc::<u8>(5000, &scene.stream).unwrap_err(),
-                            AllocError::Asleep
-                        );
-                        scene.pool.wake(&scene.stream).unwrap();
+                // How often the driver is asked how far it is varies from run to run.
+                while machine.calls(name) - before < nth {
+                    for is_asleep in scene.cycle(&what) {
+                        told[usize::from(is_asleep)] += 1;
                     }
                 }
                 scene.check(&what);
@@ -356,6 +343,27 @@ impl Scene {
         }
         stream.synchronize().unwrap();
         Self { addresses: addresses(&live), stream, pool, live }
+    }
+
+    /// Sleeps and wakes, by a second call where the first fails; what errors said: whether the pool
+    /// slept then.
+    fn cycle(&self, what: &str) -> Vec<bool> {
+        let mut told = Vec::new();
+        if let Err(error) = self.pool.sleep(Contents::Kept, &self.stream, LONG) {
+            assert_eq!(self.pool.is_asleep(), error.is_asleep(), "{what}: {error}");
+            told.push(error.is_asleep());
+        }
+        if self.pool.is_asleep()
+            && let Err(error) = self.pool.wake(&self.stream)
+        {
+            assert!(self.pool.is_asleep() && error.is_asleep(), "{what}: {error}");
+            told.push(true);
+            let refused = self.pool.alloc::<u8>(5000, &self.stream).unwrap_err();
+            assert!(matches!(refused, AllocError::Asleep | AllocError::Upstream(_)), "{refused}");
+            self.pool.wake(&self.stream).unwrap();
+        }
+        assert!(!self.pool.is_asleep(), "{what}");
+        told
     }
 
     fn check(&self, what: &str) {
