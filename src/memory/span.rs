@@ -12,10 +12,10 @@
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
-use super::{CANNOT_SUSPEND, PhysicalMemory};
 use super::owner::Owner;
 use super::piece_map::PieceMap;
 use super::report::{Backing, ResourceReport};
+use super::{CANNOT_SUSPEND, PhysicalMemory};
 use crate::error::{CudaError, Error};
 
 /// The account of a span: its committed ranges, and the context that it belongs to.

@@ -1,14 +1,16 @@
 //! Memory that is committed before it is known what for.
 
+use super::core::Core;
 use super::stream_pool::Pool;
 use crate::profile::range;
-use crate::slab::{AllocError, BlockRequest};
+use crate::slab::{AllocError, Block, BlockRequest};
 
 impl Pool {
-    /// Commits memory until `bytes` are free for whatever comes, of any size and stream, in as few
-    /// ranges as can be. Returns how many are: fewer where the limit or the driver leaves no room.
+    /// Commits memory until `bytes` are free for whatever comes, of any size and stream. Returns how
+    /// many are: fewer where the limit or the driver leaves no room.
     ///
-    /// What is free already counts. Allocations then make no call for memory until it is used up.
+    /// An eighth of them is where blocks of up to 128 KiB lie, in whole granules; the rest is one
+    /// range, or as few as can be. What is free already counts. Allocations then make no call for memory until it is used up.
     /// [`trim`](Self::trim) gives it back as all that is free.
     ///
     /// # Errors
@@ -36,23 +38,43 @@ impl Pool {
         let _range = range!("pool::reserve_bytes", bytes);
         let core = &*self.core;
         core.gate.check()?;
-        let (mut held, mut left, mut size) = (Vec::new(), bytes, bytes);
-        let outcome = loop {
-            if left == 0 || size < core.slice {
-                break Ok(bytes - left);
-            }
-            match core.upstream.alloc(BlockRequest { class: None, size, owner: None }) {
-                Ok(block) => {
-                    held.push(block.block);
-                    left = left.saturating_sub(size);
-                    size = size.min(left).max(core.slice);
-                }
-                // Where there is no range for all of it there may be shorter ones.
-                Err(AllocError::Exhausted(_) | AllocError::TooLarge { .. }) => size /= 2,
-                Err(error) => break Err(error),
-            }
-        };
+        let small = bytes / 8;
+        let small = small - small % core.upstream.resource().granularity();
+        let mut held = Vec::new();
+        // Small blocks' memory may be an eighth of all there is, so the other comes first.
+        let outcome = core
+            .reserve_range(bytes - small, bytes, &mut held)
+            .and_then(|large| Ok(large + core.reserve_range(small, SMALL, &mut held)?));
         held.into_iter().for_each(|block| core.upstream.dealloc(block));
         outcome
     }
 }
+
+impl Core {
+    /// Takes blocks of up to `most` bytes until they are `bytes` together. Returns how many they
+    /// are; the rest has no room.
+    fn reserve_range(
+        &self,
+        bytes: usize,
+        most: usize,
+        held: &mut Vec<Block>,
+    ) -> Result<usize, AllocError> {
+        let (mut left, mut size) = (bytes, bytes.min(most));
+        while left > 0 && size >= self.slice {
+            match self.upstream.alloc(BlockRequest { class: None, size, owner: None }) {
+                Ok(block) => {
+                    held.push(block.block);
+                    left = left.saturating_sub(size);
+                    size = size.min(left).max(self.slice);
+                }
+                // Where there is no range for all of it there may be shorter ones.
+                Err(AllocError::Exhausted(_) | AllocError::TooLarge { .. }) => size /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes - left)
+    }
+}
+
+/// The largest blocks that lie where small ones do.
+const SMALL: usize = 128 << 10;

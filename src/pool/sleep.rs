@@ -151,10 +151,8 @@ impl Pool {
             })
         });
         let kept = copies.kept;
-        let slept = outcome.map(|released| Slept {
-            released,
-            kept: kept.as_ref().map_or(0, Kept::bytes),
-        });
+        let slept =
+            outcome.map(|released| Slept { released, kept: kept.as_ref().map_or(0, Kept::bytes) });
         if slept.is_ok() || slept.is_err_and(|error| error.is_asleep()) {
             *state = Some(State { kept });
         } else {
@@ -267,7 +265,9 @@ impl Core {
 /// As long as this lives, the pool does not fall asleep.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Awake<'a>(#[expect(dead_code, reason = "held")] RwLockReadGuard<'a, Option<State>>);
+pub(super) struct Awake<'a>(
+    #[expect(dead_code, reason = "held")] RwLockReadGuard<'a, Option<State>>,
+);
 
 impl SleepError {
     /// Whether the pool sleeps after the call.
@@ -298,7 +298,10 @@ impl fmt::Display for SleepError {
             Self::Failed { error: Error::Asleep, .. } => f.write_str("the pool sleeps already"),
             Self::Failed { error, is_asleep } => {
                 let state = if *is_asleep { "asleep" } else { "awake" };
-                write!(f, "the pool is {state}, with all its contents, since a call failed: {error}")
+                write!(
+                    f,
+                    "the pool is {state}, with all its contents, since a call failed: {error}"
+                )
             }
         }
     }

@@ -294,9 +294,12 @@ fn every_call_of_sleep_and_wake_may_fail_once() {
         calls.extend(counted(&machine).iter().map(|&(name, after)| (name, after - count(name))));
     });
     calls.retain(|(_, count)| *count > 0);
-    assert!(["cuMemUnmap", "cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemcpyHtoDAsync"]
-        .iter()
-        .all(|name| calls.iter().any(|(of, _)| of == name)), "{calls:?}");
+    assert!(
+        ["cuMemUnmap", "cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemcpyHtoDAsync"]
+            .iter()
+            .all(|name| calls.iter().any(|(of, _)| of == name)),
+        "{calls:?}"
+    );
     let mut told = [0; 2];
     for (name, count) in calls {
         for nth in 1..=count {
@@ -399,7 +402,10 @@ fn a_pool_sleeps_while_threads_allocate() {
                         match pool.alloc::<u8>(size, &stream) {
                             Ok(buffer) => {
                                 let filled = buffer.fill(1, &stream);
-                                assert!(matches!(filled, Ok(()) | Err(Error::Asleep)), "{filled:?}");
+                                assert!(
+                                    matches!(filled, Ok(()) | Err(Error::Asleep)),
+                                    "{filled:?}"
+                                );
                             }
                             Err(error) => assert_eq!(error, AllocError::Asleep),
                         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use softcuda::Schedule;
+use ::softcuda::Schedule;
 use wharf::pool::Buffer;
 use wharf::sys::bindings::CUstream;
 use wharf::sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
@@ -292,7 +292,8 @@ fn a_pool_outlives_5000_streams_that_were_last_to_use_what_it_keeps() {
 /// There is no number of streams after which a pool refuses, and what is dead leaves nothing.
 #[test]
 fn a_pool_outlives_100_000_streams_that_were_last_to_use_what_it_keeps() {
-    let machine = Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
+    let machine =
+        Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
     on_machine(&machine, |driver| {
         let context = context(driver);
         let _scope = context.enter().unwrap();
