@@ -23,7 +23,8 @@ use crate::error::{CudaError, Error};
 /// ```text
 ///   reserve     addresses
 ///   commit      memory created -> mapped -> accessible; the mapping keeps it, its handle goes
-///   suspend     unmapped, which frees it; the range stays claimed, until it is resumed as by commit
+///   suspend     unmapped, which frees it; the range stays claimed
+///   resume      as commit, of a range that is claimed
 ///   decommit    unmapped, which frees it
 /// ```
 #[derive(Debug)]

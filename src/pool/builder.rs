@@ -10,7 +10,7 @@ use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::{Hook, Pressure};
 use super::record::BufferRecords;
-use super::sleep::Sleeper;
+use super::sleeper::Sleeper;
 use super::stats::Counters;
 use super::stream_pool::Pool;
 use super::stream_slot::StreamSlots;

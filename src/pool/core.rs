@@ -9,7 +9,7 @@ use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::Hook;
 use super::record::{BufferRecord, BufferRecords, Use, large_list};
-use super::sleep::Sleeper;
+use super::sleeper::Sleeper;
 use super::stats::Counters;
 use super::stream_slot::StreamSlots;
 use super::track::Track;

@@ -91,6 +91,7 @@ pub(crate) mod record;
 mod reserve;
 mod sized;
 mod sleep;
+mod sleeper;
 mod stats;
 mod stream_pool;
 pub(crate) mod stream_slot;

@@ -6,12 +6,12 @@ use crate::profile::range;
 use crate::slab::{AllocError, Block, BlockRequest};
 
 impl Pool {
-    /// Commits memory until `bytes` are free for whatever comes, of any size and stream. Returns how
-    /// many are: fewer where the limit or the driver leaves no room.
+    /// Commits memory until `bytes` are free for whatever comes, of any size and stream. Returns
+    /// how many are: fewer where the limit or the driver leaves no room.
     ///
     /// An eighth of them is where blocks of up to 128 KiB lie, in whole granules; the rest is one
-    /// range, or as few as can be. What is free already counts. Allocations then make no call for memory until it is used up.
-    /// [`trim`](Self::trim) gives it back as all that is free.
+    /// range, or as few as can be. What is free already counts. Allocations then make no call for
+    /// memory until it is used up. [`trim`](Self::trim) gives it back as all that is free.
     ///
     /// # Errors
     ///

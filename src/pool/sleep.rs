@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use super::core::Core;
 use super::drain::Reclaim;
 use super::kept::{Copies, Kept};
+use super::sleeper::State;
 use super::stream_pool::Pool;
 use crate::error::{CudaError, Error};
 use crate::memory::{CANNOT_SUSPEND, MemoryKind};
 use crate::profile::range;
 use crate::stream::{CaptureStatus, Stream};
-use crate::sync::{RwLock, RwLockReadGuard, thread};
+use crate::sync::{RwLockReadGuard, thread};
 use crate::timeline::{Stalled, WaitError};
 
 /// What becomes of the contents of a pool's memory while it sleeps.
@@ -48,16 +49,6 @@ pub enum SleepError {
         /// Whether the pool sleeps now. Buffers and their contents are as they were in both cases.
         is_asleep: bool,
     },
-}
-
-/// Whether a pool sleeps, and what it has kept then. Copies and fills hold the lock for reading.
-#[derive(Debug, Default)]
-pub(super) struct Sleeper(RwLock<Option<State>>);
-
-/// A pool that sleeps.
-#[derive(Debug)]
-pub(super) struct State {
-    kept: Option<Kept>,
 }
 
 impl Pool {
@@ -126,8 +117,7 @@ impl Pool {
     ///
     /// # References
     ///
-    /// [Virtual memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html):
-    /// addresses stay reserved while nothing is mapped to them.
+    /// [Virtual memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html)
     #[doc(alias = "cuMemUnmap")]
     pub fn sleep(
         &self,
@@ -162,8 +152,8 @@ impl Pool {
     }
 
     /// Maps memory at the addresses of a pool that sleeps, and copies contents that were kept back
-    /// on `stream`. Returns how many bytes were mapped, when the contents are there for all streams;
-    /// 0 for a pool that is awake.
+    /// on `stream`. Returns how many bytes were mapped, when the contents are there for all
+    /// streams; 0 for a pool that is awake.
     ///
     /// # Errors
     ///

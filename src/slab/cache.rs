@@ -18,7 +18,7 @@ use super::number::{NO_SLICE, SliceId};
 use super::recall::RecallState;
 use super::size_class::{SizeClass, block_size};
 use super::store::{CACHED_CLASSES, Reserved, Store};
-use super::taking::Visit;
+use super::visit::Visit;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -72,9 +72,11 @@ pub(crate) mod space;
 pub(crate) mod span;
 mod stats;
 pub(crate) mod store;
-pub(crate) mod taking;
+mod suspend;
+mod taking;
 mod thread_cache;
 pub(crate) mod trim;
+mod visit;
 
 pub use self::block::{Block, WrongPool};
 pub(crate) use self::blocks::{BlockRequest, Blocks, OwnedBlock};

@@ -16,7 +16,7 @@ use super::recall::{MISSES_TO_STABLE, RecallState};
 use super::registry::{CacheEntry, SLOTS, Seat, registry};
 use super::size_class::SizeClass;
 use super::store::CACHED_CLASSES;
-use super::taking::Visit;
+use super::visit::Visit;
 use crate::sync::{
     self,
     atomic::{AtomicU32, AtomicU64},

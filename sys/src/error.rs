@@ -162,7 +162,8 @@ impl fmt::Display for Error {
                  of device {memory} or memory of device {stream}"
             ),
             Self::Asleep => f.write_str(
-                "the pool sleeps, and its addresses have no memory behind them: wake the pool first",
+                "the pool sleeps, and its addresses have no memory behind them: wake the pool \
+                 first",
             ),
             Self::Leaked { bytes } => write!(
                 f,

@@ -139,7 +139,7 @@ fn counts(subject: Subject, gib: usize, arguments: &[&str]) -> Result<Vec<u64>, 
         let Ok(text) = fs::read_to_string(folder.join(format!("out.{part}"))) else { break };
         // What comes behind the last operation is empty.
         let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-        let total = total.ok_or("a dump without totals")?.trim().parse()?;
+        let total: u64 = total.ok_or("a dump without totals")?.trim().parse()?;
         totals.extend(Some(total).filter(|total| *total > 0));
     }
     fs::remove_dir_all(&folder)?;
@@ -148,7 +148,7 @@ fn counts(subject: Subject, gib: usize, arguments: &[&str]) -> Result<Vec<u64>, 
 
 fn table(figures: &[Figures]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN);
+    table.load_style(presets::ASCII_MARKDOWN);
     let head = ["pool", "GiB"].into_iter().chain(OPERATIONS).chain(["resident, KiB"]);
     table.set_header(head);
     for of in figures {
