@@ -30,6 +30,7 @@ mod pool;
 mod registry;
 mod result_ring;
 mod slab_state;
+mod sleep;
 mod slot_state;
 mod staging_ring;
 mod step_word;

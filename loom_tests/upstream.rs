@@ -22,7 +22,9 @@ const BASE: u64 = 1 << 30;
 /// Numbers for addresses; commit and decommit use what they are given as its only owner.
 pub(super) struct Upstream {
     units: Guarded,
-    committed: AtomicUsize,
+    pub(super) committed: AtomicUsize,
+    /// A bit for each granule that is suspended.
+    suspended: AtomicUsize,
     limit: usize,
     pub(super) commits: AtomicUsize,
     /// The number of the commit that fails, counted from 1.
@@ -34,6 +36,7 @@ impl Upstream {
         Self {
             units: Guarded::new(granules * GRANULE / UNIT),
             committed: AtomicUsize::new(0),
+            suspended: AtomicUsize::new(0),
             limit: limit * GRANULE,
             commits: AtomicUsize::new(0),
             fails: 0,
@@ -80,11 +83,35 @@ unsafe impl MemoryResource for Upstream {
         Ok(())
     }
 
-    unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
+    unsafe fn suspend(&self, offset: usize, len: usize) -> Result<(), Error> {
         self.own(offset, len);
+        let before = self.suspended.fetch_or(bits(offset, len), Relaxed);
+        assert_eq!(before & bits(offset, len), 0, "suspended twice");
         self.committed.fetch_sub(len, Relaxed);
         Ok(())
     }
+
+    unsafe fn resume(&self, offset: usize, len: usize) -> Result<(), Error> {
+        self.own(offset, len);
+        let before = self.suspended.fetch_and(!bits(offset, len), Relaxed);
+        assert_eq!(before & bits(offset, len), bits(offset, len), "resumed and not suspended");
+        self.committed.fetch_add(len, Relaxed);
+        Ok(())
+    }
+
+    unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
+        self.own(offset, len);
+        let bits = bits(offset, len);
+        if self.suspended.fetch_and(!bits, Relaxed) & bits == 0 {
+            self.committed.fetch_sub(len, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// A bit for each granule of a range.
+fn bits(offset: usize, len: usize) -> usize {
+    (offset / GRANULE..(offset + len) / GRANULE).map(|granule| 1 << granule).sum()
 }
 
 /// A store whose slabs are whole granules.

@@ -4,7 +4,7 @@ use crate::driver::DeferredError;
 use crate::error::ErrorKind;
 use crate::graph::{GraphError, InstantiateError};
 use crate::manager::{AllocateError, ManagerError, SpecError};
-use crate::pool::{FreeError, HostError, LeakReport, RawError};
+use crate::pool::{FreeError, HostError, LeakReport, RawError, SleepError};
 use crate::slab::{AllocError, DeallocError, Exhaustion, PoolError};
 use crate::staging::{BuildError, CountFault, ReleaseError, SlotError, SlotFault, StageError};
 use crate::tier::TierError;
@@ -37,7 +37,12 @@ kinds! {
         Self::Exhausted(exhaustion) => exhaustion.kind(),
         Self::TooLarge { .. } | Self::Unaligned { .. } => ErrorKind::Invalid,
         Self::TooMany { .. } => ErrorKind::OutOfMemory,
+        Self::Asleep => ErrorKind::WouldBlock,
         Self::Upstream(error) => error.kind(),
+    };
+    SleepError: |error| match error {
+        Self::Busy(_) => ErrorKind::TimedOut,
+        Self::Failed { error, .. } => error.kind(),
     };
     // A driver that has lost the context says so here too: no memory will come of waiting.
     Exhaustion: |error| match error.cause.map(|cause| cause.kind()) {
@@ -51,7 +56,7 @@ kinds! {
     };
     PoolError: |error| match error {
         Self::Granule { .. } | Self::Limit { .. } | Self::Span { .. } => ErrorKind::Invalid,
-        Self::Upstream { cause, .. } => cause.kind(),
+        Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => cause.kind(),
     };
     HostError: |error| match error {
         Self::Kind(_) => ErrorKind::Invalid,

@@ -9,6 +9,7 @@
 //!   report      ratios, goals, tables, JSON
 //!   ageing      fragmentation after millions of replacements
 //!   fit         what is reserved for what is live, beside PyTorch's allocators
+//!   scale       what operations cost as a pool has more addresses
 //!   stream_order  what reuse of blocks that the device still uses costs
 //! ```
 //!
@@ -22,5 +23,6 @@ pub mod measure;
 pub mod peer;
 pub mod peers;
 pub mod report;
+pub mod scale;
 pub mod stream_order;
 pub mod work;

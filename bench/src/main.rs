@@ -1,9 +1,10 @@
 //! `wharf-bench alloc`: wharf's allocator beside others. `wharf-bench ageing`, `fit`: its
-//! fragmentation.
+//! fragmentation. `wharf-bench scale`: its cost in large pools.
 
 use std::error::Error;
 use std::fs::File;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,6 +12,7 @@ use wharf_bench::ageing::{self, Ageing};
 use wharf_bench::fit;
 use wharf_bench::machine::pin;
 use wharf_bench::measure::Plan;
+use wharf_bench::scale;
 use wharf_bench::stream_order;
 use wharf_bench::work::Workload;
 use wharf_bench::{peers, report};
@@ -33,6 +35,11 @@ enum Command {
     Ageing(Ageing),
     /// Prints what a pool reserves for what is live, beside PyTorch's allocators.
     Fit(fit::Options),
+    /// Counts instructions of operations of pools of 1 GiB to 1 TiB of addresses.
+    Scale(scale::Options),
+    /// What `scale` counts.
+    #[command(hide = true)]
+    ScaleProbe(scale::Probe),
     /// Gives blocks back while the device still uses them and prints what that costs.
     StreamOrder(stream_order::Options),
 }
@@ -115,24 +122,18 @@ impl Alloc {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let cli = Cli::parse();
     if let Some(mib) = cli.thread_cache {
         peers::ours::THREAD_CACHE.get_or_init(|| mib);
     }
     match cli.command {
-        Command::Alloc(alloc) => alloc.run(),
-        Command::Ageing(options) => {
-            println!("{}", ageing::run(&options)?);
-            Ok(())
-        }
-        Command::Fit(options) => {
-            println!("{}", fit::run(&options)?);
-            Ok(())
-        }
-        Command::StreamOrder(options) => {
-            println!("{}", stream_order::run(&options)?);
-            Ok(())
-        }
+        Command::Alloc(alloc) => alloc.run()?,
+        Command::Ageing(options) => println!("{}", ageing::run(&options)?),
+        Command::Fit(options) => println!("{}", fit::run(&options)?),
+        Command::Scale(options) => return scale::run(&options),
+        Command::ScaleProbe(probe) => probe.run()?,
+        Command::StreamOrder(options) => println!("{}", stream_order::run(&options)?),
     }
+    Ok(ExitCode::SUCCESS)
 }

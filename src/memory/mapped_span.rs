@@ -16,13 +16,15 @@ use super::report::Backing;
 use super::span::{Failed, Ledger, Span};
 use crate::address::to_usize;
 use crate::driver::Context;
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 
 /// A span of device addresses to which memory is mapped.
 ///
 /// ```text
 ///   reserve     addresses
 ///   commit      memory created -> mapped -> accessible; the mapping keeps it, its handle goes
+///   suspend     unmapped, which frees it; the range stays claimed
+///   resume      as commit, of a range that is claimed
 ///   decommit    unmapped, which frees it
 /// ```
 #[derive(Debug)]
@@ -139,8 +141,11 @@ impl Span for MappedSpan {
         Backing::Pieces
     }
 
+    /// Of suspended memory, too: it comes back at the same address.
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
-        self.ledger.pieces.device_address(offset, len)
+        let first = offset - offset % self.granularity;
+        let end = offset.checked_add(len.max(1))?;
+        self.ledger.pieces.is_committed(first, end - first).then_some(self.base + offset as u64)
     }
 
     fn physical_memory(&self) -> Option<PhysicalMemory> {
@@ -158,6 +163,38 @@ impl Span for MappedSpan {
         Ok(())
     }
 
+    fn suspend(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let Ledger { pieces, owner } = &self.ledger;
+        owner.context().driver().check_fork()?;
+        if !pieces.is_one_claim(offset, len) || self.is_suspended(offset, len) {
+            return Err(NOT_MAPPED);
+        }
+        // A call that was refused has unmapped nothing.
+        self.unback(offset, len)?;
+        owner.tally.decommit(len);
+        Ok(())
+    }
+
+    fn resume(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let Ledger { pieces, owner } = &self.ledger;
+        owner.context().driver().check_fork()?;
+        if !pieces.is_one_claim(offset, len) {
+            return Err(NOT_MAPPED);
+        }
+        if !self.is_suspended(offset, len) {
+            // What an earlier call could not take back.
+            let section = owner.enter()?;
+            self.unmap(&section, offset)?;
+        }
+        self.back(offset, len).map_err(|failed| failed.error)?;
+        owner.tally.commit(len);
+        Ok(())
+    }
+
+    fn is_suspended(&self, offset: usize, len: usize) -> bool {
+        self.ledger.pieces.pieces(offset, len).next().is_none()
+    }
+
     fn unback(&self, offset: usize, len: usize) -> Result<(), Error> {
         debug_assert_eq!(self.ledger.pieces.piece_len(offset), len, "a commit is one mapping");
         let section = self.owner().enter()?;
@@ -171,6 +208,12 @@ impl Span for MappedSpan {
         section.call(|api| unsafe { api.mem_address_free.call(self.base, self.size) })
     }
 }
+
+/// The error of a suspension of a range that is not one commit's, or has no memory.
+const NOT_MAPPED: Error = Error::Driver {
+    call: "suspension of a range that is not one commit's",
+    code: CudaError::INVALID_VALUE,
+};
 
 /// The unit in which the device's memory is mapped best.
 fn granularity(section: &Section<'_>) -> Result<usize, Error> {

@@ -77,7 +77,7 @@ pub use self::report::{Backing, Pages, ResourceReport};
 pub use self::unbacked::{Faults, UnbackedResource};
 pub use self::write_combined::WriteCombinedMemoryResource;
 
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 
 /// One span of addresses, and the means to put memory behind pieces of it.
 ///
@@ -210,6 +210,44 @@ pub unsafe trait MemoryResource: Send + Sync {
     /// * No byte of it is committed, and no other call commits one meanwhile.
     unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), Error>;
 
+    /// Takes the memory behind a committed range away for a while; the range stays this resource's,
+    /// and the device's addresses the same.
+    ///
+    /// [`resume`](Self::resume) puts memory behind it again, and [`decommit`](Self::decommit) ends
+    /// it. May call the driver, and block in it until the device has done what it was given.
+    ///
+    /// # Errors
+    ///
+    /// The driver's error, with [`NOT_SUPPORTED`](crate::CudaError::NOT_SUPPORTED) where memory
+    /// cannot come and go, which is the default. The range is as it was.
+    ///
+    /// # Safety
+    ///
+    /// * As of [`decommit`](Self::decommit): exactly the range of one `commit`, not decommitted or
+    ///   suspended since.
+    /// * Neither the host nor the device uses it before it is resumed.
+    unsafe fn suspend(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let _ = (offset, len);
+        Err(CANNOT_SUSPEND)
+    }
+
+    /// Puts memory behind a suspended range again. Its contents are undefined.
+    ///
+    /// May call the driver, and block in it.
+    ///
+    /// # Errors
+    ///
+    /// The driver's error; the range is suspended as before.
+    ///
+    /// # Safety
+    ///
+    /// The range is exactly that of one [`suspend`](Self::suspend) that was successful, not resumed
+    /// or decommitted since.
+    unsafe fn resume(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let _ = (offset, len);
+        Err(CANNOT_SUSPEND)
+    }
+
     /// Decommits a range: takes the memory behind it away.
     ///
     /// May call the driver, and block in it until the device has done what it was given.
@@ -226,6 +264,10 @@ pub unsafe trait MemoryResource: Send + Sync {
     /// * Neither the host nor the device uses it, now or later.
     unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error>;
 }
+
+/// The error of a suspension where memory comes once and stays.
+pub(crate) const CANNOT_SUSPEND: Error =
+    Error::Driver { call: "suspension of memory", code: CudaError::NOT_SUPPORTED };
 
 /// The kind of memory that a resource holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

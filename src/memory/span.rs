@@ -3,6 +3,7 @@
 //! ```text
 //!   commit      claim -> back -> counted     back fails: undone -> released, else lost
 //!   decommit    unback -> released, counted  unback fails: lost
+//!   suspend     memory goes, the claim stays; decommit then only ends the claim
 //!   drop        give_back; what fails is noted, and leaked
 //! ```
 //!
@@ -11,10 +12,10 @@
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
-use super::PhysicalMemory;
 use super::owner::Owner;
 use super::piece_map::PieceMap;
 use super::report::{Backing, ResourceReport};
+use super::{CANNOT_SUSPEND, PhysicalMemory};
 use crate::error::{CudaError, Error};
 
 /// The account of a span: its committed ranges, and the context that it belongs to.
@@ -73,6 +74,21 @@ pub(super) trait Span: Debug + Send + Sync {
     /// Takes the memory behind a range away again. After an error the range is lost.
     fn unback(&self, offset: usize, len: usize) -> Result<(), Error>;
 
+    /// Takes the memory behind a range away for a while; after an error it is as it was.
+    fn suspend(&self, _offset: usize, _len: usize) -> Result<(), Error> {
+        Err(CANNOT_SUSPEND)
+    }
+
+    /// Puts memory behind a suspended range again; after an error it is as it was.
+    fn resume(&self, _offset: usize, _len: usize) -> Result<(), Error> {
+        Err(CANNOT_SUSPEND)
+    }
+
+    /// Whether a committed range is suspended.
+    fn is_suspended(&self, _offset: usize, _len: usize) -> bool {
+        false
+    }
+
     /// Gives everything back; called at most once. After an error, what the device may still use
     /// is leaked.
     fn give_back(&mut self) -> Result<(), Error>;
@@ -108,6 +124,10 @@ pub(super) trait Span: Debug + Send + Sync {
         // A part of a commit may be a part of a registration or a mapping, which cannot be cut.
         if !pieces.is_one_claim(offset, len) {
             return Err(NOT_ONE_COMMIT);
+        }
+        if self.is_suspended(offset, len) {
+            pieces.release(offset, len);
+            return Ok(());
         }
         self.unback(offset, len).inspect_err(|_| owner.tally.lose(len))?;
         pieces.release(offset, len);
@@ -296,6 +316,20 @@ macro_rules! resource_of_span {
             unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
                 let _range = $crate::profile::range!($commit, len);
                 self.span.commit(offset, len)
+            }
+
+            unsafe fn suspend(
+                &self,
+                offset: usize,
+                len: usize,
+            ) -> Result<(), $crate::error::Error> {
+                let _range = $crate::profile::range!($decommit, len);
+                self.span.suspend(offset, len)
+            }
+
+            unsafe fn resume(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
+                let _range = $crate::profile::range!($commit, len);
+                self.span.resume(offset, len)
             }
 
             unsafe fn decommit(

@@ -38,6 +38,9 @@ impl<T: Element> Buffer<T> {
 
     /// Makes sure that the device sees all elements, and that one copy may take them.
     pub(crate) fn one_piece(&self) -> Result<(), Error> {
+        if self.core().gate.is_asleep() {
+            return Err(Error::Asleep);
+        }
         self.check_seen(self.size())?;
         if self.size() > 0 && self.piece_len(0, self.size()) < self.size() {
             let call = "address of the device in one piece";

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::address_map::AddressMap;
 use super::core::Core;
+use super::gate::Gate;
 use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::{Hook, Pressure};
 use super::record::BufferRecords;
+use super::sleeper::Sleeper;
 use super::stats::Counters;
 use super::stream_pool::Pool;
 use super::stream_slot::StreamSlots;
@@ -18,7 +20,6 @@ use crate::lockfree::turn::Turns;
 use crate::memory::MemoryResource;
 use crate::profile::Name;
 use crate::slab::{Blocks, PoolError, PoolOptions, SlabPool};
-use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Options of a [`Pool`].
@@ -137,7 +138,8 @@ impl PoolBuilder {
             limit: BufferLimit::new(self.max_buffers),
             peaks: Peaks::new(),
             counters: Counters::default(),
-            fault: OnceLock::new(),
+            gate: Gate::new(),
+            sleeper: Sleeper::default(),
             wait: self.wait,
             close_timeout: CLOSE_TIMEOUT,
             pass_interval: u64::try_from(self.keep_idle.as_millis()).unwrap_or(u64::MAX),

@@ -28,6 +28,7 @@ impl<T: Element> Buffer<T> {
     /// * [`Error::Driver`] with [`CudaError::INVALID_VALUE`]: `source` is longer, or overlaps.
     /// * [`Error::Driver`]: the driver refused; nothing was submitted, or, of memory in several
     ///   pieces, only the first of them.
+    /// * [`Error::Asleep`]: a pool sleeps. So for all copies and fills.
     #[doc(alias = "cuMemcpyAsync")]
     pub fn copy_from(&self, source: &Self, stream: &Stream) -> Result<(), Error> {
         let call = stream.context().driver().api().memcpy_async.name();
@@ -37,6 +38,7 @@ impl<T: Element> Buffer<T> {
         if source.len() > self.len() || (overlaps && size > 0) {
             return Err(Error::Driver { call, code: CudaError::INVALID_VALUE });
         }
+        let _awake = (self.core().stay_awake()?, source.core().stay_awake()?);
         self.check_seen(size)?;
         source.check_seen(size)?;
         let (slot, timeline) = self.slot_of(stream)?;
@@ -76,6 +78,7 @@ impl<T: Element> Buffer<T> {
             });
         }
         let size = size_of_val(source);
+        let _awake = self.core().stay_awake()?;
         self.check_seen(size)?;
         let (slot, timeline) = self.slot_of(stream)?;
         self.order(slot, stream)?;
@@ -120,6 +123,7 @@ impl<T: Element> Buffer<T> {
         if stream.capture_status()? != crate::stream::CaptureStatus::Inactive {
             return Err(Error::Driver { call, code: CudaError::STREAM_CAPTURE_UNSUPPORTED });
         }
+        let _awake = self.core().stay_awake()?;
         self.check_seen(self.size())?;
         let (slot, timeline) = self.slot_of(stream)?;
         self.order(slot, stream)?;
@@ -149,6 +153,7 @@ impl<T: Element> Buffer<T> {
     /// * [`Error::Driver`]: the driver refused.
     #[doc(alias = "cuMemsetD8Async")]
     pub fn fill(&self, value: T, stream: &Stream) -> Result<(), Error> {
+        let _awake = self.core().stay_awake()?;
         self.check_seen(self.size())?;
         let (slot, timeline) = self.slot_of(stream)?;
         let fill = Pattern::of(value).ok_or_else(|| {

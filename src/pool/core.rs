@@ -4,10 +4,12 @@ use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use super::address_map::AddressMap;
+use super::gate::Gate;
 use super::limit::BufferLimit;
 use super::plan::Peaks;
 use super::pressure::Hook;
 use super::record::{BufferRecord, BufferRecords, Use, large_list};
+use super::sleeper::Sleeper;
 use super::stats::Counters;
 use super::stream_slot::StreamSlots;
 use super::track::Track;
@@ -17,7 +19,6 @@ use crate::lockfree::turn::Turns;
 use crate::profile::Name;
 use crate::slab::{AllocError, BlockRequest, Blocks, OwnedBlock, Retirement, SizeClass};
 use crate::stream::Stream;
-use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::timeline::Timeline;
 
@@ -51,8 +52,8 @@ pub(super) struct Core {
     pub(super) limit: BufferLimit,
     pub(super) peaks: Peaks,
     pub(super) counters: Counters,
-    /// What the driver said when it lost the context.
-    pub(super) fault: OnceLock<Error>,
+    pub(super) gate: Gate,
+    pub(super) sleeper: Sleeper,
     pub(super) wait: Duration,
     /// How long the end waits for the device.
     pub(super) close_timeout: Duration,
@@ -110,9 +111,7 @@ impl Core {
         site: &'static Location<'static>,
     ) -> Result<u32, AllocError> {
         let timeline = stream.timeline()?;
-        if let Some(error) = self.fault.get() {
-            return Err((*error).into());
-        }
+        self.gate.check()?;
         let slot = self.slot_of(timeline)?;
         let (class, block) = self.class_of(size);
         let request = Request { asked: size, class, size: block, slot, stream, timeline };
@@ -234,8 +233,7 @@ impl Core {
     /// Takes note of an error of the driver: one that loses the context ends the pool.
     pub(super) fn note_error(&self, error: Error) {
         if error.code().is_some_and(CudaError::is_sticky) {
-            // The first one is the cause.
-            let _first = self.fault.set(error);
+            self.gate.note_fault(error);
         }
     }
 }

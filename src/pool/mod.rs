@@ -37,6 +37,8 @@
 //! * by handle (`alloc_raw`, `free_raw`, `share_raw`, `take_raw`): as `alloc`, `record_use`, drop.
 //! * by address (`find_address`, `take_address`, `free_address`): the same. `alloc_address` also
 //!   makes a table, once for each 2 MiB of addresses that it hands out blocks in.
+//! * `alloc_aligned`: as `alloc`, once or, where a larger block stood in, twice.
+//! * `reserve_bytes`: as `alloc` that grows.
 //! * `prewarm`, `reserve`, [`BlockPrewarm`]: as `alloc`, up to growth; never at the limit.
 //! * `alloc` that grows: blocking in the driver. It makes the calls of the resource, and inserts a
 //!   marker into each stream that has retired blocks.
@@ -44,6 +46,8 @@
 //!   if the options allow. For each stream from which it takes what that still uses, it makes two
 //!   calls more: an event and a wait.
 //! * `trim`, `close`, drop of the pool: blocking in the driver, with the calls of the resource.
+//! * `sleep`, `wake`: blocking in the driver; they wait for the device, and for copies and fills
+//!   that are being submitted.
 //! * copies and fills: one driver call; and a wait for earlier owners, on a stream that is not the
 //!   buffer's first.
 //!
@@ -59,6 +63,7 @@
 //! have been using is leaked: its slabs stay committed.
 
 mod address_map;
+mod aligned;
 mod buffer;
 mod buffer_address;
 mod buffer_uses;
@@ -71,8 +76,10 @@ mod drain;
 mod error;
 mod evict;
 mod fold;
+mod gate;
 mod host_view;
 mod info;
+mod kept;
 mod limit;
 mod plan;
 mod pressure;
@@ -81,6 +88,10 @@ mod raw;
 mod ready;
 mod reclaim;
 pub(crate) mod record;
+mod reserve;
+mod sized;
+mod sleep;
+mod sleeper;
 mod stats;
 mod stream_pool;
 pub(crate) mod stream_slot;
@@ -96,6 +107,7 @@ pub use self::plan::{BlocksOfSize, MemoryPlan};
 pub use self::pressure::Pressure;
 pub use self::prewarm::BlockPrewarm;
 pub use self::raw::RawBuffer;
+pub use self::sleep::{Contents, SleepError, Slept};
 pub use self::stats::ReclaimStats;
 pub use self::stream_pool::Pool;
 pub use crate::slab::AllocError;

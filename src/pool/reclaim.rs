@@ -231,6 +231,6 @@ impl Core {
     }
 
     pub(super) fn check_fault(&self) -> Result<(), Error> {
-        self.fault.get().map_or(Ok(()), |error| Err(*error))
+        self.gate.check()
     }
 }

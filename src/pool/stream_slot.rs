@@ -82,6 +82,13 @@ impl StreamSlot {
         (!timeline.is_complete(issued)).then(|| (timeline.clone(), issued))
     }
 
+    /// The timeline, and its own number of a ticket for all that is submitted by now.
+    pub(crate) fn now(&self) -> Option<(Timeline, u64)> {
+        let timeline = self.stream.read().clone()?;
+        let ticket = timeline.last_or_issue();
+        Some((timeline, ticket))
+    }
+
     /// Whether the stream is behind a ticket. In doubt it is not.
     pub(crate) fn is_complete(&self, ticket: u64) -> bool {
         let Some(stream) = self.read() else { return false };

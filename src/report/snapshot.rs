@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub unused: usize,
     /// What could not be given back.
     pub lost: usize,
+    /// What has no memory behind it while the pool sleeps; no part of `reserved`.
+    pub asleep: usize,
     /// The memory that the pool takes from, such as the device's, where it is known.
     pub physical: Option<PhysicalMemory>,
     /// Slabs and runs of large blocks, by address.
@@ -136,10 +138,22 @@ impl Snapshot {
             waste: live.saturating_sub(sum(|info| info.asked, true)),
             unused: stats.empty + stats.unused,
             lost: stats.lost,
+            asleep: stats.asleep,
             physical: pool.physical_memory(),
             slabs,
             blocks: infos.iter().map(BlockEntry::from).collect(),
         }
+    }
+}
+
+impl Snapshot {
+    /// Bytes of the physical memory that are in use by others than this pool, as the driver says:
+    /// other pools, contexts and processes. `None` where it is not known.
+    ///
+    /// Less than nothing is 0: the driver then counts less as used than the pool has.
+    pub fn used_by_others(&self) -> Option<usize> {
+        let PhysicalMemory { free, total, .. } = self.physical?;
+        Some(total.saturating_sub(free).saturating_sub(self.reserved))
     }
 }
 

@@ -31,8 +31,12 @@ impl fmt::Display for Snapshot {
             "limit {limit}, reserved {reserved}, live {live}, retired {retired}, cached {cached}, \
              waste {waste}, unused {unused}, lost {lost}"
         )?;
+        if self.asleep > 0 {
+            writeln!(f, "asleep: {} bytes have no memory behind them", self.asleep)?;
+        }
         if let Some(PhysicalMemory { free, total, .. }) = physical {
-            writeln!(f, "memory: {free} of {total} bytes free")?;
+            let others = self.used_by_others().unwrap_or(0);
+            writeln!(f, "memory: {free} of {total} bytes free, {others} used by others")?;
         }
         self.slabs.iter().try_for_each(|slab| writeln!(f, "{slab}"))?;
         self.blocks.iter().try_for_each(|block| writeln!(f, "{block}"))

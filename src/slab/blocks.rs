@@ -10,6 +10,7 @@ use super::geometry::{LARGE, SlabShape};
 use super::number::SliceCount;
 use super::pool::SlabPool;
 use super::size_class::SizeClass;
+use super::sleep::{Interrupted, Keeper};
 use super::space::Retirement;
 use super::stats::{PoolStats, SlabInfo};
 use super::store::Reserved;
@@ -72,6 +73,12 @@ pub(crate) trait Blocks: Debug + Send + Sync {
 
     /// As [`SlabPool::trim`].
     fn trim(&self, idle: Duration, keep: usize) -> Trimmed;
+
+    /// As [`Store::sleep`](super::store::Store::sleep).
+    fn sleep(&self, keeper: &mut dyn Keeper) -> Result<usize, Interrupted>;
+
+    /// As [`Store::wake`](super::store::Store::wake).
+    fn wake(&self, keeper: &dyn Keeper) -> Result<usize, Interrupted>;
 
     /// As [`SlabPool::stats`].
     fn stats(&self) -> PoolStats;
@@ -211,6 +218,14 @@ impl<R: MemoryResource + Debug + 'static> Blocks for SlabPool<R> {
 
     fn trim(&self, idle: Duration, keep: usize) -> Trimmed {
         Self::trim(self, idle, keep)
+    }
+
+    fn sleep(&self, keeper: &mut dyn Keeper) -> Result<usize, Interrupted> {
+        self.store.sleep(keeper)
+    }
+
+    fn wake(&self, keeper: &dyn Keeper) -> Result<usize, Interrupted> {
+        self.store.wake(keeper)
     }
 
     fn stats(&self) -> PoolStats {

@@ -34,6 +34,8 @@ pub enum AllocError {
         /// How many it can track.
         max: u64,
     },
+    /// The pool sleeps: [`Pool::wake`](crate::pool::Pool::wake) it first.
+    Asleep,
     /// The resource failed to commit memory, for another reason than a lack of it.
     Upstream(Error),
 }
@@ -131,6 +133,13 @@ pub enum PoolError {
         /// Its length, in bytes.
         size: usize,
     },
+    /// There are not so many addresses, or the driver refused to reserve them.
+    Addresses {
+        /// The requested limit, in bytes: at least as many addresses are needed.
+        size: usize,
+        /// The error of the driver or the system.
+        cause: Error,
+    },
     /// The span is one allocation, as on devices without virtual memory management, and that
     /// allocation failed. A lower limit or a smaller span needs less.
     Upstream {
@@ -145,7 +154,10 @@ pub enum PoolError {
 
 impl From<Error> for AllocError {
     fn from(error: Error) -> Self {
-        Self::Upstream(error)
+        match error {
+            Error::Asleep => Self::Asleep,
+            error => Self::Upstream(error),
+        }
     }
 }
 
@@ -167,6 +179,7 @@ impl fmt::Display for AllocError {
                 f,
                 "the pool has {max} blocks, the most that it can track: free blocks first"
             ),
+            Self::Asleep => Error::Asleep.fmt(f),
             Self::Upstream(error) => write!(f, "the pool failed to grow: {error}"),
         }
     }
@@ -235,6 +248,9 @@ impl fmt::Display for PoolError {
                      short, too long or misaligned"
                 )
             }
+            Self::Addresses { size, cause } => {
+                write!(f, "cannot reserve {size} bytes of addresses for the pool: {cause}")
+            }
             Self::Upstream { size, cause, physical } => {
                 write!(
                     f,
@@ -270,7 +286,7 @@ impl std::error::Error for DeallocError {}
 impl std::error::Error for PoolError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Upstream { cause, .. } => Some(cause),
+            Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => Some(cause),
             _ => None,
         }
     }

@@ -181,6 +181,7 @@ impl<R: MemoryResource> Store<R> {
         growing: &MutexGuard<'_, ()>,
         wanted: Wanted,
     ) -> Result<(MutexGuard<'_, Space>, Found), Refusal> {
+        self.sleep.check(growing).map_err(Some)?;
         let mut space = self.folded().map_err(Some)?;
         let mut window = loop {
             // A free that came late may be enough.
@@ -325,7 +326,7 @@ impl<R: MemoryResource> Store<R> {
     fn refused(&self, why: Refusal, size: usize) -> AllocError {
         let longest = self.space.lock().longest_gap();
         match why {
-            Some(error) if !error.is_out_of_memory() => AllocError::Upstream(error),
+            Some(error) if !error.is_out_of_memory() => error.into(),
             // The pool knows what is cached and what a device may still use; the store does not.
             cause => AllocError::Exhausted(Exhaustion {
                 size,

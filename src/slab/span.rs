@@ -41,6 +41,19 @@ impl<R: MemoryResource> PoolSpan<R> {
         Ok(())
     }
 
+    /// Takes the memory behind a piece away for a while.
+    pub(super) fn suspend(&self, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: pieces are what one commit obtained. The pool's owner promises that neither the
+        // host nor the device uses its memory while the pool sleeps.
+        unsafe { self.resource.suspend(offset, len) }
+    }
+
+    /// Puts memory behind a piece again that was suspended.
+    pub(super) fn resume(&self, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: the store resumes what it has suspended, once.
+        unsafe { self.resource.resume(offset, len) }
+    }
+
     /// Decommits granules of which the caller has claimed the run while all blocks were free, or
     /// has taken all slices.
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {

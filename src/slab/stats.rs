@@ -37,6 +37,8 @@ pub struct PoolStats {
     pub unused: usize,
     /// What the resource failed to decommit.
     pub lost: usize,
+    /// Pieces whose memory is gone while the pool sleeps; they are no part of `reserved`.
+    pub asleep: usize,
     /// Large blocks: how many are handed out, and how many runs there are for them.
     pub large: ClassStats,
     /// The classes, by number.
@@ -102,7 +104,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let taken = store.taken();
         let mut stats = PoolStats {
             limit: budget.limit(),
-            reserved: budget.reserved(),
+            reserved: budget.reserved().saturating_sub(store.sleep.bytes()),
             peak_reserved: budget.peak(),
             peak_taken: budget.peak_taken(),
             live: taken,
@@ -111,6 +113,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             empty: bytes(empty),
             unused: bytes(free - empty),
             lost: budget.lost(),
+            asleep: store.sleep.bytes(),
             large: class_stats(store.counts.of(LARGE)),
             classes: std::array::from_fn(|class| {
                 class_stats(store.counts.of(u8::try_from(class).unwrap_or(LARGE)))

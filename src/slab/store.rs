@@ -35,6 +35,7 @@ use super::number::{NO_SLICE, SliceCount, SliceId};
 use super::recall::Recalls;
 use super::run::RunRecord;
 use super::size_class::SizeClass;
+use super::sleep::Sleep;
 use super::space::{PiecePolicy, Space};
 use super::span::PoolSpan;
 use crate::lockfree::bitmap::Bitmaps;
@@ -54,6 +55,7 @@ pub(crate) struct Store<R> {
     pub(super) space: Mutex<Space>,
     /// Held by the thread that commits or decommits, and not by one that has the map.
     pub(super) growing: Mutex<()>,
+    pub(super) sleep: Sleep,
     pub(super) emptied: IndexStack,
     /// Whether a search looks at what is free before emptied runs are folded, which may be used
     /// again as they are.
@@ -117,6 +119,7 @@ impl<R: MemoryResource> Store<R> {
             budget: Budget::new(limit),
             space: Mutex::new(Space::new(slices.word(), each.word(), policy)),
             growing: Mutex::new(()),
+            sleep: Sleep::new(),
             emptied: IndexStack::new(),
             folds_late: false,
             runs: zeroed(slices.get()),

@@ -82,9 +82,15 @@ impl<R: MemoryResource> Store<R> {
     }
 
     /// Decommits a piece that has been taken out of the map for it.
-    fn decommit(&self, _growing: &MutexGuard<'_, ()>, piece: Slices, trimmed: &mut Trimmed) {
+    pub(super) fn decommit(
+        &self,
+        _growing: &MutexGuard<'_, ()>,
+        piece: Slices,
+        trimmed: &mut Trimmed,
+    ) {
         let bytes = self.bytes(&piece);
         let outcome = self.span.decommit(self.offset(&piece), bytes);
+        self.sleep.forget(&piece, bytes);
         // Before the addresses are free: another commit there counts on the sum.
         match outcome {
             Ok(()) => {

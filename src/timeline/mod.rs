@@ -254,6 +254,12 @@ impl Timeline {
         self.0.last.load(Relaxed)
     }
 
+    /// The last ticket of a stream that is closed and has one; else a new one.
+    pub(crate) fn last_or_issue(&self) -> u64 {
+        let last = if self.0.is_closed() { self.last_ticket() } else { 0 };
+        if last > 0 { last } else { self.issue() }
+    }
+
     /// Waits until the stream is behind a ticket.
     pub(crate) fn wait(&self, number: u64, limit: Duration) -> Result<(), WaitError> {
         let inner = &*self.0;

@@ -64,6 +64,9 @@ pub enum Error {
         /// The ordinal of the device whose memory it is.
         memory: i32,
     },
+    /// The pool sleeps, or is on its way there or back: its addresses have no memory behind them.
+    /// Nothing was allocated or submitted.
+    Asleep,
     /// A pool was dropped while its blocks were in use, by their owners or by the device. Their
     /// memory is leaked, since it must not be used again. Reported to the hook for errors in drops
     /// only.
@@ -75,7 +78,7 @@ pub enum Error {
 
 impl Error {
     /// The entry point or the system call that failed; `"fork"` or `"stream"` where the library
-    /// refused the call, `"end of a pool"` for a leak.
+    /// refused the call, `"sleep of a pool"` while a pool sleeps, `"end of a pool"` for a leak.
     pub fn call(&self) -> &'static str {
         match self {
             Self::Driver { call, .. }
@@ -83,6 +86,7 @@ impl Error {
             | Self::System { call, .. } => call,
             Self::Forked => "fork",
             Self::HostMemory { .. } => "commit of host memory",
+            Self::Asleep => "sleep of a pool",
             Self::Leaked { .. } => "end of a pool",
             Self::OtherThread
             | Self::StreamForgotten
@@ -156,6 +160,10 @@ impl fmt::Display for Error {
                 f,
                 "a stream of device {stream} cannot use memory of device {memory}: use a stream \
                  of device {memory} or memory of device {stream}"
+            ),
+            Self::Asleep => f.write_str(
+                "the pool sleeps, and its addresses have no memory behind them: wake the pool \
+                 first",
             ),
             Self::Leaked { bytes } => write!(
                 f,

@@ -64,7 +64,9 @@ impl Error {
             Self::Forked => ErrorKind::Forked,
             Self::OtherThread | Self::OtherDevice { .. } => ErrorKind::WrongOwner,
             Self::StreamForgotten => ErrorKind::Stale,
-            Self::TooManyStreams { .. } | Self::Leaked { .. } => ErrorKind::WouldBlock,
+            Self::TooManyStreams { .. } | Self::Asleep | Self::Leaked { .. } => {
+                ErrorKind::WouldBlock
+            }
             Self::HostMemory { .. } => ErrorKind::OutOfMemory,
         }
     }

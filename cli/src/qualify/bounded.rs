@@ -81,6 +81,16 @@ unsafe impl<R: MemoryResource> MemoryResource for Bounded<R> {
         room
     }
 
+    unsafe fn suspend(&self, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: passed on.
+        unsafe { self.resource.suspend(offset, len) }
+    }
+
+    unsafe fn resume(&self, offset: usize, len: usize) -> Result<(), Error> {
+        // SAFETY: passed on.
+        unsafe { self.resource.resume(offset, len) }
+    }
+
     unsafe fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
         // SAFETY: as for the commit.
         unsafe { self.resource.decommit(offset, len) }?;

@@ -178,6 +178,23 @@ impl Space {
         self.chunks.taken()
     }
 
+    /// The ranges of runs, each in one piece, lowest first.
+    pub(crate) fn held(&self) -> Vec<Slices> {
+        let mut held: Vec<Slices> = Vec::new();
+        for piece in self.pieces.all() {
+            let first = held.len();
+            let chunks = self.chunks.within(piece.clone());
+            for run in chunks.filter(|chunk| matches!(chunk.kind, Kind::Taken { .. })) {
+                let (start, end) = (run.start.max(piece.start), run.end.min(piece.end));
+                match held[first..].last_mut().filter(|last| last.end == start) {
+                    Some(last) => last.end = end,
+                    None => held.push(start..end),
+                }
+            }
+        }
+        held
+    }
+
     /// The first chunk that a stream has retired, if its ticket is not after `through`.
     fn first_retired(&self, through: Retirement) -> Option<Slices> {
         let (ticket, start) = self.chunks.retired_by(through.owner).next()?;

@@ -8,7 +8,9 @@ mod faults;
 mod limits;
 mod markers;
 mod peers;
+mod reserve;
 mod simple;
+mod sleep;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use ::softcuda::Schedule;
 use wharf::pool::Buffer;
 use wharf::sys::bindings::CUstream;
 use wharf::sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 use wharf::{Context, Driver, Error, Stream};
 
 use super::{alloc_of, borrow, context, destroy, device_pool, foreign, gate, late, machine};
-use crate::backend::{binder, on_each_driver, on_machine};
+use crate::backend::{Config, Simulator, binder, on_each_driver, on_machine};
 use crate::deadline::LONG;
 
 on_each_driver!(
@@ -286,6 +287,36 @@ fn a_pool_outlives_5000_streams_that_were_last_to_use_what_it_keeps() {
         assert!(kept.iter().all(|buffer| buffer.wait(LONG).is_ok()));
         assert!(machine.calls("cuMemHostRegister") <= 5, "dead streams share their pages");
     });
+}
+
+/// There is no number of streams after which a pool refuses, and what is dead leaves nothing.
+#[test]
+fn a_pool_outlives_100_000_streams_that_were_last_to_use_what_it_keeps() {
+    let machine =
+        Arc::new(Simulator::new(Config { schedule: Schedule::Eager, ..Config::default() }));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let _scope = context.enter().unwrap();
+        let pool = device_pool(&context);
+        let mut kept: Vec<Buffer<u8>> = Vec::new();
+        let net = || machine.calls("cuEventCreate") - machine.calls("cuEventDestroy");
+        let mut early = (0, 0);
+        for number in 0..100_000 {
+            let stream = Stream::new(&context).unwrap();
+            let buffer: Buffer<u8> = pool.alloc(256, &stream).unwrap();
+            buffer.fill(1, &stream).unwrap();
+            kept.push(buffer);
+            if number == 1000 {
+                early = (machine.calls("cuMemHostRegister"), net());
+            }
+        }
+        assert!(kept.iter().all(|buffer| buffer.wait(LONG).is_ok()));
+        let late = (machine.calls("cuMemHostRegister"), net());
+        assert_eq!(late, early, "dead streams leave nothing");
+        drop(kept);
+        pool.close(LONG).unwrap();
+    });
+    assert_eq!(machine.leaks(), Vec::<String>::new());
 }
 
 /// Uses of an earlier stream are complete for ever, and those of a later one are not taken for
