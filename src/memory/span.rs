@@ -67,6 +67,16 @@ pub(super) trait Span: Debug + Send + Sync {
         None
     }
 
+    /// As [`MemoryResource::keep_from_children`](super::MemoryResource::keep_from_children).
+    fn keep_from_children(&self, _offset: usize, _len: usize) {}
+
+    /// As [`MemoryResource::with_context`](super::MemoryResource::with_context).
+    fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), Error> {
+        let _section = self.owner().enter()?;
+        call();
+        Ok(())
+    }
+
     /// Puts memory behind a range that is claimed.
     fn back(&self, offset: usize, len: usize) -> Result<(), Failed>;
 
@@ -291,6 +301,14 @@ macro_rules! resource_of_span {
 
             fn note_leak(&self, bytes: usize) {
                 self.span.note_leak(bytes);
+            }
+
+            fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), $crate::error::Error> {
+                self.span.with_context(call)
+            }
+
+            fn keep_from_children(&self, offset: usize, len: usize) {
+                self.span.keep_from_children(offset, len);
             }
 
             unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {
