@@ -42,8 +42,10 @@
 //! device may still have. A commit may be made while any thread captures a stream: it does not
 //! disturb the capture. In a forked child every commit and decommit is [`Error::Forked`].
 
+mod allocation;
 mod descriptor;
 mod device;
+mod device_options;
 mod file_mapped;
 mod file_span;
 mod granule;
@@ -74,6 +76,7 @@ mod write_combined;
 
 pub use self::descriptor::Descriptor;
 pub use self::device::DeviceMemoryResource;
+pub use self::device_options::{Ask, DeviceOptions, Granted, Handles};
 pub use self::file_mapped::FileMappedMemoryResource;
 pub use self::host_memory::HostMemory;
 pub use self::huge_page::PageTier;
@@ -141,6 +144,12 @@ pub unsafe trait MemoryResource: Send + Sync {
 
     /// The device whose memory this is, or that it is registered with.
     fn ordinal(&self) -> Option<i32>;
+
+    /// The devices besides [`ordinal`](Self::ordinal) whose streams may use the memory, by ordinal.
+    /// By default none. A resource made of another one passes it on.
+    fn peers(&self) -> &[i32] {
+        &[]
+    }
 
     /// Fixes the base of the span, and limits it to `bytes` committed at a time.
     ///

@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
 use super::PhysicalMemory;
+use super::device_options::{Granted, Handles};
 use super::owner::Owner;
 use super::piece_map::PieceMap;
 use super::report::{Backing, ResourceReport};
@@ -47,6 +48,11 @@ pub(super) trait Span: Debug + Send + Sync {
     /// As [`MemoryResource::limit_to`](super::MemoryResource::limit_to).
     fn limit_to(&mut self, _bytes: usize) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// What a device's memory was made for.
+    fn granted(&self) -> Option<&Granted> {
+        None
     }
 
     /// The NUMA node that pages are asked from.
@@ -137,7 +143,13 @@ pub(super) trait Span: Debug + Send + Sync {
     }
 
     fn report(&self) -> ResourceReport {
-        self.owner().tally.report(self.backing(), self.node())
+        let granted = self.granted();
+        ResourceReport {
+            handles: granted.map_or(Handles::NONE, |granted| granted.handles),
+            rdma: granted.is_some_and(|granted| granted.rdma),
+            peers: granted.map_or(0, |granted| granted.peers.len()),
+            ..self.owner().tally.report(self.backing(), self.node())
+        }
     }
 }
 
@@ -277,6 +289,10 @@ macro_rules! resource_of_span {
 
             fn ordinal(&self) -> Option<i32> {
                 Some(self.span.owner().ordinal())
+            }
+
+            fn peers(&self) -> &[i32] {
+                self.span.granted().map_or(&[], |granted| &granted.peers)
             }
 
             fn limit_to(&mut self, bytes: usize) -> Result<(), $crate::error::Error> {

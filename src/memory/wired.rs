@@ -194,6 +194,10 @@ where
         self.shared.resource.ordinal()
     }
 
+    fn peers(&self) -> &[i32] {
+        self.shared.resource.peers()
+    }
+
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         // Once, before any other thread has the resource; without a piece there is no lease.
         Arc::get_mut(&mut self.shared).map_or(Ok(()), |shared| shared.resource.limit_to(bytes))

@@ -125,6 +125,11 @@ impl TierMemory {
         self.slabs.trim(Duration::ZERO, 0);
     }
 
+    /// As [`MemoryResource::peers`].
+    pub(super) fn peers(&self) -> &[i32] {
+        self.slabs.resource().peers()
+    }
+
     /// As [`MemoryResource::registrations`].
     pub(super) fn registrations(&self) -> Option<Registrations> {
         self.slabs.resource().registrations()
