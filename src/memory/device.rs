@@ -76,7 +76,8 @@ impl DeviceMemoryResource {
     ///
     /// # References
     ///
-    /// [`cuMemCreate`, `cuMemSetAccess`](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html)
+    /// [Virtual memory
+    /// management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html)
     pub fn with_options(
         context: &Context,
         size: usize,

@@ -5,11 +5,11 @@ use crate::driver::Context;
 use crate::error::Error;
 
 impl MemoryKind {
-    /// Makes sure that work of a context may use memory of this kind, whose device is `ordinal`, and
-    /// which is mapped for `peers` besides.
+    /// Makes sure that work of a context may use memory of this kind, whose device is `ordinal` and
+    /// whose peers are `peers`.
     ///
-    /// Memory of a device is mapped for that device and its peers. Host memory is pinned for all contexts
-    /// (`CU_MEMHOSTREGISTER_PORTABLE`, `CU_MEMHOSTALLOC_PORTABLE`), and its device address "is
+    /// Memory of a device is mapped for that device and its peers. Host memory is pinned for all
+    /// contexts (`CU_MEMHOSTREGISTER_PORTABLE`, `CU_MEMHOSTALLOC_PORTABLE`), and its device address "is
     /// guaranteed to have the same value across all contexts that support unified addressing"
     /// (Driver API, Unified Addressing). Managed memory "can be accessed by any stream on any
     /// device" (`CU_MEM_ATTACH_GLOBAL`).

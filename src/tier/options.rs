@@ -64,12 +64,12 @@ impl TierBuilder {
         self.limit(Tier::Device, bytes)
     }
 
-    /// Gives the pool a tier of at most `bytes` of a resource: the device's memory or pinned memory,
-    /// by its kind, of the pool's device. So a tier may be registered with a transport, see
+    /// Gives the pool a tier of at most `bytes` of a resource: the device's memory or pinned
+    /// memory, by its kind, of the pool's device. So a tier may be registered with a transport, see
     /// [`WiredResource`](crate::memory::WiredResource) and
     /// [`TieredPool::registrations`].
     ///
-    /// What is wrong with it is the error of [`build`](Self::build).
+    /// A resource of another kind or device is an error of [`build`](Self::build).
     pub fn resource<R>(mut self, resource: R, bytes: usize) -> Self
     where
         R: MemoryResource + Debug + 'static,

@@ -181,8 +181,8 @@ fn pinned(device: &Device) -> Result<Fact, Error> {
 
 /// What memory of the device can be made for: other processes, network cards, other devices.
 ///
-/// A granule is made, mapped and given back for it, so this says what the driver grants and not what
-/// the device advertises.
+/// A granule is made, mapped and given back for it, so this says what the driver grants and not
+/// what the device advertises.
 fn shared(device: &Device) -> Result<Fact, Error> {
     const TOPIC: &str = "shared memory";
     let context = Context::retain(device)?;
@@ -217,8 +217,8 @@ fn shared(device: &Device) -> Result<Fact, Error> {
     for (attribute, is_granted) in advertised {
         if device.supports(attribute)? && !is_granted {
             let remedy = "the device advertises more than the driver grants: fabric handles need \
-                          an IMEX channel (nvidia-modprobe -i 0), network cards need nvidia-peermem \
-                          or dma-buf, and WSL2 has neither";
+                          an IMEX channel (nvidia-modprobe -i 0), network cards need \
+                          nvidia-peermem or dma-buf, and WSL2 has neither";
             return Ok(Fact::bad(Verdict::Note, TOPIC, found, remedy));
         }
     }
