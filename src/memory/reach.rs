@@ -9,8 +9,8 @@ impl MemoryKind {
     /// whose peers are `peers`.
     ///
     /// Memory of a device is mapped for that device and its peers. Host memory is pinned for all
-    /// contexts (`CU_MEMHOSTREGISTER_PORTABLE`, `CU_MEMHOSTALLOC_PORTABLE`), and its device address "is
-    /// guaranteed to have the same value across all contexts that support unified addressing"
+    /// contexts (`CU_MEMHOSTREGISTER_PORTABLE`, `CU_MEMHOSTALLOC_PORTABLE`), and its device address
+    /// "is guaranteed to have the same value across all contexts that support unified addressing"
     /// (Driver API, Unified Addressing). Managed memory "can be accessed by any stream on any
     /// device" (`CU_MEM_ATTACH_GLOBAL`).
     ///

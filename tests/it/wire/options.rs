@@ -31,7 +31,7 @@ fn make(context: &Context, options: DeviceOptions) -> Result<DeviceMemoryResourc
     DeviceMemoryResource::with_options(context, 64 << 20, options)
 }
 
-/// What is granted of everything, and how many creations that took.
+/// What is granted of everything, and how many combinations were tried.
 fn granted(attributes: &[(DeviceAttribute, i32)], imex: bool) -> (Handles, bool, u64) {
     let machine = machine(attributes, imex);
     let granted = on_machine(&machine, |driver| {
@@ -39,7 +39,7 @@ fn granted(attributes: &[(DeviceAttribute, i32)], imex: bool) -> (Handles, bool,
         let report = memory.report();
         let granted = memory.granted();
         assert_eq!((report.handles, report.rdma), (granted.handles, granted.rdma));
-        let calls = machine.calls("cuMemCreate");
+        let calls = machine.calls("cuMemGetAllocationGranularity");
         commit(&memory, 0, memory.granularity()).unwrap();
         decommit(&memory, 0, memory.granularity()).unwrap();
         (granted.handles, granted.rdma, calls)
