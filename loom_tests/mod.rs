@@ -24,6 +24,7 @@ mod deferred;
 mod graph_cache;
 mod guard;
 mod index_stack;
+mod lease;
 mod machine;
 mod piece_map;
 mod pool;

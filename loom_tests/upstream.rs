@@ -17,7 +17,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Small enough that a granule is one word of blocks.
 pub(super) const GRANULE: usize = 4096;
 const UNIT: usize = 1024;
-const BASE: u64 = 1 << 30;
+pub(super) const BASE: u64 = 1 << 30;
 
 /// Numbers for addresses; commit and decommit use what they are given as its only owner.
 pub(super) struct Upstream {

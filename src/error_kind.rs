@@ -4,6 +4,7 @@ use crate::driver::DeferredError;
 use crate::error::ErrorKind;
 use crate::graph::{GraphError, InstantiateError};
 use crate::manager::{AllocateError, ManagerError, SpecError};
+use crate::memory::LeaseError;
 use crate::pool::{FreeError, HostError, LeakReport, RawError, SleepError};
 use crate::slab::{AllocError, DeallocError, Exhaustion, PoolError};
 use crate::staging::{BuildError, CountFault, ReleaseError, SlotError, SlotFault, StageError};
@@ -57,6 +58,11 @@ kinds! {
     PoolError: |error| match error {
         Self::Granule { .. } | Self::Limit { .. } | Self::Span { .. } => ErrorKind::Invalid,
         Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => cause.kind(),
+    };
+    LeaseError: |error| match error {
+        Self::NotRegistered { .. } | Self::OutOfPiece { .. } => ErrorKind::Invalid,
+        Self::Stale { .. } => ErrorKind::Stale,
+        Self::TooMany { .. } => ErrorKind::WouldBlock,
     };
     HostError: |error| match error {
         Self::Kind(_) => ErrorKind::Invalid,

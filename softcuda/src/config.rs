@@ -127,6 +127,10 @@ pub struct Config {
     /// Device attributes that differ from those of the built-in device of compute capability 9.0,
     /// to test code for devices without a feature.
     pub attributes: Vec<(CUdevice_attribute, i32)>,
+    /// Whether the process has an IMEX channel, without which a driver refuses memory with fabric
+    /// handles though the device advertises them
+    /// (`CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED`, which the built-in device does not).
+    pub imex_channel: bool,
     /// Registered host memory has other addresses on the device than on the host, as on systems
     /// without `CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM`.
     pub registered_alias: bool,
@@ -162,6 +166,7 @@ impl Default for Config {
             host_memory: 64 << 30,
             version: 13_030,
             attributes: Vec::new(),
+            imex_channel: false,
             registered_alias: false,
             grace: Grace::After(Duration::from_millis(20)),
             recycle: None,

@@ -70,6 +70,7 @@ variables! {
     "SOFTCUDA_VERSION" version parse_number "1000 * major + 10 * minor, such as 13030";
     "SOFTCUDA_ATTRIBUTES" attributes parse_attributes
         "NUMBER=VALUE with commas, with numbers of CUdevice_attribute";
+    "SOFTCUDA_IMEX_CHANNEL" imex_channel parse_switch SWITCH;
     "SOFTCUDA_REGISTERED_ALIAS" registered_alias parse_switch SWITCH;
     "SOFTCUDA_RECYCLE" recycle parse_choice SWITCH;
     "SOFTCUDA_LEAST_ALIGNMENT" least_alignment parse_switch SWITCH;

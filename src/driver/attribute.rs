@@ -80,6 +80,16 @@ attributes! {
     VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED = CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
     /// Whether memory can be allocated in stream order.
     MEMORY_POOLS_SUPPORTED = CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
+    /// Whether memory that is created can be exported as file descriptors.
+    HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED =
+        CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED;
+    /// Whether memory that is created can be exported as handles of an NVLink fabric.
+    HANDLE_TYPE_FABRIC_SUPPORTED = CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED;
+    /// Whether memory that is created can be made for network cards.
+    GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED =
+        CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED;
+    /// Whether ranges of memory can be exported as dma-buf.
+    DMA_BUF_SUPPORTED = CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED;
     /// The host NUMA node that is nearest to the device, or -1.
     HOST_NUMA_ID = CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID;
 }

@@ -208,6 +208,32 @@ impl Context {
         Ok(greatest..=least)
     }
 
+    /// Lets this context's device use memory of `other`'s device that is not mapped: what is
+    /// allocated whole, as where a device has no virtual memory management. Memory of a
+    /// [`DeviceMemoryResource`](crate::memory::DeviceMemoryResource) that is mapped is given to
+    /// peers by [`DeviceOptions::peers`](crate::memory::DeviceOptions::peers).
+    ///
+    /// It holds until one of the contexts ends. To enable it again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`], such as [`CudaError::PEER_ACCESS_UNSUPPORTED`]: the devices do not reach
+    /// each other.
+    ///
+    /// # References
+    ///
+    /// [Peer access](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PEER__ACCESS.html)
+    #[doc(alias = "cuCtxEnablePeerAccess")]
+    pub fn enable_peer(&self, other: &Self) -> Result<(), Error> {
+        let _scope = self.make_current()?;
+        // SAFETY: a context that is alive, and no flag.
+        let enabled = unsafe { self.driver().api().ctx_enable_peer_access.call(other.as_raw(), 0) };
+        match enabled {
+            Err(error) if error.code() == Some(CudaError::PEER_ACCESS_ALREADY_ENABLED) => Ok(()),
+            enabled => enabled,
+        }
+    }
+
     /// The device.
     pub fn device(&self) -> &Device {
         &self.0.device

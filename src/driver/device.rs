@@ -144,6 +144,26 @@ impl Device {
         }
     }
 
+    /// Whether this device can be given access to memory of `other`. A device can to its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the driver refused.
+    ///
+    /// # References
+    ///
+    /// [Peer access](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PEER__ACCESS.html)
+    #[doc(alias = "cuDeviceCanAccessPeer")]
+    pub fn can_access(&self, other: &Self) -> Result<bool, Error> {
+        if self == other {
+            return Ok(true);
+        }
+        let (mut can, entry) = (0, &self.driver.api().device_can_access_peer);
+        // SAFETY: `can` is valid for writes for the whole call.
+        unsafe { entry.call(&raw mut can, self.raw, other.raw) }?;
+        Ok(can != 0)
+    }
+
     /// The compute capability.
     ///
     /// # Errors

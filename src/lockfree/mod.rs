@@ -13,6 +13,7 @@
 //!   StepWord      which step is the last          steps that write one destination
 //!   Turn          a try-lock                        growth of a class, taking lists apart
 //!   Tickets       how far a queue of work is      places in a stream
+//!   PieceWord     leases on registered memory   pieces that a transport may use
 //!   TierWord      an object's tier and holders    objects that move between tiers
 //! ```
 //!
@@ -21,6 +22,7 @@
 pub(crate) mod bitmap;
 pub(crate) mod buffer_state;
 pub(crate) mod index_stack;
+pub(crate) mod piece_word;
 pub(crate) mod slab_state;
 pub(crate) mod slot_state;
 pub(crate) mod step_word;

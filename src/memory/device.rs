@@ -2,11 +2,12 @@
 
 #![expect(unsafe_code, reason = "vouches for addresses")]
 
+use super::device_options::{Ask, DeviceOptions, Granted};
 use super::mapped_span::MappedSpan;
 use super::span::{OwnedSpan, resource_of_span};
 use super::whole_span::{Source, WholeSpan};
 use crate::driver::{Context, DeviceAttribute};
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 use crate::profile::range;
 
 /// Memory of one device, which the host reaches by copies only.
@@ -56,14 +57,48 @@ impl DeviceMemoryResource {
     /// * [`Error::Driver`]: the context is lost, or there are not so many addresses. Where the
     ///   device has no virtual memory management, the driver is asked later.
     pub fn new(context: &Context, size: usize) -> Result<Self, Error> {
+        Self::with_options(context, size, DeviceOptions::default())
+    }
+
+    /// Reserves `size` bytes of addresses, as [`new`](Self::new), for memory that is made as the
+    /// options say.
+    ///
+    /// Where the device has no virtual memory management, peers are let in by
+    /// [`Context::enable_peer`], which the caller calls for each context that uses the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`Error::Driver`] with
+    ///
+    /// * [`CudaError::PEER_ACCESS_UNSUPPORTED`]: a peer does not reach the device.
+    /// * [`CudaError::NOT_SUPPORTED`], or what the driver says: RDMA is required.
+    /// * [`CudaError::OUT_OF_MEMORY`]: there is not one granule to try the options on.
+    ///
+    /// # References
+    ///
+    /// [Virtual memory
+    /// management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html)
+    pub fn with_options(
+        context: &Context,
+        size: usize,
+        options: DeviceOptions,
+    ) -> Result<Self, Error> {
         let _range = range!("memory::device");
         let attribute = DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED;
         let span = if context.device().supports(attribute)? {
-            OwnedSpan::new(MappedSpan::new(context, size)?)
+            OwnedSpan::new(MappedSpan::new(context, size, &options)?)
+        } else if options.rdma == Ask::Required {
+            let call = context.driver().api().mem_create.name();
+            return Err(Error::Driver { call, code: CudaError::NOT_SUPPORTED });
         } else {
-            OwnedSpan::new(WholeSpan::new(context, size, Source::Device)?)
+            OwnedSpan::new(WholeSpan::new(context, size, Source::Device)?.for_peers(&options)?)
         };
         Ok(Self { span })
+    }
+
+    /// What the memory is made for, as the driver granted it.
+    pub fn granted(&self) -> Granted {
+        self.span.granted().cloned().unwrap_or_default()
     }
 }
 

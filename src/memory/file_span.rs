@@ -182,6 +182,10 @@ impl Span for FileSpan {
         Ok(())
     }
 
+    fn keep_from_children(&self, offset: usize, len: usize) {
+        self.span.keep_from_children(offset, len);
+    }
+
     fn give_back(&mut self) -> Result<(), Error> {
         unregister_everything(&mut self.span, &self.ledger)
     }

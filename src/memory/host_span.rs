@@ -169,7 +169,8 @@ impl HostSpan {
         }
     }
 
-    fn keep_from_children(&self, offset: usize, len: usize) {
+    /// Lets no forked child have a range.
+    pub(super) fn keep_from_children(&self, offset: usize, len: usize) {
         let kept = self.advise(offset, len, libc::MADV_DONTFORK);
         debug_assert_eq!(kept, Ok(()), "a mapping of ours can be kept from children");
     }

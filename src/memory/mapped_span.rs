@@ -2,12 +2,8 @@
 
 #![expect(unsafe_code, reason = "calls the driver")]
 
-use wharf_sys::bindings::{
-    CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
-    CUmemAllocationHandleType, CUmemAllocationProp_st__bindgen_ty_1, CUmemAllocationProp_v1,
-    CUmemAllocationType, CUmemLocation, CUmemLocation_st__bindgen_ty_1, CUmemLocationType,
-};
-
+use super::allocation::Allocation;
+use super::device_options::{DeviceOptions, Granted};
 use super::granule::{SPAN_ALIGNMENT, whole_granules};
 use super::owner::{Owner, Section};
 use super::physical::{PhysicalMemory, device_memory};
@@ -31,15 +27,20 @@ use crate::error::{CudaError, Error};
 pub(super) struct MappedSpan {
     base: u64,
     size: usize,
-    granularity: usize,
+    allocation: Allocation,
     ledger: Ledger,
 }
 
 impl MappedSpan {
-    pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        context: &Context,
+        size: usize,
+        options: &DeviceOptions,
+    ) -> Result<Self, Error> {
         let owner = Owner::new(context);
         let section = owner.enter()?;
-        let granularity = granularity(&section)?;
+        let allocation = Allocation::new(&section, options)?;
+        let granularity = allocation.granularity;
         let size = whole_granules(size, granularity)?;
         let align = granularity.max(SPAN_ALIGNMENT);
         let mut base = 0;
@@ -49,12 +50,12 @@ impl MappedSpan {
         })?;
         drop(section);
         let ledger = Ledger { pieces: PieceMap::new(size, granularity), owner };
-        Ok(Self { base, size, granularity, ledger })
+        Ok(Self { base, size, allocation, ledger })
     }
 
     /// Creates memory for a range and maps it; the mapping keeps it.
     fn create_mapped(&self, section: &Section<'_>, address: u64, len: usize) -> Result<(), Failed> {
-        let properties = properties(self.owner().ordinal());
+        let properties = self.allocation.properties();
         let mut handle = 0;
         section.call(|api| {
             // SAFETY: both are valid for the whole call.
@@ -75,23 +76,6 @@ impl MappedSpan {
                 Err(error.into())
             }
         }
-    }
-
-    /// Lets the device read and write a range that is mapped.
-    fn make_accessible(
-        &self,
-        section: &Section<'_>,
-        address: u64,
-        len: usize,
-    ) -> Result<(), Error> {
-        let access = CUmemAccessDesc {
-            location: device_location(self.owner().ordinal()),
-            flags: CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
-        };
-        section.call(|api| {
-            // SAFETY: `access` is valid for the whole call, one element long.
-            unsafe { api.mem_set_access.call(address, len, &raw const access, 1) }
-        })
     }
 
     /// Takes a mapping back whose commit has failed. If that fails too it stays, as a piece that
@@ -134,7 +118,11 @@ impl Span for MappedSpan {
     }
 
     fn granularity(&self) -> usize {
-        self.granularity
+        self.allocation.granularity
+    }
+
+    fn granted(&self) -> Option<&Granted> {
+        Some(&self.allocation.granted)
     }
 
     fn backing(&self) -> Backing {
@@ -156,7 +144,7 @@ impl Span for MappedSpan {
         let section = self.owner().enter()?;
         let address = self.base + offset as u64;
         self.create_mapped(&section, address, len)?;
-        self.make_accessible(&section, address, len).map_err(|error| {
+        self.allocation.make_accessible(&section, address, len).map_err(|error| {
             Failed::from(error).and_undo(|| self.undo_map(&section, address, len))
         })?;
         self.ledger.pieces.begin_piece(offset, len, address);
@@ -214,39 +202,3 @@ const NOT_MAPPED: Error = Error::Driver {
     call: "suspension of a range that is not one commit's",
     code: CudaError::INVALID_VALUE,
 };
-
-/// The unit in which the device's memory is mapped best.
-fn granularity(section: &Section<'_>) -> Result<usize, Error> {
-    let properties = properties(section.owner().ordinal());
-    let recommended = CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_RECOMMENDED;
-    let mut granularity = 0;
-    section.call(|api| {
-        let entry = &api.mem_get_allocation_granularity;
-        // SAFETY: both are valid for the whole call.
-        unsafe { entry.call(&raw mut granularity, &raw const properties, recommended) }
-    })?;
-    Ok(granularity.max(4096).next_power_of_two())
-}
-
-/// Ordinary memory of a device, not shared with other processes.
-fn properties(ordinal: i32) -> CUmemAllocationProp_v1 {
-    CUmemAllocationProp_v1 {
-        type_: CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
-        requestedHandleTypes: CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
-        location: device_location(ordinal),
-        win32HandleMetaData: std::ptr::null_mut(),
-        allocFlags: CUmemAllocationProp_st__bindgen_ty_1 {
-            compressionType: 0,
-            gpuDirectRDMACapable: 0,
-            usage: 0,
-            reserved: [0; 4],
-        },
-    }
-}
-
-pub(super) fn device_location(ordinal: i32) -> CUmemLocation {
-    CUmemLocation {
-        type_: CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE,
-        __bindgen_anon_1: CUmemLocation_st__bindgen_ty_1 { id: ordinal },
-    }
-}

@@ -30,6 +30,9 @@
 //! its base is first asked for or memory committed. A pool with a limit has its resource allocate
 //! no more than that, by [`limit_to`](MemoryResource::limit_to).
 //!
+//! A [`WiredResource`] has a transport register what it commits: one registration a commit. While a
+//! [`Lease`] holds a piece, it is not decommitted.
+//!
 //! The [`ResourceReport`] of each says what it has obtained, and how long the driver took.
 //!
 //! # Errors
@@ -39,42 +42,58 @@
 //! device may still have. A commit may be made while any thread captures a stream: it does not
 //! disturb the capture. In a forked child every commit and decommit is [`Error::Forked`].
 
+mod allocation;
+mod descriptor;
 mod device;
+mod device_options;
 mod file_mapped;
 mod file_span;
 mod granule;
 mod host_memory;
 mod host_span;
 mod huge_page;
+mod lease;
 mod managed;
 mod mapped_span;
 mod numa;
 mod owner;
 mod physical;
 pub(crate) mod piece_map;
+pub(crate) mod piece_table;
 mod pieces;
 mod pinned;
 mod reach;
 mod registered_span;
 mod registration;
+mod registrations;
 mod report;
+mod share;
 mod span;
 mod unbacked;
 mod whole_span;
+mod wire;
+mod wired;
 mod write_combined;
 
+pub use self::descriptor::Descriptor;
 pub use self::device::DeviceMemoryResource;
+pub use self::device_options::{Ask, DeviceOptions, Granted, Handles};
 pub use self::file_mapped::FileMappedMemoryResource;
 pub use self::host_memory::HostMemory;
 pub use self::huge_page::PageTier;
+pub use self::lease::Lease;
 pub use self::managed::{Advice, Location, ManagedMemoryResource};
 pub use self::numa::NumaNode;
 pub use self::physical::PhysicalMemory;
 pub use self::pieces::Pieces;
 pub(crate) use self::pieces::joined_device_address;
 pub use self::pinned::{PinnedMemoryResource, PinnedOptions};
+pub use self::registrations::{LeaseError, Registrations};
 pub use self::report::{Backing, Pages, ResourceReport};
+pub use self::share::{ImportedPiece, ShareableHandle, dma_buf};
 pub use self::unbacked::{Faults, UnbackedResource};
+pub use self::wire::{Piece, Wire};
+pub use self::wired::WiredResource;
 pub use self::write_combined::WriteCombinedMemoryResource;
 
 use crate::error::{CudaError, Error};
@@ -127,6 +146,12 @@ pub unsafe trait MemoryResource: Send + Sync {
 
     /// The device whose memory this is, or that it is registered with.
     fn ordinal(&self) -> Option<i32>;
+
+    /// The devices besides [`ordinal`](Self::ordinal) whose streams may use the memory, by ordinal.
+    /// By default none. A resource made of another one passes it on.
+    fn peers(&self) -> &[i32] {
+        &[]
+    }
 
     /// Fixes the base of the span, and limits it to `bytes` committed at a time.
     ///
@@ -196,6 +221,33 @@ pub unsafe trait MemoryResource: Send + Sync {
         let _ = bytes;
     }
 
+    /// Makes a call to other code that needs the memory's context, such as a transport's: with that
+    /// context current and the thread's stream captures relaxed, where the memory has one.
+    ///
+    /// A resource made of another one passes it on.
+    ///
+    /// # Errors
+    ///
+    /// The driver's error: the context cannot be used. `call` was not called then.
+    fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), Error> {
+        call();
+        Ok(())
+    }
+
+    /// Keeps committed host memory from forked children, again: code that ended a registration of
+    /// it may have advised the system otherwise. By default it does nothing. A resource made of
+    /// another one passes it on.
+    fn keep_from_children(&self, offset: usize, len: usize) {
+        let _ = (offset, len);
+    }
+
+    /// The pieces that a transport has registered; `None` where there is no transport.
+    ///
+    /// A resource made of another one passes it on.
+    fn registrations(&self) -> Option<Registrations> {
+        None
+    }
+
     /// Commits `len` bytes from `offset` on: puts memory behind them.
     ///
     /// May call the driver, and block in it.
@@ -254,8 +306,9 @@ pub unsafe trait MemoryResource: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The driver's or the system's error; the range then counts as committed for ever, and its
-    /// addresses are not used again.
+    /// * [`Error::Leased`]: a lease holds a part of it. Nothing has changed.
+    /// * The driver's or the system's error; the range then counts as committed for ever, and its
+    ///   addresses are not used again.
     ///
     /// # Safety
     ///

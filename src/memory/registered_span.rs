@@ -133,6 +133,10 @@ impl Span for RegisteredSpan {
         Ok(())
     }
 
+    fn keep_from_children(&self, offset: usize, len: usize) {
+        self.span.keep_from_children(offset, len);
+    }
+
     fn give_back(&mut self) -> Result<(), Error> {
         unregister_everything(&mut self.span, &self.ledger)
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::PageTier;
+use super::device_options::Handles;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The memory that a resource has obtained, and its cost so far. Sizes are in bytes.
@@ -25,6 +26,12 @@ pub struct ResourceReport {
     pub numa_node: Option<u32>,
     /// How many commits could not be bound to that node, and took pages from anywhere.
     pub unbound_commits: u64,
+    /// The handles by which other processes can map the memory.
+    pub handles: Handles,
+    /// Whether network cards reach it, in a device's memory.
+    pub rdma: bool,
+    /// How many devices besides its own reach it, in a device's memory.
+    pub peers: usize,
     /// How many calls the driver got to reserve, commit, decommit and release.
     pub driver_calls: u64,
     /// Time spent in those calls, in nanoseconds, added up over all threads.
@@ -127,6 +134,9 @@ impl Tally {
                 plain: pages(PageTier::Plain),
             },
             numa_node,
+            handles: Handles::NONE,
+            rdma: false,
+            peers: 0,
             unbound_commits: self.unbound.load(Relaxed),
             driver_calls: self.calls.load(Relaxed),
             driver_nanoseconds: self.nanoseconds.load(Relaxed),

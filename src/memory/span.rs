@@ -12,6 +12,7 @@
 use std::fmt::Debug;
 use std::ops::{Deref, DerefMut};
 
+use super::device_options::{Granted, Handles};
 use super::owner::Owner;
 use super::piece_map::PieceMap;
 use super::report::{Backing, ResourceReport};
@@ -50,6 +51,11 @@ pub(super) trait Span: Debug + Send + Sync {
         Ok(())
     }
 
+    /// What a device's memory was made for.
+    fn granted(&self) -> Option<&Granted> {
+        None
+    }
+
     /// The NUMA node that pages are asked from.
     fn node(&self) -> Option<u32> {
         None
@@ -66,6 +72,16 @@ pub(super) trait Span: Debug + Send + Sync {
     /// As [`MemoryResource::physical_memory`](super::MemoryResource::physical_memory).
     fn physical_memory(&self) -> Option<PhysicalMemory> {
         None
+    }
+
+    /// As [`MemoryResource::keep_from_children`](super::MemoryResource::keep_from_children).
+    fn keep_from_children(&self, _offset: usize, _len: usize) {}
+
+    /// As [`MemoryResource::with_context`](super::MemoryResource::with_context).
+    fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), Error> {
+        let _section = self.owner().enter()?;
+        call();
+        Ok(())
     }
 
     /// Puts memory behind a range that is claimed.
@@ -147,7 +163,13 @@ pub(super) trait Span: Debug + Send + Sync {
     }
 
     fn report(&self) -> ResourceReport {
-        self.owner().tally.report(self.backing(), self.node())
+        let granted = self.granted();
+        ResourceReport {
+            handles: granted.map_or(Handles::NONE, |granted| granted.handles),
+            rdma: granted.is_some_and(|granted| granted.rdma),
+            peers: granted.map_or(0, |granted| granted.peers.len()),
+            ..self.owner().tally.report(self.backing(), self.node())
+        }
     }
 }
 
@@ -289,6 +311,10 @@ macro_rules! resource_of_span {
                 Some(self.span.owner().ordinal())
             }
 
+            fn peers(&self) -> &[i32] {
+                self.span.granted().map_or(&[], |granted| &granted.peers)
+            }
+
             fn limit_to(&mut self, bytes: usize) -> Result<(), $crate::error::Error> {
                 self.span.limit_to(bytes)
             }
@@ -311,6 +337,14 @@ macro_rules! resource_of_span {
 
             fn note_leak(&self, bytes: usize) {
                 self.span.note_leak(bytes);
+            }
+
+            fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), $crate::error::Error> {
+                self.span.with_context(call)
+            }
+
+            fn keep_from_children(&self, offset: usize, len: usize) {
+                self.span.keep_from_children(offset, len);
             }
 
             unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), $crate::error::Error> {

@@ -7,6 +7,8 @@ use std::ptr;
 
 use wharf_sys::bindings::CUmemAttach_flags;
 
+use super::allocation::peers;
+use super::device_options::{DeviceOptions, Granted};
 use super::granule::{GRANULARITY, WHOLE_ALIGNMENT, whole_granules};
 use super::owner::{Owner, Section};
 use super::physical::{PhysicalMemory, device_memory};
@@ -30,6 +32,7 @@ pub(super) struct WholeSpan {
     allocation: OnceLock<Result<Allocation, Error>>,
     /// Held by a thread that makes the allocation.
     turn: Mutex<()>,
+    granted: Granted,
     ledger: Ledger,
 }
 
@@ -64,8 +67,15 @@ impl WholeSpan {
             size,
             allocation: OnceLock::new(),
             turn: Mutex::new(()),
+            granted: Granted::default(),
             ledger: Ledger { pieces: PieceMap::new(size, GRANULARITY), owner },
         })
+    }
+
+    /// The same span, which peers may use: by [`Context::enable_peer`], since it is not mapped.
+    pub(super) fn for_peers(self, options: &DeviceOptions) -> Result<Self, Error> {
+        let peers = peers(&self.ledger.owner, options)?;
+        Ok(Self { granted: Granted { peers, ..Granted::default() }, ..self })
     }
 
     /// Where the span is. Makes the allocation, if there is none; `is_final`: also keeps an error.
@@ -108,6 +118,10 @@ impl Span for WholeSpan {
 
     fn try_base(&self) -> Result<u64, Error> {
         Ok(self.allocation(false)?.base)
+    }
+
+    fn granted(&self) -> Option<&Granted> {
+        Some(&self.granted)
     }
 
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {

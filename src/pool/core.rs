@@ -152,7 +152,8 @@ impl Core {
     #[cold]
     fn new_slot(&self, timeline: &Timeline) -> Result<usize, Error> {
         let resource = self.upstream.resource();
-        resource.kind().check_reach(resource.ordinal(), timeline.context())?;
+        let kind = resource.kind();
+        kind.check_reach(resource.ordinal(), resource.peers(), timeline.context())?;
         self.slots.of(timeline).ok_or(Error::TooManyStreams { max: StreamSlots::MOST })
     }
 

@@ -310,6 +310,11 @@ impl<R: MemoryResource> Store<R> {
                 self.budget.cancel(bytes);
                 self.space.lock().left(piece);
             }
+            // Free, but for a lease that was taken meanwhile.
+            Err(Error::Leased) => {
+                self.budget.note_commit(bytes);
+                self.space.lock().give(piece);
+            }
             Err(_) => {
                 self.budget.note_commit(bytes);
                 self.budget.lose(bytes);

@@ -45,7 +45,7 @@ impl PoolOptions {
 
     /// Sets the size of the pieces that the pool commits, in bytes, up to 1 GiB: rounded up to a
     /// power of two of granules. By default, and for 0, pieces grow with the pool: a 64th of what
-    /// is committed, up to 256 MiB.
+    /// is committed, up to 256 MiB. Where a transport registers them they have 256 MiB.
     ///
     /// Large pieces are fewer calls of the driver and fewer registrations; small ones go back
     /// sooner.
@@ -56,7 +56,8 @@ impl PoolOptions {
 
     /// Sets whether every block lies in one piece: in one mapping, or one registration with the
     /// driver. By default this is so for host memory that is registered, where a copy must not
-    /// leave a registration, and while a memory checker listens.
+    /// leave a registration, where a transport registers the pieces, and while a memory checker
+    /// listens.
     ///
     /// It costs memory: what is free at the end of one piece and at the start of the next serves no
     /// block.
@@ -88,17 +89,23 @@ impl PoolOptions {
         self.thread_cache_bytes.unwrap_or(DEFAULT_CACHE.min(limit / 64))
     }
 
-    /// How large pieces are, of granules of `granule` bytes.
-    pub(super) fn piece_policy(&self, granule: usize, kind: MemoryKind, told: bool) -> PiecePolicy {
+    /// How large pieces are, of granules of `granule` bytes. `wired`: a transport registers them.
+    pub(super) fn piece_policy(
+        &self,
+        granule: usize,
+        kind: MemoryKind,
+        told: bool,
+        wired: bool,
+    ) -> PiecePolicy {
         let granules = |bytes: usize| {
             let granules = bytes.min(MOST_PIECE).div_ceil(granule).next_power_of_two();
             u32::try_from(granules).unwrap_or(u32::MAX)
         };
         let registered = matches!(kind, MemoryKind::Pinned | MemoryKind::FileMapped);
         PiecePolicy {
-            fixed: self.piece_bytes.map(granules),
+            fixed: self.piece_bytes.or(wired.then_some(LARGEST_PIECE)).map(granules),
             most: granules(LARGEST_PIECE),
-            inside_pieces: self.blocks_in_pieces.unwrap_or(registered || told),
+            inside_pieces: self.blocks_in_pieces.unwrap_or(registered || told || wired),
         }
     }
 

@@ -75,7 +75,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let seat = registry().open(resource.base(), resource.size());
         let span = PoolSpan::new(resource);
         let told = span.heaps.are_told();
-        let policy = options.piece_policy(geometry.granule(), span.resource().kind(), told);
+        let (kind, wired) = (span.resource().kind(), span.resource().registrations().is_some());
+        let policy = options.piece_policy(geometry.granule(), kind, told, wired);
         let store = Store::new(span, geometry, limit, policy);
         // A memory checker hears of a block when it leaves its slab.
         let cache_bytes = if told { 0 } else { options.cache_bytes(limit) };

@@ -57,11 +57,16 @@ impl<R: MemoryResource> PoolSpan<R> {
     /// Decommits granules of which the caller has claimed the run while all blocks were free, or
     /// has taken all slices.
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
-        self.heaps.decommit(self.resource.base() + offset as u64);
+        let address = self.resource.base() + offset as u64;
+        self.heaps.decommit(address);
         // SAFETY: granules are given back as they were committed: a run of granules keeps its
         // length until it is given back to the run map, or is one granule that is cut, all of whose
         // slices the caller has taken. No block there is allocated, and a caller that frees a
         // block promises that its use is over.
-        unsafe { self.resource.decommit(offset, len) }
+        let outcome = unsafe { self.resource.decommit(offset, len) };
+        if outcome == Err(Error::Leased) {
+            self.heaps.commit(address, len);
+        }
+        outcome
     }
 }

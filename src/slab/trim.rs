@@ -2,7 +2,7 @@
 //!
 //! A free piece stays committed until a trim, so that a load which comes in waves does not commit
 //! in waves. No clock is read when a piece becomes free: the first trim that sees it free writes
-//! down when, a later one finds it old enough.
+//! down when, a later one finds it old enough. A piece that a lease holds stays free and committed.
 
 use super::space::Slices;
 use super::store::Store;
@@ -18,6 +18,8 @@ pub struct Trimmed {
     pub released: usize,
     /// Bytes whose decommit failed. They stay committed and are not used again.
     pub lost: usize,
+    /// Bytes that a lease holds: they stay committed and free, for the pool and for a later trim.
+    pub leased: usize,
     /// The first of those failures.
     pub error: Option<Error>,
 }
@@ -44,7 +46,9 @@ impl<R: MemoryResource> Store<R> {
         let keep = self.slices_of(policy.keep);
         let leaving = self.folded().map(|mut it| it.leave_idle(policy.now, policy.idle, keep));
         for piece in leaving.unwrap_or_default() {
-            self.decommit(&growing, piece, &mut trimmed);
+            if let Some(leased) = self.decommit(&growing, piece, &mut trimmed) {
+                self.space.lock().give(leased);
+            }
         }
         trimmed
     }
@@ -61,13 +65,20 @@ impl<R: MemoryResource> Store<R> {
         growing: &MutexGuard<'_, ()>,
         bytes: usize,
     ) -> Result<usize, Error> {
-        let mut trimmed = Trimmed::default();
-        while trimmed.released < bytes {
-            let leaving = self.folded()?.leave();
-            let Some(piece) = leaving else { break };
-            self.decommit(growing, piece, &mut trimmed);
-        }
-        Ok(trimmed.released)
+        let (mut trimmed, mut leased) = (Trimmed::default(), Vec::new());
+        let outcome = loop {
+            if trimmed.released >= bytes {
+                break Ok(trimmed.released);
+            }
+            match self.folded().map(|mut space| space.leave()) {
+                Ok(Some(piece)) => leased.extend(self.decommit(growing, piece, &mut trimmed)),
+                Ok(None) => break Ok(trimmed.released),
+                Err(error) => break Err(error),
+            }
+        };
+        // Not before: the highest would be found again.
+        leased.into_iter().for_each(|piece| self.space.lock().give(piece));
+        outcome
     }
 
     /// Decommits everything, also what is in use. The store must not be used after that.
@@ -81,13 +92,14 @@ impl<R: MemoryResource> Store<R> {
         }
     }
 
-    /// Decommits a piece that has been taken out of the map for it.
+    /// Decommits a piece that has been taken out of the map for it. Returns it if a lease holds it:
+    /// it is to go back into the map.
     pub(super) fn decommit(
         &self,
         _growing: &MutexGuard<'_, ()>,
         piece: Slices,
         trimmed: &mut Trimmed,
-    ) {
+    ) -> Option<Slices> {
         let bytes = self.bytes(&piece);
         let outcome = self.span.decommit(self.offset(&piece), bytes);
         self.sleep.forget(&piece, bytes);
@@ -98,6 +110,10 @@ impl<R: MemoryResource> Store<R> {
                 trimmed.released += bytes;
                 self.space.lock().left(piece);
             }
+            Err(Error::Leased) => {
+                trimmed.leased += bytes;
+                return Some(piece);
+            }
             // Never used again: after a failed decommit the state of the range is unknown.
             Err(error) => {
                 self.budget.lose(bytes);
@@ -106,5 +122,6 @@ impl<R: MemoryResource> Store<R> {
                 self.space.lock().lose(&piece);
             }
         }
+        None
     }
 }

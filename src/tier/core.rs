@@ -85,7 +85,8 @@ impl Core {
     /// Makes sure that a stream may use objects in a tier.
     pub(super) fn check_reach(&self, tier: usize, stream: &Stream) -> Result<(), Error> {
         let ordinal = self.stream.context().device().ordinal();
-        Tier::from_index(tier).kind().check_reach(Some(ordinal), stream.context())
+        let peers = self.memory(tier).map_or(&[][..], TierMemory::peers);
+        Tier::from_index(tier).kind().check_reach(Some(ordinal), peers, stream.context())
     }
 
     /// Makes an object of `size` bytes in `tier`, of whatever bytes are there; waits for room.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::driver::Context;
 use crate::error::Error;
 use crate::memory::{
-    Advice, DeviceMemoryResource, Location, ManagedMemoryResource, MemoryResource,
+    Advice, DeviceMemoryResource, Location, ManagedMemoryResource, MemoryResource, Registrations,
 };
 use crate::slab::{
     AllocError, Block, BlockRequest, Blocks, PoolError, PoolOptions, SizeClass, SlabPool,
@@ -123,6 +123,16 @@ impl TierMemory {
     /// Gives memory that no block has back to the driver.
     pub(super) fn trim(&self) {
         self.slabs.trim(Duration::ZERO, 0);
+    }
+
+    /// As [`MemoryResource::peers`].
+    pub(super) fn peers(&self) -> &[i32] {
+        self.slabs.resource().peers()
+    }
+
+    /// As [`MemoryResource::registrations`].
+    pub(super) fn registrations(&self) -> Option<Registrations> {
+        self.slabs.resource().registrations()
     }
 
     pub(super) fn used(&self) -> usize {

@@ -1,5 +1,6 @@
 //! How a pool of tiers is made.
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use super::slots::Slots;
 use super::stats::Counters;
 use super::{Tier, TierError};
 use crate::driver::{Context, DeviceAttribute};
+use crate::error::{CudaError, Error};
 use crate::lockfree::bitmap::Bitmaps;
 use crate::memory::{
-    FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
+    PinnedMemoryResource, PinnedOptions,
 };
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
@@ -27,6 +30,8 @@ use crate::timeline::Sentinel;
 pub struct TierBuilder {
     context: Context,
     limits: [Option<usize>; Tier::ALL.len()],
+    /// Tiers whose memory the caller has brought.
+    made: [Option<Result<TierMemory, TierError>>; Tier::ALL.len()],
     file: Option<File>,
     max_in_flight: usize,
     bytes_per_second: u64,
@@ -41,6 +46,7 @@ impl TieredPool {
         TierBuilder {
             context: context.clone(),
             limits: [None; Tier::ALL.len()],
+            made: [const { None }; Tier::ALL.len()],
             file: None,
             max_in_flight: 32,
             bytes_per_second: u64::MAX,
@@ -56,6 +62,37 @@ impl TierBuilder {
     /// of 2 MiB and at least one.
     pub fn device(self, bytes: usize) -> Self {
         self.limit(Tier::Device, bytes)
+    }
+
+    /// Gives the pool a tier of at most `bytes` of a resource: the device's memory or pinned
+    /// memory, by its kind, of the pool's device. So a tier may be registered with a transport, see
+    /// [`WiredResource`](crate::memory::WiredResource) and
+    /// [`TieredPool::registrations`].
+    ///
+    /// A resource of another kind or device is an error of [`build`](Self::build).
+    pub fn resource<R>(mut self, resource: R, bytes: usize) -> Self
+    where
+        R: MemoryResource + Debug + 'static,
+    {
+        let (kind, ordinal) = (resource.kind(), self.context.device().ordinal());
+        let tier = match kind {
+            MemoryKind::Device if resource.ordinal() == Some(ordinal) => Tier::Device,
+            MemoryKind::Device => {
+                let memory = resource.ordinal().unwrap_or(-1);
+                let error = Error::OtherDevice { stream: ordinal, memory };
+                self.made[Tier::Device.index()] = Some(Err(error.into()));
+                return self;
+            }
+            _ => Tier::Pinned,
+        };
+        let made = match kind {
+            MemoryKind::Device | MemoryKind::Pinned => {
+                TierMemory::new(resource, bytes).map_err(TierError::from)
+            }
+            _ => Err(TierError::Driver(NO_TIER)),
+        };
+        self.made[tier.index()] = Some(made);
+        self
     }
 
     /// Gives the pool a tier of at most `bytes` of managed memory.
@@ -111,7 +148,7 @@ impl TierBuilder {
     /// * [`TierError::Driver`]: the driver or the system refused.
     /// * [`TierError::Pool`]: a tier is larger than slabs can number, or, where it is one
     ///   allocation, than what the driver has.
-    pub fn build(self) -> Result<TieredPool, TierError> {
+    pub fn build(mut self) -> Result<TieredPool, TierError> {
         let stream = Stream::new(&self.context)?;
         // Later tickets make no driver call.
         stream.ticket()?;
@@ -139,7 +176,15 @@ impl TierBuilder {
         self
     }
 
-    fn tiers(&self) -> Result<[Option<TierMemory>; Tier::ALL.len()], TierError> {
+    fn tiers(&mut self) -> Result<[Option<TierMemory>; Tier::ALL.len()], TierError> {
+        let mut tiers = self.own_tiers()?;
+        for (tier, made) in tiers.iter_mut().zip(self.made.each_mut().map(Option::take)) {
+            *tier = made.transpose()?.or(tier.take());
+        }
+        Ok(tiers)
+    }
+
+    fn own_tiers(&self) -> Result<[Option<TierMemory>; Tier::ALL.len()], TierError> {
         let context = &self.context;
         let [device, managed, pinned, file] = self.limits;
         let can_map =
@@ -168,3 +213,6 @@ impl TierBuilder {
         Ok([device, managed, pinned, file])
     }
 }
+
+/// A resource of a kind that no tier of the caller's may have.
+const NO_TIER: Error = Error::Driver { call: "tier of a resource", code: CudaError::INVALID_VALUE };

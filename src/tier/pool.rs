@@ -11,6 +11,7 @@ use super::object::TieredObject;
 use super::stats::{Counters, TierStats, TierUse};
 use super::{Tier, TierError};
 use crate::driver::Context;
+use crate::memory::Registrations;
 use crate::sync::atomic::Ordering::Relaxed;
 
 /// Objects that move between device, managed, pinned and file-mapped memory.
@@ -68,6 +69,15 @@ impl TieredPool {
     pub fn alloc(&self, size: usize, tier: Tier) -> Result<TieredObject, TierError> {
         let index = self.core.alloc(size.max(1), tier.index())?;
         Ok(TieredObject::new(Arc::clone(&self.core), index))
+    }
+
+    /// The pieces of a tier's memory that a transport has registered; `None` if there is no such
+    /// tier, or its memory is the pool's own.
+    ///
+    /// A lease keeps memory, and not the object that lies in it: keep the object's guard while a
+    /// transport uses it.
+    pub fn registrations(&self, tier: Tier) -> Option<Registrations> {
+        self.core.tiers[tier.index()].as_ref()?.registrations()
     }
 
     /// Maps a file, for parts of it to be objects.

@@ -74,16 +74,28 @@ pub enum Error {
         /// The size of the leaked memory, in bytes.
         bytes: usize,
     },
+    /// Leases hold a piece of memory that was to be decommitted. It is as it was.
+    Leased,
+    /// A transport refused to register memory, or to end a registration.
+    Transport {
+        /// The transport's function.
+        call: &'static str,
+        /// The transport's code.
+        code: i32,
+    },
 }
 
 impl Error {
     /// The entry point or the system call that failed; `"fork"` or `"stream"` where the library
-    /// refused the call, `"sleep of a pool"` while a pool sleeps, `"end of a pool"` for a leak.
+    /// refused the call, `"sleep of a pool"` while a pool sleeps, `"end of a pool"` for a leak,
+    /// `"lease"` where one holds memory.
     pub fn call(&self) -> &'static str {
         match self {
             Self::Driver { call, .. }
             | Self::Unsupported { call, .. }
-            | Self::System { call, .. } => call,
+            | Self::System { call, .. }
+            | Self::Transport { call, .. } => call,
+            Self::Leased => "lease",
             Self::Forked => "fork",
             Self::HostMemory { .. } => "commit of host memory",
             Self::Asleep => "sleep of a pool",
@@ -169,6 +181,15 @@ impl fmt::Display for Error {
                 f,
                 "{bytes} bytes leaked because blocks were in use when their pool was dropped: \
                  drop all blocks and wait for the device before dropping the pool"
+            ),
+            Self::Leased => f.write_str(
+                "the memory is leased, so a transport or a peer may still use it: end all leases \
+                 before the memory is given back",
+            ),
+            Self::Transport { call, code } => write!(
+                f,
+                "{call}: the transport returned {code}: see its log, and its limits of registered \
+                 memory"
             ),
         }
     }

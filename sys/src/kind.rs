@@ -64,9 +64,10 @@ impl Error {
             Self::Forked => ErrorKind::Forked,
             Self::OtherThread | Self::OtherDevice { .. } => ErrorKind::WrongOwner,
             Self::StreamForgotten => ErrorKind::Stale,
-            Self::TooManyStreams { .. } | Self::Asleep | Self::Leaked { .. } => {
+            Self::TooManyStreams { .. } | Self::Asleep | Self::Leaked { .. } | Self::Leased => {
                 ErrorKind::WouldBlock
             }
+            Self::Transport { .. } => ErrorKind::System,
             Self::HostMemory { .. } => ErrorKind::OutOfMemory,
         }
     }

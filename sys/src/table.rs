@@ -195,6 +195,13 @@ table! {
         PFN_cuMemGetAllocationPropertiesFromHandle_v10020 "cuMemGetAllocationPropertiesFromHandle";
     required mem_retain_allocation_handle:
         PFN_cuMemRetainAllocationHandle_v11000 "cuMemRetainAllocationHandle";
+    // Memory: shared with other processes and devices
+    optional mem_export_to_shareable_handle:
+        PFN_cuMemExportToShareableHandle_v10020 "cuMemExportToShareableHandle";
+    optional mem_import_from_shareable_handle:
+        PFN_cuMemImportFromShareableHandle_v10020 "cuMemImportFromShareableHandle";
+    optional mem_get_handle_for_address_range:
+        PFN_cuMemGetHandleForAddressRange_v11070 "cuMemGetHandleForAddressRange";
     // Memory: pools and stream-ordered allocation
     required mem_alloc_async: PFN_cuMemAllocAsync_v11020 "cuMemAllocAsync";
     required mem_free_async: PFN_cuMemFreeAsync_v11020 "cuMemFreeAsync";

@@ -60,3 +60,4 @@ mod tier;
 mod tier_faults;
 mod tier_workload;
 mod timeline;
+mod wire;

@@ -1,6 +1,9 @@
 //! The driver and its devices.
 
-use wharf::memory::{Backing, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::memory::{
+    Ask, Backing, DeviceMemoryResource, DeviceOptions, Handles, MemoryResource,
+    PinnedMemoryResource, PinnedOptions,
+};
 use wharf::{Context, Device, DeviceAttribute, Driver, Error, LoadError};
 
 use super::{Fact, Verdict, size};
@@ -61,6 +64,7 @@ fn device(device: &Device) -> Vec<Fact> {
     facts.push(memory_operations(device));
     facts.push(capture(device.driver()));
     facts.push(pinned(device).unwrap_or_else(|error| refused("pinned memory", error)));
+    facts.push(shared(device).unwrap_or_else(|error| refused("shared memory", error)));
     facts
 }
 
@@ -173,6 +177,52 @@ fn pinned(device: &Device) -> Result<Fact, Error> {
         _ => "plain pages",
     };
     Ok(Fact::good(TOPIC, format!("{} obtained in {pages}{node}", size(granule as u64))))
+}
+
+/// What memory of the device can be made for: other processes, network cards, other devices.
+///
+/// A granule is made, mapped and given back for it, so this says what the driver grants and not
+/// what the device advertises.
+fn shared(device: &Device) -> Result<Fact, Error> {
+    const TOPIC: &str = "shared memory";
+    let context = Context::retain(device)?;
+    let mut peers = Vec::new();
+    for other in device.driver().devices()? {
+        if other != *device && other.can_access(device)? {
+            peers.push(other);
+        }
+    }
+    let options = DeviceOptions::default()
+        .rdma(Ask::IfPossible)
+        .shareable(Handles::FABRIC | Handles::POSIX)
+        .peers(&peers);
+    let resource = DeviceMemoryResource::with_options(&context, 1, options)?;
+    let granted = resource.granted();
+    let kinds = [(Handles::POSIX, "file descriptors"), (Handles::FABRIC, "fabric handles")];
+    let kinds: Vec<_> = kinds
+        .iter()
+        .filter(|(kind, _)| granted.handles.contains(*kind))
+        .map(|(_, it)| *it)
+        .collect();
+    let handles = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(" and ") };
+    let cards = if granted.rdma { "reached" } else { "not reached" };
+    let found = match granted.peers.len() {
+        0 => format!("exported as {handles}, {cards} by network cards, no peers"),
+        count => format!("exported as {handles}, {cards} by network cards, {count} peers"),
+    };
+    let advertised = [
+        (DeviceAttribute::HANDLE_TYPE_FABRIC_SUPPORTED, granted.handles.contains(Handles::FABRIC)),
+        (DeviceAttribute::GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED, granted.rdma),
+    ];
+    for (attribute, is_granted) in advertised {
+        if device.supports(attribute)? && !is_granted {
+            let remedy = "the device advertises more than the driver grants: fabric handles need \
+                          an IMEX channel (nvidia-modprobe -i 0), network cards need \
+                          nvidia-peermem or dma-buf, and WSL2 has neither";
+            return Ok(Fact::bad(Verdict::Note, TOPIC, found, remedy));
+        }
+    }
+    Ok(Fact::good(TOPIC, found))
 }
 
 #[expect(unsafe_code, reason = "commits memory of a resource of its own")]

@@ -1,5 +1,6 @@
 #![expect(unsafe_code, reason = "exports C functions")]
-//! Physical allocations as file descriptors: exported to other processes and imported.
+//! Physical allocations as file descriptors and as fabric handles: exported to other processes and
+//! imported.
 
 use core::ffi::{c_int, c_ulonglong, c_void};
 use std::os::fd::IntoRawFd;
@@ -7,12 +8,13 @@ use std::os::fd::IntoRawFd;
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
+use super::arguments::input;
 use super::vmm::is_granular;
 use super::{exports, out, valid};
 use crate::call::Call;
 use crate::errors::Status;
 use crate::location::Location;
-use crate::memory::physical::Bytes;
+use crate::memory::physical::{Bytes, FABRIC_BYTES};
 use crate::vmm::Physical;
 
 exports! {
@@ -34,14 +36,20 @@ fn export_to_shareable_handle(
     flags: c_ulonglong,
 ) -> Status {
     call.require_vmm()?;
-    let shareable = shareable.cast::<c_int>();
-    if !valid(shareable) || flags != 0 {
+    if shareable.is_null() || flags != 0 {
         return Err(CudaError::INVALID_VALUE);
     }
     let mut state = call.lock();
     let physical = state.vmm.physical(handle)?;
-    let is_one = kind == CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    if !is_one || physical.handle_types & kind.0 == 0 {
+    if !matches!(kind, POSIX | FABRIC) || physical.handle_types & kind.0 == 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    if kind == FABRIC {
+        let bytes = physical.bytes.fabric_handle().ok_or(CudaError::OUT_OF_MEMORY)?;
+        return out(shareable.cast::<[u8; FABRIC_BYTES]>(), bytes);
+    }
+    let shareable = shareable.cast::<c_int>();
+    if !valid(shareable) {
         return Err(CudaError::INVALID_VALUE);
     }
     let descriptor = physical.bytes.export().ok_or(CudaError::OUT_OF_MEMORY)?;
@@ -49,7 +57,7 @@ fn export_to_shareable_handle(
     out(shareable, descriptor.into_raw_fd())
 }
 
-/// The descriptor is passed as the pointer itself.
+/// A descriptor is passed as the pointer itself, a fabric handle by its address.
 fn import_from_shareable_handle(
     call: Call,
     handle: *mut CUmemGenericAllocationHandle,
@@ -57,16 +65,21 @@ fn import_from_shareable_handle(
     kind: CUmemAllocationHandleType,
 ) -> Status {
     call.require_vmm()?;
-    let posix = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-    if kind != posix || !valid(handle) {
-        return Err(if kind == posix {
-            CudaError::INVALID_VALUE
-        } else {
-            CudaError::NOT_SUPPORTED
-        });
+    if !valid(handle) {
+        return Err(CudaError::INVALID_VALUE);
     }
-    let descriptor = c_int::try_from(shareable.addr()).map_err(|_| CudaError::INVALID_VALUE)?;
-    let bytes = Bytes::import(descriptor).ok_or(CudaError::INVALID_VALUE)?;
+    let bytes = match kind {
+        POSIX => {
+            let descriptor = c_int::try_from(shareable.addr());
+            Bytes::import(descriptor.map_err(|_| CudaError::INVALID_VALUE)?)
+        }
+        FABRIC => {
+            call.handle_types(FABRIC)?;
+            Bytes::open(&input(shareable.cast::<[u8; FABRIC_BYTES]>().cast_const())?)
+        }
+        _ => return Err(CudaError::NOT_SUPPORTED),
+    };
+    let bytes = bytes.ok_or(CudaError::INVALID_VALUE)?;
     let size = bytes.size();
     if size == 0 || !is_granular(&[usize::try_from(size).unwrap_or(usize::MAX)]) {
         return Err(CudaError::INVALID_VALUE);
@@ -87,6 +100,10 @@ fn import_from_shareable_handle(
         physical.references += 1;
         return out(handle, known);
     }
-    let physical = Physical::new(bytes, Location::Device(0), posix.0, 0, false);
+    let physical = Physical::new(bytes, Location::Device(0), kind.0, 0, false);
     out(handle, state.vmm.physicals.insert(physical))
 }
+
+const POSIX: CUmemAllocationHandleType =
+    CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+const FABRIC: CUmemAllocationHandleType = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_FABRIC;

@@ -1,15 +1,18 @@
 #![expect(unsafe_code, reason = "exports C functions")]
-//! Calls for tools: core dumps, flushes of writes by other hardware.
+//! Calls for tools: core dumps, flushes of writes by other hardware, handles of memory for it.
 
 use core::ffi::{c_char, c_int, c_void};
+use std::os::fd::IntoRawFd;
 
 use wharf_sys::CudaError;
 use wharf_sys::bindings::*;
 
 use super::arguments::{input, inputs, out_array};
 use super::{exports, out, valid};
+use crate::attributes;
 use crate::call::Call;
 use crate::errors::Status;
+use crate::memory::Kind;
 
 #[expect(non_camel_case_types, reason = "named as NVIDIA\'s header names them")]
 type PFN_cuProfilerInitialize_v4000 =
@@ -137,21 +140,44 @@ fn flush_gpu_direct_rdma_writes(
     call.require(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS)
 }
 
-/// Handles of other kernel subsystems for device memory: there is none,
-/// `CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED` being zero.
+/// A range of device memory for other kernel subsystems, where the device has
+/// `CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED`: a descriptor of the file in memory that holds it.
+///
+/// Only of one whole allocation with a handle type: all others share a file, and a descriptor has
+/// no offset.
 fn get_handle_for_address_range(
     call: Call,
     handle: *mut c_void,
     pointer: CUdeviceptr,
     size: usize,
-    _: CUmemRangeHandleType,
-    _: u64,
+    kind: CUmemRangeHandleType,
+    flags: u64,
 ) -> Status {
     let state = call.lock();
     call.context(&state)?;
     let covered = size > 0 && state.memory.cover(pointer, size).is_some();
-    if !valid(handle.cast::<u8>()) || !covered {
+    let handle = handle.cast::<c_int>();
+    if !valid(handle) || !covered {
         return Err(CudaError::INVALID_VALUE);
+    }
+    let ordinal = call.ordinal(&state)?;
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED;
+    if attributes::of(&call.machine.config, attribute, ordinal).is_none_or(|it| it == 0) {
+        return Err(CudaError::NOT_SUPPORTED);
+    }
+    if kind != CUmemRangeHandleType::CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD || flags != 0 {
+        return Err(CudaError::INVALID_VALUE);
+    }
+    let block = state.memory.find(pointer).filter(|block| block.device == pointer);
+    if let Some(block) = block.filter(|block| block.size == size)
+        && let Kind::Mapping { physical, host: false } = block.kind
+        && let Some(physical) = state.vmm.physicals.get(physical)
+        && physical.handle_types != 0
+        && physical.bytes.size() == size as u64
+    {
+        let descriptor = physical.bytes.export().ok_or(CudaError::OUT_OF_MEMORY)?;
+        // The program closes it.
+        return out(handle, descriptor.into_raw_fd());
     }
     Err(CudaError::NOT_SUPPORTED)
 }

@@ -95,8 +95,10 @@ impl Call<'_> {
             self.require_anywhere(
                 CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED,
             )?;
-            // A device that advertises them on a machine without an IMEX channel, as many are.
-            return Err(CudaError::NOT_PERMITTED);
+            if !self.machine.config.imex_channel {
+                // As on many machines whose devices advertise them.
+                return Err(CudaError::NOT_PERMITTED);
+            }
         }
         Ok(())
     }

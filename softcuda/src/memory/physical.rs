@@ -65,6 +65,42 @@ impl Bytes {
         })
     }
 
+    /// What other processes of this machine open the bytes by, as long as this one has them: this
+    /// process and its descriptor, and which file that is.
+    pub(crate) fn fabric_handle(&self) -> Option<[u8; FABRIC_BYTES]> {
+        let (device, file) = self.identity()?;
+        let numbers = [
+            u64::from_le_bytes(*MAGIC),
+            std::process::id().into(),
+            u64::try_from(self.file.as_raw_fd()).ok()?,
+            device,
+            file,
+        ];
+        let mut handle = [0; FABRIC_BYTES];
+        for (bytes, number) in handle.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        Some(handle)
+    }
+
+    /// The bytes behind a fabric handle; `None` if the process that exported them, or its
+    /// allocation, is gone.
+    pub(crate) fn open(handle: &[u8; FABRIC_BYTES]) -> Option<Self> {
+        let mut numbers = handle.chunks_exact(8).map(|bytes| {
+            bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        });
+        let mut next = || numbers.next();
+        let (magic, process, descriptor) = (next()?, next()?, next()?);
+        let identity = (next()?, next()?);
+        if magic != u64::from_le_bytes(*MAGIC) {
+            return None;
+        }
+        let path = format!("/proc/{process}/fd/{descriptor}");
+        let file = File::options().read(true).write(true).open(path).ok()?;
+        // The descriptor may be another file's by now.
+        Self::import(file.as_raw_fd()).filter(|bytes| bytes.identity() == Some(identity))
+    }
+
     /// A new descriptor of the bytes, the caller's to close.
     pub(crate) fn export(&self) -> Option<OwnedFd> {
         self.file.as_fd().try_clone_to_owned().ok()
@@ -102,6 +138,10 @@ impl Drop for Bytes {
         }
     }
 }
+
+/// The length of a fabric handle.
+pub(crate) const FABRIC_BYTES: usize = 64;
+const MAGIC: &[u8; 8] = b"softcuda";
 
 /// A new file in memory, closed when the program executes another.
 fn new_file() -> Option<File> {

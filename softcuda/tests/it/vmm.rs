@@ -7,8 +7,8 @@ use softcuda::{Check, Config, Schedule};
 use wharf_sys::CudaError;
 use wharf_sys::bindings::{
     CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationGranularity_flags,
-    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemLocationType, CUpointer_attribute,
-    CUresult, PFN_cuPointerSetAttribute_v6000,
+    CUmemAllocationHandleType, CUmemAllocationProp_v1, CUmemLocationType, CUmemRangeHandleType,
+    CUpointer_attribute, CUresult, PFN_cuPointerSetAttribute_v6000,
 };
 
 use crate::memory_rig::{GRANULE, properties};
@@ -296,6 +296,71 @@ fn fabric_handles_that_a_device_advertises_are_not_permitted_without_a_channel()
                 rig.api.mem_create.call(&raw mut handle, GRANULE, &raw const properties, 0)
             };
             assert_eq!(code(made), expected);
+        }
+    }
+}
+
+#[test]
+fn a_fabric_handle_imports_as_the_same_memory_where_there_is_a_channel() {
+    let fabric = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_FABRIC;
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED;
+    let attributes = vec![(attribute, 1)];
+    let rig = Rig::with(Config { attributes, imex_channel: true, ..Rig::config() });
+    let properties = CUmemAllocationProp_v1 { requestedHandleTypes: fabric, ..properties() };
+    let (mut physical, mut imported, mut bytes) = (0, 0, [0_u8; 64]);
+    let address = rig.reserve(2 * GRANULE);
+    let import = |bytes: &mut [u8; 64], to: &mut u64| unsafe {
+        rig.api.mem_import_from_shareable_handle.call(to, bytes.as_mut_ptr().cast(), fabric)
+    };
+    unsafe {
+        rig.api.mem_create.call(&raw mut physical, GRANULE, &raw const properties, 0).unwrap();
+        let to = bytes.as_mut_ptr().cast();
+        rig.api.mem_export_to_shareable_handle.call(to, physical, fabric, 0).unwrap();
+        import(&mut bytes, &mut imported).unwrap();
+        rig.api.mem_map.call(address, GRANULE, 0, physical, 0).unwrap();
+        rig.api.mem_map.call(address + GRANULE as u64, GRANULE, 0, imported, 0).unwrap();
+        rig.allow(address, 2 * GRANULE, READ_WRITE).unwrap();
+        rig.api.memset_d8.call(address, 9, 4).unwrap();
+        assert_eq!(rig.read(address + GRANULE as u64, 4), [9; 4]);
+        rig.api.mem_unmap.call(address, 2 * GRANULE).unwrap();
+        rig.api.mem_release.call(imported).unwrap();
+        rig.api.mem_release.call(physical).unwrap();
+    }
+    // The memory is gone, and what has its descriptor now is another file.
+    let _other = rig.physical(GRANULE);
+    assert_eq!(code(import(&mut bytes, &mut imported)), CudaError::INVALID_VALUE);
+    assert_eq!(code(import(&mut [3; 64], &mut imported)), CudaError::INVALID_VALUE);
+}
+
+#[test]
+fn a_whole_allocation_has_a_descriptor_for_other_hardware_where_the_device_says_so() {
+    let posix = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    let attribute = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED;
+    let kind = CUmemRangeHandleType::CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
+    for (supported, types) in [(0, posix.0), (1, posix.0), (1, 0)] {
+        let attributes = vec![(attribute, supported)];
+        let rig = Rig::with(Config { attributes, ..Rig::config() });
+        let mut properties = properties();
+        properties.requestedHandleTypes = CUmemAllocationHandleType(types);
+        let (mut physical, mut descriptor): (u64, c_int) = (0, -1);
+        let address = rig.reserve(GRANULE);
+        unsafe {
+            rig.api.mem_create.call(&raw mut physical, GRANULE, &raw const properties, 0).unwrap();
+            rig.api.mem_map.call(address, GRANULE, 0, physical, 0).unwrap();
+            let to = (&raw mut descriptor).cast();
+            let entry = &rig.api.mem_get_handle_for_address_range;
+            let part = entry.call(to, address, GRANULE / 2, kind, 0);
+            assert_eq!(code(part), CudaError::NOT_SUPPORTED, "a part");
+            let whole = entry.call(to, address, GRANULE, kind, 0);
+            if (supported, types) == (1, posix.0) {
+                whole.unwrap();
+                assert!(descriptor >= 0);
+                libc::close(descriptor);
+            } else {
+                assert_eq!(code(whole), CudaError::NOT_SUPPORTED);
+            }
+            rig.api.mem_unmap.call(address, GRANULE).unwrap();
+            rig.api.mem_release.call(physical).unwrap();
         }
     }
 }

@@ -3,13 +3,15 @@
 
 use core::ffi::c_void;
 use core::ptr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use wharf::Error;
+use wharf::memory::{DeviceMemoryResource, DeviceOptions, Handles, MemoryResource};
 use wharf::sys::bindings::{
     CUdeviceptr, CUmem_advise, CUmem_range_attribute, CUmemAccess_flags, CUmemAccessDesc,
-    CUmemAllocationGranularity_flags, CUmemAllocationProp_v1, CUmemAllocationType,
-    CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType, CUmemPool_attribute,
-    CUmemPoolProps, CUmemoryPool, CUpointer_attribute,
+    CUmemAllocationGranularity_flags, CUmemAllocationHandleType, CUmemAllocationProp_v1,
+    CUmemAllocationType, CUmemGenericAllocationHandle, CUmemLocation, CUmemLocationType,
+    CUmemPool_attribute, CUmemPoolProps, CUmemRangeHandleType, CUmemoryPool, CUpointer_attribute,
 };
 
 use super::{Exercise, Guard, Outcome, World, call, zeroed};
@@ -98,6 +100,31 @@ pub(super) const EXERCISES: &[Exercise] = &[
             call!(w, mem_retain_allocation_handle(&raw mut handle, address))?;
             call!(w, mem_release(handle))
         })
+    }),
+    ("cuMemExportToShareableHandle", 10020, |w| exported(w).map(drop)),
+    ("cuMemImportFromShareableHandle", 10020, |w| {
+        let descriptor = exported(w)?;
+        let kind = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        let shareable =
+            ptr::without_provenance_mut(usize::try_from(descriptor.as_raw_fd()).unwrap());
+        let mut memory = 0;
+        call!(w, mem_import_from_shareable_handle(&raw mut memory, shareable, kind))?;
+        call!(w, mem_release(memory))
+    }),
+    ("cuMemGetHandleForAddressRange", 11070, |w| {
+        let context = w.context.clone();
+        let options = DeviceOptions::default().shareable(Handles::POSIX);
+        let memory = DeviceMemoryResource::with_options(&context, 1, options)?;
+        let size = memory.granularity();
+        // SAFETY: nothing is committed, and nothing else uses the resource.
+        unsafe { memory.commit(0, size) }?;
+        let mut descriptor = -1_i32;
+        let kind = CUmemRangeHandleType::CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
+        let to = (&raw mut descriptor).cast();
+        call!(w, mem_get_handle_for_address_range(to, memory.base(), size, kind, 0))?;
+        // SAFETY: a descriptor that the driver has just made for the caller.
+        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        Ok(())
     }),
     ("cuMemAllocAsync", 11020, |w| {
         let mut address = 0;
@@ -224,6 +251,20 @@ fn created(w: &World) -> Result<Guard<'_, CUmemGenericAllocationHandle>, Error> 
     let (mut handle, size, properties) = (0, granularity(w)?, properties(w));
     call!(w, mem_create(&raw mut handle, size, &raw const properties, 0))?;
     Ok(w.guard(handle, |w, handle| call!(w, mem_release(handle))))
+}
+
+/// A descriptor of memory that can be exported.
+fn exported(w: &World) -> Result<OwnedFd, Error> {
+    let kind = CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    let (mut memory, size) = (0, granularity(w)?);
+    let properties = CUmemAllocationProp_v1 { requestedHandleTypes: kind, ..properties(w) };
+    call!(w, mem_create(&raw mut memory, size, &raw const properties, 0))?;
+    let memory = w.guard(memory, |w, memory| call!(w, mem_release(memory)));
+    let mut descriptor = -1_i32;
+    let to = (&raw mut descriptor).cast();
+    call!(w, mem_export_to_shareable_handle(to, memory.get(), kind, 0))?;
+    // SAFETY: a descriptor that the driver has just made for the caller.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Runs `body` with memory mapped to a reserved span.

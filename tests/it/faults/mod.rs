@@ -18,7 +18,7 @@ use core::ffi::c_void;
 use core::ptr;
 use std::thread;
 
-use wharf::driver::EventKind;
+use wharf::driver::{DeviceAttribute, EventKind};
 use wharf::sys::bindings::{CUdeviceptr, CUgraph, CUgraphNode, CUmemAttach_flags};
 use wharf::sys::{Api, ROWS, Row};
 use wharf::{Context, CudaError, Driver, Error, Event, LoadError, Stream};
@@ -165,7 +165,9 @@ struct Run {
 
 impl Run {
     fn new(row: &Row, exercise: fn(&World) -> Outcome, fault: Option<CudaError>) -> Self {
-        let machine = Simulator::new(Config { devices: 2, ..Config::default() });
+        // What the built-in device does not advertise.
+        let attributes = vec![(DeviceAttribute::DMA_BUF_SUPPORTED.as_raw(), 1)];
+        let machine = Simulator::new(Config { devices: 2, attributes, ..Config::default() });
         if let Some(code) = fault {
             machine.fail(row.name, 1, code);
         }
