@@ -46,6 +46,7 @@
 //! [`Step::submit`], [`Staged::reader`], [`Staged::wait_on`], [`Staged::consumed_by`] and
 //! [`Reader::end`] say which.
 
+mod bound;
 mod buffer_source;
 mod buffers;
 mod build_error;
@@ -96,6 +97,7 @@ mod transfer;
 mod wait;
 mod write_many;
 
+pub use self::bound::Bound;
 pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
 pub use self::builder::InputBuffersBuilder;

@@ -13,7 +13,7 @@
 use super::build_error::BuildError;
 use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
-use super::spec::{CountSpec, Forgotten, SlotKind, SlotSpec};
+use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
 
@@ -41,12 +41,17 @@ pub(super) struct Plan {
     pub(super) buckets: Box<[Bucket]>,
     /// Whether a bucket's tokens alone say what it holds.
     is_ladder: bool,
+    /// The place of the smallest bucket that holds so many tokens, for the first [`PLACES`].
+    places: Box<[u16]>,
     pub(super) max: Counts,
     /// The policy of each slot for steps that do not write it; slots that must be written are in
     /// `required`.
     pub(super) forgotten: Box<[Forgotten]>,
     /// A bit for each slot that a step must write.
     pub(super) required: u64,
+    /// A bit for each slot whose tail every step fills: with its own last element, or behind a
+    /// count by name.
+    pub(super) unsteady: u64,
     /// A bit for each slot that has memory here.
     pub(super) staged: u64,
     /// A bit for each slot.
@@ -146,15 +151,24 @@ impl Plan {
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
+        let is_ladder = sizes.iter().all(|size| size.requests.is_none());
+        let tabled = if is_ladder { PLACES.min(max.tokens + 1) } else { 0 };
+        let place = |tokens| u16::try_from(place_of(&buckets, tokens)).ok();
+        // Without a table where there are too many buckets for its entries.
+        let places = (0..tabled).map(place).collect::<Option<_>>().unwrap_or_default();
         Ok(Self {
             direction,
             counts: Box::default(),
             layout,
             buckets: buckets.into(),
-            is_ladder: sizes.iter().all(|size| size.requests.is_none()),
+            is_ladder,
+            places,
             max,
             required: bits(&|slot| forgotten[slot] == Forgotten::Error),
             forgotten,
+            unsteady: bits(&|slot| {
+                slots[slot].pad == Padding::RepeatLast || slots[slot].len.name().is_some()
+            }),
             staged: bits(&|slot| slots[slot].kind != SlotKind::Dynamic),
             all: bits(&|_| true),
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
@@ -184,7 +198,10 @@ impl Plan {
             return self.smallest(counts);
         }
         let tokens = counts.tokens.max(counts.requests);
-        self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
+        match self.places.get(tokens) {
+            Some(place) => self.buckets.get(usize::from(*place)),
+            None => self.buckets.get(place_of(&self.buckets, tokens)),
+        }
     }
 
     /// The bucket that stages the fewest bytes of those that hold a step.
@@ -236,6 +253,11 @@ impl Plan {
     pub(super) fn dynamic_index(&self, slot: usize) -> usize {
         (!self.staged & ((1 << slot) - 1)).count_ones() as usize
     }
+}
+
+/// The place of the smallest bucket of a ladder that holds so many tokens.
+fn place_of(buckets: &[Bucket], tokens: usize) -> usize {
+    buckets.partition_point(|bucket| bucket.counts.tokens < tokens)
 }
 
 /// How far slots reach that are laid end to end, in bytes.
@@ -333,5 +355,7 @@ pub(super) fn limits(
 
 /// The alignment of slots: that of the driver's own allocations, which kernels may rely on.
 pub(super) const ALIGN: usize = 256;
+/// Tokens up to which a table says the bucket: 16 KiB at most.
+const PLACES: usize = 8192;
 /// How many dynamic slots a set may have: a step carries their addresses.
 pub(super) const MAX_DYNAMIC: usize = 8;

@@ -1,7 +1,7 @@
 //! The state of a ring slot, which belongs to the holder of its claim.
 
 use super::cache::Cache;
-use super::len::{AllCounts, BY_NAME};
+use super::len::{AllCounts, BY_NAME, Counts};
 use super::node::redirect;
 use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
@@ -19,10 +19,25 @@ pub(super) struct SlotState {
     pub(super) memory: SlotMemory,
     /// The counts of the step; those by name that it has not set are 0.
     pub(super) counts: AllCounts,
+    /// Which elements are padding since the last step; `None` if that is not known.
+    pub(super) tails: Option<Tails>,
     /// Whether there is anything in `extras`.
     pub(super) has_extras: bool,
     pub(super) extras: Extras,
 }
+
+/// The tails that a step has left in a ring slot: behind as many elements as a step of `counts`
+/// has, each slot is padding, up to the end that it has in the bucket. Slots whose tail each step
+/// fills anew are not meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tails {
+    pub(super) counts: Counts,
+    /// The bucket's place, or [`NO_BUCKET`].
+    pub(super) bucket: usize,
+}
+
+/// The place of the bucket of a step that has none.
+pub(super) const NO_BUCKET: usize = usize::MAX;
 
 /// State that few steps need.
 #[derive(Debug, Default)]
@@ -87,6 +102,12 @@ impl SlotState {
             self.counts[BY_NAME..].fill(0);
             self.extras = Extras::default();
         }
+    }
+
+    /// As `forget`, for a step that is given up: it may have written anything.
+    pub(super) fn give_up(&mut self) {
+        self.forget();
+        self.tails = None;
     }
 }
 

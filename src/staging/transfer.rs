@@ -64,11 +64,12 @@ impl Transfer {
             fields: plan.fields(),
             memory: host.slot(index),
             counts: AllCounts::default(),
+            tails: None,
             has_extras: false,
             extras: Extras::default(),
         };
         Ok(Self {
-            ring: Ring::new((0..depth).map(state), SlotState::forget),
+            ring: Ring::new((0..depth).map(state), SlotState::give_up),
             home: HomeWord::new(1)?,
             plan,
             names,
