@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use softcuda::{Config, Simulator};
 use wharf::staging::{
-    Bound, InputBuffers, InputBuffersBuilder, Layout, Len, SlotId, Staged, Step,
+    Bound, InputBuffers, InputBuffersBuilder, Layout, Len, SlotId, StageError, Staged, Step,
 };
 use wharf::{Context, Stream};
 
@@ -62,28 +62,31 @@ fn run(name: &str, rounds: u64, slots: usize, all: Option<All>) {
     let ids: Vec<SlotId<i32>> =
         (0..slots).map(|slot| inputs.slot_id(&self::name(slot)).unwrap()).collect();
     let tokens = if name.contains("padded") || name.contains("change") { 60 } else { 64 };
-    let change = if name.contains("change") { 2 } else { 0 };
     table::BEHIND.store(if name.contains("2 behind") { 2 } else { 0 }, Relaxed);
     // Every ring slot has its graphs, and its tails.
-    let held: Vec<_> = (0..table::DEPTH).map(|_| inputs.begin(tokens, tokens).unwrap()).collect();
+    let held: Vec<_> = (0..table::DEPTH).map(|_| begin(&inputs, tokens).unwrap()).collect();
     for mut step in held {
         ids.iter().for_each(|id| step.write(*id).fill(1));
-        step.submit(&stream).unwrap();
+        submit(step, &stream).unwrap();
     }
+    let mut now = tokens;
     match all {
         Some(all) => all(&inputs, &ids, &stream, tokens, rounds),
-        None => {
-            let mut now = tokens;
-            counted(rounds, &mut || {
-                let mut step = begin(&inputs, black_box(now)).unwrap();
-                for id in &ids {
-                    black_box(step.write(*id));
-                }
-                black_box(submit(step, &stream).unwrap().device_ptr(ids[0]));
-                now = tokens - tokens.abs_diff(now).abs_diff(change);
-            });
-        }
+        None if name.contains("change") => counted(rounds, &mut || {
+            now ^= 2;
+            step(&inputs, &ids, &stream, now);
+        }),
+        None => counted(rounds, &mut || step(&inputs, &ids, &stream, tokens)),
     }
+}
+
+fn step(inputs: &InputBuffers, ids: &[SlotId<i32>], stream: &Stream, tokens: usize) {
+    let Ok(mut step) = begin(inputs, black_box(tokens)) else { panic!("no ring slot") };
+    for id in ids {
+        black_box(step.write(*id));
+    }
+    let Ok(staged) = submit(step, stream) else { panic!("a step was refused") };
+    black_box(staged.device_ptr(ids[0]));
 }
 
 fn all<const N: usize>(
@@ -96,22 +99,24 @@ fn all<const N: usize>(
     let ids: [SlotId<i32>; N] = ids.try_into().unwrap();
     let slots: Bound<_> = inputs.bind(ids).unwrap();
     counted(rounds, &mut || {
-        let mut step = begin(inputs, black_box(tokens)).unwrap();
-        for slot in step.write_all(&slots).unwrap() {
-            black_box(slot);
+        let Ok(mut step) = begin(inputs, black_box(tokens)) else { panic!("no ring slot") };
+        let Ok(all) = &mut step.write_all(&slots) else { panic!("slots of another set") };
+        for slot in all {
+            black_box(&mut **slot);
         }
-        black_box(submit(step, stream).unwrap().device_ptr(ids[0]));
+        let Ok(staged) = submit(step, stream) else { panic!("a step was refused") };
+        black_box(staged.device_ptr(ids[0]));
     });
 }
 
 #[inline(never)]
-fn begin(inputs: &InputBuffers, tokens: usize) -> Option<Step<'_>> {
-    inputs.begin(tokens, tokens).ok()
+fn begin(inputs: &InputBuffers, tokens: usize) -> Result<Step<'_>, StageError> {
+    inputs.begin(tokens, tokens)
 }
 
 #[inline(never)]
-fn submit<'a>(step: Step<'a>, stream: &Stream) -> Option<Staged<'a>> {
-    step.submit(stream).ok()
+fn submit<'a>(step: Step<'a>, stream: &Stream) -> Result<Staged<'a>, StageError> {
+    step.submit(stream)
 }
 
 /// The loop with nothing of the library in it.

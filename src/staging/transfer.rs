@@ -163,6 +163,13 @@ impl Transfer {
         self.in_place.get(index).map_or(Ok(true), |read| Ok(read.reading()? == Reading::Done))
     }
 
+    /// Whether the device has read a ring slot that is in flight, where its word is all that has to
+    /// be looked at; else `false`.
+    #[inline]
+    pub(super) fn is_done_by_word(&self, index: usize) -> bool {
+        self.in_place.is_empty() && self.host.word_is_set(index)
+    }
+
     /// Refuses a stream that is being captured: captured work runs at each launch of the graph,
     /// when the ring slot is another step's or gone, and not when the ring waits for it. No driver
     /// call while no capture is known of, unless the set
