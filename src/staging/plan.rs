@@ -68,6 +68,8 @@ pub(super) struct Plan {
 pub(super) struct Bucket {
     /// Which one it is, in ascending order.
     pub(super) index: usize,
+    /// The place of its graph among those of a ring slot.
+    pub(super) graph: usize,
     pub(super) counts: Counts,
     pub(super) fields: Box<[Field]>,
     /// Bytes from the first slot's start to the end of the last one that is copied.
@@ -75,6 +77,11 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// Where all slots lie that are copied, in a packed layout.
+    pub(super) fn span(&self) -> ByteRange {
+        ByteRange { offset: 0, size: self.size }
+    }
+
     /// The bytes of all slots, padding included.
     fn bytes(&self) -> usize {
         self.fields.iter().map(|field| field.span.size).sum()
@@ -140,12 +147,16 @@ impl Plan {
                 Layout::PerSlot => shorten(&slots, counts, &mut own)?,
                 Layout::Packed => spread(&slots, counts, &mut own)?.copied,
             };
-            Some(Bucket { index: 0, counts, fields: own, size })
+            Some(Bucket { index: 0, graph: 0, counts, fields: own, size })
         };
         let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
         let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
         buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
-        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.index = index);
+        for (index, bucket) in buckets.iter_mut().enumerate() {
+            bucket.index = index;
+            // A packed step is one copy: the graph of all buckets is told how long it is.
+            bucket.graph = if layout == Layout::Packed { 0 } else { index };
+        }
         let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
         let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
@@ -177,6 +188,11 @@ impl Plan {
             device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
             slots: slots.into(),
         })
+    }
+
+    /// How many graphs a ring slot may have.
+    pub(super) fn graphs(&self) -> usize {
+        self.buckets.last().map_or(0, |bucket| bucket.graph + 1)
     }
 
     /// The slot of that name, which has elements of that type.

@@ -116,14 +116,22 @@ impl SlotState {
 pub(super) struct StagingGraph {
     pub(super) exec: GraphExec,
     pub(super) copies: Copies,
+    /// The place of the bucket that it copies.
+    pub(super) bucket: usize,
     /// A bit for each slot whose copy is disabled.
     pub(super) skipped: u64,
     /// A bit for each slot whose copy has other memory than the set's.
     pub(super) referred: u64,
 }
 
-/// The node that copies each slot, if it has one of its own.
-pub(super) type Copies = Box<[Option<CopyNode>]>;
+/// The nodes that copy.
+#[derive(Debug)]
+pub(super) struct Copies {
+    /// The one that copies each slot, if it has one of its own.
+    pub(super) slots: Box<[Option<CopyNode>]>,
+    /// The one that copies all slots of a packed step.
+    pub(super) all: Option<CopyNode>,
+}
 
 /// A node, and what it copies.
 #[derive(Clone, Copy, Debug)]
@@ -133,13 +141,23 @@ pub(super) struct CopyNode {
 }
 
 impl StagingGraph {
+    /// Lets later launches copy another bucket, as its one copy does.
+    pub(super) fn resize(&mut self, bucket: &Bucket, copy: Copy1d) -> Result<(), GraphError> {
+        if let Some(node) = &mut self.copies.all {
+            redirect(&mut self.exec, node.node, copy)?;
+            node.copy = copy;
+        }
+        self.bucket = bucket.index;
+        Ok(())
+    }
+
     /// Lets later launches leave out the copies of these slots, and no others.
     pub(super) fn skip(&mut self, slots: u64) -> Result<(), GraphError> {
         let mut changed = self.skipped ^ slots;
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
             changed &= changed - 1;
-            if let Some(copy) = &self.copies[slot] {
+            if let Some(copy) = &self.copies.slots[slot] {
                 self.exec.set_enabled(copy.node, slots & 1 << slot == 0)?;
             }
             self.skipped ^= 1 << slot;
@@ -163,7 +181,7 @@ impl StagingGraph {
             let mut references = references.iter();
             let reference = references.find(|reference| is_referred && reference.slot == slot);
             let copy = reference.map_or_else(|| own(slot), |reference| reference.copy);
-            if let Some(node) = &mut self.copies[slot]
+            if let Some(node) = &mut self.copies.slots[slot]
                 && node.copy != copy
             {
                 redirect(&mut self.exec, node.node, copy)?;

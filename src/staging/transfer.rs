@@ -60,7 +60,7 @@ impl Transfer {
         // Only zero-copy slots are read in place, and few sets have any.
         let read_in_place = if plan.has_zero_copy { depth } else { 0 };
         let state = |index| SlotState {
-            graphs: Cache::new(plan.buckets.len()),
+            graphs: Cache::new(plan.graphs()),
             fields: plan.fields(),
             memory: host.slot(index),
             counts: AllCounts::default(),
