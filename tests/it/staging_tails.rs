@@ -8,7 +8,7 @@ use wharf::Stream;
 use wharf::staging::{Counts, Forgotten, InputBuffers, Layout, Len, Pad, SlotId, Staged, Step};
 
 use crate::backend::{Config, Simulator, on_machine};
-use crate::staging_rig::{Checker, Noise, context};
+use crate::staging_rig::{Checker, Noise, context, words};
 
 const BUCKETS: [usize; 7] = [1, 2, 4, 8, 16, 24, 32];
 /// More than the largest bucket: such a step has a size of its own.
@@ -46,6 +46,34 @@ fn a_step_that_is_given_up_leaves_no_tail_that_is_trusted() {
             stream.synchronize().unwrap();
         }
         assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
+/// A slot that a step leaves out has the elements of an older one in the host's memory, behind as
+/// many as the step has.
+#[test]
+fn what_a_step_leaves_out_is_not_taken_for_padding() {
+    let machine = Arc::new(Simulator::new(Config::default()));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let set = InputBuffers::builder(&context).slot::<u32>("kept", Len::Tokens);
+        let set = set.when_forgotten(Forgotten::Keep).slot::<u32>("other", Len::Tokens);
+        let inputs = set.buckets([4]).ring_depth(1).build().unwrap();
+        let [kept, other]: [SlotId<u32>; 2] =
+            ["kept", "other"].map(|name| inputs.slot_id(name).unwrap());
+        let stream = Stream::new(&context).unwrap();
+        for (tokens, is_kept, wanted) in
+            [(4, false, [1, 1, 1, 1]), (2, true, [1, 1, 1, 1]), (2, false, [1, 1, 0, 0])]
+        {
+            let mut step = inputs.begin(tokens, tokens).unwrap();
+            step.write(other).fill(2);
+            if !is_kept {
+                step.write(kept).fill(1);
+            }
+            let staged = step.submit(&stream).unwrap();
+            let found: [u32; 4] = words(&stream, staged.device_ptr(kept));
+            assert_eq!(found, wanted, "{tokens} tokens");
+        }
     });
 }
 
