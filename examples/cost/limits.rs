@@ -33,12 +33,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("TieredObject::pin and drop", "nothing", [250, 3], [250, 3]),
 ];
 
-const fn row(
-    name: &'static str,
-    less: &'static str,
-    limit: [u64; 2],
-    goal: [u64; 2],
-) -> Row {
+const fn row(name: &'static str, less: &'static str, limit: [u64; 2], goal: [u64; 2]) -> Row {
     Row { name, less, limit, goal }
 }
 

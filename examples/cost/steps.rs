@@ -57,8 +57,9 @@ fn run(name: &str, rounds: u64, slots: usize, all: Option<All>) {
     let _current = context.enter().unwrap();
     let stream = Stream::new(&context).unwrap();
     let set = set(&context, slots, Layout::PerSlot);
-    let inputs =
-        if name.contains("67") { set.buckets(ladder()) } else { set.buckets([64]) }.build().unwrap();
+    let inputs = if name.contains("67") { set.buckets(ladder()) } else { set.buckets([64]) }
+        .build()
+        .unwrap();
     let ids: Vec<SlotId<i32>> =
         (0..slots).map(|slot| inputs.slot_id(&self::name(slot)).unwrap()).collect();
     let tokens = if name.contains("padded") || name.contains("change") { 60 } else { 64 };

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "takes slots without looking at what was checked when they were bound")]
+#![expect(
+    unsafe_code,
+    reason = "takes slots without looking at what was checked when they were bound"
+)]
 //! Slots that are checked once, for loops that write them in every step.
 
 use std::fmt;
@@ -80,9 +83,7 @@ impl<Tag> InputBuffers<Tag> {
         });
         match fault {
             Some((index, fault)) => Err(self.shared.misuse(index, fault)),
-            None => {
-                Ok(Bound { slots, mask, named, plan: Arc::clone(plan), tag: PhantomData })
-            }
+            None => Ok(Bound { slots, mask, named, plan: Arc::clone(plan), tag: PhantomData }),
         }
     }
 }
@@ -101,7 +102,9 @@ impl<Tag> Step<'_, Tag> {
         bound: &Bound<S, Tag>,
     ) -> Result<S::Slices<'_>, StageError> {
         if !Arc::ptr_eq(&bound.plan, &self.shared.plan) {
-            return Err(self.shared.misuse(bound.mask.trailing_zeros() as usize, SlotFault::Foreign));
+            return Err(self
+                .shared
+                .misuse(bound.mask.trailing_zeros() as usize, SlotFault::Foreign));
         }
         if bound.named != 0 {
             self.check_set(bound.named)?;

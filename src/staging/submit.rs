@@ -200,9 +200,8 @@ impl<'a, Tag> Step<'a, Tag> {
         if forgotten == 0 {
             return 0;
         }
-        let is_kept = |slot: &usize| {
-            forgotten & 1 << slot != 0 && plan.forgotten[*slot] == Forgotten::Keep
-        };
+        let is_kept =
+            |slot: &usize| forgotten & 1 << slot != 0 && plan.forgotten[*slot] == Forgotten::Keep;
         (0..plan.slots.len()).filter(is_kept).fold(0, |bits, slot| bits | 1 << slot)
     }
 

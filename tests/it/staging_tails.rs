@@ -16,12 +16,23 @@ const MAX: usize = 40;
 
 #[test]
 fn tails_are_padding_after_any_steps_in_slots_of_their_own() {
-    tails(Layout::PerSlot, 1);
+    tails(Layout::PerSlot, Pad::Value(3), 1);
 }
 
 #[test]
 fn tails_are_padding_after_any_steps_in_packed_slots() {
-    tails(Layout::Packed, 2);
+    tails(Layout::Packed, Pad::Value(3), 2);
+}
+
+/// A slot that repeats its last element is filled in every step.
+#[test]
+fn tails_that_repeat_are_padding_after_any_steps_in_slots_of_their_own() {
+    tails(Layout::PerSlot, Pad::RepeatLast, 3);
+}
+
+#[test]
+fn tails_that_repeat_are_padding_after_any_steps_in_packed_slots() {
+    tails(Layout::Packed, Pad::RepeatLast, 4);
 }
 
 /// A ring slot in which a longer step was given up, or submitted, between padded steps of the same
@@ -31,7 +42,7 @@ fn a_step_that_is_given_up_leaves_no_tail_that_is_trusted() {
     let machine = Arc::new(Simulator::new(Config::default()));
     on_machine(&machine, |driver| {
         let context = context(driver);
-        let set = Set::new(&context, Layout::PerSlot, 1);
+        let set = Set::new(&context, Layout::PerSlot, Pad::RepeatLast, 1);
         let stream = Stream::new(&context).unwrap();
         let checker = Checker::default();
         for (at, (tokens, given_up)) in
@@ -79,14 +90,14 @@ fn what_a_step_leaves_out_is_not_taken_for_padding() {
 
 /// Steps in one run; `WHARF_TAIL_STEPS` asks for more.
 fn steps() -> usize {
-    env::var("WHARF_TAIL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(3000)
+    env::var("WHARF_TAIL_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(1500)
 }
 
-fn tails(layout: Layout, seed: u64) {
+fn tails(layout: Layout, last: Pad<u16>, seed: u64) {
     let machine = Arc::new(Simulator::new(Config::default()));
     on_machine(&machine, |driver| {
         let context = context(driver);
-        let set = Set::new(&context, layout, 3);
+        let set = Set::new(&context, layout, last, 3);
         let stream = Stream::new(&context).unwrap();
         let (checker, mut noise) = (Checker::default(), Noise(seed));
         let mut counts = Counts { tokens: 5, requests: 3 };
@@ -121,7 +132,7 @@ fn tails(layout: Layout, seed: u64) {
             }
         }
         stream.synchronize().unwrap();
-        assert_eq!(checker.wrong(), Vec::<String>::new(), "{layout:?}");
+        assert_eq!(checker.wrong(), Vec::<String>::new(), "{layout:?}, {last:?}");
     });
 }
 
@@ -133,6 +144,8 @@ struct Set {
     last: SlotId<u16>,
     keep: SlotId<i32>,
     flags: SlotId<u8>,
+    /// The policy of `last`.
+    pad: Pad<u16>,
 }
 
 /// What a step has written: the elements of each slot.
@@ -146,11 +159,11 @@ struct Written {
 }
 
 impl Set {
-    fn new(context: &wharf::Context, layout: Layout, depth: usize) -> Self {
+    fn new(context: &wharf::Context, layout: Layout, pad: Pad<u16>, depth: usize) -> Self {
         let inputs = InputBuffers::builder(context)
             .slot::<i32>("zero", Len::Tokens)
             .slot_padded::<i64>("value", Len::Tokens.times(2).plus(1), Pad::Value(-1))
-            .slot_padded::<u16>("last", Len::Requests.plus(1), Pad::RepeatLast)
+            .slot_padded::<u16>("last", Len::Requests.plus(1), pad)
             .slot_padded::<i32>("keep", Len::Requests, Pad::Keep)
             .slot_padded::<u8>("flags", Len::Requests, Pad::Value(9))
             .when_forgotten(Forgotten::Pad)
@@ -168,6 +181,7 @@ impl Set {
             keep: inputs.slot_id("keep").unwrap(),
             flags: inputs.slot_id("flags").unwrap(),
             inputs,
+            pad,
         }
     }
 
@@ -200,10 +214,16 @@ impl Written {
     /// What must be on the device: addresses, and bytes.
     fn expected(&self, set: &Set, staged: &Staged<'_>) -> Vec<(u64, Vec<u8>)> {
         let Counts { tokens, requests } = staged.padded();
-        let last = self.last.last().copied().unwrap_or(0);
+        let last = match set.pad {
+            Pad::Value(value) => value,
+            _ => self.last.last().copied().unwrap_or(0),
+        };
         vec![
             (staged.device_ptr(set.zero), bytes(&self.zero, tokens, 0, i32::to_ne_bytes)),
-            (staged.device_ptr(set.value), bytes(&self.value, 2 * tokens + 1, -1, i64::to_ne_bytes)),
+            (
+                staged.device_ptr(set.value),
+                bytes(&self.value, 2 * tokens + 1, -1, i64::to_ne_bytes),
+            ),
             (staged.device_ptr(set.last), bytes(&self.last, requests + 1, last, u16::to_ne_bytes)),
             // What is kept behind them is not said.
             (staged.device_ptr(set.keep), bytes(&self.keep, self.keep.len(), 0, i32::to_ne_bytes)),
