@@ -33,6 +33,8 @@ enum Command {
     Ageing(Ageing),
     /// Prints what a pool reserves for what is live, beside PyTorch's allocators.
     Fit(fit::Options),
+    /// Counts what operations cost, by callgrind, and holds them to their limits.
+    Cost,
     /// Gives blocks back while the device still uses them and prints what that costs.
     StreamOrder(stream_order::Options),
 }
@@ -129,6 +131,14 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Command::Fit(options) => {
             println!("{}", fit::run(&options)?);
             Ok(())
+        }
+        Command::Cost => {
+            // Of the library's own workspace, as its users build it: without link-time optimisation.
+            let status = std::process::Command::new(env!("CARGO"))
+                .args(["run", "--release", "--quiet", "-p", "wharf-cuda", "--example", "cost"])
+                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+                .status()?;
+            std::process::exit(status.code().unwrap_or(1));
         }
         Command::StreamOrder(options) => {
             println!("{}", stream_order::run(&options)?);

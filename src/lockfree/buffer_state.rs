@@ -17,7 +17,8 @@
 //! A generation is one life of the record: the word of an earlier one names no buffer of a later.
 //!
 //! * state: written by `release`; read by `release`, `begin`. The `Release` of each handle's end
-//!   pairs with the `Acquire` of the last one's: the thread that retires the buffer sees all uses.
+//!   pairs with the `Acquire` of the last one's, in `load`: the thread that retires the buffer sees
+//!   all uses.
 //!   The record changes owners through stacks, which order the rest.
 //! * state: written by `make_raw`; read by `take_raw`, `share_raw`. `Release` and `Acquire`: the
 //!   taker of the bare handle sees what the giver did.
@@ -95,8 +96,9 @@ impl BufferWord {
     #[inline]
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
         let state = self.load();
-        if state.handles() == 1 && !state.is_raw() {
-            // A store: the only handle is the caller's, which nothing else uses while it ends.
+        if state.handles() == 1 {
+            // A store: the only handle is the caller's, which nothing else uses while it ends; a
+            // bare one would be counted.
             let left = BufferStateWord(state.0 - ONE_HANDLE).with(Phase::Retired);
             // Release: pairs with the Acquire of `load`.
             self.0.store(left.0, Release);

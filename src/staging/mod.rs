@@ -19,6 +19,8 @@
 //!   Staged: device_ptr(slot), reader(&stream), wait_on(&stream), consumed_by(&stream)
 //! ```
 //!
+//! In a packed layout a ring slot has one graph, which is told the bucket when that changes.
+//!
 //! Results are the mirror: the model writes the device memory, `fetch(tokens, requests, &stream)`
 //! launches the graph of copies to a ring slot, and [`Pending`] reads the word and the slot.
 //!
