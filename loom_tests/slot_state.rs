@@ -16,7 +16,7 @@ fn slot_generic() {
             if cancel {
                 shared.0.cancel(this).unwrap();
             } else {
-                shared.0.submit(this).unwrap();
+                shared.0.submit(this);
                 let again = shared.0.refill(this).unwrap();
                 shared.1.own(0);
                 shared.0.cancel(again).unwrap();
@@ -44,7 +44,7 @@ fn slot_refilled_elsewhere() {
             }
         });
         shared.1.own(0);
-        shared.0.submit(this).unwrap();
+        shared.0.submit(this);
         filler.join().unwrap();
     });
 }
@@ -75,12 +75,12 @@ fn slot_late_completion() {
     model("slot_late_completion", || {
         let slot = Arc::new(SlotWord::free());
         let first = slot.begin().unwrap();
-        slot.submit(first).unwrap();
+        slot.submit(first);
         let other = slot.clone();
         let late = thread::spawn(move || other.refill(first).is_ok());
         let second = slot.refill(first).ok();
         if let Some(second) = second {
-            slot.submit(second).unwrap();
+            slot.submit(second);
         }
         assert!(late.join().unwrap() ^ second.is_some());
         if let Some(second) = second {

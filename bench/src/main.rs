@@ -40,6 +40,8 @@ enum Command {
     /// What `scale` counts.
     #[command(hide = true)]
     ScaleProbe(scale::Probe),
+    /// Counts what operations cost, by callgrind, and holds them to their limits.
+    Cost,
     /// Gives blocks back while the device still uses them and prints what that costs.
     StreamOrder(stream_order::Options),
 }
@@ -133,6 +135,14 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
         Command::Fit(options) => println!("{}", fit::run(&options)?),
         Command::Scale(options) => return scale::run(&options),
         Command::ScaleProbe(probe) => probe.run()?,
+        Command::Cost => {
+            // Of the library's own workspace, as its users build it: without link-time optimisation.
+            let status = std::process::Command::new(env!("CARGO"))
+                .args(["run", "--release", "--quiet", "-p", "wharf-cuda", "--example", "cost"])
+                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+                .status()?;
+            std::process::exit(status.code().unwrap_or(1));
+        }
         Command::StreamOrder(options) => println!("{}", stream_order::run(&options)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -29,7 +29,8 @@ use crate::stream::Stream;
 #[doc(alias = "CUgraphExec")]
 pub struct GraphExec {
     pub(super) raw: RawExec,
-    pub(super) attachments: Attachments,
+    /// Absent where nothing can be kept alive: in graphs that never leave this crate.
+    pub(super) attachments: Option<Attachments>,
     /// Behind the handle, so that it goes after it: nodes named in updates must be in their graph.
     pub(super) definition: GraphDefinition,
 }
@@ -91,7 +92,18 @@ impl GraphExec {
     /// Gives this executable graph a share of `owner`, which is dropped when it and its last launch
     /// in flight are gone: for what an update names. Makes no driver call.
     pub fn keep_alive(&mut self, owner: impl Send + 'static) {
-        self.attachments.add(Box::new(owner));
+        self.attach(Box::new(owner));
+    }
+
+    /// Keeps an owner as long as this and its launches in flight; for ever where it cannot say when
+    /// these end.
+    pub(super) fn attach(&self, owner: Box<dyn Send>) {
+        match &self.attachments {
+            Some(attachments) => attachments.add(owner),
+            None => {
+                let _kept = Box::leak(owner);
+            }
+        }
     }
 
     /// The definition that it was made from. Updates do not change it.

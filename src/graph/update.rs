@@ -9,6 +9,7 @@ use wharf_sys::bindings::{CUgraphExecUpdateResult, CUgraphExecUpdateResultInfo, 
 use super::definition::GraphDefinition;
 use super::error::{GraphError, UpdateRefusal};
 use super::exec::GraphExec;
+use super::keep_alive::Attachments;
 use super::node::{ChildNode, EventRecordNode, EventWaitNode, MemcpyNode, MemsetNode, NodeId};
 use super::params::{Copy1d, Fill};
 use super::record::Work;
@@ -102,7 +103,7 @@ impl GraphExec {
         // SAFETY: exec, node and event are alive, the last as long as the exec.
         unsafe { set.call(self.as_raw(), raw, event.as_raw()) }?;
         // Launches in flight use the old event, which stays as long as this graph.
-        self.attachments.add(Box::new(Arc::clone(event)));
+        self.attach(Box::new(Arc::clone(event)));
         Ok(())
     }
 
@@ -122,7 +123,7 @@ impl GraphExec {
         let set = &self.context().driver().api().graph_exec_event_wait_node_set_event;
         // SAFETY: as in `set_record`.
         unsafe { set.call(self.as_raw(), raw, event.as_raw()) }?;
-        self.attachments.add(Box::new(Arc::clone(event)));
+        self.attach(Box::new(Arc::clone(event)));
         Ok(())
     }
 
@@ -204,7 +205,9 @@ impl GraphExec {
         let _scope = context.enter()?;
         // The driver replaces this graph's references by those of `definition`, so what came with
         // earlier updates is lent to that meanwhile.
-        let object = &self.attachments.object;
+        let Some(Attachments { object, .. }) = &self.attachments else {
+            return self.try_update(definition);
+        };
         object.share_with(definition.as_raw())?;
         let outcome = self.try_update(definition);
         context.release().note(context.driver(), object.take_from(definition.as_raw()));

@@ -17,12 +17,15 @@
 //! A generation is one life of the record: the word of an earlier one names no buffer of a later.
 //!
 //! * state: written by `release`; read by `release`, `begin`. The `Release` of each handle's end
-//!   pairs with the `Acquire` of the last one's: the thread that retires the buffer sees all uses.
+//!   pairs with the `Acquire` of the last one's, in `load`: the thread that retires the buffer sees
+//!   all uses.
 //!   The record changes owners through stacks, which order the rest.
 //! * state: written by `make_raw`; read by `take_raw`, `share_raw`. `Release` and `Acquire`: the
 //!   taker of the bare handle sees what the giver did.
 
-use crate::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use crate::sync::atomic::{
+    AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use crate::sync::try_update;
 
 /// The state word of a record.
@@ -64,7 +67,10 @@ impl BufferWord {
                 matches!(state.phase(), Phase::Free | Phase::Retired) && state.handles() == 0;
             fits.then(|| state.with(Phase::Allocated).with_next_generation().plus_handle())
         };
-        self.update(Relaxed, next).map(|old| old.generation().wrapping_add(1))
+        // A store: without a handle, bare or not, only the record's owner changes the word.
+        let old = BufferStateWord(self.0.load(Relaxed));
+        self.0.store(next(old).ok_or(NotSo(old))?.0, Relaxed);
+        Ok(old.generation().wrapping_add(1))
     }
 
     /// Notes that the device uses the buffer.
@@ -89,6 +95,21 @@ impl BufferWord {
     /// Ends a handle. Returns whether it was the last one: the record is the caller's then.
     #[inline]
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
+        let state = self.load();
+        if state.handles() == 1 {
+            // A store: the only handle is the caller's, which nothing else uses while it ends; a
+            // bare one would be counted.
+            let left = BufferStateWord(state.0 - ONE_HANDLE).with(Phase::Retired);
+            // Release: pairs with the Acquire of `load`.
+            self.0.store(left.0, Release);
+            return Ok(true);
+        }
+        self.release_shared()
+    }
+
+    /// As `release`, where there may be other handles.
+    #[cold]
+    fn release_shared(&self) -> Result<bool, NotSo> {
         let next = |state: BufferStateWord| {
             let rest = state.handles().checked_sub(1)?;
             let left = BufferStateWord(state.0 - ONE_HANDLE);

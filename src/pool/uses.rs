@@ -21,7 +21,8 @@ impl Core {
         let record = self.records.get(index);
         let new = self.use_now(slot, timeline);
         record.state.mark_used();
-        record.used.fetch_add(1, Relaxed);
+        // A count that two threads at once may fall short of: it is not worth a locked instruction.
+        record.used.store(record.used.load(Relaxed).wrapping_add(1), Relaxed);
         for word in &record.uses {
             let mut seen = word.load(Relaxed);
             while Use::unpack(seen).is_some_and(|of| of.slot == slot) {

@@ -73,7 +73,7 @@ impl PoolOptions {
     }
 
     /// Limits the blocks that each thread caches, in bytes. 0: threads cache none.
-    /// By default 56 MiB, and at most a 64th of what the pool may commit. All threads together
+    /// By default 64 MiB, and at most a 64th of what the pool may commit. All threads together
     /// cache an eighth of that at most: with many threads each has less.
     ///
     /// Less makes allocations of large blocks slower, most of all where several threads allocate. A
@@ -161,7 +161,7 @@ impl Default for PoolOptions {
 /// As large as the pages of devices and the huge pages of hosts.
 const DEFAULT_GRANULE: usize = 2 << 20;
 
-const DEFAULT_CACHE: usize = 56 << 20;
+const DEFAULT_CACHE: usize = 64 << 20;
 
 /// The largest piece that is not asked for.
 const LARGEST_PIECE: usize = 256 << 20;

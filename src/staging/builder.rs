@@ -233,8 +233,8 @@ impl<Tag> InputBuffersBuilder<Tag> {
         self
     }
 
-    /// Limits the graphs that are kept. By default 1024. A step for which there is no room goes
-    /// without.
+    /// Limits the graphs that are kept: one for each ring slot and bucket, in a packed layout one
+    /// for each ring slot. By default 1024. A step for which there is no room goes without.
     pub fn max_graphs(mut self, graphs: usize) -> Self {
         self.set.options.max_graphs = graphs;
         self

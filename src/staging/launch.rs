@@ -35,8 +35,14 @@ impl Transfer {
         let Some(bucket) = bucket.filter(|_| !self.is_by_calls()) else {
             return self.enqueue(claim, sent, stream);
         };
-        let graph = match claim.graphs.get(bucket.index) {
-            Some(graph) if graph.skipped == skipped && graph.referred | referred == 0 => graph,
+        let graph = match claim.graphs.get(bucket.graph) {
+            Some(graph)
+                if graph.bucket == bucket.index
+                    && graph.skipped == skipped
+                    && graph.referred | referred == 0 =>
+            {
+                graph
+            }
             _ => match self.adapt(claim, bucket, sent)? {
                 Some(graph) => graph,
                 None => return self.enqueue(claim, sent, stream),
@@ -45,7 +51,7 @@ impl Transfer {
         Ok(graph.exec.launch(stream)?)
     }
 
-    /// A graph for the copies: made if there is none, and told which slots it leaves out and which
+    /// A graph for the copies: made if there is none, and told which bucket it is, which slots it leaves out and which
     /// it copies from or to elsewhere. `None` if there is no room for it.
     #[cold]
     fn adapt<'c>(
@@ -59,7 +65,10 @@ impl Transfer {
             return Ok(None);
         }
         let SlotState { graphs, extras, .. } = &mut **claim;
-        let Some(graph) = graphs.get(bucket.index) else { return Ok(None) };
+        let Some(graph) = graphs.get(bucket.graph) else { return Ok(None) };
+        if graph.bucket != bucket.index {
+            graph.resize(bucket, self.copy(index, bucket.span()))?;
+        }
         match graph.skip(sent.skipped) {
             // Before CUDA 11.6 a graph leaves nothing out.
             Err(GraphError::Driver(Error::Unsupported { .. })) => return Ok(None),

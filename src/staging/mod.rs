@@ -19,6 +19,8 @@
 //!   Staged: device_ptr(slot), reader(&stream), wait_on(&stream), consumed_by(&stream)
 //! ```
 //!
+//! In a packed layout a ring slot has one graph, which is told the bucket when that changes.
+//!
 //! Results are the mirror: the model writes the device memory, `fetch(tokens, requests, &stream)`
 //! launches the graph of copies to a ring slot, and [`Pending`] reads the word and the slot.
 //!
@@ -46,6 +48,7 @@
 //! [`Step::submit`], [`Staged::reader`], [`Staged::wait_on`], [`Staged::consumed_by`] and
 //! [`Reader::end`] say which.
 
+mod bound;
 mod buffer_source;
 mod buffers;
 mod build_error;
@@ -96,6 +99,7 @@ mod transfer;
 mod wait;
 mod write_many;
 
+pub use self::bound::Bound;
 pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
 pub use self::builder::InputBuffersBuilder;

@@ -13,7 +13,7 @@
 use super::build_error::BuildError;
 use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
-use super::spec::{CountSpec, Forgotten, SlotKind, SlotSpec};
+use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
 
@@ -41,12 +41,17 @@ pub(super) struct Plan {
     pub(super) buckets: Box<[Bucket]>,
     /// Whether a bucket's tokens alone say what it holds.
     is_ladder: bool,
+    /// The place of the smallest bucket that holds so many tokens, for the first [`PLACES`].
+    places: Box<[u16]>,
     pub(super) max: Counts,
     /// The policy of each slot for steps that do not write it; slots that must be written are in
     /// `required`.
     pub(super) forgotten: Box<[Forgotten]>,
     /// A bit for each slot that a step must write.
     pub(super) required: u64,
+    /// A bit for each slot whose tail every step fills: with its own last element, or behind a
+    /// count by name.
+    pub(super) unsteady: u64,
     /// A bit for each slot that has memory here.
     pub(super) staged: u64,
     /// A bit for each slot.
@@ -63,6 +68,8 @@ pub(super) struct Plan {
 pub(super) struct Bucket {
     /// Which one it is, in ascending order.
     pub(super) index: usize,
+    /// The place of its graph among those of a ring slot.
+    pub(super) graph: usize,
     pub(super) counts: Counts,
     pub(super) fields: Box<[Field]>,
     /// Bytes from the first slot's start to the end of the last one that is copied.
@@ -70,6 +77,11 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
+    /// Where all slots lie that are copied, in a packed layout.
+    pub(super) fn span(&self) -> ByteRange {
+        ByteRange { offset: 0, size: self.size }
+    }
+
     /// The bytes of all slots, padding included.
     fn bytes(&self) -> usize {
         self.fields.iter().map(|field| field.span.size).sum()
@@ -135,26 +147,39 @@ impl Plan {
                 Layout::PerSlot => shorten(&slots, counts, &mut own)?,
                 Layout::Packed => spread(&slots, counts, &mut own)?.copied,
             };
-            Some(Bucket { index: 0, counts, fields: own, size })
+            Some(Bucket { index: 0, graph: 0, counts, fields: own, size })
         };
         let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
         let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
         buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
-        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.index = index);
+        for (index, bucket) in buckets.iter_mut().enumerate() {
+            bucket.index = index;
+            // A packed step is one copy: the graph of all buckets is told how long it is.
+            bucket.graph = if layout == Layout::Packed { 0 } else { index };
+        }
         let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
         let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
+        let is_ladder = sizes.iter().all(|size| size.requests.is_none());
+        let tabled = if is_ladder { PLACES.min(max.tokens + 1) } else { 0 };
+        let place = |tokens| u16::try_from(place_of(&buckets, tokens)).ok();
+        // Without a table where there are too many buckets for its entries.
+        let places = (0..tabled).map(place).collect::<Option<_>>().unwrap_or_default();
         Ok(Self {
             direction,
             counts: Box::default(),
             layout,
             buckets: buckets.into(),
-            is_ladder: sizes.iter().all(|size| size.requests.is_none()),
+            is_ladder,
+            places,
             max,
             required: bits(&|slot| forgotten[slot] == Forgotten::Error),
             forgotten,
+            unsteady: bits(&|slot| {
+                slots[slot].pad == Padding::RepeatLast || slots[slot].len.name().is_some()
+            }),
             staged: bits(&|slot| slots[slot].kind != SlotKind::Dynamic),
             all: bits(&|_| true),
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
@@ -163,6 +188,11 @@ impl Plan {
             device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
             slots: slots.into(),
         })
+    }
+
+    /// How many graphs a ring slot may have.
+    pub(super) fn graphs(&self) -> usize {
+        self.buckets.last().map_or(0, |bucket| bucket.graph + 1)
     }
 
     /// The slot of that name, which has elements of that type.
@@ -184,7 +214,10 @@ impl Plan {
             return self.smallest(counts);
         }
         let tokens = counts.tokens.max(counts.requests);
-        self.buckets.get(self.buckets.partition_point(|bucket| bucket.counts.tokens < tokens))
+        match self.places.get(tokens) {
+            Some(place) => self.buckets.get(usize::from(*place)),
+            None => self.buckets.get(place_of(&self.buckets, tokens)),
+        }
     }
 
     /// The bucket that stages the fewest bytes of those that hold a step.
@@ -236,6 +269,11 @@ impl Plan {
     pub(super) fn dynamic_index(&self, slot: usize) -> usize {
         (!self.staged & ((1 << slot) - 1)).count_ones() as usize
     }
+}
+
+/// The place of the smallest bucket of a ladder that holds so many tokens.
+fn place_of(buckets: &[Bucket], tokens: usize) -> usize {
+    buckets.partition_point(|bucket| bucket.counts.tokens < tokens)
 }
 
 /// How far slots reach that are laid end to end, in bytes.
@@ -333,5 +371,7 @@ pub(super) fn limits(
 
 /// The alignment of slots: that of the driver's own allocations, which kernels may rely on.
 pub(super) const ALIGN: usize = 256;
+/// Tokens up to which a table says the bucket: 16 KiB at most.
+const PLACES: usize = 8192;
 /// How many dynamic slots a set may have: a step carries their addresses.
 pub(super) const MAX_DYNAMIC: usize = 8;

@@ -35,7 +35,7 @@ impl Transfer {
         bucket: &Bucket,
         take_room: impl FnOnce(&mut Claim<'_, SlotState>, u64) -> bool,
     ) -> Result<bool, GraphError> {
-        if claim.graphs.has(bucket.index) {
+        if claim.graphs.has(bucket.graph) {
             return Ok(true);
         }
         if self.is_by_calls() {
@@ -56,8 +56,10 @@ impl Transfer {
         is_wanted: impl Fn(&Bucket) -> bool,
     ) -> Result<(), GraphError> {
         let buckets = || self.plan.buckets.iter();
-        for bucket in buckets().filter(|bucket| !is_wanted(bucket)) {
-            drop(claim.graphs.remove(bucket.index, &self.graphs.account));
+        let wanted: Vec<usize> =
+            buckets().filter(|bucket| is_wanted(bucket)).map(|bucket| bucket.graph).collect();
+        for graph in (0..self.plan.graphs()).filter(|graph| !wanted.contains(graph)) {
+            drop(claim.graphs.remove(graph, &self.graphs.account));
         }
         for bucket in buckets().filter(|bucket| is_wanted(bucket)) {
             self.prepare_ahead(claim, bucket)?;
@@ -71,7 +73,7 @@ impl Transfer {
         claim: &mut Claim<'_, SlotState>,
         bucket: &Bucket,
     ) -> Result<bool, GraphError> {
-        let is_new = !claim.graphs.has(bucket.index);
+        let is_new = !claim.graphs.has(bucket.graph);
         let ready = self.prepare(claim, bucket)?;
         if is_new && ready {
             self.made_ahead(claim, bucket)?;
@@ -82,7 +84,7 @@ impl Transfer {
     /// Makes the graphs of all ring slots, those of the smallest buckets first, which are the
     /// commonest, until there are as many as there may be.
     pub(super) fn prepare_all(&self) -> Result<(), GraphError> {
-        for bucket in &self.plan.buckets {
+        for bucket in self.plan.buckets.iter().take(self.plan.graphs()) {
             for index in 0..self.ring.len() {
                 let Some(mut claim) = self.ring.claim_at(index, |index| self.is_done(index))?
                 else {
@@ -108,7 +110,7 @@ impl Transfer {
         bucket: &Bucket,
     ) -> Result<(), GraphError> {
         let stream = self.graphs.count_made_ahead(&self.context)?;
-        let Some(graph) = claim.graphs.get(bucket.index) else { return Ok(()) };
+        let Some(graph) = claim.graphs.get(bucket.graph) else { return Ok(()) };
         graph.exec.upload(stream)
     }
 
@@ -121,12 +123,13 @@ impl Transfer {
     ) -> Result<(), GraphError> {
         let _range = range!("staging::instantiate");
         let made = self.graph(claim.index(), bucket).and_then(|(definition, copies)| {
-            let exec = definition.instantiate()?;
-            Ok(StagingGraph { exec, copies, skipped: 0, referred: 0 })
+            // The set waits for its launches, and its graphs keep nothing alive.
+            let exec = definition.instantiate_bare()?;
+            Ok(StagingGraph { exec, copies, bucket: bucket.index, skipped: 0, referred: 0 })
         });
         // The account knows of it already, so that two threads cannot exceed the limit.
         let graph = made.inspect_err(|_| self.graphs.account.give(bytes))?;
-        claim.graphs.put(bucket.index, graph, bytes);
+        claim.graphs.put(bucket.graph, graph, bytes);
         self.graphs.count_made();
         Ok(())
     }
@@ -148,7 +151,8 @@ impl Transfer {
     ) -> Result<(GraphDefinition, Copies), GraphError> {
         let (plan, host) = (&self.plan, &self.host);
         let mut graph = GraphDefinition::new(&self.context)?;
-        let mut copies = vec![None; plan.slots.len()];
+        let mut slots = vec![None; plan.slots.len()];
+        let mut all = None;
         let mut nodes: Vec<NodeId> = Vec::new();
         // Copies are in no order among themselves, so that the driver may overlap them.
         let mut add = |graph: &mut GraphDefinition, copy: Copy1d, label: &str| {
@@ -159,15 +163,14 @@ impl Transfer {
         };
         match plan.layout {
             Layout::Packed if bucket.size > 0 => {
-                let span = ByteRange { offset: 0, size: bucket.size };
-                add(&mut graph, self.copy(index, span), "all slots")?;
+                all = Some(add(&mut graph, self.copy(index, bucket.span()), "all slots")?);
             }
             Layout::Packed => {}
             Layout::PerSlot => {
                 for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
                     if spec.kind == SlotKind::Copied && field.span.size > 0 {
                         let copy = self.copy_of(index, slot, field.span);
-                        copies[slot] = Some(add(&mut graph, copy, &spec.name)?);
+                        slots[slot] = Some(add(&mut graph, copy, &spec.name)?);
                     }
                 }
             }
@@ -179,7 +182,7 @@ impl Transfer {
         }
         let event = add_record(&mut graph, &host.events[index], &nodes)?;
         graph.label(event, "staged")?;
-        Ok((graph, copies.into()))
+        Ok((graph, Copies { slots: slots.into(), all }))
     }
 
     /// The copy of a span of a ring slot, where the set's own device memory is the other side.

@@ -97,6 +97,12 @@ impl HostRegion {
         }
     }
 
+    /// Whether the device has written the word of a ring slot; `false` where there are no words.
+    #[inline]
+    pub(super) fn word_is_set(&self, index: usize) -> bool {
+        self.page.as_ref().is_some_and(|page| page.load(index) != 0)
+    }
+
     /// Whether the device writes completion words.
     pub(super) fn has_words(&self) -> bool {
         self.page.is_some()

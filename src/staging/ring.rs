@@ -29,8 +29,11 @@ pub(crate) struct Ring<T> {
     slots: Box<[Slot<T>]>,
 }
 
+/// Apart from the next one in memory: threads that fill different slots share no cache line.
+#[repr(align(128))]
 struct Slot<T> {
     word: SlotWord,
+    index: usize,
     state: UnsafeCell<T>,
     /// Called with the state of a slot whose claim is dropped.
     let_go: fn(&mut T),
@@ -43,7 +46,6 @@ unsafe impl<T: Send> Sync for Slot<T> {}
 /// Exclusive use of a slot, until it is submitted or dropped.
 pub(crate) struct Claim<'a, T> {
     slot: &'a Slot<T>,
-    index: usize,
     this: SlotUse,
 }
 
@@ -51,7 +53,6 @@ pub(crate) struct Claim<'a, T> {
 /// it is not handed out meanwhile.
 pub(crate) struct Hold<'a, T> {
     slot: &'a Slot<T>,
-    index: usize,
     this: SlotUse,
 }
 
@@ -59,8 +60,11 @@ impl<T> Ring<T> {
     /// `let_go` is called with the state of a slot that was taken and is given back without having
     /// been submitted.
     pub(crate) fn new(states: impl IntoIterator<Item = T>, let_go: fn(&mut T)) -> Self {
-        let slot = |state| Slot { word: SlotWord::free(), state: UnsafeCell::new(state), let_go };
-        Self { slots: states.into_iter().map(slot).collect() }
+        let slot = |(index, state)| {
+            let state = UnsafeCell::new(state);
+            Slot { word: SlotWord::free(), index, state, let_go }
+        };
+        Self { slots: states.into_iter().enumerate().map(slot).collect() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,8 +82,8 @@ impl<T> Ring<T> {
         &self,
         mut is_done: impl FnMut(usize) -> Result<bool, E>,
     ) -> Result<Option<Claim<'_, T>>, E> {
-        for (index, slot) in self.slots.iter().enumerate() {
-            if let Some(claim) = slot.claim(index, &mut is_done)? {
+        for slot in &self.slots {
+            if let Some(claim) = slot.claim(&mut is_done)? {
                 return Ok(Some(claim));
             }
         }
@@ -92,7 +96,7 @@ impl<T> Ring<T> {
         index: usize,
         mut is_done: impl FnMut(usize) -> Result<bool, E>,
     ) -> Result<Option<Claim<'_, T>>, E> {
-        self.slots.get(index).map_or(Ok(None), |slot| slot.claim(index, &mut is_done))
+        self.slots.get(index).map_or(Ok(None), |slot| slot.claim(&mut is_done))
     }
 
     /// The slots that are in flight at this moment.
@@ -111,23 +115,22 @@ impl<T> Slot<T> {
     #[inline]
     fn claim<E>(
         &self,
-        index: usize,
         is_done: &mut impl FnMut(usize) -> Result<bool, E>,
     ) -> Result<Option<Claim<'_, T>>, E> {
         let taken = match self.word.in_flight() {
             None => self.word.begin(),
             // For this use alone: if another thread was faster, the slot may be in flight again.
-            Some(this) if is_done(index)? => self.word.refill(this),
+            Some(this) if is_done(self.index)? => self.word.refill(this),
             Some(_) => return Ok(None),
         };
-        Ok(taken.ok().map(|this| Claim { slot: self, index, this }))
+        Ok(taken.ok().map(|this| Claim { slot: self, this }))
     }
 }
 
 impl<T> Claim<'_, T> {
     #[inline]
     pub(crate) fn index(&self) -> usize {
-        self.index
+        self.slot.index
     }
 
     /// Which use of the slot it is.
@@ -139,8 +142,7 @@ impl<T> Claim<'_, T> {
     /// Hands the slot to the device.
     #[inline]
     pub(crate) fn submit(self) {
-        let submitted = self.slot.word.submit(self.this);
-        debug_assert!(submitted.is_ok(), "{submitted:?}");
+        self.slot.word.submit(self.this);
         #[expect(clippy::mem_forget, reason = "the drop would cancel; a claim owns nothing")]
         std::mem::forget(self);
     }
@@ -150,7 +152,7 @@ impl<'a, T> Claim<'a, T> {
     /// Keeps the slot for the host, while the device writes it and after.
     #[inline]
     pub(crate) fn hold(self) -> Hold<'a, T> {
-        let hold = Hold { slot: self.slot, index: self.index, this: self.this };
+        let hold = Hold { slot: self.slot, this: self.this };
         #[expect(clippy::mem_forget, reason = "the drop would cancel; a claim owns nothing")]
         std::mem::forget(self);
         hold
@@ -160,7 +162,7 @@ impl<'a, T> Claim<'a, T> {
 impl<T> Hold<'_, T> {
     #[inline]
     pub(crate) fn index(&self) -> usize {
-        self.index
+        self.slot.index
     }
 
     /// The same, for an owner that keeps the ring alive in another way than by a borrow.
@@ -175,7 +177,7 @@ impl<T> Hold<'_, T> {
     {
         // SAFETY: the caller's promise.
         let slot = unsafe { &*std::ptr::from_ref(self.slot) };
-        let hold = Hold { slot, index: self.index, this: self.this };
+        let hold = Hold { slot, this: self.this };
         #[expect(clippy::mem_forget, reason = "the drop would submit; a hold owns nothing")]
         std::mem::forget(self);
         hold
@@ -210,22 +212,21 @@ impl<T> Drop for Claim<'_, T> {
 impl<T> Drop for Hold<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        let submitted = self.slot.word.submit(self.this);
-        debug_assert!(submitted.is_ok(), "{submitted:?}");
+        self.slot.word.submit(self.this);
     }
 }
 
 impl<T> fmt::Debug for Hold<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Hold");
-        out.field("index", &self.index).field("this", &self.this).finish_non_exhaustive()
+        out.field("index", &self.index()).field("this", &self.this).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Debug for Claim<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")
-            .field("index", &self.index)
+            .field("index", &self.index())
             .field("this", &self.this)
             .finish_non_exhaustive()
     }

@@ -96,7 +96,7 @@ impl<Tag> Step<'_, Tag> {
     #[inline]
     pub fn write_raw(&mut self, slot: &SlotInfo) -> &mut [u8] {
         let field = self.fields().get(slot.index);
-        let here = field.filter(|field| slot.set == self.set && field.dtype == Some(slot.dtype));
+        let here = field.filter(|field| slot.set == self.set() && field.dtype == Some(slot.dtype));
         match here.map(|field| (field.span, field.len.of(&self.claim.counts))) {
             Some((span, len)) => self.take(slot.index, span, len * slot.dtype.size()),
             None => {

@@ -1,7 +1,7 @@
 //! The state of a ring slot, which belongs to the holder of its claim.
 
 use super::cache::Cache;
-use super::len::{AllCounts, BY_NAME};
+use super::len::{AllCounts, BY_NAME, Counts};
 use super::node::redirect;
 use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
@@ -19,10 +19,25 @@ pub(super) struct SlotState {
     pub(super) memory: SlotMemory,
     /// The counts of the step; those by name that it has not set are 0.
     pub(super) counts: AllCounts,
+    /// Which elements are padding since the last step; `None` if that is not known.
+    pub(super) tails: Option<Tails>,
     /// Whether there is anything in `extras`.
     pub(super) has_extras: bool,
     pub(super) extras: Extras,
 }
+
+/// The tails that a step has left in a ring slot: behind as many elements as a step of `counts`
+/// has, each slot is padding, up to the end that it has in the bucket. Slots whose tail each step
+/// fills anew are not meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tails {
+    pub(super) counts: Counts,
+    /// The bucket's place, or [`NO_BUCKET`].
+    pub(super) bucket: usize,
+}
+
+/// The place of the bucket of a step that has none.
+pub(super) const NO_BUCKET: usize = usize::MAX;
 
 /// State that few steps need.
 #[derive(Debug, Default)]
@@ -88,6 +103,12 @@ impl SlotState {
             self.extras = Extras::default();
         }
     }
+
+    /// As `forget`, for a step that is given up: it may have written anything.
+    pub(super) fn give_up(&mut self) {
+        self.forget();
+        self.tails = None;
+    }
 }
 
 /// An executable graph, and which node copies which slot.
@@ -95,14 +116,22 @@ impl SlotState {
 pub(super) struct StagingGraph {
     pub(super) exec: GraphExec,
     pub(super) copies: Copies,
+    /// The place of the bucket that it copies.
+    pub(super) bucket: usize,
     /// A bit for each slot whose copy is disabled.
     pub(super) skipped: u64,
     /// A bit for each slot whose copy has other memory than the set's.
     pub(super) referred: u64,
 }
 
-/// The node that copies each slot, if it has one of its own.
-pub(super) type Copies = Box<[Option<CopyNode>]>;
+/// The nodes that copy.
+#[derive(Debug)]
+pub(super) struct Copies {
+    /// The one that copies each slot, if it has one of its own.
+    pub(super) slots: Box<[Option<CopyNode>]>,
+    /// The one that copies all slots of a packed step.
+    pub(super) all: Option<CopyNode>,
+}
 
 /// A node, and what it copies.
 #[derive(Clone, Copy, Debug)]
@@ -112,13 +141,23 @@ pub(super) struct CopyNode {
 }
 
 impl StagingGraph {
+    /// Lets later launches copy another bucket, as its one copy does.
+    pub(super) fn resize(&mut self, bucket: &Bucket, copy: Copy1d) -> Result<(), GraphError> {
+        if let Some(node) = &mut self.copies.all {
+            redirect(&mut self.exec, node.node, copy)?;
+            node.copy = copy;
+        }
+        self.bucket = bucket.index;
+        Ok(())
+    }
+
     /// Lets later launches leave out the copies of these slots, and no others.
     pub(super) fn skip(&mut self, slots: u64) -> Result<(), GraphError> {
         let mut changed = self.skipped ^ slots;
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
             changed &= changed - 1;
-            if let Some(copy) = &self.copies[slot] {
+            if let Some(copy) = &self.copies.slots[slot] {
                 self.exec.set_enabled(copy.node, slots & 1 << slot == 0)?;
             }
             self.skipped ^= 1 << slot;
@@ -142,7 +181,7 @@ impl StagingGraph {
             let mut references = references.iter();
             let reference = references.find(|reference| is_referred && reference.slot == slot);
             let copy = reference.map_or_else(|| own(slot), |reference| reference.copy);
-            if let Some(node) = &mut self.copies[slot]
+            if let Some(node) = &mut self.copies.slots[slot]
                 && node.copy != copy
             {
                 redirect(&mut self.exec, node.node, copy)?;

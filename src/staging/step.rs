@@ -7,7 +7,6 @@ use super::error::{CountFault, SlotFault, StageError};
 use super::len::{BY_NAME, Counts};
 use super::pad;
 use super::plan::{Bucket, ByteRange, Field};
-use super::region::SlotMemory;
 use super::ring::Claim;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
@@ -27,12 +26,9 @@ use crate::element::Element;
 #[derive(Debug)]
 pub struct Step<'a, Tag = Untagged> {
     pub(super) shared: &'a Shared,
+    /// The ring slot, which has the step's counts: what is moved when a step is returned is small.
     pub(super) claim: Claim<'a, SlotState>,
-    pub(super) counts: Counts,
     pub(super) bucket: Option<&'a Bucket>,
-    pub(super) memory: SlotMemory,
-    /// The number of the set that ids of its slots carry.
-    pub(super) set: usize,
     /// A bit for each slot that was written, or passed through.
     pub(super) written: u64,
     /// A bit for each slot that is read elsewhere.
@@ -60,17 +56,7 @@ impl<'a, Tag> Step<'a, Tag> {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.fields);
         }
-        Self {
-            shared,
-            counts,
-            bucket,
-            memory: claim.memory,
-            claim,
-            set: shared.id(),
-            written: 0,
-            referred: 0,
-            tag: PhantomData,
-        }
+        Self { shared, bucket, claim, written: 0, referred: 0, tag: PhantomData }
     }
 
     /// Sets how many the step has of a count [by name](super::InputBuffersBuilder::count), before
@@ -84,7 +70,7 @@ impl<'a, Tag> Step<'a, Tag> {
     pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
         self.shared.check_fork()?;
         let (plan, index) = (&self.shared.plan, usize::from(count.index));
-        let fault = match plan.counts.get(index).filter(|_| count.set == self.set) {
+        let fault = match plan.counts.get(index).filter(|_| count.set == self.set()) {
             None => CountFault::Foreign,
             Some(spec) => {
                 // No more than the largest step's, which does not overflow.
@@ -187,7 +173,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let index = slot.index();
         let plan = &self.shared.plan;
         let fault = match plan.slots.get(index) {
-            _ if slot.set != self.set => SlotFault::Foreign,
+            _ if slot.set != self.set() => SlotFault::Foreign,
             Some(spec) if spec.kind == SlotKind::Dynamic => {
                 self.claim.extras().dynamic[plan.dynamic_index(index)] = address;
                 self.written |= 1 << index;
@@ -199,8 +185,10 @@ impl<'a, Tag> Step<'a, Tag> {
     }
 
     /// The step's tokens and requests.
+    #[inline]
     pub fn counts(&self) -> Counts {
-        self.counts
+        let [tokens, requests, ..] = self.claim.counts;
+        Counts { tokens, requests }
     }
 
     /// The number of its ring slot, less than the ring's
@@ -212,8 +200,9 @@ impl<'a, Tag> Step<'a, Tag> {
     }
 
     /// The counts that it is padded to: those of its bucket, or its own above the largest.
+    #[inline]
     pub fn padded(&self) -> Counts {
-        self.bucket.map_or(self.counts, |bucket| bucket.counts)
+        self.bucket.map_or_else(|| self.counts(), |bucket| bucket.counts)
     }
 
     /// The bucket that it is padded to, by its place in
@@ -222,6 +211,12 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     pub fn bucket(&self) -> Option<usize> {
         self.bucket.map(|bucket| bucket.index)
+    }
+
+    /// The number of the set that ids of its slots carry.
+    #[inline]
+    pub(super) fn set(&self) -> usize {
+        self.shared.id()
     }
 
     /// The bytes that the step copies, padding included.
@@ -259,7 +254,7 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn elements<T: Element>(&mut self, span: ByteRange, len: usize) -> &mut [T] {
         // SAFETY: the span is of the ring slot that this step has claimed and holds at least so
         // many; offsets are multiples of 256; `self` is borrowed as long as the slice.
-        unsafe { self.memory.elements(span, len) }
+        unsafe { self.claim.memory.elements(span, len) }
     }
 
     /// A slot's span and how many elements the step has of it. `None` if it is of another set, or
@@ -268,7 +263,7 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
         let field = self.fields().get(slot.index())?;
         // The type is looked at again: the address that stands for a set may be another's later.
-        let is_here = slot.set == self.set && field.dtype == Some(T::DTYPE);
+        let is_here = slot.set == self.set() && field.dtype == Some(T::DTYPE);
         is_here.then(|| (field.span, field.len.of(&self.claim.counts)))
     }
 
@@ -307,7 +302,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let plan = &self.shared.plan;
         let is_dynamic = plan.slots.get(slot).is_some_and(|spec| spec.kind == SlotKind::Dynamic);
         let fault =
-            if set == self.set && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
+            if set == self.set() && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
         self.shared.misuse(slot, fault)
     }
 }

@@ -2,9 +2,12 @@
 
 use super::error::{SlotFault, StageError};
 use super::launch::Sent;
+use super::len::Counts;
 use super::pad;
+use super::plan::Layout;
 use super::spec::{Forgotten, SlotKind};
 use super::staged::Staged;
+use super::state::{NO_BUCKET, Tails};
 use super::step::Step;
 #[cfg(doc)]
 use crate::error::CudaError;
@@ -120,7 +123,8 @@ impl<'a, Tag> Step<'a, Tag> {
     /// Notes a step that the device has, and hands its ring slot over.
     #[inline]
     fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
-        let Self { shared, claim, counts, bucket, .. } = self;
+        let counts = self.counts();
+        let Self { shared, claim, bucket, .. } = self;
         shared.launched(claim.index(), stream, begun);
         Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()))
     }
@@ -129,6 +133,20 @@ impl<'a, Tag> Step<'a, Tag> {
     /// contents the device keeps.
     #[inline]
     pub(super) fn finish(&mut self) -> Result<u64, StageError> {
+        let plan = &self.shared.plan;
+        let is_usual = self.written == plan.all
+            && self.referred == 0
+            && plan.unsteady == 0
+            && !self.claim.has_extras;
+        // The tails are padding still where the last step had the same counts.
+        if is_usual && self.claim.tails == Some(self.tails()) {
+            return Ok(0);
+        }
+        self.finish_slowly()
+    }
+
+    #[cold]
+    fn finish_slowly(&mut self) -> Result<u64, StageError> {
         if self.claim.has_extras
             && let Some((slot, set)) = self.claim.extras.refused
         {
@@ -147,15 +165,9 @@ impl<'a, Tag> Step<'a, Tag> {
                 .shared
                 .misuse(missing.trailing_zeros() as usize, SlotFault::Forgotten));
         }
-        let forgotten = plan.all & !self.written;
-        // Off the hot path: most steps write every slot.
-        if forgotten != 0 {
-            return Ok(self.finish_forgotten(forgotten));
-        }
-        if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) || self.claim.has_extras {
-            self.pad(plan.staged & !self.referred);
-        }
-        Ok(0)
+        let kept = self.kept();
+        self.pad(kept | self.referred);
+        Ok(kept)
     }
 
     /// Refuses a step that has written a slot before its count was set.
@@ -181,34 +193,64 @@ impl<'a, Tag> Step<'a, Tag> {
         (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
 
-    /// Applies the policies of slots that were not written, and fills the tails of the others.
-    /// Returns a bit for each slot whose contents the device keeps.
-    #[cold]
-    fn finish_forgotten(&mut self, forgotten: u64) -> u64 {
+    /// A bit for each slot that was not written and whose contents the device keeps.
+    fn kept(&self) -> u64 {
         let plan = &self.shared.plan;
-        let policy = |wanted| {
-            let is = |slot: &usize| forgotten & 1 << slot != 0 && plan.forgotten[*slot] == wanted;
-            (0..plan.slots.len()).filter(is).fold(0, |bits, slot| bits | 1 << slot)
-        };
-        let kept = policy(Forgotten::Keep);
-        self.pad(plan.staged & !kept & !self.referred);
-        kept & plan.staged
+        let forgotten = plan.staged & !self.written;
+        if forgotten == 0 {
+            return 0;
+        }
+        let is_kept =
+            |slot: &usize| forgotten & 1 << slot != 0 && plan.forgotten[*slot] == Forgotten::Keep;
+        (0..plan.slots.len()).filter(is_kept).fold(0, |bits, slot| bits | 1 << slot)
     }
 
-    /// Fills the tails of some slots. A slot that was not written is all tail.
-    fn pad(&mut self, slots: u64) {
+    /// Fills the tails of all slots but those that are `left_out`, as far as they are not padding
+    /// already. A slot that was not written is all tail.
+    fn pad(&mut self, left_out: u64) {
         let shared = self.shared;
         let plan = &shared.plan;
-        let mut left = slots;
+        let (tails, dirty) = (self.tails(), self.dirty());
+        let mut left = plan.staged & !left_out;
         while left != 0 {
             let slot = left.trailing_zeros() as usize;
             left &= left - 1;
             let (spec, span) = (&plan.slots[slot], self.span(slot));
             let width = spec.dtype.size();
-            let written = if self.written & 1 << slot == 0 { 0 } else { self.len_of(slot) };
-            if written * width < span.size {
-                pad::fill(self.elements(span, span.size), width, written, spec.pad);
+            let is_written = self.written & 1 << slot != 0;
+            let written = if is_written { self.len_of(slot) } else { 0 };
+            let end = if is_written && plan.unsteady & 1 << slot == 0 {
+                span.size.min(spec.len.of_counts(dirty) * width)
+            } else {
+                span.size
+            };
+            if written * width < end {
+                pad::fill(self.elements(span, end), width, written, spec.pad);
             }
         }
+        // What is left out keeps the dirt that it has.
+        self.claim.tails = if left_out == 0 { Some(tails) } else { None };
+    }
+
+    /// What the ring slot's tails are when they are filled.
+    #[inline]
+    fn tails(&self) -> Tails {
+        let bucket = self.bucket.map_or(NO_BUCKET, |bucket| bucket.index);
+        Tails { counts: self.counts(), bucket }
+    }
+
+    /// The counts behind which all slots are padding already, up to the bucket's.
+    fn dirty(&self) -> Counts {
+        let plan = &self.shared.plan;
+        let padded = self.padded();
+        let reaches = |tails: &Tails| match plan.layout {
+            // Elsewhere slots lie elsewhere.
+            Layout::Packed => tails.bucket == self.tails().bucket,
+            Layout::PerSlot => {
+                let bucket = plan.buckets.get(tails.bucket);
+                bucket.is_some_and(|bucket| padded.is_within(bucket.counts))
+            }
+        };
+        self.claim.tails.filter(reaches).map_or(padded, |tails| tails.counts)
     }
 }

@@ -60,15 +60,16 @@ impl Transfer {
         // Only zero-copy slots are read in place, and few sets have any.
         let read_in_place = if plan.has_zero_copy { depth } else { 0 };
         let state = |index| SlotState {
-            graphs: Cache::new(plan.buckets.len()),
+            graphs: Cache::new(plan.graphs()),
             fields: plan.fields(),
             memory: host.slot(index),
             counts: AllCounts::default(),
+            tails: None,
             has_extras: false,
             extras: Extras::default(),
         };
         Ok(Self {
-            ring: Ring::new((0..depth).map(state), SlotState::forget),
+            ring: Ring::new((0..depth).map(state), SlotState::give_up),
             home: HomeWord::new(1)?,
             plan,
             names,
@@ -160,6 +161,13 @@ impl Transfer {
         }
         // A zero-copy slot is free once the readers of its memory are done as well.
         self.in_place.get(index).map_or(Ok(true), |read| Ok(read.reading()? == Reading::Done))
+    }
+
+    /// Whether the device has read a ring slot that is in flight, where its word is all that has to
+    /// be looked at; else `false`.
+    #[inline]
+    pub(super) fn is_done_by_word(&self, index: usize) -> bool {
+        self.in_place.is_empty() && self.host.word_is_set(index)
     }
 
     /// Refuses a stream that is being captured: captured work runs at each launch of the graph,

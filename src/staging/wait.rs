@@ -1,5 +1,6 @@
 //! Waiting for ring slots.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::error::StageError;
@@ -18,9 +19,10 @@ impl Transfer {
     /// Takes a ring slot; waits for one until the deadline.
     #[inline]
     pub(super) fn claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
-        match self.try_claim()? {
-            Some(claim) => Ok(claim),
-            None => self.wait_for_claim(),
+        // Where a word alone says it, there is no error to be carried about.
+        match self.ring.claim(|index| Ok::<_, Infallible>(self.is_done_by_word(index))) {
+            Ok(Some(claim)) => Ok(claim),
+            Ok(None) => self.wait_for_claim(),
         }
     }
 

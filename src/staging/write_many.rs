@@ -4,9 +4,10 @@
 use super::error::{SlotFault, StageError};
 use super::slot_id::SlotId;
 use super::step::Step;
-use crate::element::Element;
+use crate::element::{DType, Element};
 
-/// Two to twelve different slots of one set, as a tuple of their ids.
+/// Different slots of one set: two to twelve of any types as a tuple of their ids, or an array of
+/// ids of one type.
 pub trait SlotIds<Tag> {
     /// A slice of the elements of each.
     type Slices<'s>
@@ -16,6 +17,18 @@ pub trait SlotIds<Tag> {
     /// The elements of all slots in a step.
     #[doc(hidden)]
     fn slices<'s>(self, step: &'s mut Step<'_, Tag>) -> Result<Self::Slices<'s>, StageError>;
+
+    /// Shows `look` each slot's number, its set's, and the type of its elements.
+    #[doc(hidden)]
+    fn each(&self, look: &mut dyn FnMut(usize, usize, DType));
+
+    /// As `slices`, without a check.
+    ///
+    /// # Safety
+    ///
+    /// All are different slots of the step's set, with memory and elements of their types.
+    #[doc(hidden)]
+    unsafe fn slices_unchecked<'s>(&self, step: &'s mut Step<'_, Tag>) -> Self::Slices<'s>;
 }
 
 impl<Tag> Step<'_, Tag> {
@@ -49,6 +62,21 @@ impl<Tag> Step<'_, Tag> {
         slots.slices(self)
     }
 
+    /// The elements of a slot.
+    ///
+    /// # Safety
+    ///
+    /// It is of the step's set, with memory and elements of this type, and `'s` is no longer than a
+    /// borrow of the step in which the slot's elements are taken once.
+    #[inline]
+    unsafe fn elements_of<'s, T: Element>(&self, slot: SlotId<T, Tag>) -> &'s mut [T] {
+        // SAFETY: a slot of the set, which each of its tables has.
+        let field = unsafe { self.fields().get_unchecked(slot.index()) };
+        let len = field.len.of(&self.claim.counts);
+        // SAFETY: as in `Step::elements`; alone, by the caller's promise.
+        unsafe { self.claim.memory.elements(field.span, len) }
+    }
+
     /// Adds a slot to `taken`, those of one call.
     fn take_with<T: Element>(&self, slot: SlotId<T, Tag>, taken: u64) -> Result<u64, StageError> {
         let index = slot.index();
@@ -77,7 +105,7 @@ macro_rules! tuples {
                 $(taken = step.take_with($slot, taken)?;)+
                 step.written |= taken;
                 step.referred &= !taken;
-                let memory = step.memory;
+                let memory = step.claim.memory;
                 Ok(($(match step.locate($slot) {
                     // SAFETY: as in `Step::elements`; the slots are different ones, so their spans
                     // are apart, and `step` is borrowed as long as the slices.
@@ -85,8 +113,49 @@ macro_rules! tuples {
                     Err(error) => return Err(error),
                 },)+))
             }
+
+            fn each(&self, look: &mut dyn FnMut(usize, usize, DType)) {
+                let ($($slot,)+) = self;
+                $(look($slot.index(), $slot.set, $element::DTYPE);)+
+            }
+
+            #[inline]
+            unsafe fn slices_unchecked<'s>(
+                &self,
+                step: &'s mut Step<'_, Tag>,
+            ) -> Self::Slices<'s> {
+                let ($($slot,)+) = *self;
+                // SAFETY: the caller's promise; `step` is borrowed as long as the slices.
+                ($(unsafe { step.elements_of($slot) },)+)
+            }
         }
     };
+}
+
+impl<T: Element, Tag, const N: usize> SlotIds<Tag> for [SlotId<T, Tag>; N] {
+    type Slices<'s>
+        = [&'s mut [T]; N]
+    where
+        Tag: 's;
+
+    fn slices<'s>(self, step: &'s mut Step<'_, Tag>) -> Result<Self::Slices<'s>, StageError> {
+        let taken = self.iter().try_fold(0, |taken, slot| step.take_with(*slot, taken))?;
+        step.written |= taken;
+        step.referred &= !taken;
+        // SAFETY: `take_with` has found each to be a slot of the set with memory and of its type,
+        // and none of them twice.
+        Ok(unsafe { self.slices_unchecked(step) })
+    }
+
+    fn each(&self, look: &mut dyn FnMut(usize, usize, DType)) {
+        self.iter().for_each(|slot| look(slot.index(), slot.set, T::DTYPE));
+    }
+
+    #[inline]
+    unsafe fn slices_unchecked<'s>(&self, step: &'s mut Step<'_, Tag>) -> Self::Slices<'s> {
+        // SAFETY: the caller's promise; `step` is borrowed as long as the slices.
+        std::array::from_fn(|at| unsafe { step.elements_of(self[at]) })
+    }
 }
 
 tuples!(A a, B b);
