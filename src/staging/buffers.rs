@@ -217,8 +217,8 @@ impl<Tag> InputBuffers<Tag> {
         &self.shared.context
     }
 
-    pub(super) fn with(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), tag: PhantomData }
+    pub(super) fn with(shared: Arc<Shared>) -> Self {
+        Self { shared, tag: PhantomData }
     }
 }
 

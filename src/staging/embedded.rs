@@ -55,7 +55,7 @@ pub struct Embedded<Tag = Untagged> {
     pub(super) shared: Arc<Shared>,
     /// One for each ring slot.
     graphs: Box<[GraphDefinition]>,
-    bucket: usize,
+    pub(super) bucket: usize,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -121,7 +121,7 @@ impl<Tag> InputBuffers<Tag> {
         let own = &*self.shared;
         let bucket = own.plan.holding(counts.into())?.index;
         // A graph that is a part of another is of one ring slot: its copies are not changed later.
-        let shared = Arc::new(Shared::new(own.sibling(depth)?, Arc::clone(&own.guard)));
+        let shared = Shared::new(own.sibling(depth)?, Arc::clone(&own.guard));
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
             graph.keep_alive(Arc::clone(&shared))?;
@@ -186,9 +186,20 @@ impl<Tag> Embedded<Tag> {
     ///
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let (counts, bucket) = self.checked(tokens, requests)?;
-        let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Step::in_bucket(&self.shared, claim, counts, Some(bucket)))
+        Self::try_begin_in(&self.shared, self.bucket, tokens, requests)
+    }
+
+    /// As [`try_begin`](Self::try_begin), without the graphs, which stay with one thread.
+    pub(super) fn try_begin_in(
+        shared: &Shared,
+        bucket: usize,
+        tokens: usize,
+        requests: usize,
+    ) -> Result<Step<'_, Tag>, StageError> {
+        let bucket = &shared.plan.buckets[bucket];
+        let counts = shared.checked_in(bucket, tokens, requests)?;
+        let claim = shared.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(Step::in_bucket(shared, claim, counts, Some(bucket)))
     }
 
     fn checked(&self, tokens: usize, requests: usize) -> Result<(Counts, &Bucket), StageError> {

@@ -46,6 +46,8 @@
 //! [`Step::submit`], [`Staged::reader`], [`Staged::wait_on`], [`Staged::consumed_by`] and
 //! [`Reader::end`] say which.
 
+#[cfg(feature = "futures")]
+mod awaited;
 mod buffer_source;
 mod buffers;
 mod build_error;
@@ -67,6 +69,7 @@ mod names;
 mod node;
 mod outputs;
 mod outputs_builder;
+mod owned;
 mod pad;
 mod pending;
 mod plan;

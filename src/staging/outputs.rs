@@ -118,7 +118,7 @@ impl<Tag> OutputBuffers<Tag> {
     ///   held by a [`Pending`], or because the device did not come to its copies.
     /// * [`StageError::Driver`]: the device has failed.
     #[inline]
-    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<'_, Tag>, StageError> {
+    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let counts = self.shared.checked(tokens, requests)?;
         Ok(Fetch::new(&self.shared, self.shared.claim()?, counts))
@@ -130,7 +130,7 @@ impl<Tag> OutputBuffers<Tag> {
     ///
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     #[inline]
-    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<'_, Tag>, StageError> {
+    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let counts = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
@@ -148,7 +148,7 @@ impl<Tag> OutputBuffers<Tag> {
         tokens: usize,
         requests: usize,
         padded: impl Into<Counts>,
-    ) -> Result<Fetch<'_, Tag>, StageError> {
+    ) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let bucket = self.shared.plan.holding(padded.into())?;
         let counts = self.shared.checked_in(bucket, tokens, requests)?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::error::{SlotFault, StageError};
 use super::guard::check_device;
 use super::len::Counts;
-use super::plan::Bucket;
 use super::ring::{Claim, Hold};
 use super::slot_id::{SlotId, Untagged};
 use super::stall::{Stall, StallCause};
@@ -51,16 +50,13 @@ impl<Tag> Pending<Tag> {
     /// Holds the ring slot of a fetch that the device has.
     #[inline]
     pub(super) fn new(
-        shared: &Arc<Transfer>,
-        claim: Claim<'_, SlotState>,
+        shared: Arc<Transfer>,
+        claim: Claim<'static, SlotState>,
         counts: Counts,
-        bucket: Option<&Bucket>,
+        bucket: Option<usize>,
         stream: StreamId,
     ) -> Self {
-        // SAFETY: the ring is the transfer's, of which this has a share that is dropped after it.
-        let hold = unsafe { claim.hold().outlive() };
-        let bucket = bucket.map(|bucket| bucket.index);
-        Self { hold, shared: Arc::clone(shared), counts, bucket, stream, tag: PhantomData }
+        Self { hold: claim.hold(), shared, counts, bucket, stream, tag: PhantomData }
     }
 
     /// Whether the results are there. No driver call, where the device can write words.
@@ -137,6 +133,12 @@ impl<Tag> Pending<Tag> {
     /// The ring slot that it holds, from 0.
     pub fn ring_slot(&self) -> usize {
         self.hold.index()
+    }
+
+    /// A share of the set, for what asks in its place.
+    #[cfg(feature = "futures")]
+    pub(super) fn share(&self) -> Arc<Transfer> {
+        Arc::clone(&self.shared)
     }
 
     /// Whether the device is done with the ring slot.

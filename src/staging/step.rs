@@ -2,6 +2,7 @@
 //! One step: a ring slot being filled.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::error::{CountFault, SlotFault, StageError};
 use super::len::{BY_NAME, Counts};
@@ -18,7 +19,8 @@ use crate::element::Element;
 
 /// A step that is being filled. Dropped without [`submit`](Self::submit), it has not happened.
 ///
-/// It may be filled and submitted on any thread.
+/// It may be filled and submitted on any thread. It borrows its set, unless it
+/// [owns a share](Self::into_owned) of it.
 ///
 /// # Examples
 ///
@@ -37,7 +39,9 @@ pub struct Step<'a, Tag = Untagged> {
     pub(super) written: u64,
     /// A bit for each slot that is read elsewhere.
     pub(super) referred: u64,
-    tag: PhantomData<fn() -> Tag>,
+    pub(super) tag: PhantomData<fn() -> Tag>,
+    /// Present where the step owns its share of the set. Last: fields are dropped in their order.
+    pub(super) keep: Option<Arc<Shared>>,
 }
 
 impl<'a, Tag> Step<'a, Tag> {
@@ -70,6 +74,7 @@ impl<'a, Tag> Step<'a, Tag> {
             written: 0,
             referred: 0,
             tag: PhantomData,
+            keep: None,
         }
     }
 

@@ -120,9 +120,9 @@ impl<'a, Tag> Step<'a, Tag> {
     /// Notes a step that the device has, and hands its ring slot over.
     #[inline]
     fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
-        let Self { shared, claim, counts, bucket, .. } = self;
+        let Self { shared, claim, counts, bucket, keep, .. } = self;
         shared.launched(claim.index(), stream, begun);
-        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()))
+        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id())).kept_by(keep)
     }
 
     /// Checks that no slot is missing and fills the tails. Returns a bit for each slot whose

@@ -47,6 +47,7 @@ mod staging_guard;
 mod staging_matrix;
 mod staging_outputs;
 mod staging_outputs_refused;
+mod staging_owned;
 mod staging_peers;
 mod staging_races;
 mod staging_reader_ends;
