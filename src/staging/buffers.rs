@@ -84,8 +84,7 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// [`SlotError::UnknownCount`]: no count has the name.
     pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
-        let index = self.shared.plan.counts.iter().position(|count| *count.name == *name);
-        let index = index.ok_or_else(|| SlotError::UnknownCount(name.into()))?;
+        let index = self.shared.plan.find_count(name)?;
         Ok(CountId::new(index, self.shared.id()))
     }
 

@@ -66,6 +66,9 @@ pub enum BuildError {
     /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
     /// slots are one copy.
     SourceNeedsPerSlot(Box<str>),
+    /// [`Completion::Neither`](super::Completion::Neither) for results, which are read when
+    /// something says that they are complete.
+    ResultsNeedCompletion,
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -150,6 +153,10 @@ impl fmt::Display for BuildError {
                      use `Layout::PerSlot`"
                 )
             }
+            Self::ResultsNeedCompletion => f.write_str(
+                "results with `Completion::Neither` would never be complete: use \
+                 `Completion::Word` or `Completion::Event`",
+            ),
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             counts => counts.fmt_of_counts(f),

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::buffers::InputBuffers;
+use super::completion::Completion;
 use super::error::StageError;
 use super::len::Counts;
 use super::plan::Bucket;
@@ -115,13 +116,22 @@ impl<Tag> InputBuffers<Tag> {
         counts: impl Into<Counts>,
         depth: usize,
     ) -> Result<Embedded<Tag>, StageError> {
+        self.embed_as(counts.into(), depth, self.shared.options.completion)
+    }
+
+    pub(super) fn embed_as(
+        &self,
+        counts: Counts,
+        depth: usize,
+        completion: Completion,
+    ) -> Result<Embedded<Tag>, StageError> {
         if !(1..=MAX_DEPTH).contains(&depth) {
             return Err(StageError::RingDepth(depth));
         }
         let own = &*self.shared;
-        let bucket = own.plan.holding(counts.into())?.index;
+        let bucket = own.plan.holding(counts)?.index;
         // A graph that is a part of another is of one ring slot: its copies are not changed later.
-        let shared = Shared::new(own.sibling(depth)?, Arc::clone(&own.guard));
+        let shared = Shared::new(own.sibling(depth, completion)?, Arc::clone(&own.guard));
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
             graph.keep_alive(Arc::clone(&shared))?;

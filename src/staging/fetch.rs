@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::error::{SlotFault, StageError};
+use super::error::{CountFault, SlotFault, StageError};
 use super::guard::check_device;
 use super::launch::Sent;
-use super::len::Counts;
+use super::len::{BY_NAME, Counts};
 use super::pending::Pending;
 use super::plan::{Bucket, ByteRange, Layout};
 use super::refer::Owner;
 use super::reference::{Reference, Source};
 use super::ring::Claim;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::state::SlotState;
 use super::transfer::Transfer;
 use crate::element::Element;
@@ -64,6 +64,7 @@ impl<Tag> Fetch<Tag> {
         bucket: Option<&Bucket>,
     ) -> Self {
         claim.forget();
+        [claim.counts[0], claim.counts[1]] = [counts.tokens, counts.requests];
         if bucket.is_none() {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.fields);
@@ -128,6 +129,26 @@ impl<Tag> Fetch<Tag> {
         let too_many = || self.shared.misuse(slot.index(), SlotFault::TooManyHandles);
         let handle = from.slice(..).ok_or_else(too_many)?;
         self.refer(slot.index(), span, from.info().address, Box::new(handle));
+        Ok(())
+    }
+
+    /// Says how many the step has of a count [by name](super::OutputBuffersBuilder::count): so many
+    /// elements are there to be read. Copied are as many as there may be.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Count`]: the count is another set's, or a step of this size does not have so
+    /// many. Nothing has changed, and the fetch goes on.
+    pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
+        let Some(max) = self.shared.most_of(count.index, count.set, self.padded())? else {
+            return Err(self.shared.count_misuse(count.index, CountFault::Foreign));
+        };
+        if number > max {
+            let fault = CountFault::TooLarge { wanted: number, max };
+            return Err(self.shared.count_misuse(count.index, fault));
+        }
+        self.claim.extras().counts_set |= 1 << count.index;
+        self.claim.counts[BY_NAME + usize::from(count.index)] = number;
         Ok(())
     }
 
@@ -213,7 +234,10 @@ impl<Tag> Fetch<Tag> {
     /// Notes a fetch that the device has.
     #[inline]
     fn hand_over(self, stream: &Stream) -> Pending<Tag> {
-        let Self { claim, shared, counts, bucket, .. } = self;
+        let Self { mut claim, shared, counts, bucket, .. } = self;
+        if shared.has_no_events() {
+            claim.note_tail(stream);
+        }
         shared.launches.note(claim.index(), stream);
         Pending::new(shared, claim, counts, bucket, stream.id())
     }

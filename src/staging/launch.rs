@@ -79,6 +79,19 @@ impl Transfer {
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<(), StageError> {
+        self.enqueue_as(claim, sent, stream, self.is_by_calls())
+    }
+
+    /// As [`enqueue`](Self::enqueue); ends in the completion word alone, where there is one, if
+    /// `only_word`.
+    #[cold]
+    pub(super) fn enqueue_as(
+        &self,
+        claim: &Claim<'_, SlotState>,
+        sent: Sent<'_>,
+        stream: &Stream,
+        only_word: bool,
+    ) -> Result<(), StageError> {
         let (plan, index) = (&self.plan, claim.index());
         let _scope = self.context.enter()?;
         let fields = sent.bucket.map_or(&claim.fields, |bucket| &bucket.fields);
@@ -99,7 +112,7 @@ impl Transfer {
                 enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
             }),
         };
-        outcome.and_then(|()| self.host.mark(index, stream, self.is_by_calls())).map_err(|error| {
+        outcome.and_then(|()| self.host.mark(index, stream, only_word)).map_err(|error| {
             // Some copies may be under way: the ring slot is not to be used before they are done.
             // If the stream cannot be waited for either, nothing will ever run in it again.
             let _relaxed = self.context.driver().relax_capture();

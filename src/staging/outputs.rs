@@ -9,8 +9,9 @@ use super::fetch::Fetch;
 use super::graphs::{GraphsKept, GraphsMade};
 use super::len::Counts;
 use super::pending::Pending;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::static_buffers::StaticBuffers;
+use super::submission::Submitting;
 use super::transfer::Transfer;
 use crate::driver::Context;
 use crate::element::Element;
@@ -84,6 +85,21 @@ impl<Tag> OutputBuffers<Tag> {
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
         let index = self.shared.plan.find(name, T::DTYPE)?;
         Ok(SlotId::new(index, self.shared.id()))
+    }
+
+    /// The count of that name, to be set in fetches.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::UnknownCount`]: no count has the name.
+    pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
+        let index = self.shared.plan.find_count(name)?;
+        Ok(CountId::new(index, self.shared.id()))
+    }
+
+    /// How fetches are sent, and why.
+    pub fn submission(&self) -> Submitting {
+        self.shared.submitting
     }
 
     /// The device memory of the set, for the kernels that write it.

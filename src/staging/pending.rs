@@ -106,11 +106,16 @@ impl<Tag> Pending<Tag> {
 
     /// Makes what `writer` is given from here on wait, on the device, until the device memory has
     /// been read: for a step on another stream than the fetch's, which writes it again. One driver
-    /// call, none on the stream of the fetch.
+    /// call, none on the stream of the fetch. Where no event ends the copies, by
+    /// [`Submission::Calls`](super::Submission::Calls) or [`Completion`](super::Completion), it is
+    /// all that the fetch's stream has been given by now, at up to three calls more; none if the
+    /// results are there.
     ///
     /// # Errors
     ///
     /// * [`StageError::OtherDevice`]: the stream is of another device than the set.
+    /// * [`StageError::ReaderCaptured`]: the fetch's stream is being captured, and no event ends the
+    ///   copies.
     /// * [`StageError::Driver`]: the driver refused, or the stream is being captured, as for
     ///   [`Staged::reader`](super::Staged::reader).
     #[doc(alias = "cuStreamWaitEvent")]
@@ -122,7 +127,15 @@ impl<Tag> Pending<Tag> {
         }
         check_device(&shared.context, writer)?;
         shared.refuse_capture(writer, |api| api.stream_wait_event.name())?;
-        Ok(writer.wait_event(&shared.host.events[self.hold.index()])?)
+        if !shared.has_no_events() {
+            return Ok(writer.wait_event(&shared.host.events[self.hold.index()])?);
+        }
+        if self.is_done()? {
+            return Ok(());
+        }
+        let captured = StageError::ReaderCaptured { stream: shared.launches.stream(self.hold.index()) };
+        let Some((_, tail)) = &self.hold.tail else { return Err(captured) };
+        Ok(writer.wait_event(&*tail.event()?.ok_or(captured)?)?)
     }
 
     /// The step's tokens and requests.
@@ -149,7 +162,8 @@ impl<Tag> Pending<Tag> {
 }
 
 impl<'a, Tag> Results<'a, Tag> {
-    /// The elements of a slot, in pinned memory: as many as the step has.
+    /// The elements of a slot, in pinned memory: as many as the step has; where the length is by a
+    /// count that the fetch did not [set](super::Fetch::set_count), as many as it may have.
     ///
     /// # Errors
     ///
@@ -169,7 +183,12 @@ impl<'a, Tag> Results<'a, Tag> {
             Some(bucket) => plan.buckets[*bucket].fields[index].span,
             None => plan.exact_span(*counts, index),
         };
-        let len = spec.most.of_counts(*counts);
+        let len = match spec.len.name() {
+            Some(count) if hold.has_extras && hold.extras.counts_set & 1 << count != 0 => {
+                spec.len.of(&hold.counts)
+            }
+            _ => spec.most.of_counts(*counts),
+        };
         // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
         // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
         // the device is done with the slot.

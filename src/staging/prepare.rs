@@ -177,8 +177,10 @@ impl Transfer {
             graph.label(done, format!("ring slot {index} is free"))?;
             nodes = vec![done];
         }
-        let event = add_record(&mut graph, &host.events[index], &nodes)?;
-        graph.label(event, "staged")?;
+        if host.has_events {
+            let event = add_record(&mut graph, &host.events[index], &nodes)?;
+            graph.label(event, "staged")?;
+        }
         Ok((graph, copies.into()))
     }
 

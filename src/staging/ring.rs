@@ -220,6 +220,16 @@ impl<T> DerefMut for Claim<'_, T> {
     }
 }
 
+impl<T> Deref for Hold<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: as for the claim that it was, which is not submitted before it is dropped.
+        self.slot.state.with(|state| unsafe { &*state })
+    }
+}
+
 impl<T> Drop for Claim<'_, T> {
     fn drop(&mut self) {
         (self.slot.let_go)(self);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::BuildError;
+use super::completion::Completion;
 use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
@@ -65,6 +66,7 @@ impl SetSpec {
                 max_graphs: DEFAULT_MAX_GRAPHS,
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
                 check_captures: false,
+                completion: Completion::default(),
             },
         }
     }

@@ -87,13 +87,10 @@ impl<'a, Tag> Step<'a, Tag> {
     /// many, or a slot of that length was written before. Nothing has changed, and the step can go
     /// on.
     pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
-        self.shared.check_fork()?;
         let (plan, index) = (&self.shared.plan, usize::from(count.index));
-        let fault = match plan.counts.get(index).filter(|_| count.set == self.set) {
+        let fault = match self.shared.most_of(count.index, count.set, self.padded())? {
             None => CountFault::Foreign,
-            Some(spec) => {
-                // No more than the largest step's, which does not overflow.
-                let max = spec.most.checked(self.padded()).unwrap_or(0);
+            Some(max) => {
                 let is_written = |(slot, spec): (usize, &SlotSpec)| {
                     spec.len.name() == Some(index) && self.written & 1 << slot != 0
                 };
@@ -108,9 +105,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 }
             }
         };
-        let name = plan.counts.get(index).filter(|_| fault != CountFault::Foreign);
-        let count = name.map_or_else(|| index.to_string().into(), |spec| spec.name.clone());
-        Err(StageError::Count { count, fault })
+        Err(self.shared.count_misuse(count.index, fault))
     }
 
     /// The elements of a slot, in pinned memory, to be written in place: as many as the step has.
