@@ -146,7 +146,8 @@ kinds! {
         | Self::Limit { .. }
         | Self::TooLarge
         | Self::KeepNeedsPerSlot(_)
-        | Self::SourceNeedsPerSlot(_) | Self::ResultsNeedCompletion => ErrorKind::Invalid,
+        | Self::SourceNeedsPerSlot(_) | Self::ResultsNeedCompletion
+        | Self::ReadEventsInPlace => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };

@@ -88,8 +88,7 @@ mod waiters;
 mod waiting;
 
 pub use self::awaited::{Awaited, Watch};
+#[cfg(feature = "futures")]
 pub(crate) use self::patience::Patience;
 pub use self::poller::Poller;
-#[cfg(all(test, loom))]
-pub(crate) use self::waiters::Waiters;
 pub use self::waiting::Waiting;

@@ -59,8 +59,10 @@ impl Poller {
     /// A future that is ready when there is something to [poll](Self::poll) for.
     pub fn awaited(&self) -> impl Future<Output = ()> + Send + Unpin + use<> {
         let waiters = Arc::clone(&self.waiters);
-        poll_fn(move |context| {
-            if waiters.is_awaited(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
-        })
+        poll_fn(
+            move |context| {
+                if waiters.is_awaited(context.waker()) { Poll::Ready(()) } else { Poll::Pending }
+            },
+        )
     }
 }

@@ -69,6 +69,9 @@ pub enum BuildError {
     /// [`Completion::Neither`](super::Completion::Neither) for results, which are read when
     /// something says that they are complete.
     ResultsNeedCompletion,
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots, whose
+    /// readers have to be declared.
+    ReadEventsInPlace,
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -156,6 +159,10 @@ impl fmt::Display for BuildError {
             Self::ResultsNeedCompletion => f.write_str(
                 "results with `Completion::Neither` would never be complete: use \
                  `Completion::Word` or `Completion::Event`",
+            ),
+            Self::ReadEventsInPlace => f.write_str(
+                "reads of zero-copy slots are declared by `Staged::reader`: leave `read_events` \
+                 out, or use slots that are copied",
             ),
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),

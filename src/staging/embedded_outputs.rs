@@ -73,7 +73,8 @@ impl<Tag> OutputBuffers<Tag> {
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
     pub fn embed(&self, counts: impl Into<Counts>) -> Result<EmbeddedOutputs<Tag>, StageError> {
         let bucket = self.shared.plan.holding(counts.into())?.index;
-        let shared = Arc::new(self.shared.sibling(self.ring_depth(), self.shared.options.completion)?);
+        let shared =
+            Arc::new(self.shared.sibling(self.ring_depth(), self.shared.options.completion)?);
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
             graph.keep_alive(Arc::clone(&shared))?;

@@ -47,11 +47,7 @@ pub struct Fetch<Tag = Untagged> {
 
 impl<Tag> Fetch<Tag> {
     #[inline]
-    pub(super) fn new(
-        shared: &Arc<Transfer>,
-        claim: Claim<'_, SlotState>,
-        counts: Counts,
-    ) -> Self {
+    pub(super) fn new(shared: &Arc<Transfer>, claim: Claim<'_, SlotState>, counts: Counts) -> Self {
         Self::in_bucket(shared, claim, counts, shared.plan.bucket_of(counts))
     }
 

@@ -98,6 +98,9 @@ impl Transfer {
         let mut copied = (0..plan.slots.len()).filter(|slot| {
             sent.skipped & 1 << slot == 0 && plan.slots[*slot].kind == SlotKind::Copied
         });
+        if let Some(events) = &self.read_events {
+            stream.wait_event(&**events.read())?;
+        }
         let outcome = match plan.layout {
             Layout::Packed => {
                 let ends = copied.map(|slot| fields[slot].span).map(|it| it.offset + it.size);
@@ -112,6 +115,10 @@ impl Transfer {
                 enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
             }),
         };
+        let outcome = outcome.and_then(|()| match &self.read_events {
+            Some(events) => stream.record(events.staged()),
+            None => Ok(()),
+        });
         outcome.and_then(|()| self.host.mark(index, stream, only_word)).map_err(|error| {
             // Some copies may be under way: the ring slot is not to be used before they are done.
             // If the stream cannot be waited for either, nothing will ever run in it again.

@@ -34,6 +34,12 @@
 //! step**: sizes within a bucket need no change of the graph, since the tail is padded on the host
 //! and copied along.
 //!
+//! **Without a borrow.** A step that goes to a task or a thread [owns](Step::into_owned) its share of
+//! the set; [`Fetch`] and [`Pending`] do anyway. With the feature `futures` they are awaited.
+//!
+//! **A copy stream of its own.** [`Staged::reader`] declares any read; [`ReadEvents`] make it nodes
+//! of graphs, for one reader, at two or four driver calls less.
+//!
 //! Where the device cannot write words, the slot's event is asked instead, which is three calls
 //! more when a step begins: the thread must be freed of others' captures for it.
 //!
@@ -77,6 +83,7 @@ mod plan;
 mod prepare;
 mod preset;
 mod prewarm;
+mod read_events;
 mod reader;
 mod refer;
 mod reference;
@@ -115,6 +122,7 @@ pub use self::outputs_builder::OutputBuffersBuilder;
 pub use self::pending::{Pending, Results};
 pub use self::plan::Layout;
 pub use self::prewarm::Prewarm;
+pub use self::read_events::ReadEvents;
 pub use self::reader::Reader;
 pub use self::set_spec::Instantiation;
 pub use self::slot_id::{CountId, SlotId, Untagged};

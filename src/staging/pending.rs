@@ -133,7 +133,8 @@ impl<Tag> Pending<Tag> {
         if self.is_done()? {
             return Ok(());
         }
-        let captured = StageError::ReaderCaptured { stream: shared.launches.stream(self.hold.index()) };
+        let captured =
+            StageError::ReaderCaptured { stream: shared.launches.stream(self.hold.index()) };
         let Some((_, tail)) = &self.hold.tail else { return Err(captured) };
         Ok(writer.wait_event(&*tail.event()?.ok_or(captured)?)?)
     }

@@ -67,6 +67,7 @@ impl SetSpec {
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
                 check_captures: false,
                 completion: Completion::default(),
+                read_events: false,
             },
         }
     }
@@ -116,6 +117,9 @@ impl SetSpec {
         let mut slots = self.slots;
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
+        if plan.has_zero_copy && options.read_events {
+            return Err(BuildError::ReadEventsInPlace);
+        }
         plan.counts = counts.into();
         let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));

@@ -15,6 +15,7 @@ use super::launches::Launches;
 use super::len::{AllCounts, Counts};
 use super::names::Names;
 use super::plan::{Bucket, Plan};
+use super::read_events::ReadEvents;
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
 use super::state::{Extras, SlotState};
@@ -38,6 +39,8 @@ pub(super) struct Transfer {
     /// 0 in a forked child.
     home: HomeWord,
     pub(super) options: Options,
+    /// Present where the staging graphs order reads on another stream.
+    pub(super) read_events: Option<Arc<ReadEvents>>,
     /// How steps are sent.
     pub(super) submitting: Submitting,
     /// Present where streams are asked each time.
@@ -78,6 +81,7 @@ impl Transfer {
             launches: Launches::new(depth),
             in_place: (0..read_in_place).map(|_| Arc::default()).collect(),
             options: *options,
+            read_events: options.read_events.then(|| ReadEvents::new(context)).transpose()?,
             submitting: Submitting::default(),
             _elsewhere: options.check_captures.then(|| context.driver().capture_elsewhere()),
             sentinel: Sentinel::new(context),
@@ -113,8 +117,11 @@ impl Transfer {
     /// Another ring, whose slots are copied from or to the same device memory.
     pub(super) fn sibling(&self, depth: usize, completion: Completion) -> Result<Self, Error> {
         let (plan, names) = (Arc::clone(&self.plan), Arc::clone(&self.names));
-        let options = Options { depth, completion, ..self.options };
-        Self::new(plan, names, Arc::clone(&self.device), &options, &self.context)
+        let options = Options { depth, completion, read_events: false, ..self.options };
+        let device = Arc::clone(&self.device);
+        let mut sibling = Self::new(plan, names, device, &options, &self.context)?;
+        sibling.read_events.clone_from(&self.read_events);
+        Ok(sibling)
     }
 
     /// The counts of a step, if it fits.
@@ -273,4 +280,6 @@ pub(super) struct Options {
     pub(super) check_captures: bool,
     /// What says that a ring slot's copies are done.
     pub(super) completion: Completion,
+    /// Whether reads on another stream are ordered by nodes.
+    pub(super) read_events: bool,
 }

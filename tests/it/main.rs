@@ -52,6 +52,7 @@ mod staging_outputs_ways;
 mod staging_owned;
 mod staging_peers;
 mod staging_races;
+mod staging_read_events;
 mod staging_reader_ends;
 mod staging_readers;
 mod staging_reference;
