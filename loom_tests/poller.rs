@@ -44,7 +44,7 @@ impl Wake for Wakes {
     }
 }
 
-/// The device completes and somebody polls once, whatever the future is doing: it is ready by then
+/// The device completes and its thread polls once, whatever the future is doing: it is ready by then
 /// or it is woken.
 #[test]
 fn poller_loses_no_wake() {

@@ -11,6 +11,7 @@ use std::task::{Context as Task, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use softcuda::{Config, Simulator};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use wharf::futures::Poller;
 use wharf::staging::{
@@ -323,37 +324,7 @@ fn a_hundred_engines_on_two_threads_and_one_is_cancelled_each_step() {
             driver.poll();
         }
     });
-    let mut random = 1_u64;
-    let mut cancelled = 0;
-    for step in 0..STEPS {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let victim = usize::try_from(random >> 33).unwrap() % ENGINES;
-        // Its device work does not end before it is cancelled.
-        let closed = gate(&engines[victim].stream);
-        let tasks = engines.iter().enumerate().map(|(at, engine)| {
-            let (engine, poller) = (Arc::clone(engine), poller.clone());
-            let polls = Arc::clone(&polls);
-            let value = i32::try_from(step * ENGINES + at).unwrap();
-            runtime.spawn(async move { engine.step(value, &poller, &polls).await })
-        });
-        let mut tasks: Vec<_> = tasks.collect();
-        let cancel = tasks.remove(victim);
-        // In every other step when the others are done, so that it waits for its results by then.
-        if step % 2 == 0 {
-            cancel.abort();
-        }
-        let others = (0..ENGINES).filter(|at| *at != victim);
-        for (at, task) in others.zip(tasks) {
-            let value = i32::try_from(step * ENGINES + at).unwrap();
-            assert_eq!(runtime.block_on(task).unwrap(), [value, value + 1, value + 2]);
-        }
-        cancel.abort();
-        assert!(runtime.block_on(cancel).unwrap_err().is_cancelled());
-        cancelled += 1;
-        drop(closed);
-    }
-    // The last steps that were cancelled may be in flight; the others of their engines came behind.
-    engines.iter().for_each(|engine| engine.stream.synchronize().unwrap());
+    let cancelled = run_and_cancel(&runtime, &engines, &poller, &polls);
     let (wall, cpu) = (wall.elapsed(), cpu_time() - cpu);
     let steps = u64::try_from(STEPS * ENGINES).unwrap();
     let (polls, turns) = (polls.load(Relaxed), turns.load(Relaxed));
@@ -377,6 +348,47 @@ fn a_hundred_engines_on_two_threads_and_one_is_cancelled_each_step() {
     assert_eq!(machine.leaks(), Vec::<String>::new());
     let races: Vec<_> = machine.violations().iter().map(ToString::to_string).collect();
     assert_eq!(races, Vec::<String>::new());
+}
+
+/// Runs the steps, and cancels one task in each; returns how many were cancelled.
+fn run_and_cancel(
+    runtime: &Runtime,
+    engines: &[Arc<Engine>],
+    poller: &Poller,
+    polls: &Arc<AtomicU64>,
+) -> usize {
+    let mut random = 1_u64;
+    let mut cancelled = 0;
+    for step in 0..STEPS {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let victim = usize::try_from(random >> 33).unwrap() % ENGINES;
+        // Its device work does not end before it is cancelled.
+        let closed = gate(&engines[victim].stream);
+        let tasks = engines.iter().enumerate().map(|(at, engine)| {
+            let (engine, poller) = (Arc::clone(engine), poller.clone());
+            let polls = Arc::clone(polls);
+            let value = i32::try_from(step * ENGINES + at).unwrap();
+            runtime.spawn(async move { engine.step(value, &poller, &polls).await })
+        });
+        let mut tasks: Vec<_> = tasks.collect();
+        let cancel = tasks.remove(victim);
+        // In every other step when the others are done, so that it waits for its results by then.
+        if step % 2 == 0 {
+            cancel.abort();
+        }
+        let others = (0..ENGINES).filter(|at| *at != victim);
+        for (at, task) in others.zip(tasks) {
+            let value = i32::try_from(step * ENGINES + at).unwrap();
+            assert_eq!(runtime.block_on(task).unwrap(), [value, value + 1, value + 2]);
+        }
+        cancel.abort();
+        assert!(runtime.block_on(cancel).unwrap_err().is_cancelled());
+        cancelled += 1;
+        drop(closed);
+    }
+    // The last steps that were cancelled may be in flight; the others of their engines came behind.
+    engines.iter().for_each(|engine| engine.stream.synchronize().unwrap());
+    cancelled
 }
 
 /// The processors' time of this process.

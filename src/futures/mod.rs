@@ -11,7 +11,7 @@
 //!     └───────wakes────────┘               what is complete, and nothing else
 //! ```
 //!
-//! # Who polls
+//! # When to poll
 //!
 //! A [`poll`](Poller::poll) reads one word for each future that waits, and wakes those whose work
 //! is done. It may come from anywhere but a host function, at any time:

@@ -34,9 +34,9 @@ impl Poller {
     ///
     /// | `work` | what it returns |
     /// |---|---|
-    /// | `&`[`Ticket`](crate::timeline::Ticket) | nothing; makes two driver calls if the stream has no marker for it |
-    /// | `&`[`Staged`](crate::staging::Staged) | nothing: the device has read the step's ring slot |
-    /// | `&`[`Pending`](crate::staging::Pending) | the [`Results`](crate::staging::Results) |
+    /// | `&Ticket` | nothing; makes two driver calls if the stream has no marker for it |
+    /// | `&Staged` | nothing: the device has read the step's ring slot |
+    /// | `&Pending` | the [`Results`](crate::staging::Results) |
     ///
     /// There is no deadline: the runtime's timeout may drop the future.
     pub fn wait<W: Awaited>(&self, work: W) -> Waiting<W> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::{SlotError, StageError};
 use super::graphs::GraphsKept;
 use super::len::Counts;
+use super::read_events::ReadEvents;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
@@ -195,6 +196,12 @@ impl<Tag> InputBuffers<Tag> {
     /// How steps are sent, and why.
     pub fn submission(&self) -> Submitting {
         self.shared.submitting
+    }
+
+    /// The events that order reads on another stream, if the set was
+    /// [built](super::InputBuffersBuilder::read_events) with them.
+    pub fn read_events(&self) -> Option<&ReadEvents> {
+        self.shared.read_events.as_deref()
     }
 
     /// The graphs that are kept at this moment.

@@ -116,12 +116,34 @@ impl<Tag> InputBuffers<Tag> {
         counts: impl Into<Counts>,
         depth: usize,
     ) -> Result<Embedded<Tag>, StageError> {
-        self.embed_as(counts.into(), depth, self.shared.options.completion)
+        self.embed_with(counts, depth, self.shared.options.completion)
     }
 
-    pub(super) fn embed_as(
+    /// As [`embed_ring`](Self::embed_ring), with a completion of its own: graphs without nodes that
+    /// the engine's graph has no use for.
+    ///
+    /// # Errors
+    ///
+    /// As `embed_ring`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::staging::{Completion, InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    /// let inputs = inputs.buckets([4, 8]).build()?;
+    /// let embedded = inputs.embed_with(8, 2, Completion::Neither)?;
+    /// assert_eq!(embedded.graph().nodes().count(), 1); // the copy
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn embed_with(
         &self,
-        counts: Counts,
+        counts: impl Into<Counts>,
         depth: usize,
         completion: Completion,
     ) -> Result<Embedded<Tag>, StageError> {
@@ -129,7 +151,7 @@ impl<Tag> InputBuffers<Tag> {
             return Err(StageError::RingDepth(depth));
         }
         let own = &*self.shared;
-        let bucket = own.plan.holding(counts)?.index;
+        let bucket = own.plan.holding(counts.into())?.index;
         // A graph that is a part of another is of one ring slot: its copies are not changed later.
         let shared = Shared::new(own.sibling(depth, completion)?, Arc::clone(&own.guard));
         let graph = |index| {

@@ -39,7 +39,7 @@ impl<Tag> OutputBuffers<Tag> {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct OutputBuffersBuilder<Tag = Untagged> {
-    pub(super) set: SetSpec,
+    set: SetSpec,
     /// Whether a slot's source was given before there was a slot.
     is_source_stray: bool,
     tag: PhantomData<fn() -> Tag>,
@@ -174,6 +174,14 @@ impl<Tag> OutputBuffersBuilder<Tag> {
     #[doc(alias = "cuStreamIsCapturing")]
     pub fn check_captures(mut self, check: bool) -> Self {
         self.set.options.check_captures = check;
+        self
+    }
+
+    /// Sets what says that the results are there, here and in
+    /// [embedded](super::EmbeddedOutputs) graphs. By default [`Completion::WordAndEvent`];
+    /// [`Completion::Neither`] is an error of [`build`](Self::build).
+    pub fn completion(mut self, completion: Completion) -> Self {
+        self.set.options.completion = completion;
         self
     }
 

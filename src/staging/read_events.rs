@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use super::buffers::InputBuffers;
-use super::builder::InputBuffersBuilder;
 use crate::driver::{Context, Event, EventKind};
 use crate::error::Error;
 use crate::stream::Stream;
@@ -96,22 +94,5 @@ impl ReadEvents {
     #[doc(alias = "cuEventRecord")]
     pub fn end(&self, stream: &Stream) -> Result<(), Error> {
         stream.record(&self.read)
-    }
-}
-
-impl<Tag> InputBuffersBuilder<Tag> {
-    /// Lets the set have [`ReadEvents`]: two nodes more in each staging graph, and two calls more
-    /// for steps without a graph. Not for sets with zero-copy slots. By default `false`.
-    pub fn read_events(mut self, wanted: bool) -> Self {
-        self.set.options.read_events = wanted;
-        self
-    }
-}
-
-impl<Tag> InputBuffers<Tag> {
-    /// The events that order reads on another stream, if the set was
-    /// [built](InputBuffersBuilder::read_events) with them.
-    pub fn read_events(&self) -> Option<&ReadEvents> {
-        self.shared.read_events.as_deref()
     }
 }
