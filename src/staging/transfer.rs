@@ -234,15 +234,16 @@ impl Transfer {
     fn settle_tails(&self) -> Result<(), Error> {
         let unknown = Error::Driver { call: "Fetch::submit", code: CudaError::NOT_READY };
         self.ring.in_flight().try_for_each(|index| {
-            if self.host.is_done(index)? {
-                return Ok(());
-            }
             // A set is dropped by its last owner: what is in flight can be claimed, and is not
             // submitted again.
             let claim = self.ring.claim_at(index, |_| Ok::<_, Error>(true))?;
             let Some((_, tail)) = claim.as_ref().and_then(|claim| claim.tail.as_ref()) else {
                 return Ok(());
             };
+            // After the tail: the words of a set of inputs may have been given up by now.
+            if self.host.is_done(index)? {
+                return Ok(());
+            }
             tail.event()?.ok_or(unknown)?.synchronize()
         })
     }
