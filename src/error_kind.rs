@@ -157,7 +157,8 @@ kinds! {
         | Self::Limit { .. }
         | Self::TooLarge
         | Self::KeepNeedsPerSlot(_)
-        | Self::SourceNeedsPerSlot(_) => ErrorKind::Invalid,
+        | Self::SourceNeedsPerSlot(_) | Self::ResultsNeedCompletion
+        | Self::ReadEventsInPlace => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };

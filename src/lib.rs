@@ -70,6 +70,7 @@
 //!   crate demands.
 //! * `serde`: [`report`]s can be serialised.
 //! * `svg`: graphs drawn as SVG (`GraphDefinition::to_svg`).
+//! * `futures`: steps, results and tickets as futures (`futures::Poller`).
 //! * `nvtx`: ranges, marks and names for NVIDIA's profilers, blocks for its memory checker, see
 //!   [`profile`]. Building it needs libclang.
 //!
@@ -117,6 +118,9 @@ mod lockfree;
 pub mod forecast;
 
 pub mod timeline;
+
+#[cfg(any(feature = "futures", all(test, loom)))]
+pub mod futures;
 
 pub mod stream;
 

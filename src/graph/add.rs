@@ -210,12 +210,21 @@ impl GraphDefinition {
         after: &[NodeId],
     ) -> Result<EventWaitNode, GraphError> {
         let owner = Box::new(Arc::clone(event));
-        self.add_owning(NodeKind::EventWait, owner, after, |new| {
-            let New { api, node, graph, after, len, .. } = new;
-            // SAFETY: as in `empty`; the event is alive.
-            unsafe { api.graph_add_event_wait_node.call(node, graph, after, len, event.as_raw()) }
-        })
-        .map(EventWaitNode)
+        self.add_owning(NodeKind::EventWait, owner, after, |new| new.wait(event)).map(EventWaitNode)
+    }
+
+    /// Adds a wait for what `event` holds at each launch, behind the nodes `after`. The graph does
+    /// not keep it alive.
+    ///
+    /// # Safety
+    ///
+    /// The event is alive at every launch.
+    pub(crate) unsafe fn event_wait_unowned(
+        &mut self,
+        event: &Event,
+        after: &[NodeId],
+    ) -> Result<EventWaitNode, GraphError> {
+        self.add(NodeKind::EventWait, None, after, |new| new.wait(event)).map(EventWaitNode)
     }
 
     /// Adds a copy of `graph` as one node, behind the nodes `after`.
@@ -300,6 +309,13 @@ struct New<'a> {
 }
 
 impl New<'_> {
+    /// Makes it a wait for `event`, which is alive.
+    fn wait(self, event: &Event) -> Result<(), Error> {
+        let Self { api, node, graph, after, len, .. } = self;
+        // SAFETY: as in `empty`; the event is alive.
+        unsafe { api.graph_add_event_wait_node.call(node, graph, after, len, event.as_raw()) }
+    }
+
     /// Makes it a record of `event`, which is alive.
     fn record(self, event: &Event) -> Result<(), Error> {
         let Self { api, node, graph, after, len, .. } = self;

@@ -131,7 +131,7 @@ impl Span for MappedSpan {
 
     /// Of suspended memory, too: it comes back at the same address.
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {
-        let first = offset - offset % self.granularity;
+        let first = offset - offset % self.allocation.granularity;
         let end = offset.checked_add(len.max(1))?;
         self.ledger.pieces.is_committed(first, end - first).then_some(self.base + offset as u64)
     }

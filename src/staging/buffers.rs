@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::error::{SlotError, StageError};
 use super::graphs::GraphsKept;
 use super::len::Counts;
+use super::read_events::ReadEvents;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
@@ -84,8 +85,7 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// [`SlotError::UnknownCount`]: no count has the name.
     pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
-        let index = self.shared.plan.counts.iter().position(|count| *count.name == *name);
-        let index = index.ok_or_else(|| SlotError::UnknownCount(name.into()))?;
+        let index = self.shared.plan.find_count(name)?;
         Ok(CountId::new(index, self.shared.id()))
     }
 
@@ -175,7 +175,8 @@ impl<Tag> InputBuffers<Tag> {
         self.shared.wait_for_all()
     }
 
-    /// Gives all memory back when the device has read every step that was submitted.
+    /// Gives all memory back when the device has read every step that was submitted; where a step or
+    /// a reader [owns](Step::into_owned) a share of the set, the memory goes with the last of these.
     ///
     /// # Errors
     ///
@@ -195,6 +196,12 @@ impl<Tag> InputBuffers<Tag> {
     /// How steps are sent, and why.
     pub fn submission(&self) -> Submitting {
         self.shared.submitting
+    }
+
+    /// The events that order reads on another stream, if the set was
+    /// [built](super::InputBuffersBuilder::read_events) with them.
+    pub fn read_events(&self) -> Option<&ReadEvents> {
+        self.shared.read_events.as_deref()
     }
 
     /// The graphs that are kept at this moment.
@@ -217,8 +224,8 @@ impl<Tag> InputBuffers<Tag> {
         &self.shared.context
     }
 
-    pub(super) fn with(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), tag: PhantomData }
+    pub(super) fn with(shared: Arc<Shared>) -> Self {
+        Self { shared, tag: PhantomData }
     }
 }
 

@@ -66,6 +66,12 @@ pub enum BuildError {
     /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
     /// slots are one copy.
     SourceNeedsPerSlot(Box<str>),
+    /// [`Completion::Neither`](super::Completion::Neither) for results, which are read when
+    /// something says that they are complete.
+    ResultsNeedCompletion,
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots, whose
+    /// readers have to be declared.
+    ReadEventsInPlace,
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -152,13 +158,13 @@ impl fmt::Display for BuildError {
             }
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
-            counts => counts.fmt_of_counts(f),
+            other => other.fmt_of_counts(f),
         }
     }
 }
 
 impl BuildError {
-    /// The texts about counts by name, and buckets of several counts.
+    /// The texts about counts by name, buckets of several counts, completion and events.
     fn fmt_of_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BucketOf(Counts { tokens, requests }) => write!(
@@ -180,6 +186,14 @@ impl BuildError {
             Self::TooManyCounts { given, max } => {
                 write!(f, "{given} counts were added: a set has at most {max}")
             }
+            Self::ResultsNeedCompletion => f.write_str(
+                "results with `Completion::Neither` would never be complete: use \
+                 `Completion::Word` or `Completion::Event`",
+            ),
+            Self::ReadEventsInPlace => f.write_str(
+                "reads of zero-copy slots are declared by `Staged::reader`: leave `read_events` \
+                 out, or use slots that are copied",
+            ),
             _ => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::buffers::InputBuffers;
 use super::build_error::BuildError;
+use super::completion::Completion;
 use super::guard::Guard;
 use super::len::{Counts, Len};
 use super::plan::Layout;
@@ -256,6 +257,21 @@ impl<Tag> InputBuffersBuilder<Tag> {
     #[doc(alias = "cuStreamIsCapturing")]
     pub fn check_captures(mut self, check: bool) -> Self {
         self.set.options.check_captures = check;
+        self
+    }
+
+    /// Sets what says that the device has read a ring slot, here and in
+    /// [embedded](super::Embedded) graphs. By default [`Completion::WordAndEvent`].
+    pub fn completion(mut self, completion: Completion) -> Self {
+        self.set.options.completion = completion;
+        self
+    }
+
+    /// Lets the set have [`ReadEvents`](super::ReadEvents): two nodes more in each staging graph, and
+    /// two calls more for steps without a graph. Not for sets with zero-copy slots. By default
+    /// `false`.
+    pub fn read_events(mut self, wanted: bool) -> Self {
+        self.set.options.read_events = wanted;
         self
     }
 

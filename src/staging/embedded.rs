@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::buffers::InputBuffers;
+use super::completion::Completion;
 use super::error::StageError;
 use super::len::Counts;
 use super::plan::Bucket;
@@ -55,7 +56,7 @@ pub struct Embedded<Tag = Untagged> {
     pub(super) shared: Arc<Shared>,
     /// One for each ring slot.
     graphs: Box<[GraphDefinition]>,
-    bucket: usize,
+    pub(super) bucket: usize,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -115,13 +116,44 @@ impl<Tag> InputBuffers<Tag> {
         counts: impl Into<Counts>,
         depth: usize,
     ) -> Result<Embedded<Tag>, StageError> {
+        self.embed_with(counts, depth, self.shared.options.completion)
+    }
+
+    /// As [`embed_ring`](Self::embed_ring), with a completion of its own: graphs without nodes that
+    /// the engine's graph has no use for.
+    ///
+    /// # Errors
+    ///
+    /// As `embed_ring`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::staging::{Completion, InputBuffers, Len};
+    ///
+    /// let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    /// let inputs = inputs.buckets([4, 8]).build()?;
+    /// let embedded = inputs.embed_with(8, 2, Completion::Neither)?;
+    /// assert_eq!(embedded.graph().nodes().count(), 1); // the copy
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn embed_with(
+        &self,
+        counts: impl Into<Counts>,
+        depth: usize,
+        completion: Completion,
+    ) -> Result<Embedded<Tag>, StageError> {
         if !(1..=MAX_DEPTH).contains(&depth) {
             return Err(StageError::RingDepth(depth));
         }
         let own = &*self.shared;
         let bucket = own.plan.holding(counts.into())?.index;
         // A graph that is a part of another is of one ring slot: its copies are not changed later.
-        let shared = Arc::new(Shared::new(own.sibling(depth)?, Arc::clone(&own.guard)));
+        let shared = Shared::new(own.sibling(depth, completion)?, Arc::clone(&own.guard));
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
             graph.keep_alive(Arc::clone(&shared))?;
@@ -186,9 +218,20 @@ impl<Tag> Embedded<Tag> {
     ///
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
-        let (counts, bucket) = self.checked(tokens, requests)?;
-        let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Step::in_bucket(&self.shared, claim, counts, Some(bucket)))
+        Self::try_begin_in(&self.shared, self.bucket, tokens, requests)
+    }
+
+    /// As [`try_begin`](Self::try_begin), without the graphs, which stay with one thread.
+    pub(super) fn try_begin_in(
+        shared: &Shared,
+        bucket: usize,
+        tokens: usize,
+        requests: usize,
+    ) -> Result<Step<'_, Tag>, StageError> {
+        let bucket = &shared.plan.buckets[bucket];
+        let counts = shared.checked_in(bucket, tokens, requests)?;
+        let claim = shared.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(Step::in_bucket(shared, claim, counts, Some(bucket)))
     }
 
     fn checked(&self, tokens: usize, requests: usize) -> Result<(Counts, &Bucket), StageError> {

@@ -56,10 +56,10 @@ use crate::profile::range;
 /// ```
 #[derive(Debug)]
 pub struct EmbeddedOutputs<Tag = Untagged> {
-    shared: Arc<Transfer>,
+    pub(super) shared: Arc<Transfer>,
     /// One for each ring slot.
     graphs: Box<[GraphDefinition]>,
-    bucket: usize,
+    pub(super) bucket: usize,
     tag: PhantomData<fn() -> Tag>,
 }
 
@@ -73,7 +73,8 @@ impl<Tag> OutputBuffers<Tag> {
     /// * [`StageError::Driver`], [`StageError::Graph`]: the driver refused.
     pub fn embed(&self, counts: impl Into<Counts>) -> Result<EmbeddedOutputs<Tag>, StageError> {
         let bucket = self.shared.plan.holding(counts.into())?.index;
-        let shared = Arc::new(self.shared.sibling(self.ring_depth())?);
+        let shared =
+            Arc::new(self.shared.sibling(self.ring_depth(), self.shared.options.completion)?);
         let graph = |index| {
             let (mut graph, _) = shared.graph(index, &shared.plan.buckets[bucket])?;
             graph.keep_alive(Arc::clone(&shared))?;
@@ -122,10 +123,33 @@ impl<Tag> EmbeddedOutputs<Tag> {
     /// # Errors
     ///
     /// As [`OutputBuffers::begin`]; the bucket is the limit.
-    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<'_, Tag>, StageError> {
+    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let bucket = &self.shared.plan.buckets[self.bucket];
         let counts = self.shared.checked_in(bucket, tokens, requests)?;
         Ok(Fetch::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+    }
+
+    /// Begins a fetch if a ring slot is free; does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
+    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
+        Self::try_begin_in(&self.shared, self.bucket, tokens, requests)
+    }
+
+    /// As [`try_begin`](Self::try_begin), without the graphs, which stay with one thread.
+    pub(super) fn try_begin_in(
+        shared: &Arc<Transfer>,
+        bucket: usize,
+        tokens: usize,
+        requests: usize,
+    ) -> Result<Fetch<Tag>, StageError> {
+        let _range = range!("staging::begin");
+        let bucket = &shared.plan.buckets[bucket];
+        let counts = shared.checked_in(bucket, tokens, requests)?;
+        let claim = shared.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(Fetch::in_bucket(shared, claim, counts, Some(bucket)))
     }
 }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::error::{SlotFault, StageError};
+use super::error::{CountFault, SlotFault, StageError};
 use super::guard::check_device;
 use super::launch::Sent;
-use super::len::Counts;
+use super::len::{BY_NAME, Counts};
 use super::pending::Pending;
 use super::plan::{Bucket, ByteRange, Layout};
 use super::refer::Owner;
 use super::reference::{Reference, Source};
 use super::ring::Claim;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::state::SlotState;
 use super::transfer::Transfer;
 use crate::element::Element;
@@ -26,46 +26,50 @@ use crate::stream::Stream;
 
 /// A fetch that has not been submitted. Dropped, it has not happened.
 ///
-/// It may be submitted on any thread.
+/// It may be submitted on any thread, and owns its share of the set.
 ///
 /// # Examples
 ///
 /// See [`OutputBuffers`](super::OutputBuffers).
 #[must_use = "a fetch that is dropped has not happened"]
 #[derive(Debug)]
-pub struct Fetch<'a, Tag = Untagged> {
-    shared: &'a Arc<Transfer>,
-    claim: Claim<'a, SlotState>,
+pub struct Fetch<Tag = Untagged> {
+    // Before the owner of the ring: fields are dropped in their order.
+    claim: Claim<'static, SlotState>,
+    shared: Arc<Transfer>,
     counts: Counts,
-    bucket: Option<&'a Bucket>,
+    /// Which bucket's, if it has one.
+    bucket: Option<usize>,
     /// A bit for each slot that is copied from elsewhere.
     referred: u64,
     tag: PhantomData<fn() -> Tag>,
 }
 
-impl<'a, Tag> Fetch<'a, Tag> {
+impl<Tag> Fetch<Tag> {
     #[inline]
-    pub(super) fn new(
-        shared: &'a Arc<Transfer>,
-        claim: Claim<'a, SlotState>,
-        counts: Counts,
-    ) -> Self {
+    pub(super) fn new(shared: &Arc<Transfer>, claim: Claim<'_, SlotState>, counts: Counts) -> Self {
         Self::in_bucket(shared, claim, counts, shared.plan.bucket_of(counts))
     }
 
+    /// The claim is of the transfer's ring.
     #[inline]
     pub(super) fn in_bucket(
-        shared: &'a Arc<Transfer>,
-        mut claim: Claim<'a, SlotState>,
+        shared: &Arc<Transfer>,
+        mut claim: Claim<'_, SlotState>,
         counts: Counts,
-        bucket: Option<&'a Bucket>,
+        bucket: Option<&Bucket>,
     ) -> Self {
         claim.forget();
+        [claim.counts[0], claim.counts[1]] = [counts.tokens, counts.requests];
         if bucket.is_none() {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.fields);
         }
-        Self { shared, claim, counts, bucket, referred: 0, tag: PhantomData }
+        let bucket = bucket.map(|bucket| bucket.index);
+        // SAFETY: the ring is the transfer's, of which this has a share that is dropped after it,
+        // as does the `Pending` that it becomes.
+        let claim = unsafe { claim.outlive() };
+        Self { claim, shared: Arc::clone(shared), counts, bucket, referred: 0, tag: PhantomData }
     }
 
     /// Fetches a slot of this step from device memory at `address`. Costs a driver call if the last
@@ -124,6 +128,26 @@ impl<'a, Tag> Fetch<'a, Tag> {
         Ok(())
     }
 
+    /// Says how many the step has of a count [by name](super::OutputBuffersBuilder::count): so many
+    /// elements are there to be read. Copied are as many as there may be.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Count`]: the count is another set's, or a step of this size does not have so
+    /// many. Nothing has changed, and the fetch goes on.
+    pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
+        let Some(max) = self.shared.most_of(count.index, count.set, self.padded())? else {
+            return Err(self.shared.count_misuse(count.index, CountFault::Foreign));
+        };
+        if number > max {
+            let fault = CountFault::TooLarge { wanted: number, max };
+            return Err(self.shared.count_misuse(count.index, fault));
+        }
+        self.claim.extras().counts_set |= 1 << count.index;
+        self.claim.counts[BY_NAME + usize::from(count.index)] = number;
+        Ok(())
+    }
+
     /// Copies the results to the ring slot, behind what `stream` was given so far: one driver call,
     /// where the context is entered and the graph is made.
     ///
@@ -142,16 +166,16 @@ impl<'a, Tag> Fetch<'a, Tag> {
     #[inline]
     #[doc(alias = "cuGraphLaunch")]
     pub fn submit(mut self, stream: &Stream) -> Result<Pending<Tag>, StageError> {
-        let shared = self.shared;
-        let _range =
-            Range::enter(shared.names.submit(self.bucket), Some(self.claim.size(self.bucket)));
+        let shared = &*self.shared;
+        let bucket = self.bucket.map(|bucket| &shared.plan.buckets[bucket]);
+        let _range = Range::enter(shared.names.submit(bucket), Some(self.claim.size(bucket)));
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         check_device(&shared.context, stream)?;
         if self.referred != 0 {
             self.claim.order_behind(self.referred, stream)?;
         }
         shared.host.reset(self.claim.index());
-        let sent = Sent { bucket: self.bucket, skipped: 0, referred: self.referred };
+        let sent = Sent { bucket, skipped: 0, referred: self.referred };
         shared.launch(&mut self.claim, sent, stream)?;
         if self.referred != 0 {
             self.claim.note_uses(stream);
@@ -173,9 +197,9 @@ impl<'a, Tag> Fetch<'a, Tag> {
         stream: &Stream,
         launch: impl FnOnce() -> Result<(), E>,
     ) -> Result<Pending<Tag>, E> {
-        let shared = self.shared;
-        let _range =
-            Range::enter(shared.names.submit(self.bucket), Some(self.claim.size(self.bucket)));
+        let shared = &*self.shared;
+        let bucket = self.bucket.map(|bucket| &shared.plan.buckets[bucket]);
+        let _range = Range::enter(shared.names.submit(bucket), Some(self.claim.size(bucket)));
         shared.check_fork().map_err(StageError::from)?;
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         check_device(&shared.context, stream)?;
@@ -200,20 +224,24 @@ impl<'a, Tag> Fetch<'a, Tag> {
 
     /// The counts whose elements are copied: those of the bucket, or the step's above the largest.
     pub fn padded(&self) -> Counts {
-        self.bucket.map_or(self.counts, |bucket| bucket.counts)
+        self.bucket.map_or(self.counts, |bucket| self.shared.plan.buckets[bucket].counts)
     }
 
     /// Notes a fetch that the device has.
     #[inline]
     fn hand_over(self, stream: &Stream) -> Pending<Tag> {
-        let Self { shared, claim, counts, bucket, .. } = self;
+        let Self { mut claim, shared, counts, bucket, .. } = self;
+        if shared.has_no_events() {
+            claim.note_tail(stream);
+        }
         shared.launches.note(claim.index(), stream);
         Pending::new(shared, claim, counts, bucket, stream.id())
     }
 
     /// Where a slot lies, if it can be copied from elsewhere.
     fn referable<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<ByteRange, StageError> {
-        let fields = self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields);
+        let own = &self.claim.fields;
+        let fields = self.bucket.map_or(own, |bucket| &self.shared.plan.buckets[bucket].fields);
         let index = slot.index();
         let Some(field) = fields
             .get(index)

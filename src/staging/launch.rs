@@ -88,12 +88,28 @@ impl Transfer {
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<(), StageError> {
+        self.enqueue_as(claim, sent, stream, self.is_by_calls())
+    }
+
+    /// As [`enqueue`](Self::enqueue); ends in the completion word alone, where there is one, if
+    /// `only_word`.
+    #[cold]
+    pub(super) fn enqueue_as(
+        &self,
+        claim: &Claim<'_, SlotState>,
+        sent: Sent<'_>,
+        stream: &Stream,
+        only_word: bool,
+    ) -> Result<(), StageError> {
         let (plan, index) = (&self.plan, claim.index());
         let _scope = self.context.enter()?;
         let fields = sent.bucket.map_or(&claim.fields, |bucket| &bucket.fields);
         let mut copied = (0..plan.slots.len()).filter(|slot| {
             sent.skipped & 1 << slot == 0 && plan.slots[*slot].kind == SlotKind::Copied
         });
+        if let Some(events) = &self.read_events {
+            stream.wait_event(&**events.read())?;
+        }
         let outcome = match plan.layout {
             Layout::Packed => {
                 let ends = copied.map(|slot| fields[slot].span).map(|it| it.offset + it.size);
@@ -108,7 +124,11 @@ impl Transfer {
                 enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
             }),
         };
-        outcome.and_then(|()| self.host.mark(index, stream, self.is_by_calls())).map_err(|error| {
+        let outcome = outcome.and_then(|()| match &self.read_events {
+            Some(events) => stream.record(events.staged()),
+            None => Ok(()),
+        });
+        outcome.and_then(|()| self.host.mark(index, stream, only_word)).map_err(|error| {
             // Some copies may be under way: the ring slot is not to be used before they are done.
             // If the stream cannot be waited for either, nothing will ever run in it again.
             let _relaxed = self.context.driver().relax_capture();

@@ -1,10 +1,11 @@
-#![expect(unsafe_code, reason = "the caller vouches for what the device will not do")]
-//! Ring slots whose launch never runs.
+#![expect(unsafe_code, reason = "the caller vouches for what the device does")]
+//! Ring slots that the engine says are free: their launch never runs, or has made its copies.
 
 use super::buffers::InputBuffers;
 use super::embedded::Embedded;
 use super::error::StageError;
 use super::outputs::OutputBuffers;
+use super::staged::Staged;
 
 impl<Tag> InputBuffers<Tag> {
     /// Gives up a ring slot whose launch never runs, so that it is free again: one that went into a
@@ -52,5 +53,27 @@ impl<Tag> Embedded<Tag> {
     /// No launch of a graph that contains the staging graph is pending.
     pub unsafe fn release_lost(&self) -> Result<(), StageError> {
         (0..self.shared.ring.len()).try_for_each(|index| self.shared.release_lost(index))
+    }
+}
+
+impl<Tag> Staged<'_, Tag> {
+    /// Says that the device has read the step's ring slot, for sets with [`Completion::Neither`]:
+    /// it is free from here on. For others, and for a ring slot that has a later step, it does
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Driver`]: this is a forked child.
+    ///
+    /// # Safety
+    ///
+    /// The launch of the step has made its copies, as when an event that the engine recorded behind
+    /// it is complete, or when results of the same step are there.
+    pub unsafe fn set_complete(&self) -> Result<(), StageError> {
+        self.shared.check_fork()?;
+        if self.shared.ring.is_in_flight(self.index, self.this) {
+            self.shared.host.set_read(self.index);
+        }
+        Ok(())
     }
 }

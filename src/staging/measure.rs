@@ -61,7 +61,7 @@ impl Transfer {
         self.host.reset(claim.index());
         let start = Instant::now();
         match by {
-            Submission::Calls => self.enqueue(claim, sent, stream)?,
+            Submission::Calls => self.enqueue_as(claim, sent, stream, true)?,
             _ => self.launch(claim, sent, stream)?,
         }
         stream.synchronize()?;

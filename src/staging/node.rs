@@ -15,12 +15,13 @@ use crate::stream::Stream;
 pub(super) fn add_copy(
     graph: &mut GraphDefinition,
     copy: Copy1d,
+    after: &[NodeId],
 ) -> Result<MemcpyNode, GraphError> {
     // SAFETY: both regions live as long as the set, which waits for its launches before it gives
     // them back, or are kept alive in a graph that is embedded elsewhere; a source of results that
     // is not the set's is vouched for by the caller of `source`. The host uses a ring slot only
     // when its copy is done, and stream order or the guard of the destination orders the device.
-    unsafe { graph.memcpy(copy, &[]) }
+    unsafe { graph.memcpy(copy, after) }
 }
 
 /// Adds the write that says that a ring slot was read, behind its copies.
@@ -42,6 +43,12 @@ pub(super) fn add_record(
     // SAFETY: the event was made with the ring slot, in the set's context, and lives as its memory
     // does.
     unsafe { graph.event_record_unowned(event, after) }.map(NodeId::from)
+}
+
+/// Adds the wait for an event of the set, before the rest.
+pub(super) fn add_wait(graph: &mut GraphDefinition, event: &Event) -> Result<NodeId, GraphError> {
+    // SAFETY: as in `add_record`.
+    unsafe { graph.event_wait_unowned(event, &[]) }.map(NodeId::from)
 }
 
 /// Lets a copy have other memory than the set's.

@@ -9,8 +9,9 @@ use super::fetch::Fetch;
 use super::graphs::{GraphsKept, GraphsMade};
 use super::len::Counts;
 use super::pending::Pending;
-use super::slot_id::{SlotId, Untagged};
+use super::slot_id::{CountId, SlotId, Untagged};
 use super::static_buffers::StaticBuffers;
+use super::submission::Submitting;
 use super::transfer::Transfer;
 use crate::driver::Context;
 use crate::element::Element;
@@ -86,6 +87,21 @@ impl<Tag> OutputBuffers<Tag> {
         Ok(SlotId::new(index, self.shared.id()))
     }
 
+    /// The count of that name, to be set in fetches.
+    ///
+    /// # Errors
+    ///
+    /// [`SlotError::UnknownCount`]: no count has the name.
+    pub fn count_id(&self, name: &str) -> Result<CountId<Tag>, SlotError> {
+        let index = self.shared.plan.find_count(name)?;
+        Ok(CountId::new(index, self.shared.id()))
+    }
+
+    /// How fetches are sent, and why.
+    pub fn submission(&self) -> Submitting {
+        self.shared.submitting
+    }
+
     /// The device memory of the set, for the kernels that write it.
     pub fn static_buffers(&self) -> StaticBuffers<Tag> {
         StaticBuffers::of(&self.shared)
@@ -118,7 +134,7 @@ impl<Tag> OutputBuffers<Tag> {
     ///   held by a [`Pending`], or because the device did not come to its copies.
     /// * [`StageError::Driver`]: the device has failed.
     #[inline]
-    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<'_, Tag>, StageError> {
+    pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let counts = self.shared.checked(tokens, requests)?;
         Ok(Fetch::new(&self.shared, self.shared.claim()?, counts))
@@ -130,7 +146,7 @@ impl<Tag> OutputBuffers<Tag> {
     ///
     /// [`StageError::WouldBlock`]: none is free. Otherwise as [`begin`](Self::begin).
     #[inline]
-    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<'_, Tag>, StageError> {
+    pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let counts = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
@@ -148,7 +164,7 @@ impl<Tag> OutputBuffers<Tag> {
         tokens: usize,
         requests: usize,
         padded: impl Into<Counts>,
-    ) -> Result<Fetch<'_, Tag>, StageError> {
+    ) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
         let bucket = self.shared.plan.holding(padded.into())?;
         let counts = self.shared.checked_in(bucket, tokens, requests)?;

@@ -7,12 +7,14 @@ use std::time::Duration;
 use wharf_sys::bindings::CUdeviceptr;
 
 use super::build_error::BuildError;
+use super::completion::Completion;
 use super::len::{Counts, Len};
 use super::outputs::OutputBuffers;
 use super::plan::Layout;
 use super::set_spec::{Instantiation, SetSpec};
 use super::slot_id::Untagged;
 use super::spec::{Forgotten, Padding, SlotKind};
+use super::submission::Submission;
 use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
@@ -138,10 +140,32 @@ impl<Tag> OutputBuffersBuilder<Tag> {
         self
     }
 
+    /// Sets how fetches are sent. By default [`Submission::Graph`].
+    pub fn submission(mut self, submission: Submission) -> Self {
+        self.set.submission = submission;
+        self
+    }
+
+    /// Adds a count of a step besides tokens and requests, for the lengths of slots, as
+    /// [`InputBuffersBuilder::count`](super::InputBuffersBuilder::count). `most` of its elements
+    /// are copied; a fetch that [knows](super::Fetch::set_count) how many there are has so many to
+    /// read.
+    pub fn count(mut self, name: &str, most: Len) -> Self {
+        self.set.counts.push((name.to_owned(), most));
+        self
+    }
+
     /// Limits the graphs that are kept. By default 1024. A fetch for which there is no room goes
     /// without.
     pub fn max_graphs(mut self, graphs: usize) -> Self {
         self.set.options.max_graphs = graphs;
+        self
+    }
+
+    /// Limits what the kept graphs are taken to cost, as
+    /// [`InputBuffersBuilder::max_graph_bytes`](super::InputBuffersBuilder::max_graph_bytes).
+    pub fn max_graph_bytes(mut self, bytes: usize) -> Self {
+        self.set.options.max_graph_bytes = bytes;
         self
     }
 
@@ -150,6 +174,14 @@ impl<Tag> OutputBuffersBuilder<Tag> {
     #[doc(alias = "cuStreamIsCapturing")]
     pub fn check_captures(mut self, check: bool) -> Self {
         self.set.options.check_captures = check;
+        self
+    }
+
+    /// Sets what says that the results are there, here and in
+    /// [embedded](super::EmbeddedOutputs) graphs. By default [`Completion::WordAndEvent`];
+    /// [`Completion::Neither`] is an error of [`build`](Self::build).
+    pub fn completion(mut self, completion: Completion) -> Self {
+        self.set.options.completion = completion;
         self
     }
 
@@ -167,6 +199,9 @@ impl<Tag> OutputBuffersBuilder<Tag> {
             && let Some(slot) = self.set.slots.iter().find(|slot| slot.device.is_some())
         {
             return Err(BuildError::SourceNeedsPerSlot(slot.name.clone()));
+        }
+        if self.set.options.completion == Completion::Neither {
+            return Err(BuildError::ResultsNeedCompletion);
         }
         let shared = self.set.build(Direction::Dtoh, Forgotten::Pad, c"staging::fetch")?;
         Ok(OutputBuffers::with(shared))

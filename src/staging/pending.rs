@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::error::{SlotFault, StageError};
 use super::guard::check_device;
 use super::len::Counts;
-use super::plan::Bucket;
 use super::ring::{Claim, Hold};
 use super::slot_id::{SlotId, Untagged};
 use super::stall::{Stall, StallCause};
@@ -51,16 +50,13 @@ impl<Tag> Pending<Tag> {
     /// Holds the ring slot of a fetch that the device has.
     #[inline]
     pub(super) fn new(
-        shared: &Arc<Transfer>,
-        claim: Claim<'_, SlotState>,
+        shared: Arc<Transfer>,
+        claim: Claim<'static, SlotState>,
         counts: Counts,
-        bucket: Option<&Bucket>,
+        bucket: Option<usize>,
         stream: StreamId,
     ) -> Self {
-        // SAFETY: the ring is the transfer's, of which this has a share that is dropped after it.
-        let hold = unsafe { claim.hold().outlive() };
-        let bucket = bucket.map(|bucket| bucket.index);
-        Self { hold, shared: Arc::clone(shared), counts, bucket, stream, tag: PhantomData }
+        Self { hold: claim.hold(), shared, counts, bucket, stream, tag: PhantomData }
     }
 
     /// Whether the results are there. No driver call, where the device can write words.
@@ -110,11 +106,16 @@ impl<Tag> Pending<Tag> {
 
     /// Makes what `writer` is given from here on wait, on the device, until the device memory has
     /// been read: for a step on another stream than the fetch's, which writes it again. One driver
-    /// call, none on the stream of the fetch.
+    /// call, none on the stream of the fetch. Where no event ends the copies, by
+    /// [`Submission::Calls`](super::Submission::Calls) or [`Completion`](super::Completion), it is
+    /// all that the fetch's stream has been given by now, at up to three calls more; none if the
+    /// results are there.
     ///
     /// # Errors
     ///
     /// * [`StageError::OtherDevice`]: the stream is of another device than the set.
+    /// * [`StageError::ReaderCaptured`]: the fetch's stream is being captured, and no event ends the
+    ///   copies.
     /// * [`StageError::Driver`]: the driver refused, or the stream is being captured, as for
     ///   [`Staged::reader`](super::Staged::reader).
     #[doc(alias = "cuStreamWaitEvent")]
@@ -126,7 +127,16 @@ impl<Tag> Pending<Tag> {
         }
         check_device(&shared.context, writer)?;
         shared.refuse_capture(writer, |api| api.stream_wait_event.name())?;
-        Ok(writer.wait_event(&shared.host.events[self.hold.index()])?)
+        if !shared.has_no_events() {
+            return Ok(writer.wait_event(&shared.host.events[self.hold.index()])?);
+        }
+        if self.is_done()? {
+            return Ok(());
+        }
+        let captured =
+            StageError::ReaderCaptured { stream: shared.launches.stream(self.hold.index()) };
+        let Some((_, tail)) = &self.hold.tail else { return Err(captured) };
+        Ok(writer.wait_event(&*tail.event()?.ok_or(captured)?)?)
     }
 
     /// The step's tokens and requests.
@@ -139,6 +149,12 @@ impl<Tag> Pending<Tag> {
         self.hold.index()
     }
 
+    /// A share of the set, for what asks in its place.
+    #[cfg(feature = "futures")]
+    pub(super) fn share(&self) -> Arc<Transfer> {
+        Arc::clone(&self.shared)
+    }
+
     /// Whether the device is done with the ring slot.
     #[inline]
     fn is_done(&self) -> Result<bool, Error> {
@@ -147,7 +163,8 @@ impl<Tag> Pending<Tag> {
 }
 
 impl<'a, Tag> Results<'a, Tag> {
-    /// The elements of a slot, in pinned memory: as many as the step has.
+    /// The elements of a slot, in pinned memory: as many as the step has; where the length is by a
+    /// count that the fetch did not [set](super::Fetch::set_count), as many as it may have.
     ///
     /// # Errors
     ///
@@ -167,7 +184,12 @@ impl<'a, Tag> Results<'a, Tag> {
             Some(bucket) => plan.buckets[*bucket].fields[index].span,
             None => plan.exact_span(*counts, index),
         };
-        let len = spec.most.of_counts(*counts);
+        let len = match spec.len.name() {
+            Some(count) if hold.has_extras && hold.extras.counts_set & 1 << count != 0 => {
+                spec.len.of(&hold.counts)
+            }
+            _ => spec.most.of_counts(*counts),
+        };
         // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
         // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
         // the device is done with the slot.

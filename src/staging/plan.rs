@@ -195,6 +195,12 @@ impl Plan {
         self.buckets.last().map_or(0, |bucket| bucket.graph + 1)
     }
 
+    /// The count of that name.
+    pub(super) fn find_count(&self, name: &str) -> Result<usize, SlotError> {
+        let index = self.counts.iter().position(|count| *count.name == *name);
+        index.ok_or_else(|| SlotError::UnknownCount(name.into()))
+    }
+
     /// The slot of that name, which has elements of that type.
     pub(super) fn find(&self, name: &str, given: DType) -> Result<usize, SlotError> {
         let Some(index) = self.slots.iter().position(|slot| *slot.name == *name) else {

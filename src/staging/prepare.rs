@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::cache::make_room;
-use super::node::{add_copy, add_done, add_record};
+use super::node::{add_copy, add_done, add_record, add_wait};
 use super::plan::{Bucket, ByteRange, Layout};
 use super::ring::Claim;
 use super::spec::SlotKind;
@@ -140,7 +140,8 @@ impl Transfer {
             Layout::PerSlot => self.plan.staged.count_ones().into(),
             Layout::Packed => 1,
         };
-        NODE_BYTES * (copies + 2)
+        let events = if self.read_events.is_some() { 4 } else { 2 };
+        NODE_BYTES * (copies + events)
     }
 
     /// The graph that copies a ring slot of a bucket, and which node copies which slot.
@@ -154,9 +155,11 @@ impl Transfer {
         let mut slots = vec![None; plan.slots.len()];
         let mut all = None;
         let mut nodes: Vec<NodeId> = Vec::new();
+        let events = self.read_events.as_deref();
+        let read = events.map(|events| add_wait(&mut graph, events.read())).transpose()?;
         // Copies are in no order among themselves, so that the driver may overlap them.
         let mut add = |graph: &mut GraphDefinition, copy: Copy1d, label: &str| {
-            let node = add_copy(graph, copy)?;
+            let node = add_copy(graph, copy, read.as_slice())?;
             graph.label(node, label)?;
             nodes.push(node.into());
             Ok::<_, GraphError>(CopyNode { node, copy })
@@ -175,13 +178,22 @@ impl Transfer {
                 }
             }
         }
+        if nodes.is_empty() {
+            nodes.extend(read);
+        }
+        if let Some(events) = events {
+            let staged = add_record(&mut graph, events.staged(), &nodes)?;
+            graph.label(staged, "may be read")?;
+        }
         if let Some(word) = host.word(index) {
             let done = add_done(&mut graph, word, &nodes)?;
             graph.label(done, format!("ring slot {index} is free"))?;
             nodes = vec![done];
         }
-        let event = add_record(&mut graph, &host.events[index], &nodes)?;
-        graph.label(event, "staged")?;
+        if host.has_events {
+            let event = add_record(&mut graph, &host.events[index], &nodes)?;
+            graph.label(event, "staged")?;
+        }
         Ok((graph, Copies { slots: slots.into(), all }))
     }
 

@@ -1,6 +1,7 @@
 //! A stream that reads what was staged.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::error::StageError;
 use super::shared::Shared;
@@ -45,11 +46,24 @@ pub struct Reader<'a> {
     shared: &'a Shared,
     stream: &'a Stream,
     is_over: bool,
+    /// Present where the step owned its share of the set, or the reader does. Last: fields are
+    /// dropped in their order.
+    keep: (Option<Arc<Stream>>, Option<Arc<Shared>>),
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(shared: &'a Shared, stream: &'a Stream) -> Self {
-        Self { shared, stream, is_over: false }
+        Self { shared, stream, is_over: false, keep: (None, None) }
+    }
+
+    /// Keeps the set, and its stream if it is given.
+    pub(super) fn kept_by(
+        mut self,
+        shared: Option<Arc<Shared>>,
+        stream: Option<Arc<Stream>>,
+    ) -> Self {
+        self.keep = (stream, shared);
+        self
     }
 
     /// The stream that reads.

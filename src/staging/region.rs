@@ -14,6 +14,7 @@ use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, 
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
+use super::completion::Completion;
 use super::plan::ByteRange;
 
 /// Device memory at addresses that never change.
@@ -56,14 +57,24 @@ pub(super) struct HostRegion {
     /// Bytes from one ring slot to the next.
     stride: usize,
     /// A word for each ring slot, if the device can write it: 1 when the copy is done.
+    /// Where the engine says it, the host sets it.
     page: Option<CompletionPage>,
+    /// Whether the device writes the words.
+    by_device: bool,
+    /// Whether an event ends a ring slot's copies.
+    pub(super) has_events: bool,
     /// Recorded behind each ring slot's copy.
     pub(super) events: Box<[Arc<Event>]>,
 }
 
 impl HostRegion {
     /// Commits `size` bytes for each of `depth` ring slots.
-    pub(super) fn new(context: &Context, size: usize, depth: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        context: &Context,
+        size: usize,
+        depth: usize,
+        completion: Completion,
+    ) -> Result<Self, Error> {
         // A copy does not cross from one registration to the next, so no slot does.
         let (stride, options) = if size.saturating_mul(depth) <= PIECE {
             (size, PinnedOptions::default())
@@ -80,12 +91,17 @@ impl HostRegion {
         // already, but not those of a driver that allocates itself.
         unsafe { ptr::write_bytes(first, 0, len) };
         wipe_in_children(first, len);
-        let words = CompletionPage::is_supported(context)?
+        let can_write = CompletionPage::is_supported(context)?
             && context.driver().api().graph_add_batch_mem_op_node.is_available();
-        let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
+        let by_device = can_write && completion.has_word();
+        let by_host = completion == Completion::Neither;
+        let has_events = !by_host && (completion != Completion::Word || !by_device);
+        let has_page = by_device || by_host;
+        let page = has_page.then(|| CompletionPage::new(context, depth)).transpose()?;
         let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
         let events = (0..depth).map(event).collect::<Result<_, _>>()?;
-        Ok(Self { base: first.addr(), resource: Some(resource), stride, page, events })
+        let (base, resource) = (first.addr(), Some(resource));
+        Ok(Self { base, resource, stride, page, by_device, has_events, events })
     }
 
     /// Whether the device has read what was submitted in a ring slot.
@@ -105,14 +121,21 @@ impl HostRegion {
 
     /// Whether the device writes completion words.
     pub(super) fn has_words(&self) -> bool {
-        self.page.is_some()
+        self.by_device
+    }
+
+    /// Sets the word of a ring slot where the device does not.
+    pub(super) fn set_read(&self, index: usize) {
+        if let Some(page) = self.page.as_ref().filter(|_| !self.by_device) {
+            page.reset(index, 1);
+        }
     }
 
     /// Waits until the device is done with a ring slot that is in flight. Memory that was leaked is
     /// not waited for.
     pub(super) fn settle(&self, index: usize) -> Result<(), Error> {
         match self.events.get(index) {
-            Some(event) if !self.is_done(index)? => event.synchronize(),
+            Some(event) if self.has_events && !self.is_done(index)? => event.synchronize(),
             _ => Ok(()),
         }
     }
@@ -127,13 +150,14 @@ impl HostRegion {
 
     /// The address of the word of a ring slot, to be set to 1 by the device.
     pub(super) fn word(&self, index: usize) -> Option<u64> {
-        self.page.as_ref().map(|page| page.device_address(index))
+        let page = self.page.as_ref().filter(|_| self.by_device);
+        page.map(|page| page.device_address(index))
     }
 
     /// Enqueues the completion of a ring slot on `stream`: the word and the event; the word alone
     /// where there is one and `only_word`.
     pub(super) fn mark(&self, index: usize, stream: &Stream, only_word: bool) -> Result<(), Error> {
-        if let Some(page) = &self.page {
+        if let Some(page) = self.page.as_ref().filter(|_| self.by_device) {
             // SAFETY: the stream is the caller's, whose context was entered; the region is dropped
             // only after a wait for the event below, or for the ends of the streams.
             unsafe { page.write(index, 1, stream.as_raw()) }?;
@@ -141,7 +165,7 @@ impl HostRegion {
                 return Ok(());
             }
         }
-        stream.record(&self.events[index])
+        if self.has_events { stream.record(&self.events[index]) } else { Ok(()) }
     }
 
     /// Marks a ring slot as read, by the word and by the event, although nothing read it.

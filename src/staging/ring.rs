@@ -21,6 +21,8 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
+#[cfg(feature = "futures")]
+use crate::lockfree::slot_state::SlotPhase;
 use crate::lockfree::slot_state::{SlotUse, SlotWord};
 use crate::sync::UnsafeCell;
 
@@ -99,6 +101,25 @@ impl<T> Ring<T> {
         self.slots.get(index).map_or(Ok(None), |slot| slot.claim(&mut is_done))
     }
 
+    /// Whether a slot can be had at this moment.
+    #[cfg(feature = "futures")]
+    pub(crate) fn has_room<E>(
+        &self,
+        mut is_done: impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        for (index, slot) in self.slots.iter().enumerate() {
+            let has_room = match slot.word.phase() {
+                SlotPhase::Free => true,
+                SlotPhase::InFlight => is_done(index)?,
+                SlotPhase::Filling => false,
+            };
+            if has_room {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The slots that are in flight at this moment.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = usize> {
         (0..self.len()).filter(|index| self.slots[*index].word.in_flight().is_some())
@@ -157,30 +178,30 @@ impl<'a, T> Claim<'a, T> {
         std::mem::forget(self);
         hold
     }
+
+    /// The same, for an owner that keeps the ring alive in another way than by a borrow.
+    ///
+    /// # Safety
+    ///
+    /// The ring lives as long as the result, and as what is made of it.
+    #[inline]
+    pub(crate) unsafe fn outlive<'b>(self) -> Claim<'b, T>
+    where
+        T: 'b,
+    {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { &*std::ptr::from_ref(self.slot) };
+        let claim = Claim { slot, this: self.this };
+        #[expect(clippy::mem_forget, reason = "the drop would cancel; a claim owns nothing")]
+        std::mem::forget(self);
+        claim
+    }
 }
 
 impl<T> Hold<'_, T> {
     #[inline]
     pub(crate) fn index(&self) -> usize {
         self.slot.index
-    }
-
-    /// The same, for an owner that keeps the ring alive in another way than by a borrow.
-    ///
-    /// # Safety
-    ///
-    /// The ring lives as long as the result.
-    #[inline]
-    pub(crate) unsafe fn outlive<'b>(self) -> Hold<'b, T>
-    where
-        T: 'b,
-    {
-        // SAFETY: the caller's promise.
-        let slot = unsafe { &*std::ptr::from_ref(self.slot) };
-        let hold = Hold { slot, this: self.this };
-        #[expect(clippy::mem_forget, reason = "the drop would submit; a hold owns nothing")]
-        std::mem::forget(self);
-        hold
     }
 }
 
@@ -198,6 +219,16 @@ impl<T> DerefMut for Claim<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above, and the claim is borrowed alone.
         self.slot.state.with_mut(|state| unsafe { &mut *state })
+    }
+}
+
+impl<T> Deref for Hold<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: as for the claim that it was, which is not submitted before it is dropped.
+        self.slot.state.with(|state| unsafe { &*state })
     }
 }
 

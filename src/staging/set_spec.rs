@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::build_error::BuildError;
+use super::completion::Completion;
 use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
@@ -65,6 +66,8 @@ impl SetSpec {
                 max_graphs: DEFAULT_MAX_GRAPHS,
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
                 check_captures: false,
+                completion: Completion::default(),
+                read_events: false,
             },
         }
     }
@@ -114,6 +117,9 @@ impl SetSpec {
         let mut slots = self.slots;
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
+        if plan.has_zero_copy && options.read_events {
+            return Err(BuildError::ReadEventsInPlace);
+        }
         plan.counts = counts.into();
         let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));

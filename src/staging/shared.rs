@@ -1,7 +1,7 @@
 //! The part of a set of inputs that its handles share.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::guard::Guard;
 use super::in_place::InPlace;
@@ -16,6 +16,8 @@ pub(super) struct Shared {
     transfer: Transfer,
     /// Of the device memory, which embedded graphs write too.
     pub(super) guard: Arc<Guard>,
+    /// Itself, for steps that keep it.
+    pub(super) this: Weak<Self>,
 }
 
 impl Deref for Shared {
@@ -28,8 +30,8 @@ impl Deref for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(transfer: Transfer, guard: Arc<Guard>) -> Self {
-        Self { transfer, guard }
+    pub(super) fn new(transfer: Transfer, guard: Arc<Guard>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { transfer, guard, this: this.clone() })
     }
 
     /// Waits for the streams that were given copies which no event ends, before the set goes.

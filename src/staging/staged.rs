@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use wharf_sys::Api;
 use wharf_sys::bindings::CUdeviceptr;
@@ -21,7 +22,8 @@ use crate::stream::{Stream, StreamId};
 
 /// A step that was submitted: where its inputs are, behind the submission on its stream.
 ///
-/// Nothing happens when it is dropped. When a later step has been submitted, its inputs are
+/// Nothing happens when it is dropped, unless it has the last share of its
+/// [set](super::Step::into_owned). When a later step has been submitted, its inputs are
 /// overwritten: [`reader`](Self::reader), [`wait_on`](Self::wait_on) and
 /// [`consumed_by`](Self::consumed_by) then are errors, and change nothing.
 ///
@@ -48,9 +50,9 @@ use crate::stream::{Stream, StreamId};
 ///   by `wait_on` or `reader`; a reader that is open still holds until it ends.
 #[doc(alias = "STAGED")]
 pub struct Staged<'a, Tag = Untagged> {
-    shared: &'a Shared,
-    index: usize,
-    this: SlotUse,
+    pub(super) shared: &'a Shared,
+    pub(super) index: usize,
+    pub(super) this: SlotUse,
     /// Which step of the destination it is, and its stream.
     number: u64,
     stream: StreamId,
@@ -59,6 +61,8 @@ pub struct Staged<'a, Tag = Untagged> {
     /// The addresses of dynamic slots; few steps have any, and every step moves this.
     dynamic: Option<Box<Addresses>>,
     tag: PhantomData<fn() -> Tag>,
+    /// Present where the step owned its share of the set.
+    keep: Option<Arc<Shared>>,
 }
 
 impl<'a, Tag> Staged<'a, Tag> {
@@ -81,12 +85,20 @@ impl<'a, Tag> Staged<'a, Tag> {
             bucket,
             dynamic: None,
             tag: PhantomData,
+            keep: None,
         };
         if claim.has_extras && shared.plan.staged != shared.plan.all {
             staged.dynamic = Some(Box::new(claim.extras.dynamic));
         }
         claim.submit();
         staged
+    }
+
+    /// Goes on keeping what the step kept.
+    #[inline]
+    pub(super) fn kept_by(mut self, keep: Option<Arc<Shared>>) -> Self {
+        self.keep = keep;
+        self
     }
 
     /// Where the device finds a slot's elements: the same address in every step, in a
@@ -157,7 +169,7 @@ impl<'a, Tag> Staged<'a, Tag> {
     #[doc(alias = "cuStreamWaitEvent")]
     pub fn reader(&self, stream: &'a Stream) -> Result<Reader<'a>, StageError> {
         self.note(stream, true)?;
-        Ok(Reader::new(self.shared, stream))
+        Ok(Reader::new(self.shared, stream).kept_by(self.keep.clone(), None))
     }
 
     /// Makes what `consumer` is given from here on wait, on the device, for the step's inputs. One
@@ -208,7 +220,7 @@ impl<'a, Tag> Staged<'a, Tag> {
         shared.guard.consumed(self.number, consumer, in_place)
     }
 
-    fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
+    pub(super) fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
         self.check(stream, |api| api.stream_wait_event.name())?;
         let events = &self.shared.host.events;
         let copied = (!self.shared.has_no_events()).then(|| &*events[self.index]);

@@ -27,6 +27,9 @@ pub struct Stall {
 pub enum StallCause {
     /// The copy is not done.
     Copy,
+    /// The engine did not say that the copy is done, which nothing else does:
+    /// [`Completion::Neither`](super::Completion::Neither).
+    NotSaid,
     /// A read of a zero-copy slot is not done.
     Read,
     /// A [`Reader`](super::Reader) of a zero-copy slot has not ended.
@@ -70,6 +73,9 @@ impl fmt::Display for Stall {
             StallCause::ReaderUndeclared => f.write_str(
                 "and no read of its zero-copy slots was declared: call `consumed_by` or `reader`, \
                  or use a ring of two slots or more, where the next step ends the read",
+            ),
+            StallCause::NotSaid => f.write_str(
+                "and the engine did not say that its copies are done: call `Staged::set_complete`",
             ),
             StallCause::Read => f.write_str(
                 "and a read of its zero-copy slots is not done: check what that stream \

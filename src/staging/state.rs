@@ -8,7 +8,8 @@ use super::reference::Reference;
 use super::region::SlotMemory;
 use crate::error::Error;
 use crate::graph::{Copy1d, GraphError, GraphExec, MemcpyNode};
-use crate::stream::Stream;
+use crate::stream::{Stream, StreamId};
+use crate::timeline::Tail;
 
 /// A ring slot's memory, its graphs, and what its step has.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct SlotState {
     /// Whether there is anything in `extras`.
     pub(super) has_extras: bool,
     pub(super) extras: Extras,
+    /// The stream of the last fetch, where no event ends its copies.
+    pub(super) tail: Option<(StreamId, Tail)>,
 }
 
 /// The tails that a step has left in a ring slot: behind as many elements as a step of `counts`
@@ -92,6 +95,13 @@ impl SlotState {
     #[cold]
     pub(super) fn note_uses(&mut self, stream: &Stream) {
         self.extras().references.retain(|reference| !reference.source.note(stream));
+    }
+
+    /// Keeps the end of the stream of a fetch, for what has to come after it.
+    pub(super) fn note_tail(&mut self, stream: &Stream) {
+        if self.tail.as_ref().is_none_or(|(noted, _)| *noted != stream.id()) {
+            self.tail = Some((stream.id(), stream.tail()));
+        }
     }
 
     /// Drops what the last step left in the slot.

@@ -2,6 +2,7 @@
 //! One step: a ring slot being filled.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::error::{CountFault, SlotFault, StageError};
 use super::len::{BY_NAME, Counts};
@@ -17,7 +18,8 @@ use crate::element::Element;
 
 /// A step that is being filled. Dropped without [`submit`](Self::submit), it has not happened.
 ///
-/// It may be filled and submitted on any thread.
+/// It may be filled and submitted on any thread. It borrows its set, unless it
+/// [owns a share](Self::into_owned) of it.
 ///
 /// # Examples
 ///
@@ -33,7 +35,9 @@ pub struct Step<'a, Tag = Untagged> {
     pub(super) written: u64,
     /// A bit for each slot that is read elsewhere.
     pub(super) referred: u64,
-    tag: PhantomData<fn() -> Tag>,
+    pub(super) tag: PhantomData<fn() -> Tag>,
+    /// Present where the step owns its share of the set. Last: fields are dropped in their order.
+    pub(super) keep: Option<Arc<Shared>>,
 }
 
 impl<'a, Tag> Step<'a, Tag> {
@@ -56,7 +60,7 @@ impl<'a, Tag> Step<'a, Tag> {
             // It fits: the memory was made for steps of at least these counts.
             let _extent = shared.plan.exact(counts, &mut claim.fields);
         }
-        Self { shared, bucket, claim, written: 0, referred: 0, tag: PhantomData }
+        Self { shared, bucket, claim, written: 0, referred: 0, tag: PhantomData, keep: None }
     }
 
     /// Sets how many the step has of a count [by name](super::InputBuffersBuilder::count), before
@@ -68,13 +72,10 @@ impl<'a, Tag> Step<'a, Tag> {
     /// many, or a slot of that length was written before. Nothing has changed, and the step can go
     /// on.
     pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
-        self.shared.check_fork()?;
         let (plan, index) = (&self.shared.plan, usize::from(count.index));
-        let fault = match plan.counts.get(index).filter(|_| count.set == self.set()) {
+        let fault = match self.shared.most_of(count.index, count.set, self.padded())? {
             None => CountFault::Foreign,
-            Some(spec) => {
-                // No more than the largest step's, which does not overflow.
-                let max = spec.most.checked(self.padded()).unwrap_or(0);
+            Some(max) => {
                 let is_written = |(slot, spec): (usize, &SlotSpec)| {
                     spec.len.name() == Some(index) && self.written & 1 << slot != 0
                 };
@@ -89,9 +90,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 }
             }
         };
-        let name = plan.counts.get(index).filter(|_| fault != CountFault::Foreign);
-        let count = name.map_or_else(|| index.to_string().into(), |spec| spec.name.clone());
-        Err(StageError::Count { count, fault })
+        Err(self.shared.count_misuse(count.index, fault))
     }
 
     /// The elements of a slot, in pinned memory, to be written in place: as many as the step has.

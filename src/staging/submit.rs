@@ -124,9 +124,9 @@ impl<'a, Tag> Step<'a, Tag> {
     #[inline]
     fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
         let counts = self.counts();
-        let Self { shared, claim, bucket, .. } = self;
+        let Self { shared, claim, bucket, keep, .. } = self;
         shared.launched(claim.index(), stream, begun);
-        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()))
+        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id())).kept_by(keep)
     }
 
     /// Checks that no slot is missing and fills the tails. Returns a bit for each slot whose

@@ -7,13 +7,15 @@ use std::time::Duration;
 use wharf_sys::Api;
 
 use super::cache::{Account, Cache};
-use super::error::{SlotFault, StageError};
+use super::completion::Completion;
+use super::error::{CountFault, SlotFault, StageError};
 use super::graphs::Graphs;
 use super::in_place::{InPlace, Reading};
 use super::launches::Launches;
 use super::len::{AllCounts, Counts};
 use super::names::Names;
 use super::plan::{Bucket, Plan};
+use super::read_events::ReadEvents;
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
 use super::state::{Extras, SlotState};
@@ -37,6 +39,8 @@ pub(super) struct Transfer {
     /// 0 in a forked child.
     home: HomeWord,
     pub(super) options: Options,
+    /// Present where the staging graphs order reads on another stream.
+    pub(super) read_events: Option<Arc<ReadEvents>>,
     /// How steps are sent.
     pub(super) submitting: Submitting,
     /// Present where streams are asked each time.
@@ -56,7 +60,7 @@ impl Transfer {
         context: &Context,
     ) -> Result<Self, Error> {
         let depth = options.depth;
-        let host = HostRegion::new(context, plan.size.max(1), depth)?;
+        let host = HostRegion::new(context, plan.size.max(1), depth, options.completion)?;
         // Only zero-copy slots are read in place, and few sets have any.
         let read_in_place = if plan.has_zero_copy { depth } else { 0 };
         let state = |index| SlotState {
@@ -67,6 +71,7 @@ impl Transfer {
             tails: None,
             has_extras: false,
             extras: Extras::default(),
+            tail: None,
         };
         Ok(Self {
             ring: Ring::new((0..depth).map(state), SlotState::give_up),
@@ -77,6 +82,7 @@ impl Transfer {
             launches: Launches::new(depth),
             in_place: (0..read_in_place).map(|_| Arc::default()).collect(),
             options: *options,
+            read_events: options.read_events.then(|| ReadEvents::new(context)).transpose()?,
             submitting: Submitting::default(),
             _elsewhere: options.check_captures.then(|| context.driver().capture_elsewhere()),
             sentinel: Sentinel::new(context),
@@ -100,7 +106,7 @@ impl Transfer {
 
     /// Whether no event ends the copies of a ring slot.
     pub(super) fn has_no_events(&self) -> bool {
-        self.is_by_calls() && self.host.has_words()
+        !self.host.has_events || (self.is_by_calls() && self.host.has_words())
     }
 
     /// Refuses a forked child before pinned memory is looked at.
@@ -110,10 +116,13 @@ impl Transfer {
     }
 
     /// Another ring, whose slots are copied from or to the same device memory.
-    pub(super) fn sibling(&self, depth: usize) -> Result<Self, Error> {
+    pub(super) fn sibling(&self, depth: usize, completion: Completion) -> Result<Self, Error> {
         let (plan, names) = (Arc::clone(&self.plan), Arc::clone(&self.names));
-        let options = Options { depth, ..self.options };
-        Self::new(plan, names, Arc::clone(&self.device), &options, &self.context)
+        let options = Options { depth, completion, read_events: false, ..self.options };
+        let device = Arc::clone(&self.device);
+        let mut sibling = Self::new(plan, names, device, &options, &self.context)?;
+        sibling.read_events.clone_from(&self.read_events);
+        Ok(sibling)
     }
 
     /// The counts of a step, if it fits.
@@ -145,6 +154,28 @@ impl Transfer {
             _ => slot.to_string().into(),
         };
         StageError::Slot { slot: name, fault }
+    }
+
+    /// The most that a step of these counts has of a count by name; `None` if it is another set's.
+    pub(super) fn most_of(
+        &self,
+        count: u8,
+        set: usize,
+        padded: Counts,
+    ) -> Result<Option<usize>, StageError> {
+        self.check_fork()?;
+        let spec = self.plan.counts.get(usize::from(count)).filter(|_| set == self.id());
+        // No more than the largest step's, which does not overflow.
+        Ok(spec.map(|spec| spec.most.checked(padded).unwrap_or(0)))
+    }
+
+    /// The error of a count that was used wrongly.
+    #[cold]
+    pub(super) fn count_misuse(&self, count: u8, fault: CountFault) -> StageError {
+        let spec = self.plan.counts.get(usize::from(count));
+        let name = spec.filter(|_| fault != CountFault::Foreign);
+        let count = name.map_or_else(|| count.to_string().into(), |spec| spec.name.clone());
+        StageError::Count { count, fault }
     }
 
     /// Takes a ring slot; does not wait.
@@ -206,6 +237,26 @@ impl Transfer {
     }
 }
 
+impl Transfer {
+    /// Waits for the streams that were given copies to the host which no event ends.
+    fn settle_tails(&self) -> Result<(), Error> {
+        let unknown = Error::Driver { call: "Fetch::submit", code: CudaError::NOT_READY };
+        self.ring.in_flight().try_for_each(|index| {
+            // A set is dropped by its last owner: what is in flight can be claimed, and is not
+            // submitted again.
+            let claim = self.ring.claim_at(index, |_| Ok::<_, Error>(true))?;
+            let Some((_, tail)) = claim.as_ref().and_then(|claim| claim.tail.as_ref()) else {
+                return Ok(());
+            };
+            // After the tail: the words of a set of inputs may have been given up by now.
+            if self.host.is_done(index)? {
+                return Ok(());
+            }
+            tail.event()?.ok_or(unknown)?.synchronize()
+        })
+    }
+}
+
 impl Drop for Transfer {
     fn drop(&mut self) {
         // Others' captures are not to be disturbed; an error is that of a driver that is no more.
@@ -213,6 +264,7 @@ impl Drop for Transfer {
         // The driver takes the memory back only when the device is done with it, and cannot be
         // trusted to know: copies of graphs are no pending work of the memory.
         let settled = self.ring.in_flight().try_for_each(|index| self.host.settle(index));
+        let settled = settled.and_then(|()| self.settle_tails());
         if settled.is_err() {
             self.context.release().note(self.context.driver(), settled);
             self.host.leak();
@@ -235,4 +287,8 @@ pub(super) struct Options {
     pub(super) max_graph_bytes: usize,
     /// Whether streams are asked whether they are captured, each time.
     pub(super) check_captures: bool,
+    /// What says that a ring slot's copies are done.
+    pub(super) completion: Completion,
+    /// Whether reads on another stream are ordered by nodes.
+    pub(super) read_events: bool,
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use super::completion::Completion;
 use super::error::StageError;
 use super::guard::Ends;
 use super::in_place::{InPlace, Reading};
@@ -62,7 +63,10 @@ impl Transfer {
     /// Why a ring slot in flight is not free.
     fn cause(&self, index: usize) -> StallCause {
         if !self.host.is_done(index).unwrap_or(false) {
-            return StallCause::Copy;
+            return match self.options.completion {
+                Completion::Neither => StallCause::NotSaid,
+                _ => StallCause::Copy,
+            };
         }
         match self.in_place(index).map(InPlace::reading) {
             Some(Ok(Reading::Open)) => StallCause::ReaderOpen,

@@ -354,6 +354,12 @@ impl Timeline {
         }
     }
 
+    /// Whether the context works.
+    #[cfg(any(feature = "futures", all(test, loom)))]
+    pub(crate) fn probe(&self) -> Result<(), Error> {
+        self.0.sentinel.probe()
+    }
+
     /// The stream's handle, as a number: it may be gone.
     pub fn stream(&self) -> usize {
         self.0.name
