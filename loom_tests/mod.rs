@@ -25,6 +25,7 @@ mod graph_cache;
 mod guard;
 mod index_stack;
 mod machine;
+mod patches;
 mod piece_map;
 mod pool;
 mod registry;

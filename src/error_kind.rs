@@ -117,7 +117,8 @@ kinds! {
         | Self::NeedsPerSlot
         | Self::NotPinned { .. }
         | Self::NotDevice { .. }
-        | Self::Embedded => ErrorKind::Invalid,
+        | Self::Embedded
+        | Self::Shape(_) => ErrorKind::Invalid,
     };
     StageError: |error| match error {
         Self::WouldBlock | Self::ReaderOpen { .. } => ErrorKind::WouldBlock,

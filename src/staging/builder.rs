@@ -39,7 +39,7 @@ impl<Tag> InputBuffers<Tag> {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct InputBuffersBuilder<Tag = Untagged> {
-    set: SetSpec,
+    pub(super) set: SetSpec,
     forgotten: Forgotten,
     /// Whether a slot's policy was given before there was a slot.
     is_policy_stray: bool,

@@ -5,6 +5,7 @@ use std::fmt;
 use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
 use super::len::Counts;
+use super::shape_error::ShapeFault;
 use super::stall::Stall;
 use crate::element::DType;
 use crate::error::Error;
@@ -165,6 +166,8 @@ pub enum SlotFault {
     /// The step is one of an [`Embedded`](super::Embedded) graph, whose copies read the ring slot
     /// alone.
     Embedded,
+    /// It is of another shape than the call is for, or has not what was asked for.
+    Shape(ShapeFault),
 }
 
 impl From<Error> for StageError {
@@ -296,6 +299,7 @@ impl SlotFault {
                 f,
                 "slot {slot:?} is dynamic and has no memory to write: call `pass` with an address"
             ),
+            Self::Shape(fault) => fault.fmt_of(slot, f),
             Self::NotDynamic => {
                 write!(f, "slot {slot:?} is not dynamic, its address is fixed: write it instead")
             }

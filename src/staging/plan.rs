@@ -13,6 +13,7 @@
 use super::build_error::BuildError;
 use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
+use super::shape::place;
 use super::spec::{CountSpec, Forgotten, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
@@ -47,10 +48,14 @@ pub(super) struct Plan {
     pub(super) forgotten: Box<[Forgotten]>,
     /// A bit for each slot that a step must write.
     pub(super) required: u64,
-    /// A bit for each slot that has memory here.
+    /// A bit for each slot that a step has memory for.
     pub(super) staged: u64,
-    /// A bit for each slot.
+    /// A bit for each slot that a step writes, or passes through.
     pub(super) all: u64,
+    /// A bit for each slot that is a persistent table.
+    pub(super) tables: u64,
+    /// Whether a step has more to check than what it wrote: counts by name, or tables.
+    pub(super) has_rare: bool,
     pub(super) has_zero_copy: bool,
     /// Bytes of a ring slot.
     pub(super) size: usize,
@@ -70,9 +75,10 @@ pub(super) struct Bucket {
 }
 
 impl Bucket {
-    /// The bytes of all slots, padding included.
-    fn bytes(&self) -> usize {
-        self.fields.iter().map(|field| field.span.size).sum()
+    /// The bytes of all slots that are staged, padding included.
+    fn bytes(&self, slots: &[SlotSpec]) -> usize {
+        let fields = self.fields.iter().zip(slots).filter(|(_, slot)| slot.is_staged());
+        fields.map(|(field, _)| field.span.size).sum()
     }
 }
 
@@ -104,15 +110,16 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if it has no memory here.
+    /// `None` if a step has no memory for its elements.
     pub(super) dtype: Option<DType>,
+    /// Whether it is copied to the set's own device memory.
     pub(super) is_copied: bool,
 }
 
 impl Plan {
     pub(super) fn new(
         direction: Direction,
-        slots: Vec<SlotSpec>,
+        mut slots: Vec<SlotSpec>,
         layout: Layout,
         sizes: &[BucketSize],
         max: Counts,
@@ -127,6 +134,12 @@ impl Plan {
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
+        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
+        let copied = owned.map(|(_, field)| field.span.offset + field.span.size).max();
+        // A packed copy ends where the next slot would start.
+        let copied = copied.unwrap_or(0).next_multiple_of(ALIGN);
+        let spans: Vec<_> = fields.iter().map(|field| field.span).collect();
+        let device_size = place(&mut slots, &spans, copied).ok_or(BuildError::TooLarge)?;
         let bucket = |size: &BucketSize| {
             let counts = size.counts(max);
             let mut own = fields.clone();
@@ -139,13 +152,12 @@ impl Plan {
         };
         let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
         let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
-        buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
+        buckets.sort_by_key(|bucket| (bucket.bytes(&slots), bucket.counts.tokens));
         buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.index = index);
-        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
-        let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
+        let tables = bits(&|slot| slots[slot].kind == SlotKind::Persistent);
         Ok(Self {
             direction,
             counts: Box::default(),
@@ -153,14 +165,17 @@ impl Plan {
             buckets: buckets.into(),
             is_ladder: sizes.iter().all(|size| size.requests.is_none()),
             max,
-            required: bits(&|slot| forgotten[slot] == Forgotten::Error),
+            required: bits(&|slot| {
+                slots[slot].is_of_steps() && forgotten[slot] == Forgotten::Error
+            }),
             forgotten,
-            staged: bits(&|slot| slots[slot].kind != SlotKind::Dynamic),
-            all: bits(&|_| true),
+            staged: bits(&|slot| slots[slot].is_staged()),
+            all: bits(&|slot| slots[slot].is_of_steps()),
+            has_rare: tables != 0,
+            tables,
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
             size,
-            // A packed copy ends where the next slot would start.
-            device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
+            device_size,
             slots: slots.into(),
         })
     }
@@ -234,7 +249,7 @@ impl Plan {
 
     /// The number of a dynamic slot among these.
     pub(super) fn dynamic_index(&self, slot: usize) -> usize {
-        (!self.staged & ((1 << slot) - 1)).count_ones() as usize
+        (self.all & !self.staged & ((1 << slot) - 1)).count_ones() as usize
     }
 }
 
@@ -249,8 +264,8 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
-        is_copied: slot.kind == SlotKind::Copied,
+        dtype: slot.is_staged().then_some(slot.dtype),
+        is_copied: slot.has_device_memory(),
     };
     slots.iter().map(field).collect()
 }
@@ -260,12 +275,15 @@ fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Ex
     let mut end = 0_usize;
     let mut copied = 0;
     // A packed step is one copy, from the start to the end of what is copied.
-    for kind in [SlotKind::Copied, SlotKind::ZeroCopy] {
+    for kind in [SlotKind::Copied, SlotKind::ZeroCopy, SlotKind::Persistent] {
         for (slot, field) in slots.iter().zip(fields.iter_mut()) {
             if slot.kind == kind {
                 let size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
                 field.span = ByteRange { offset: end, size };
                 end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
+            } else if slot.kind == SlotKind::DeviceOnly {
+                // It has nothing in the ring slot: the offset is its place.
+                field.span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
             }
         }
         if kind == SlotKind::Copied {
@@ -281,7 +299,7 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     for (slot, Field { span, .. }) in slots.iter().zip(fields.iter_mut()) {
         if slot.kind != SlotKind::Dynamic {
             span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
-            end = end.max(span.offset + span.size);
+            end = end.max(if slot.is_staged() { span.offset + span.size } else { 0 });
         }
     }
     Some(end)

@@ -189,10 +189,7 @@ impl Transfer {
 
     /// The copy of a slot, which has the span.
     pub(super) fn copy_of(&self, index: usize, slot: usize, span: ByteRange) -> Copy1d {
-        match self.plan.slots[slot].device {
-            Some(device) => self.copy_with(index, span, device),
-            None => self.copy(index, span),
-        }
+        self.copy_with(index, span, self.plan.address(self.device.address(), slot, span))
     }
 
     /// The copy of a span of a ring slot, where the other side is device memory at `device`.

@@ -15,6 +15,7 @@ use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
 use super::plan::ByteRange;
+use super::tables::Tables;
 
 /// Device memory at addresses that never change.
 #[derive(Debug)]
@@ -22,13 +23,15 @@ pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
     _resource: Option<DeviceMemoryResource>,
     base: u64,
+    /// The persistent tables in it.
+    tables: Tables,
 }
 
 impl DeviceRegion {
     /// Commits `size` bytes of zeros.
-    pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+    pub(super) fn new(context: &Context, size: usize, tables: Tables) -> Result<Self, Error> {
         if size == 0 {
-            return Ok(Self { _resource: None, base: 0 });
+            return Ok(Self { _resource: None, base: 0, tables });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
         let len = size.next_multiple_of(resource.granularity());
@@ -38,7 +41,12 @@ impl DeviceRegion {
         // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
-        Ok(Self { base: resource.base(), _resource: Some(resource) })
+        Ok(Self { base: resource.base(), _resource: Some(resource), tables })
+    }
+
+    /// The persistent tables in it.
+    pub(super) fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     #[inline]

@@ -9,8 +9,10 @@ use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
+use super::shape::{Shape, number_tables};
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use super::submission::Submission;
+use super::tables::Tables;
 use super::transfer::{Options, Transfer};
 use crate::driver::Context;
 use crate::element::DType;
@@ -80,6 +82,7 @@ impl SetSpec {
             forgotten: None,
             kind,
             device: None,
+            shape: Shape::default(),
         });
     }
 
@@ -113,9 +116,12 @@ impl SetSpec {
         let counts = counts_of(self.counts)?;
         let mut slots = self.slots;
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
+        let tables = number_tables(&mut slots);
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
+        plan.has_rare |= !counts.is_empty();
         plan.counts = counts.into();
-        let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
+        let sizes = tables.map(|slot| plan.slots[slot].table_size());
+        let device = Arc::new(DeviceRegion::new(&context, plan.device_size, Tables::new(sizes))?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
         transfer.decide(self.submission)?;
@@ -127,7 +133,7 @@ impl SetSpec {
 
     fn check(&self) -> Result<(), BuildError> {
         let dynamic = self.slots.iter().filter(|slot| slot.kind == SlotKind::Dynamic).count();
-        if dynamic == self.slots.len() {
+        if self.slots.iter().all(SlotSpec::has_nothing_to_send) {
             return Err(BuildError::NoSlots);
         }
         // Bits of a word stand for slots, and each step carries the addresses of dynamic ones.
@@ -177,7 +183,8 @@ impl SlotSpec {
                 (Rule::named(count, times, plus), counts[count].most.each(times, plus))
             }
             len => {
-                let rule = len.rule().unwrap_or_default();
+                let here = if self.kind == SlotKind::Persistent { self.shape.area() } else { len };
+                let rule = here.rule().unwrap_or_default();
                 (rule, rule)
             }
         };

@@ -5,6 +5,7 @@
 use crate::element::{DType, Element};
 
 use super::len::{Len, Rule};
+use super::shape::Shape;
 
 /// The contents of a slot behind a step's elements, up to the length of its bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub(super) enum SlotKind {
     ZeroCopy,
     /// Wherever the step says.
     Dynamic,
+    /// In device memory that the device alone writes.
+    DeviceOnly,
+    /// In device memory that keeps its contents, and of which a step sends what changed.
+    Persistent,
 }
 
 /// One slot of a set.
@@ -61,6 +66,8 @@ pub(super) struct SlotSpec {
     pub(super) kind: SlotKind,
     /// Where its device memory is, if that is not the set's.
     pub(super) device: Option<u64>,
+    /// Its shape, where that is more than a length.
+    pub(super) shape: Shape,
 }
 
 /// A count of a step besides tokens and requests.
@@ -72,9 +79,19 @@ pub(super) struct CountSpec {
 }
 
 impl SlotSpec {
-    /// Whether it has device memory of the set.
+    /// Whether it has device memory of the set that copies cover.
     pub(super) fn has_device_memory(&self) -> bool {
         self.kind == SlotKind::Copied && self.device.is_none()
+    }
+
+    /// Whether a step writes it, or passes it through.
+    pub(super) fn is_of_steps(&self) -> bool {
+        !matches!(self.kind, SlotKind::DeviceOnly | SlotKind::Persistent)
+    }
+
+    /// Whether a step has memory for its elements.
+    pub(super) fn is_staged(&self) -> bool {
+        matches!(self.kind, SlotKind::Copied | SlotKind::ZeroCopy)
     }
 }
 

@@ -226,7 +226,9 @@ impl<'a, Tag> Staged<'a, Tag> {
         let plan = &self.shared.plan;
         match plan.slots.get(slot).map(|spec| spec.kind) {
             _ if set != self.shared.id() => 0,
-            Some(SlotKind::Copied) => self.shared.device.address() + self.span(slot).offset as u64,
+            Some(SlotKind::Copied | SlotKind::DeviceOnly | SlotKind::Persistent) => {
+                plan.address(self.shared.device.address(), slot, self.span(slot))
+            }
             Some(SlotKind::ZeroCopy) => {
                 self.shared.host.device_address(self.index, self.span(slot)).unwrap_or(0)
             }

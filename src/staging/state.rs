@@ -3,6 +3,7 @@
 use super::cache::Cache;
 use super::len::{AllCounts, BY_NAME};
 use super::node::redirect;
+use super::patches::Patches;
 use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
 use super::region::SlotMemory;
@@ -36,6 +37,8 @@ pub(super) struct Extras {
     pub(super) counts_set: u64,
     /// The first slot that the step could not write and wrote all the same; its set.
     pub(super) refused: Option<(usize, usize)>,
+    /// What the step changes of each persistent table. The lists keep their memory.
+    pub(super) patches: Vec<Patches>,
 }
 
 /// The addresses of dynamic slots, in their order.
@@ -85,7 +88,9 @@ impl SlotState {
         if self.has_extras {
             self.has_extras = false;
             self.counts[BY_NAME..].fill(0);
-            self.extras = Extras::default();
+            let mut patches = std::mem::take(&mut self.extras.patches);
+            patches.iter_mut().for_each(Patches::clear);
+            self.extras = Extras { patches, ..Extras::default() };
         }
     }
 }

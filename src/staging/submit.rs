@@ -61,18 +61,14 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         let skipped = self.finish()?;
         if self.referred != 0 {
-            shared.guard.check_device(stream)?;
-            self.claim.order_behind(self.referred, stream)?;
+            return self.submit_referred(skipped, stream);
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
-        let sent = Sent { bucket: self.bucket, skipped, referred: self.referred };
+        let sent = Sent { bucket: self.bucket, skipped, referred: 0 };
         if let Err(error) = shared.launch(&mut self.claim, sent, stream) {
             shared.guard.undo(begun);
             return Err(error);
-        }
-        if self.referred != 0 {
-            self.claim.note_uses(stream);
         }
         Ok(self.hand_over(stream, begun))
     }
@@ -108,8 +104,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 .into());
         }
         if self.referred != 0 {
-            let slot = self.referred.trailing_zeros() as usize;
-            return Err(shared.misuse(slot, SlotFault::Embedded).into());
+            return self.submit_patched_with(stream, launch);
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
@@ -119,7 +114,7 @@ impl<'a, Tag> Step<'a, Tag> {
 
     /// Notes a step that the device has, and hands its ring slot over.
     #[inline]
-    fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
+    pub(super) fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
         let Self { shared, claim, counts, bucket, .. } = self;
         shared.launched(claim.index(), stream, begun);
         Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()))
@@ -135,7 +130,8 @@ impl<'a, Tag> Step<'a, Tag> {
             return Err(self.refuse(slot, set));
         }
         let plan = &self.shared.plan;
-        if !plan.counts.is_empty() {
+        if plan.has_rare {
+            self.referred |= self.torn_tables();
             self.check_counts()?;
         }
         let missing = plan.required & !self.written;

@@ -190,6 +190,8 @@ impl Transfer {
         self.check_fork()?;
         if self.ring.in_flight().any(|at| at == index) {
             self.host.mark_lost(index, &self.context)?;
+            // What it was to change was noted as changed.
+            self.tear_tables();
             if let Some(read) = self.in_place.get(index) {
                 read.give_up();
             }

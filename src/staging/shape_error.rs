@@ -1,0 +1,65 @@
+//! Errors of slots that are more than a run of elements which each step copies.
+
+use std::fmt;
+
+/// How a slot was used wrongly that is of another shape than the call is for, or whose shape does
+/// not have what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShapeFault {
+    /// Only the device writes it.
+    IsDeviceOnly,
+    /// It is a persistent table, of which steps send patches.
+    IsPersistent,
+    /// It is not a persistent table.
+    NotPersistent,
+    /// A patch ends beyond its row, or is of a row that the table does not have.
+    OutOfTable {
+        /// The row of the patch.
+        row: usize,
+        /// Its first column.
+        col: usize,
+        /// How many elements it has.
+        len: usize,
+        /// The rows of the table.
+        rows: usize,
+        /// The elements of a row.
+        cols: usize,
+    },
+    /// The patches of the step are more elements of the table than were declared.
+    TooManyPatched {
+        /// How many elements the step would have changed.
+        wanted: usize,
+        /// How many were declared.
+        max: usize,
+    },
+}
+
+impl ShapeFault {
+    /// The text for the slot with a name.
+    pub(super) fn fmt_of(self, slot: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IsDeviceOnly => write!(
+                f,
+                "slot {slot:?} is written by the device alone and has no memory here: give its \
+                 address to a kernel"
+            ),
+            Self::IsPersistent => {
+                write!(f, "slot {slot:?} is a persistent table: call `patch` with what changes")
+            }
+            Self::NotPersistent => {
+                write!(f, "slot {slot:?} is not a persistent table: write all of it")
+            }
+            Self::OutOfTable { row, col, len, rows, cols } => write!(
+                f,
+                "a patch of {len} elements at row {row}, column {col} of slot {slot:?} does not \
+                 fit: the table has {rows} rows of {cols} elements, and a patch lies in one row"
+            ),
+            Self::TooManyPatched { wanted, max } => write!(
+                f,
+                "the step changes {wanted} elements of slot {slot:?}, and {max} were declared: \
+                 declare more, or send the rest in the next step"
+            ),
+        }
+    }
+}
