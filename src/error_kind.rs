@@ -147,7 +147,8 @@ kinds! {
         | Self::Limit { .. }
         | Self::TooLarge
         | Self::KeepNeedsPerSlot(_)
-        | Self::SourceNeedsPerSlot(_) => ErrorKind::Invalid,
+        | Self::SourceNeedsPerSlot(_)
+        | Self::View { .. } => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };

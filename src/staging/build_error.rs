@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::error::{Count, StageError};
 use super::len::Counts;
+use super::shape_error::ViewFault;
 use crate::error::Error;
 use crate::graph::GraphError;
 
@@ -66,6 +67,13 @@ pub enum BuildError {
     /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
     /// slots are one copy.
     SourceNeedsPerSlot(Box<str>),
+    /// A slot that cannot be in a [view](super::InputBuffers::view).
+    View {
+        /// Its name.
+        slot: Box<str>,
+        /// Why.
+        fault: ViewFault,
+    },
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -150,6 +158,7 @@ impl fmt::Display for BuildError {
                      use `Layout::PerSlot`"
                 )
             }
+            Self::View { slot, fault } => fault.fmt_of(slot, f),
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
             counts => counts.fmt_of_counts(f),

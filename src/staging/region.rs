@@ -21,17 +21,19 @@ use super::tables::Tables;
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
-    _resource: Option<DeviceMemoryResource>,
+    resource: Option<DeviceMemoryResource>,
     base: u64,
     /// The persistent tables in it.
     tables: Tables,
+    /// The memory of the set that is viewed, with its tables.
+    viewed: Option<Arc<Self>>,
 }
 
 impl DeviceRegion {
     /// Commits `size` bytes of zeros.
     pub(super) fn new(context: &Context, size: usize, tables: Tables) -> Result<Self, Error> {
         if size == 0 {
-            return Ok(Self { _resource: None, base: 0, tables });
+            return Ok(Self { resource: None, base: 0, tables, viewed: None });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
         let len = size.next_multiple_of(resource.granularity());
@@ -41,12 +43,22 @@ impl DeviceRegion {
         // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
-        Ok(Self { base: resource.base(), _resource: Some(resource), tables })
+        Ok(Self { base: resource.base(), resource: Some(resource), tables, viewed: None })
     }
 
     /// The persistent tables in it.
     pub(super) fn tables(&self) -> &Tables {
-        &self.tables
+        self.viewed.as_ref().map_or(&self.tables, |viewed| viewed.tables())
+    }
+
+    /// Keeps the memory of the set that is viewed, if the set is a view.
+    pub(super) fn share(&mut self, viewed: Option<Arc<Self>>) {
+        self.viewed = viewed;
+    }
+
+    /// The bytes of its own.
+    pub(super) fn size(&self) -> usize {
+        self.resource.as_ref().map_or(0, |resource| resource.report().committed)
     }
 
     #[inline]
@@ -166,6 +178,11 @@ impl HostRegion {
     pub(super) fn device_address(&self, index: usize, span: ByteRange) -> Option<u64> {
         let resource = self.resource.as_ref()?;
         resource.device_address(index * self.stride + span.offset, span.size.max(1))
+    }
+
+    /// The bytes of pinned memory.
+    pub(super) fn size(&self) -> usize {
+        self.resource.as_ref().map_or(0, |resource| resource.report().registered)
     }
 
     /// Leaks the memory, since the device may still use it.

@@ -14,6 +14,7 @@ use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use super::submission::Submission;
 use super::tables::Tables;
 use super::transfer::{Options, Transfer};
+use super::view::Viewed;
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;
@@ -46,6 +47,8 @@ pub(super) struct SetSpec {
     pub(super) instantiation: Instantiation,
     pub(super) submission: Submission,
     pub(super) options: Options,
+    /// The set whose device memory its slots have, if it is a view.
+    pub(super) viewed: Option<Viewed>,
 }
 
 impl SetSpec {
@@ -68,6 +71,7 @@ impl SetSpec {
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
                 check_captures: false,
             },
+            viewed: None,
         }
     }
 
@@ -116,12 +120,19 @@ impl SetSpec {
         let counts = counts_of(self.counts)?;
         let mut slots = self.slots;
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
-        let tables = number_tables(&mut slots);
+        // A view's tables are those of the set that it is of.
+        let own = self.viewed.is_none();
+        let tables = own.then(|| number_tables(&mut slots)).into_iter().flatten();
+        if let Some(viewed) = &self.viewed {
+            viewed.check(&slots, self.layout, max)?;
+        }
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
         plan.has_rare |= !counts.is_empty();
         plan.counts = counts.into();
         let sizes = tables.map(|slot| plan.slots[slot].table_size());
-        let device = Arc::new(DeviceRegion::new(&context, plan.device_size, Tables::new(sizes))?);
+        let mut device = DeviceRegion::new(&context, plan.device_size, Tables::new(sizes))?;
+        device.share(self.viewed.map(|viewed| viewed.device));
+        let device = Arc::new(device);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
         transfer.decide(self.submission)?;

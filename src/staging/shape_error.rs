@@ -13,6 +13,8 @@ pub enum ShapeFault {
     IsPersistent,
     /// It is not a persistent table.
     NotPersistent,
+    /// It was not declared as one that the device overwrites behind the copy.
+    NotOverwritten,
     /// A patch ends beyond its row, or is of a row that the table does not have.
     OutOfTable {
         /// The row of the patch.
@@ -50,6 +52,11 @@ impl ShapeFault {
             Self::NotPersistent => {
                 write!(f, "slot {slot:?} is not a persistent table: write all of it")
             }
+            Self::NotOverwritten => write!(
+                f,
+                "slot {slot:?} is not declared as one that the device overwrites: add it by \
+                 `slot_overwritten`"
+            ),
             Self::OutOfTable { row, col, len, rows, cols } => write!(
                 f,
                 "a patch of {len} elements at row {row}, column {col} of slot {slot:?} does not \
@@ -59,6 +66,52 @@ impl ShapeFault {
                 f,
                 "the step changes {wanted} elements of slot {slot:?}, and {max} were declared: \
                  declare more, or send the rest in the next step"
+            ),
+        }
+    }
+}
+
+/// Why a slot cannot be in a [view](super::InputBuffers::view).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ViewFault {
+    /// It, or a slot of the set that is viewed, is zero-copy: no device memory to share.
+    ZeroCopy,
+    /// It is a persistent table of the view's own.
+    Table,
+    /// One of the two sets has a packed layout, where addresses are not the same in all steps.
+    NeedsPerSlot,
+    /// The view's steps may have more elements than there are.
+    TooLong {
+        /// The most that a step of the view has.
+        wanted: usize,
+        /// How many there are.
+        max: usize,
+    },
+}
+
+impl ViewFault {
+    /// The text for the slot with a name.
+    pub(super) fn fmt_of(self, slot: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroCopy => write!(
+                f,
+                "slot {slot:?} is in a view where a slot is zero-copy, which has no device memory \
+                 to share: add the slot to a set of its own"
+            ),
+            Self::Table => write!(
+                f,
+                "slot {slot:?} is a persistent table of a view: add it to the set that is viewed"
+            ),
+            Self::NeedsPerSlot => write!(
+                f,
+                "slot {slot:?} has no address that a view could share in a packed layout: use \
+                 `Layout::PerSlot` for both sets"
+            ),
+            Self::TooLong { wanted, max } => write!(
+                f,
+                "slot {slot:?} has up to {wanted} elements in steps of the view, and there are \
+                 {max}: lower the view's limits, or raise the set's"
             ),
         }
     }

@@ -208,6 +208,10 @@ impl<'a, Tag> Staged<'a, Tag> {
         shared.guard.consumed(self.number, consumer, in_place)
     }
 
+    pub(super) fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
     fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
         self.check(stream, |api| api.stream_wait_event.name())?;
         let events = &self.shared.host.events;

@@ -53,6 +53,7 @@ mod staging_reader_ends;
 mod staging_readers;
 mod staging_reference;
 mod staging_rig;
+mod staging_shapes;
 mod staging_submission;
 mod staging_tables;
 mod stream;
