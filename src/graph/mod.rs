@@ -47,6 +47,7 @@ mod keep_alive;
 mod node;
 mod params;
 mod record;
+mod rows;
 #[cfg(feature = "svg")]
 mod svg;
 mod update;
@@ -64,3 +65,4 @@ pub use self::node::{
     MemsetNode, NodeId, NodeInfo, NodeKind,
 };
 pub use self::params::{Copy1d, Fill, FillValue, MemOp};
+pub use self::rows::Copy2d;

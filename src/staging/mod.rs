@@ -81,6 +81,7 @@ mod refer;
 mod reference;
 mod region;
 pub(crate) mod ring;
+mod rows;
 mod set_spec;
 mod shape;
 mod shape_error;

@@ -54,7 +54,11 @@ pub(super) struct Plan {
     pub(super) all: u64,
     /// A bit for each slot that is a persistent table.
     pub(super) tables: u64,
-    /// Whether a step has more to check than what it wrote: counts by name, or tables.
+    /// A bit for each slot of several rows.
+    pub(super) rows: u64,
+    /// A bit for each slot that is one run of elements in a ring slot.
+    pub(super) flat: u64,
+    /// Whether a step has more to see to than what it wrote: counts by name, tables, rows.
     pub(super) has_rare: bool,
     pub(super) has_zero_copy: bool,
     /// Bytes of a ring slot.
@@ -110,7 +114,7 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if a step has no memory for its elements.
+    /// `None` if a step has no memory for its elements, or has them in rows.
     pub(super) dtype: Option<DType>,
     /// Whether it is copied to the set's own device memory.
     pub(super) is_copied: bool,
@@ -139,6 +143,7 @@ impl Plan {
         // A packed copy ends where the next slot would start.
         let copied = copied.unwrap_or(0).next_multiple_of(ALIGN);
         let spans: Vec<_> = fields.iter().map(|field| field.span).collect();
+        slots.iter_mut().for_each(|slot| slot.shape.stride = slot.stride(max));
         let device_size = place(&mut slots, &spans, copied).ok_or(BuildError::TooLarge)?;
         let bucket = |size: &BucketSize| {
             let counts = size.counts(max);
@@ -157,6 +162,7 @@ impl Plan {
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
+        let rows = bits(&|slot| slots[slot].has_rows());
         let tables = bits(&|slot| slots[slot].kind == SlotKind::Persistent);
         Ok(Self {
             direction,
@@ -171,7 +177,9 @@ impl Plan {
             forgotten,
             staged: bits(&|slot| slots[slot].is_staged()),
             all: bits(&|slot| slots[slot].is_of_steps()),
-            has_rare: tables != 0,
+            has_rare: tables | rows != 0,
+            rows,
+            flat: bits(&|slot| slots[slot].is_staged()) & !rows,
             tables,
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
             size,
@@ -264,7 +272,7 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: slot.is_staged().then_some(slot.dtype),
+        dtype: (slot.is_staged() && !slot.has_rows()).then_some(slot.dtype),
         is_copied: slot.has_device_memory(),
     };
     slots.iter().map(field).collect()
@@ -278,12 +286,12 @@ fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Ex
     for kind in [SlotKind::Copied, SlotKind::ZeroCopy, SlotKind::Persistent] {
         for (slot, field) in slots.iter().zip(fields.iter_mut()) {
             if slot.kind == kind {
-                let size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
+                let size = slot.size(counts)?;
                 field.span = ByteRange { offset: end, size };
                 end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
             } else if slot.kind == SlotKind::DeviceOnly {
                 // It has nothing in the ring slot: the offset is its place.
-                field.span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
+                field.span.size = slot.size(counts)?;
             }
         }
         if kind == SlotKind::Copied {
@@ -298,7 +306,7 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     let mut end = 0;
     for (slot, Field { span, .. }) in slots.iter().zip(fields.iter_mut()) {
         if slot.kind != SlotKind::Dynamic {
-            span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
+            span.size = slot.size(counts)?;
             end = end.max(if slot.is_staged() { span.offset + span.size } else { 0 });
         }
     }

@@ -3,13 +3,13 @@
 use std::ffi::c_void;
 
 use super::cache::make_room;
-use super::node::{add_copy, add_done, add_record};
+use super::node::{add_copy, add_copy_of_rows, add_done, add_record};
 use super::plan::{Bucket, ByteRange, Layout};
 use super::ring::Claim;
 use super::spec::SlotKind;
 use super::state::{Copies, CopyNode, SlotState, StagingGraph};
 use super::transfer::Transfer;
-use crate::graph::{Copy1d, Direction, GraphDefinition, GraphError, NodeId};
+use crate::graph::{Copy1d, Copy2d, Direction, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
 
 impl Transfer {
@@ -151,8 +151,11 @@ impl Transfer {
         let mut copies = vec![None; plan.slots.len()];
         let mut nodes: Vec<NodeId> = Vec::new();
         // Copies are in no order among themselves, so that the driver may overlap them.
-        let mut add = |graph: &mut GraphDefinition, copy: Copy1d, label: &str| {
-            let node = add_copy(graph, copy)?;
+        let mut add = |graph: &mut _, copy: Copy1d, rows: Option<Copy2d>, label: &str| {
+            let node = match rows {
+                Some(rows) => add_copy_of_rows(graph, rows)?,
+                None => add_copy(graph, copy)?,
+            };
             graph.label(node, label)?;
             nodes.push(node.into());
             Ok::<_, GraphError>(CopyNode { node, copy })
@@ -160,14 +163,16 @@ impl Transfer {
         match plan.layout {
             Layout::Packed if bucket.size > 0 => {
                 let span = ByteRange { offset: 0, size: bucket.size };
-                add(&mut graph, self.copy(index, span), "all slots")?;
+                add(&mut graph, self.copy(index, span), None, "all slots")?;
             }
             Layout::Packed => {}
             Layout::PerSlot => {
                 for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
                     if spec.kind == SlotKind::Copied && field.span.size > 0 {
                         let copy = self.copy_of(index, slot, field.span);
-                        copies[slot] = Some(add(&mut graph, copy, &spec.name)?);
+                        let has_rows = spec.has_rows();
+                        let rows = has_rows.then(|| self.copy_of_rows(index, slot, field.span));
+                        copies[slot] = Some(add(&mut graph, copy, rows, &spec.name)?);
                     }
                 }
             }

@@ -213,7 +213,7 @@ impl SlotMemory {
     /// # Safety
     ///
     /// * The region lives as long as `'a`.
-    /// * They lie in the span, whose offset is a multiple of 8.
+    /// * They lie in the span, whose offset is a multiple of an element's alignment.
     /// * The ring slot is claimed, and the claim borrowed alone for `'a`.
     #[inline]
     pub(super) unsafe fn elements<'a, T: Element>(
@@ -221,7 +221,8 @@ impl SlotMemory {
         span: ByteRange,
         len: usize,
     ) -> &'a mut [T] {
-        debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
+        let is_aligned = (self.start + span.offset).is_multiple_of(align_of::<T>());
+        debug_assert!(len * size_of::<T>() <= span.size && is_aligned);
         // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
         // elements; alone, by the caller's promise.
         unsafe { slice::from_raw_parts_mut(self.pointer(span).cast(), len) }

@@ -7,7 +7,7 @@
 //!   a ring slot      |ids ... |positions ... |  patches |
 //! ```
 
-use super::len::Len;
+use super::len::{Counts, Len};
 use super::plan::{ALIGN, ByteRange, Layout, Plan};
 use super::shape_error::ShapeFault;
 use super::spec::{SlotKind, SlotSpec};
@@ -17,6 +17,8 @@ use super::spec::{SlotKind, SlotSpec};
 pub(super) struct Shape {
     /// How many rows of its length it has.
     pub(super) rows: usize,
+    /// From one row to the next on the device where it is the same in all steps, in bytes.
+    pub(super) stride: usize,
     /// How many elements of a persistent table a step may change.
     pub(super) patched: usize,
     /// Which of the tables it is.
@@ -31,7 +33,15 @@ pub(super) struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { rows: 1, patched: 0, table: 0, place: 0, room: None, is_overwritten: false }
+        Self {
+            rows: 1,
+            stride: 0,
+            patched: 0,
+            table: 0,
+            place: 0,
+            room: None,
+            is_overwritten: false,
+        }
     }
 }
 
@@ -53,8 +63,16 @@ impl SlotSpec {
         match self.kind {
             SlotKind::DeviceOnly => Some(ShapeFault::IsDeviceOnly),
             SlotKind::Persistent => Some(ShapeFault::IsPersistent),
+            _ if self.has_rows() => Some(ShapeFault::HasRows),
             _ => None,
         }
+    }
+
+    /// From one row to the next on the device; those of a view are as far apart as its set has
+    /// them.
+    pub(super) fn stride(&self, max: Counts) -> usize {
+        let own = self.row_size(max).unwrap_or(0);
+        if self.shape.room.is_some() { self.shape.stride } else { own }
     }
 
     /// The bytes of its own device memory that no copy covers, in the largest step.

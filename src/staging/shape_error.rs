@@ -13,6 +13,15 @@ pub enum ShapeFault {
     IsPersistent,
     /// It is not a persistent table.
     NotPersistent,
+    /// It has rows, which are written together.
+    HasRows,
+    /// It has another number of rows than were asked for.
+    Rows {
+        /// How many it has; 0 for a slot of which a step has no memory.
+        wanted: usize,
+        /// How many were asked for.
+        given: usize,
+    },
     /// It was not declared as one that the device overwrites behind the copy.
     NotOverwritten,
     /// A patch ends beyond its row, or is of a row that the table does not have.
@@ -51,6 +60,10 @@ impl ShapeFault {
             }
             Self::NotPersistent => {
                 write!(f, "slot {slot:?} is not a persistent table: write all of it")
+            }
+            Self::HasRows => write!(f, "slot {slot:?} has rows: call `write_rows`"),
+            Self::Rows { wanted, given } => {
+                write!(f, "slot {slot:?} has {wanted} rows, and {given} were asked for")
             }
             Self::NotOverwritten => write!(
                 f,

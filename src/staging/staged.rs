@@ -243,7 +243,7 @@ impl<'a, Tag> Staged<'a, Tag> {
         }
     }
 
-    fn span(&self, slot: usize) -> ByteRange {
+    pub(super) fn span(&self, slot: usize) -> ByteRange {
         match self.bucket {
             Some(bucket) => bucket.fields[slot].span,
             None => self.shared.plan.exact_span(self.counts, slot),

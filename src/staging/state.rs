@@ -55,7 +55,8 @@ impl SlotState {
     /// The bytes that a step copies, padding included.
     #[inline]
     pub(super) fn size(&self, bucket: Option<&Bucket>) -> usize {
-        let exact = || self.fields.iter().map(|field| field.span.size).sum();
+        let is_here = |field: &&Field| field.is_copied || field.dtype.is_some();
+        let exact = || self.fields.iter().filter(is_here).map(|field| field.span.size).sum();
         bucket.map_or_else(exact, |bucket| bucket.size)
     }
 
@@ -109,7 +110,7 @@ pub(super) struct StagingGraph {
 /// The node that copies each slot, if it has one of its own.
 pub(super) type Copies = Box<[Option<CopyNode>]>;
 
-/// A node, and what it copies.
+/// A node, and what it copies; of a slot of several rows, the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopyNode {
     pub(super) node: MemcpyNode,

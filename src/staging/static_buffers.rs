@@ -84,7 +84,11 @@ impl<Tag> StaticBuffers<Tag> {
         has_place.then(|| self.plan.address(self.device.address(), index, span))
     }
 
-    /// How many elements a slot has in the bucket that holds `counts`, or so many tokens.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How many elements a slot has, in all its rows, in the bucket that holds `counts`, or so many tokens.
     pub fn len<T: Element>(
         &self,
         slot: SlotId<T, Tag>,

@@ -133,6 +133,7 @@ impl<'a, Tag> Step<'a, Tag> {
         if plan.has_rare {
             self.referred |= self.torn_tables();
             self.check_counts()?;
+            self.pad_rows();
         }
         let missing = plan.required & !self.written;
         if missing != 0
@@ -149,7 +150,7 @@ impl<'a, Tag> Step<'a, Tag> {
             return Ok(self.finish_forgotten(forgotten));
         }
         if self.bucket.is_some_and(|bucket| bucket.counts != self.counts) || self.claim.has_extras {
-            self.pad(plan.staged & !self.referred);
+            self.pad(plan.flat & !self.referred);
         }
         Ok(0)
     }
@@ -187,7 +188,7 @@ impl<'a, Tag> Step<'a, Tag> {
             (0..plan.slots.len()).filter(is).fold(0, |bits, slot| bits | 1 << slot)
         };
         let kept = policy(Forgotten::Keep);
-        self.pad(plan.staged & !kept & !self.referred);
+        self.pad(plan.flat & !kept & !self.referred);
         kept & plan.staged
     }
 

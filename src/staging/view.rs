@@ -84,7 +84,7 @@ impl<Tag> InputBuffers<Tag> {
             slot.forgotten = Some(plan.forgotten[index]);
             if slot.kind != SlotKind::Dynamic {
                 slot.device = Some(plan.address(shared.device.address(), index, span));
-                slot.shape.room = Some(span.size);
+                slot.shape.room = Some(slot.row_size(plan.max).unwrap_or(0));
             }
             slot
         };
@@ -112,7 +112,7 @@ impl Viewed {
     ) -> Result<(), BuildError> {
         for slot in slots {
             let is_viewed = slot.device.is_some();
-            let size = slot.most.checked(max).and_then(|len| len.checked_mul(slot.dtype.size()));
+            let size = slot.row_size(max);
             let fault = match slot.shape.room {
                 _ if slot.kind == SlotKind::ZeroCopy || self.has_zero_copy => ViewFault::ZeroCopy,
                 _ if slot.kind == SlotKind::Persistent && !is_viewed => ViewFault::Table,
