@@ -123,7 +123,7 @@ kinds! {
     StageError: |error| match error {
         Self::WouldBlock | Self::ReaderOpen { .. } => ErrorKind::WouldBlock,
         Self::Stalled(_) => ErrorKind::TimedOut,
-        Self::TooLarge { .. } | Self::RingDepth(_) => ErrorKind::Invalid,
+        Self::TooLarge { .. } | Self::RingDepth(_) | Self::Streams { .. } => ErrorKind::Invalid,
         Self::Slot { fault, .. } => fault.kind(),
         Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,
@@ -148,6 +148,7 @@ kinds! {
         | Self::TooLarge
         | Self::KeepNeedsPerSlot(_)
         | Self::SourceNeedsPerSlot(_)
+        | Self::PeerSlot(_)
         | Self::View { .. } => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),

@@ -11,8 +11,8 @@ use wharf_sys::bindings::{CUgraph, CUgraphDebugDot_flags, CUgraphNode};
 
 use super::definition::GraphDefinition;
 use super::error::GraphError;
+use super::params::Copy2d;
 use super::record::{NodeRecord, RawNode, Work};
-use super::rows::Copy2d;
 use crate::error::{CudaError, Error};
 
 /// How much the driver's picture tells.

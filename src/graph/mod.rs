@@ -64,5 +64,4 @@ pub use self::node::{
     ChildNode, EmptyNode, EventRecordNode, EventWaitNode, HostNode, MemOpNode, MemcpyNode,
     MemsetNode, NodeId, NodeInfo, NodeKind,
 };
-pub use self::params::{Copy1d, Fill, FillValue, MemOp};
-pub use self::rows::Copy2d;
+pub use self::params::{Copy1d, Copy2d, Fill, FillValue, MemOp};

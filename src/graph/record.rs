@@ -4,8 +4,7 @@
 use wharf_sys::bindings::{CUgraphNode, CUgraphNode_st};
 
 use super::node::NodeKind;
-use super::params::{Copy1d, Fill};
-use super::rows::Copy2d;
+use super::params::{Copy1d, Copy2d, Fill};
 
 /// A node of a definition: handle, kind, parameters, edges.
 #[derive(Clone, Debug)]

@@ -5,21 +5,8 @@ use super::add::New;
 use super::definition::GraphDefinition;
 use super::error::GraphError;
 use super::node::{MemcpyNode, NodeId, NodeKind};
-use super::params::Copy1d;
+use super::params::Copy2d;
 use super::record::Work;
-
-/// A copy of rows of bytes, each a distance behind the one before on both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Copy2d {
-    /// The copy of the first row.
-    pub row: Copy1d,
-    /// How many rows.
-    pub rows: usize,
-    /// From one row to the next at the destination, in bytes; no less than the row's size.
-    pub destination_pitch: usize,
-    /// The same at the source.
-    pub source_pitch: usize,
-}
 
 impl GraphDefinition {
     /// Adds a copy of rows, behind the nodes `after`. What it copies cannot be changed in an
@@ -45,13 +32,8 @@ impl GraphDefinition {
         copy: Copy2d,
         after: &[NodeId],
     ) -> Result<MemcpyNode, GraphError> {
-        copy.row.check()?;
-        if copy.rows == 0 {
-            return Err(GraphError::ZeroLength);
-        }
-        let mut params = copy.row.raw();
-        (params.Height, params.srcPitch, params.dstPitch) =
-            (copy.rows, copy.source_pitch, copy.destination_pitch);
+        copy.check()?;
+        let params = copy.raw();
         self.add(NodeKind::Memcpy, Some(Work::Rows(copy)), after, |new| {
             let New { api, node, graph, after, len, context } = new;
             let params = &raw const params;

@@ -67,6 +67,9 @@ pub enum BuildError {
     /// A [source](super::OutputBuffersBuilder::source) of its own in a packed layout, where all
     /// slots are one copy.
     SourceNeedsPerSlot(Box<str>),
+    /// A slot that cannot be on [several devices](super::InputBuffersBuilder::build_on): zero-copy,
+    /// a persistent table, or a view's.
+    PeerSlot(Box<str>),
     /// A slot that cannot be in a [view](super::InputBuffers::view).
     View {
         /// Its name.
@@ -158,17 +161,16 @@ impl fmt::Display for BuildError {
                      use `Layout::PerSlot`"
                 )
             }
-            Self::View { slot, fault } => fault.fmt_of(slot, f),
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
-            counts => counts.fmt_of_counts(f),
+            rarer => rarer.fmt_of_rarer(f),
         }
     }
 }
 
 impl BuildError {
-    /// The texts about counts by name, and buckets of several counts.
-    fn fmt_of_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The texts about counts by name, buckets of several counts, and slots of several sets.
+    fn fmt_of_rarer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BucketOf(Counts { tokens, requests }) => write!(
                 f,
@@ -189,6 +191,12 @@ impl BuildError {
             Self::TooManyCounts { given, max } => {
                 write!(f, "{given} counts were added: a set has at most {max}")
             }
+            Self::PeerSlot(name) => write!(
+                f,
+                "slot {name:?} is zero-copy, a persistent table or a view's, which cannot be on \
+                 several devices: make a set for each device"
+            ),
+            Self::View { slot, fault } => fault.fmt_of(slot, f),
             _ => Ok(()),
         }
     }

@@ -78,6 +78,13 @@ pub enum StageError {
         /// The driver's handle of the stream, as a number.
         stream: usize,
     },
+    /// Another number of streams than the set has devices.
+    Streams {
+        /// The devices.
+        wanted: usize,
+        /// The streams.
+        given: usize,
+    },
     /// A stream of another device than the set's.
     OtherDevice {
         /// The set's device, by its ordinal.
@@ -229,6 +236,9 @@ impl fmt::Display for StageError {
                 "a reader of the last step on stream {stream:#x} has not ended: drop it, or call \
                  `end`, before the next step is submitted"
             ),
+            Self::Streams { wanted, given } => {
+                write!(f, "{given} streams for a set on {wanted} devices: give one of each")
+            }
             Self::OtherDevice { wanted, given } => write!(
                 f,
                 "the stream is on device {given}, and the buffers are on device {wanted}: use a \

@@ -138,13 +138,7 @@ impl Plan {
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
-        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
-        let copied = owned.map(|(_, field)| field.span.offset + field.span.size).max();
-        // A packed copy ends where the next slot would start.
-        let copied = copied.unwrap_or(0).next_multiple_of(ALIGN);
-        let spans: Vec<_> = fields.iter().map(|field| field.span).collect();
-        slots.iter_mut().for_each(|slot| slot.shape.stride = slot.stride(max));
-        let device_size = place(&mut slots, &spans, copied).ok_or(BuildError::TooLarge)?;
+        let device_size = place_all(&mut slots, &fields, max).ok_or(BuildError::TooLarge)?;
         let bucket = |size: &BucketSize| {
             let counts = size.counts(max);
             let mut own = fields.clone();
@@ -265,6 +259,16 @@ impl Plan {
 struct Extent {
     copied: usize,
     end: usize,
+}
+
+/// Places the slots on the device, where `fields` are those of the largest step. Returns the bytes.
+fn place_all(slots: &mut [SlotSpec], fields: &[Field], max: Counts) -> Option<usize> {
+    let owned = slots.iter().zip(fields).filter(|(slot, _)| slot.has_device_memory());
+    let copied = owned.map(|(_, field)| field.span.offset + field.span.size).max();
+    // A packed copy ends where the next slot would start.
+    let copied = copied.unwrap_or(0).next_multiple_of(ALIGN);
+    slots.iter_mut().for_each(|slot| slot.shape.stride = slot.stride(max));
+    place(slots, fields.iter().map(|field| field.span.size), copied, ALIGN)
 }
 
 /// A table that does not say yet where slots lie.

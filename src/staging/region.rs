@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
@@ -70,7 +70,7 @@ impl DeviceRegion {
 /// Pinned memory for each ring slot, with a completion word and an event.
 pub(super) struct HostRegion {
     /// Absent when it was leaked.
-    resource: Option<PinnedMemoryResource>,
+    resource: Option<Arc<PinnedMemoryResource>>,
     /// Where it starts, for the host.
     base: usize,
     /// Bytes from one ring slot to the next.
@@ -100,12 +100,30 @@ impl HostRegion {
         // already, but not those of a driver that allocates itself.
         unsafe { ptr::write_bytes(first, 0, len) };
         wipe_in_children(first, len);
+        let resource = Arc::new(resource);
+        Self::with(context, resource, first.addr(), stride, depth)
+    }
+
+    /// Ring slots in the memory of another region, with words and events of this context.
+    pub(super) fn sharing(context: &Context, other: &Self) -> Result<Self, Error> {
+        let missing = Error::Driver { call: "HostRegion::sharing", code: CudaError::INVALID_VALUE };
+        let resource = other.resource.clone().ok_or(missing)?;
+        Self::with(context, resource, other.base, other.stride, other.events.len())
+    }
+
+    fn with(
+        context: &Context,
+        resource: Arc<PinnedMemoryResource>,
+        base: usize,
+        stride: usize,
+        depth: usize,
+    ) -> Result<Self, Error> {
         let words = CompletionPage::is_supported(context)?
             && context.driver().api().graph_add_batch_mem_op_node.is_available();
         let page = words.then(|| CompletionPage::new(context, depth)).transpose()?;
         let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
         let events = (0..depth).map(event).collect::<Result<_, _>>()?;
-        Ok(Self { base: first.addr(), resource: Some(resource), stride, page, events })
+        Ok(Self { base, resource: Some(resource), stride, page, events })
     }
 
     /// Whether the device has read what was submitted in a ring slot.

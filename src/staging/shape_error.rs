@@ -22,6 +22,8 @@ pub enum ShapeFault {
         /// How many were asked for.
         given: usize,
     },
+    /// It refers to other memory in a step for several devices, which read the ring slot alone.
+    ManyDevices,
     /// It was not declared as one that the device overwrites behind the copy.
     NotOverwritten,
     /// A patch ends beyond its row, or is of a row that the table does not have.
@@ -65,6 +67,11 @@ impl ShapeFault {
             Self::Rows { wanted, given } => {
                 write!(f, "slot {slot:?} has {wanted} rows, and {given} were asked for")
             }
+            Self::ManyDevices => write!(
+                f,
+                "slot {slot:?} refers to other memory, and the step is for several devices, which \
+                 read the ring slot alone: write it"
+            ),
             Self::NotOverwritten => write!(
                 f,
                 "slot {slot:?} is not declared as one that the device overwrites: add it by \

@@ -5,7 +5,6 @@
 use crate::element::{DType, Element};
 
 use super::len::{Len, Rule};
-use super::shape::Shape;
 
 /// The contents of a slot behind a step's elements, up to the length of its bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +67,46 @@ pub(super) struct SlotSpec {
     pub(super) device: Option<u64>,
     /// Its shape, where that is more than a length.
     pub(super) shape: Shape,
+}
+
+/// What of a slot is not said by its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// How many rows of its length it has.
+    pub(super) rows: usize,
+    /// From one row to the next on the device where it is the same in all steps, in bytes.
+    pub(super) stride: usize,
+    /// How many elements of a persistent table a step may change.
+    pub(super) patched: usize,
+    /// Which of the tables it is.
+    pub(super) table: usize,
+    /// Where the device memory starts that no copy covers, in bytes of the set's.
+    pub(super) place: usize,
+    /// How many bytes there are at its device address, if that is another set's.
+    pub(super) room: Option<usize>,
+    /// Whether the device overwrites it behind the copy.
+    pub(super) is_overwritten: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            rows: 1,
+            stride: 0,
+            patched: 0,
+            table: 0,
+            place: 0,
+            room: None,
+            is_overwritten: false,
+        }
+    }
+}
+
+impl Shape {
+    /// The elements of a table that a step has room for.
+    pub(super) fn area(&self) -> Len {
+        Len::Fixed(self.patched)
+    }
 }
 
 /// A count of a step besides tokens and requests.

@@ -88,7 +88,8 @@ impl<Tag> StaticBuffers<Tag> {
         &self.plan
     }
 
-    /// How many elements a slot has, in all its rows, in the bucket that holds `counts`, or so many tokens.
+    /// How many elements a slot has, in all its rows, in the bucket that holds `counts`, or so many
+    /// tokens.
     pub fn len<T: Element>(
         &self,
         slot: SlotId<T, Tag>,
@@ -96,7 +97,8 @@ impl<Tag> StaticBuffers<Tag> {
     ) -> Option<usize> {
         let counts = counts.into();
         self.device_ptr(slot, counts)?;
-        let (bucket, spec) = (self.plan.bucket_of(counts)?, &self.plan.slots[slot.index()]);
+        let bucket = self.plan.bucket_of(counts)?;
+        let spec = &self.plan.slots[slot.index()];
         let staged = bucket.fields[slot.index()].span.size;
         let is_table = spec.kind == SlotKind::Persistent;
         Some(if is_table { spec.table_size() } else { staged } / size_of::<T>())

@@ -13,9 +13,8 @@
 //! these ranges are noted as torn, and the next step, of any set with the table, begins with their
 //! contents as they were.
 //!
-//! | word | written by | read by | orderings |
-//! |---|---|---|---|
-//! | `is_torn` | `tear`, `mend`, under the lock | `is_torn` | `Relaxed`: the lock guards the data; a thread that was told of the error sees the word by that |
+//! * `is_torn`: written by `tear` and `mend`, under the lock; read by `is_torn`. `Relaxed`: the
+//!   lock guards the data, and a thread that was told of the error sees the word by that.
 
 use super::patches::Patch;
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};

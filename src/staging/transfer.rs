@@ -55,8 +55,20 @@ impl Transfer {
         options: &Options,
         context: &Context,
     ) -> Result<Self, Error> {
+        let host = HostRegion::new(context, plan.size.max(1), options.depth)?;
+        Self::with_host(plan, names, device, options, context, host)
+    }
+
+    /// As [`new`](Self::new), with these ring slots.
+    pub(super) fn with_host(
+        plan: Arc<Plan>,
+        names: Arc<Names>,
+        device: Arc<DeviceRegion>,
+        options: &Options,
+        context: &Context,
+        host: HostRegion,
+    ) -> Result<Self, Error> {
         let depth = options.depth;
-        let host = HostRegion::new(context, plan.size.max(1), depth)?;
         // Only zero-copy slots are read in place, and few sets have any.
         let read_in_place = if plan.has_zero_copy { depth } else { 0 };
         let state = |index| SlotState {

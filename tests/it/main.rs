@@ -42,6 +42,7 @@ mod slab_threads;
 mod staging;
 mod staging_captures;
 mod staging_counts;
+mod staging_devices;
 mod staging_embedded;
 mod staging_faults;
 mod staging_guard;

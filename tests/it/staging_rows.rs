@@ -195,7 +195,7 @@ fn rows_are_one_node() {
         let _current = context.enter().unwrap();
         for number in 0..3 {
             let mut step = inputs.begin(8, 1).unwrap();
-            step.write_rows::<u64, 3>(mrope).unwrap().map(|row| row.fill(1));
+            step.write_rows::<u64, 3>(mrope).unwrap().into_iter().for_each(|row| row.fill(1));
             let before: u64 = machine.all_calls().iter().map(|call| call.1).sum();
             let copied = machine.bytes().htod;
             step.submit(&stream).unwrap();
