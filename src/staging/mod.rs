@@ -27,6 +27,13 @@
 //!                └─────────────── drop ──────────────────────>     Pending is gone, and written
 //! ```
 //!
+//! A slot may be of another shape than a run of elements that each step copies: a table of which a
+//! step sends [what changed](Step::patch), memory that
+//! [the device alone](InputBuffersBuilder::device_only) writes, placeholders that it
+//! [overwrites](InputBuffersBuilder::slot_overwritten), [rows](InputBuffersBuilder::slot_rows) at a
+//! stride. [Views](InputBuffers::view) are sets on another set's device memory; [`PeerBuffers`] are
+//! on several devices and written once.
+//!
 //! **No overwrite in flight.** A ring slot is handed out when its completion word says that the
 //! copy which read it is done; the number of slots is capacity, not a guard. **No overwrite of what
 //! is read.** Device memory is guarded by stream order on one stream; a step on another stream
