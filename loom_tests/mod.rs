@@ -27,6 +27,7 @@ mod index_stack;
 mod lease;
 mod machine;
 mod owned_step;
+mod patches;
 mod piece_map;
 mod poller;
 mod pool;

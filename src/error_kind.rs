@@ -128,12 +128,13 @@ kinds! {
         | Self::NeedsPerSlot
         | Self::NotPinned { .. }
         | Self::NotDevice { .. }
-        | Self::Embedded => ErrorKind::Invalid,
+        | Self::Embedded
+        | Self::Shape(_) => ErrorKind::Invalid,
     };
     StageError: |error| match error {
         Self::WouldBlock | Self::ReaderOpen { .. } => ErrorKind::WouldBlock,
         Self::Stalled(_) => ErrorKind::TimedOut,
-        Self::TooLarge { .. } | Self::RingDepth(_) => ErrorKind::Invalid,
+        Self::TooLarge { .. } | Self::RingDepth(_) | Self::Streams { .. } => ErrorKind::Invalid,
         Self::Slot { fault, .. } => fault.kind(),
         Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,
@@ -157,8 +158,11 @@ kinds! {
         | Self::Limit { .. }
         | Self::TooLarge
         | Self::KeepNeedsPerSlot(_)
-        | Self::SourceNeedsPerSlot(_) | Self::ResultsNeedCompletion
-        | Self::ReadEventsInPlace => ErrorKind::Invalid,
+        | Self::SourceNeedsPerSlot(_)
+        | Self::ResultsNeedCompletion
+        | Self::ReadEventsInPlace
+        | Self::PeerSlot(_)
+        | Self::View { .. } => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };

@@ -245,7 +245,7 @@ impl GraphDefinition {
     }
 
     /// Adds a node by `call`.
-    fn add(
+    pub(super) fn add(
         &mut self,
         kind: NodeKind,
         work: Option<Work>,
@@ -299,13 +299,13 @@ impl GraphDefinition {
 
 /// Where a new node goes: the first arguments of every `cuGraphAdd...Node`, for the time of the
 /// call.
-struct New<'a> {
-    api: &'a Api,
-    node: *mut CUgraphNode,
-    graph: CUgraph,
-    after: *const CUgraphNode,
-    len: usize,
-    context: CUcontext,
+pub(super) struct New<'a> {
+    pub(super) api: &'a Api,
+    pub(super) node: *mut CUgraphNode,
+    pub(super) graph: CUgraph,
+    pub(super) after: *const CUgraphNode,
+    pub(super) len: usize,
+    pub(super) context: CUcontext,
 }
 
 impl New<'_> {

@@ -11,6 +11,7 @@ use wharf_sys::bindings::{CUgraph, CUgraphDebugDot_flags, CUgraphNode};
 
 use super::definition::GraphDefinition;
 use super::error::GraphError;
+use super::params::Copy2d;
 use super::record::{NodeRecord, RawNode, Work};
 use crate::error::{CudaError, Error};
 
@@ -140,6 +141,9 @@ impl NodeRecord {
         lines.push(match self.work {
             Some(Work::Copy(copy)) => {
                 format!("{kind} {}, {} bytes", copy.direction(), copy.size())
+            }
+            Some(Work::Rows(Copy2d { row, rows, .. })) => {
+                format!("{kind} {}, {rows} rows of {} bytes", row.direction(), row.size())
             }
             Some(Work::Fill(fill)) => format!("{kind}, {} x {:?}", fill.len, fill.value),
             Some(Work::MemOps(count)) => format!("{kind}: {count}"),

@@ -47,6 +47,7 @@ mod keep_alive;
 mod node;
 mod params;
 mod record;
+mod rows;
 #[cfg(feature = "svg")]
 mod svg;
 mod update;
@@ -63,4 +64,4 @@ pub use self::node::{
     ChildNode, EmptyNode, EventRecordNode, EventWaitNode, HostNode, MemOpNode, MemcpyNode,
     MemsetNode, NodeId, NodeInfo, NodeKind,
 };
-pub use self::params::{Copy1d, Fill, FillValue, MemOp};
+pub use self::params::{Copy1d, Copy2d, Fill, FillValue, MemOp};

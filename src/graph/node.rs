@@ -36,7 +36,7 @@ macro_rules! handles {
 }
 
 handles! {
-    /// A node that copies one row of bytes.
+    /// A node that copies bytes: one row, or several.
     MemcpyNode;
     /// A node that fills one row.
     MemsetNode;

@@ -98,6 +98,32 @@ impl fmt::Debug for Copy1d {
     }
 }
 
+/// A copy of rows of bytes, each a distance behind the one before on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Copy2d {
+    /// The copy of the first row.
+    pub row: Copy1d,
+    /// How many rows.
+    pub rows: usize,
+    /// From one row to the next at the destination, in bytes; no less than the row's size.
+    pub destination_pitch: usize,
+    /// The same at the source.
+    pub source_pitch: usize,
+}
+
+impl Copy2d {
+    pub(super) fn check(&self) -> Result<(), GraphError> {
+        if self.rows == 0 { Err(GraphError::ZeroLength) } else { self.row.check() }
+    }
+
+    pub(super) fn raw(&self) -> CUDA_MEMCPY3D_v2 {
+        let mut raw = self.row.raw();
+        (raw.Height, raw.srcPitch, raw.dstPitch) =
+            (self.rows, self.source_pitch, self.destination_pitch);
+        raw
+    }
+}
+
 /// The value that a fill repeats; its width is the unit of the fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FillValue {

@@ -4,7 +4,7 @@
 use wharf_sys::bindings::{CUgraphNode, CUgraphNode_st};
 
 use super::node::NodeKind;
-use super::params::{Copy1d, Fill};
+use super::params::{Copy1d, Copy2d, Fill};
 
 /// A node of a definition: handle, kind, parameters, edges.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub(super) struct NodeRecord {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Work {
     Copy(Copy1d),
+    Rows(Copy2d),
     Fill(Fill),
     MemOps(usize),
 }

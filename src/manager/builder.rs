@@ -74,7 +74,7 @@ pub struct InputManagerBuilder {
     tiers: Option<TierBuilder>,
     graphs: Option<WarmSet>,
     blocks: Option<WarmSet>,
-    slots: Vec<(Box<str>, BufferSpec, bool)>,
+    slots: Vec<(Box<str>, BufferSpec, Place)>,
     inputs: InputBuffersBuilder,
 }
 
@@ -143,7 +143,46 @@ impl InputManagerBuilder {
     /// many tokens as the first length of `spec`, each with as many elements as the others make; of
     /// one that is not, the inputs pass through.
     pub fn register_slot(mut self, name: &str, spec: BufferSpec, is_static: bool) -> Self {
-        self.slots.push((name.into(), spec, is_static));
+        let place = if is_static { Place::Tokens } else { Place::Passed };
+        self.slots.push((name.into(), spec, place));
+        self
+    }
+
+    /// Adds a slot with memory of its own, as a static one, that has elements a request and not a
+    /// token, such as the lengths of sequences: the first length of `spec` is the most requests.
+    /// [`InputManager::stage_step`] says how many requests a step has.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let machine = softcuda::Simulator::new(softcuda::Config::default());
+    /// # let _bound = machine.bind();
+    /// # let driver = wharf::Driver::from_api(machine.api()?)?;
+    /// # let context = wharf::Context::retain(&driver.device(0)?)?;
+    /// use wharf::Stream;
+    /// use wharf::element::DType;
+    /// use wharf::manager::{BufferSpec, Input, InputManager};
+    /// use wharf::memory::MemoryKind;
+    /// use wharf::staging::Counts;
+    ///
+    /// let lens = BufferSpec::new(&[8], DType::I32, MemoryKind::Device)?;
+    /// let mut manager = InputManager::builder(&context)
+    ///     .max_batch_size(8)
+    ///     .max_seq_len(128)
+    ///     .register_request_slot("seq_lens", lens)
+    ///     .build()?;
+    /// let stream = Stream::new(&context)?;
+    /// let (ids, lens) = ([1_i64; 10], [5_i32, 3, 2]);
+    /// let inputs = [("input_ids", Input::from(&ids)), ("seq_lens", Input::from(&lens))];
+    /// let counts = Counts { tokens: 10, requests: 3 };
+    /// let staged = manager.stage_step(&inputs, counts, &stream)?;
+    /// assert_eq!(staged.view("seq_lens").map(|view| view.len), Some(3));
+    /// # drop(staged);
+    /// # stream.synchronize()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register_request_slot(mut self, name: &str, spec: BufferSpec) -> Self {
+        self.slots.push((name.into(), spec, Place::Requests));
         self
     }
 
@@ -171,34 +210,47 @@ impl InputManagerBuilder {
         let mut slots = Vec::new();
         for name in ["input_ids", "positions"] {
             let spec = default.map_err(|error| ManagerError::Spec { slot: name.into(), error })?;
-            slots.push((name.into(), spec, true));
+            slots.push((name.into(), spec, Place::Tokens));
         }
         slots.extend(self.slots);
         let mut widths = Vec::with_capacity(slots.len());
-        for (at, (name, spec, is_static)) in slots.iter().enumerate() {
+        for (at, (name, spec, place)) in slots.iter().enumerate() {
             if slots[..at].iter().any(|(other, ..)| other == name) {
                 return Err(BuildError::DuplicateSlot(name.clone()).into());
             }
             let width =
                 width(spec).map_err(|error| ManagerError::Spec { slot: name.clone(), error })?;
             widths.push(width);
-            if *is_static {
-                builder = builder.slot_of(name, spec.dtype, Len::Tokens.times(width));
-            }
+            builder = match place {
+                Place::Tokens => builder.slot_of(name, spec.dtype, Len::Tokens.times(width)),
+                Place::Requests => builder.slot_of(name, spec.dtype, Len::Requests.times(width)),
+                Place::Passed => builder,
+            };
         }
         let inputs = builder.build()?;
         let memory = memory(&self.context, self.tiers, self.blocks)?;
-        let registered = slots.into_iter().zip(widths).map(|((name, spec, _), width)| {
+        let max = inputs.max();
+        let registered = slots.into_iter().zip(widths).map(|((name, spec, kind), width)| {
             let capacity = spec.shape().first().copied().unwrap_or(1);
-            let place = inputs.slot(&name).ok().map(|info| (info, capacity.min(tokens), width));
-            Registered { name, spec, place }
+            let is_per_request = kind == Place::Requests;
+            let most = capacity.min(if is_per_request { max.requests } else { max.tokens });
+            let place = inputs.slot(&name).ok().map(|info| (info, most, width));
+            Registered { name, spec, place, is_per_request }
         });
         let slots = registered.collect();
         Ok(InputManager { slots, inputs, memory, graphs: self.graphs.map(staging::Prewarm::new) })
     }
 }
 
-/// Elements a token of a slot: the product of all lengths but the first.
+/// Where a slot's elements go, and what they count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Tokens,
+    Requests,
+    Passed,
+}
+
+/// Elements a token or a request of a slot: the product of all lengths but the first.
 fn width(spec: &BufferSpec) -> Result<usize, SpecError> {
     // The whole has to be a tensor, too.
     spec.size_bytes()?;

@@ -67,6 +67,15 @@ pub enum InputFault {
         /// The step's.
         given: usize,
     },
+    /// The step has more requests than the slot was registered for.
+    Requests {
+        /// The slot's.
+        requests: usize,
+        /// The step's.
+        given: usize,
+    },
+    /// Its slot has elements a request, and the step was staged by its tokens alone.
+    NoRequests,
     /// A static slot takes elements in host memory.
     NotOnHost,
     /// The name was given twice.
@@ -117,6 +126,12 @@ impl fmt::Display for InputFault {
             Self::Capacity { tokens, given } => {
                 write!(f, "a step of {given} tokens, the slot is registered for {tokens}")
             }
+            Self::Requests { requests, given } => {
+                write!(f, "a step of {given} requests, the slot is registered for {requests}")
+            }
+            Self::NoRequests => f.write_str(
+                "the slot has elements a request, and the step says no requests: call `stage_step`",
+            ),
             Self::NotOnHost => f.write_str("a static slot takes elements in host memory"),
             Self::Twice => f.write_str("given twice"),
         }

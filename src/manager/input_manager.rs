@@ -7,7 +7,7 @@ use super::simple_pool::SimplePool;
 use super::spec::BufferSpec;
 use crate::forecast::WarmSet;
 use crate::pool;
-use crate::staging::{self, InputBuffers, SlotError, SlotInfo, Step};
+use crate::staging::{self, Counts, InputBuffers, SlotError, SlotInfo, Step};
 use crate::stream::Stream;
 use crate::tier::{Tier, TieredPool};
 
@@ -51,9 +51,11 @@ pub struct InputManager {
 pub(super) struct Registered {
     pub(super) name: Box<str>,
     pub(super) spec: BufferSpec,
-    /// Of a static slot: what the input buffers know of it, its tokens at most, and elements a
-    /// token.
+    /// Of a static slot: what the input buffers know of it, its tokens or requests at most, and
+    /// elements of each.
     pub(super) place: Option<(SlotInfo, usize, usize)>,
+    /// Whether it is requests that count, and not tokens.
+    pub(super) is_per_request: bool,
 }
 
 /// Where memory for inputs without a static slot comes from.
@@ -74,7 +76,8 @@ impl InputManager {
     ///
     /// # Errors
     ///
-    /// * [`ManagerError::Input`]: an input does not fit its slot.
+    /// * [`ManagerError::Input`]: an input does not fit its slot; one of a slot that has elements a
+    ///   request is for [`stage_step`](Self::stage_step).
     /// * [`ManagerError::Stage`]: there are more tokens than the manager was made for, or the step
     ///   could not be staged.
     /// * [`ManagerError::Tier`]: an object could not be brought to the device.
@@ -86,13 +89,31 @@ impl InputManager {
         num_tokens: usize,
         stream: &'a Stream,
     ) -> Result<StagedInputs<'a>, ManagerError> {
-        self.check(inputs, num_tokens)?;
-        let mut step = self.inputs.begin(num_tokens, 0)?;
+        self.stage_step(inputs, Counts { tokens: num_tokens, requests: 0 }, stream)
+    }
+
+    /// As [`stage_inputs`](Self::stage_inputs), for a step of so many requests: the first elements
+    /// of each input that has a slot
+    /// [by request](super::InputManagerBuilder::register_request_slot) are staged for those.
+    ///
+    /// # Errors
+    ///
+    /// As `stage_inputs`.
+    pub fn stage_step<'a>(
+        &'a mut self,
+        inputs: &[(&'a str, Input<'a>)],
+        counts: Counts,
+        stream: &'a Stream,
+    ) -> Result<StagedInputs<'a>, ManagerError> {
+        self.check(inputs, counts)?;
+        let mut step = self.inputs.begin(counts.tokens, counts.requests)?;
         let mut outputs = Vec::with_capacity(inputs.len());
         for (name, input) in inputs {
             let slot = self.slots.iter().find(|slot| *slot.name == **name);
-            let output = match slot.and_then(|slot| slot.place.as_ref()) {
-                Some((slot, _, width)) => write(&mut step, slot, *input, num_tokens * width)?,
+            let output = match slot.and_then(|slot| Some((slot, slot.place.as_ref()?))) {
+                Some((registered, (slot, _, width))) => {
+                    write(&mut step, slot, *input, registered.number(counts) * width)?
+                }
                 None => pass(*input, stream)?,
             };
             outputs.push((*name, output));
@@ -227,13 +248,13 @@ impl InputManager {
     }
 
     /// Whether every input fits, before anything happens.
-    fn check(&self, inputs: &[(&str, Input<'_>)], num_tokens: usize) -> Result<(), ManagerError> {
+    fn check(&self, inputs: &[(&str, Input<'_>)], counts: Counts) -> Result<(), ManagerError> {
         for (at, (name, input)) in inputs.iter().enumerate() {
             let fault = if inputs[..at].iter().any(|(other, _)| other == name) {
                 Err(InputFault::Twice)
             } else {
                 let slot = self.slots.iter().find(|slot| *slot.name == **name);
-                slot.map_or(Ok(()), |slot| slot.check(*input, num_tokens))
+                slot.map_or(Ok(()), |slot| slot.check(*input, counts))
             };
             fault.map_err(|fault| ManagerError::Input { name: (*name).into(), fault })?;
         }
@@ -242,19 +263,32 @@ impl InputManager {
 }
 
 impl Registered {
-    fn check(&self, input: Input<'_>, num_tokens: usize) -> Result<(), InputFault> {
+    /// How many tokens or requests of it a step has.
+    fn number(&self, counts: Counts) -> usize {
+        if self.is_per_request { counts.requests } else { counts.tokens }
+    }
+
+    fn check(&self, input: Input<'_>, counts: Counts) -> Result<(), InputFault> {
         let wanted = self.spec.dtype;
         if let Input::Host { dtype: given, .. } | Input::Device { dtype: given, .. } = input
             && given != wanted
         {
             return Err(InputFault::Type { wanted, given });
         }
-        let Some((_, tokens, width)) = &self.place else { return Ok(()) };
+        let Some((_, most, width)) = &self.place else { return Ok(()) };
         let Input::Host { bytes, .. } = input else { return Err(InputFault::NotOnHost) };
-        if num_tokens > *tokens {
-            return Err(InputFault::Capacity { tokens: *tokens, given: num_tokens });
+        let number = self.number(counts);
+        if self.is_per_request && number == 0 && counts.tokens != 0 {
+            return Err(InputFault::NoRequests);
         }
-        let (wanted, given) = (num_tokens * width, bytes.len() / wanted.size());
+        if number > *most {
+            return Err(if self.is_per_request {
+                InputFault::Requests { requests: *most, given: number }
+            } else {
+                InputFault::Capacity { tokens: *most, given: number }
+            });
+        }
+        let (wanted, given) = (number * width, bytes.len() / wanted.size());
         if given < wanted { Err(InputFault::Short { wanted, given }) } else { Ok(()) }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::error::{Count, StageError};
 use super::len::Counts;
+use super::shape_error::ViewFault;
 use crate::error::Error;
 use crate::graph::GraphError;
 
@@ -72,6 +73,16 @@ pub enum BuildError {
     /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots, whose
     /// readers have to be declared.
     ReadEventsInPlace,
+    /// A slot that cannot be on [several devices](super::InputBuffersBuilder::build_on): zero-copy,
+    /// a persistent table, or a view's.
+    PeerSlot(Box<str>),
+    /// A slot that cannot be in a [view](super::InputBuffers::view).
+    View {
+        /// Its name.
+        slot: Box<str>,
+        /// Why.
+        fault: ViewFault,
+    },
     /// The driver refused.
     Driver(Error),
     /// A staging graph could not be made.
@@ -158,14 +169,15 @@ impl fmt::Display for BuildError {
             }
             Self::Driver(error) => error.fmt(f),
             Self::Graph(error) => error.fmt(f),
-            other => other.fmt_of_counts(f),
+            rarer => rarer.fmt_of_rarer(f),
         }
     }
 }
 
 impl BuildError {
-    /// The texts about counts by name, buckets of several counts, completion and events.
-    fn fmt_of_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The texts about counts by name, buckets of several counts, completion and events, and slots
+    /// of several sets.
+    fn fmt_of_rarer(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BucketOf(Counts { tokens, requests }) => write!(
                 f,
@@ -194,6 +206,12 @@ impl BuildError {
                 "reads of zero-copy slots are declared by `Staged::reader`: leave `read_events` \
                  out, or use slots that are copied",
             ),
+            Self::PeerSlot(name) => write!(
+                f,
+                "slot {name:?} is zero-copy, a persistent table or a view's, which cannot be on \
+                 several devices: make a set for each device"
+            ),
+            Self::View { slot, fault } => fault.fmt_of(slot, f),
             _ => Ok(()),
         }
     }

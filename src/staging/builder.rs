@@ -40,7 +40,7 @@ impl<Tag> InputBuffers<Tag> {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing before `build`"]
 pub struct InputBuffersBuilder<Tag = Untagged> {
-    set: SetSpec,
+    pub(super) set: SetSpec,
     forgotten: Forgotten,
     /// Whether a slot's policy was given before there was a slot.
     is_policy_stray: bool,
@@ -49,12 +49,11 @@ pub struct InputBuffersBuilder<Tag = Untagged> {
 
 impl<Tag> InputBuffersBuilder<Tag> {
     pub(super) fn new(context: &Context) -> Self {
-        Self {
-            set: SetSpec::new(context, "inputs"),
-            forgotten: Forgotten::default(),
-            is_policy_stray: false,
-            tag: PhantomData,
-        }
+        Self::of(SetSpec::new(context, "inputs"))
+    }
+
+    pub(super) fn of(set: SetSpec) -> Self {
+        Self { set, forgotten: Forgotten::default(), is_policy_stray: false, tag: PhantomData }
     }
 
     /// Names the set, for a profiler's view: its ranges are `staging::submit(NAME, TOKENS)`. By
@@ -285,9 +284,10 @@ impl<Tag> InputBuffersBuilder<Tag> {
         if self.is_policy_stray {
             return Err(BuildError::NoSlotBefore("when_forgotten"));
         }
-        let context = self.set.context.clone();
+        let (context, viewed) = (self.set.context.clone(), self.set.viewed.clone());
         let transfer = self.set.build(Direction::Htod, self.forgotten, c"staging::submit")?;
-        let guard = Arc::new(Guard::new(&context, transfer.plan.has_zero_copy));
+        let own = || Arc::new(Guard::new(&context, transfer.plan.has_zero_copy));
+        let guard = viewed.map_or_else(own, |viewed| viewed.guard);
         Ok(InputBuffers::with(Shared::new(transfer, guard)))
     }
 

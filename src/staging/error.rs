@@ -5,6 +5,7 @@ use std::fmt;
 use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 
 use super::len::Counts;
+use super::shape_error::ShapeFault;
 use super::stall::Stall;
 use crate::element::DType;
 use crate::error::Error;
@@ -76,6 +77,13 @@ pub enum StageError {
     ReaderCaptured {
         /// The driver's handle of the stream, as a number.
         stream: usize,
+    },
+    /// Another number of streams than the set has devices.
+    Streams {
+        /// The devices.
+        wanted: usize,
+        /// The streams.
+        given: usize,
     },
     /// A stream of another device than the set's.
     OtherDevice {
@@ -165,6 +173,8 @@ pub enum SlotFault {
     /// The step is one of an [`Embedded`](super::Embedded) graph, whose copies read the ring slot
     /// alone.
     Embedded,
+    /// It is of another shape than the call is for, or has not what was asked for.
+    Shape(ShapeFault),
 }
 
 impl From<Error> for StageError {
@@ -226,6 +236,9 @@ impl fmt::Display for StageError {
                 "a reader of the last step on stream {stream:#x} has not ended: drop it, or call \
                  `end`, before the next step is submitted"
             ),
+            Self::Streams { wanted, given } => {
+                write!(f, "{given} streams for a set on {wanted} devices: give one of each")
+            }
             Self::OtherDevice { wanted, given } => write!(
                 f,
                 "the stream is on device {given}, and the buffers are on device {wanted}: use a \
@@ -296,6 +309,7 @@ impl SlotFault {
                 f,
                 "slot {slot:?} is dynamic and has no memory to write: call `pass` with an address"
             ),
+            Self::Shape(fault) => fault.fmt_of(slot, f),
             Self::NotDynamic => {
                 write!(f, "slot {slot:?} is not dynamic, its address is fixed: write it instead")
             }

@@ -120,8 +120,11 @@ impl Transfer {
                 let mut references = claim.extras.references.iter();
                 let referred = sent.referred & 1 << slot != 0;
                 let reference = references.find(|reference| referred && reference.slot == slot);
-                let own = || self.copy_of(index, slot, fields[slot].span);
-                enqueue_copy(stream, reference.map_or_else(own, |reference| reference.copy))
+                let own = || self.row_copies(index, slot, fields[slot].span);
+                match reference {
+                    Some(reference) => enqueue_copy(stream, reference.copy),
+                    None => own().try_for_each(|copy| enqueue_copy(stream, copy)),
+                }
             }),
         };
         let outcome = outcome.and_then(|()| match &self.read_events {

@@ -149,6 +149,12 @@ impl Rule {
         Self { which, times: own.saturating_mul(times), plus: sum(besides, times, plus) }
     }
 
+    /// The length that has this rule, which is by tokens or requests.
+    pub(super) fn length(self) -> Len {
+        let Self { which, times, plus } = self;
+        Len::Linear { per_request: which == REQUESTS, times, plus }
+    }
+
     /// The rule for a count by name.
     pub(super) fn named(count: usize, times: usize, plus: usize) -> Self {
         // There are 8 at most.

@@ -29,6 +29,13 @@
 //!                └─────────────── drop ──────────────────────>     Pending is gone, and written
 //! ```
 //!
+//! A slot may be of another shape than a run of elements that each step copies: a table of which a
+//! step sends [what changed](Step::patch), memory that
+//! [the device alone](InputBuffersBuilder::device_only) writes, placeholders that it
+//! [overwrites](InputBuffersBuilder::slot_overwritten), [rows](InputBuffersBuilder::slot_rows) at a
+//! stride. [Views](InputBuffers::view) are sets on another set's device memory; [`PeerBuffers`] are
+//! on several devices and written once.
+//!
 //! **No overwrite in flight.** A ring slot is handed out when its completion word says that the
 //! copy which read it is done; the number of slots is capacity, not a guard. **No overwrite of what
 //! is read.** Device memory is guarded by stream order on one stream; a step on another stream
@@ -63,6 +70,7 @@ mod build_error;
 mod builder;
 pub(crate) mod cache;
 mod completion;
+mod device_slots;
 mod embedded;
 mod embedded_outputs;
 mod error;
@@ -81,7 +89,11 @@ mod outputs;
 mod outputs_builder;
 mod owned;
 mod pad;
+mod patch;
+pub(crate) mod patches;
+mod peers;
 mod pending;
+mod place;
 mod plan;
 mod prepare;
 mod preset;
@@ -92,7 +104,10 @@ mod refer;
 mod reference;
 mod region;
 pub(crate) mod ring;
+mod rows;
 mod set_spec;
+mod shape;
+mod shape_error;
 mod shared;
 mod slot_id;
 mod slot_info;
@@ -105,8 +120,11 @@ mod step;
 mod stream_copy;
 mod submission;
 mod submit;
+mod submit_referred;
+pub(crate) mod tables;
 mod ticks;
 mod transfer;
+mod view;
 mod wait;
 mod write_many;
 
@@ -115,6 +133,7 @@ pub use self::buffers::{InputBuffers, ReleaseError};
 pub use self::build_error::BuildError;
 pub use self::builder::InputBuffersBuilder;
 pub use self::completion::Completion;
+pub use self::device_slots::SetMemory;
 pub use self::embedded::Embedded;
 pub use self::embedded_outputs::EmbeddedOutputs;
 pub use self::error::{Count, CountFault, SlotError, SlotFault, StageError};
@@ -123,12 +142,14 @@ pub use self::graphs::{GraphsKept, GraphsMade};
 pub use self::len::{Counts, Len};
 pub use self::outputs::OutputBuffers;
 pub use self::outputs_builder::OutputBuffersBuilder;
+pub use self::peers::{PeerBuffers, PeerStep};
 pub use self::pending::{Pending, Results};
 pub use self::plan::Layout;
 pub use self::prewarm::Prewarm;
 pub use self::read_events::ReadEvents;
 pub use self::reader::Reader;
 pub use self::set_spec::Instantiation;
+pub use self::shape_error::{ShapeFault, ViewFault};
 pub use self::slot_id::{CountId, SlotId, Untagged};
 pub use self::slot_info::SlotInfo;
 pub use self::spec::{Forgotten, Pad};

@@ -7,7 +7,7 @@ use crate::address::to_usize;
 use crate::driver::Event;
 use crate::error::Error;
 use crate::graph::{
-    Copy1d, Direction, GraphDefinition, GraphError, GraphExec, MemOp, MemcpyNode, NodeId,
+    Copy1d, Copy2d, Direction, GraphDefinition, GraphError, GraphExec, MemOp, MemcpyNode, NodeId,
 };
 use crate::stream::Stream;
 
@@ -22,6 +22,16 @@ pub(super) fn add_copy(
     // is not the set's is vouched for by the caller of `source`. The host uses a ring slot only
     // when its copy is done, and stream order or the guard of the destination orders the device.
     unsafe { graph.memcpy(copy, after) }
+}
+
+/// Adds a copy of rows from a ring slot to device memory.
+pub(super) fn add_copy_of_rows(
+    graph: &mut GraphDefinition,
+    copy: Copy2d,
+    after: &[NodeId],
+) -> Result<MemcpyNode, GraphError> {
+    // SAFETY: as in `add_copy`, for each row.
+    unsafe { graph.memcpy_rows(copy, after) }
 }
 
 /// Adds the write that says that a ring slot was read, behind its copies.

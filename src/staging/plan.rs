@@ -13,6 +13,7 @@
 use super::build_error::BuildError;
 use super::error::{Count, SlotError, StageError};
 use super::len::{Counts, Rule};
+use super::shape::place;
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
@@ -49,13 +50,21 @@ pub(super) struct Plan {
     pub(super) forgotten: Box<[Forgotten]>,
     /// A bit for each slot that a step must write.
     pub(super) required: u64,
-    /// A bit for each slot whose tail every step fills: with its own last element, or behind a
-    /// count by name.
+    /// A bit for each slot whose tail every step fills: with its own last element, behind a count
+    /// by name, or in rows; and for each persistent table.
     pub(super) unsteady: u64,
-    /// A bit for each slot that has memory here.
+    /// A bit for each slot that a step has memory for.
     pub(super) staged: u64,
-    /// A bit for each slot.
+    /// A bit for each slot that a step writes, or passes through.
     pub(super) all: u64,
+    /// A bit for each slot that is a persistent table.
+    pub(super) tables: u64,
+    /// A bit for each slot of several rows.
+    pub(super) rows: u64,
+    /// A bit for each slot that is one run of elements in a ring slot.
+    pub(super) flat: u64,
+    /// Whether a step has more to see to than what it wrote: counts by name, tables, rows.
+    pub(super) has_rare: bool,
     pub(super) has_zero_copy: bool,
     /// Bytes of a ring slot.
     pub(super) size: usize,
@@ -82,9 +91,10 @@ impl Bucket {
         ByteRange { offset: 0, size: self.size }
     }
 
-    /// The bytes of all slots, padding included.
-    fn bytes(&self) -> usize {
-        self.fields.iter().map(|field| field.span.size).sum()
+    /// The bytes of all slots that are staged, padding included.
+    fn bytes(&self, slots: &[SlotSpec]) -> usize {
+        let fields = self.fields.iter().zip(slots).filter(|(_, slot)| slot.is_staged());
+        fields.map(|(field, _)| field.span.size).sum()
     }
 }
 
@@ -116,15 +126,16 @@ pub(super) struct ByteRange {
 pub(super) struct Field {
     pub(super) span: ByteRange,
     pub(super) len: Rule,
-    /// `None` if it has no memory here.
+    /// `None` if a step has no memory for its elements, or has them in rows.
     pub(super) dtype: Option<DType>,
+    /// Whether it is copied to the set's own device memory.
     pub(super) is_copied: bool,
 }
 
 impl Plan {
     pub(super) fn new(
         direction: Direction,
-        slots: Vec<SlotSpec>,
+        mut slots: Vec<SlotSpec>,
         layout: Layout,
         sizes: &[BucketSize],
         max: Counts,
@@ -139,6 +150,7 @@ impl Plan {
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
+        let device_size = place_all(&mut slots, &fields, max).ok_or(BuildError::TooLarge)?;
         let bucket = |size: &BucketSize| {
             let counts = size.counts(max);
             let mut own = fields.clone();
@@ -151,17 +163,19 @@ impl Plan {
         };
         let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
         let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
-        buckets.sort_by_key(|bucket| (bucket.bytes(), bucket.counts.tokens));
+        buckets.sort_by_key(|bucket| (bucket.bytes(&slots), bucket.counts.tokens));
         for (index, bucket) in buckets.iter_mut().enumerate() {
             bucket.index = index;
             // A packed step is one copy: the graph of all buckets is told how long it is.
             bucket.graph = if layout == Layout::Packed { 0 } else { index };
         }
-        let owned = slots.iter().zip(&fields).filter(|(slot, _)| slot.has_device_memory());
-        let device_size = owned.map(|(_, field)| field.span.offset + field.span.size).max();
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
+        let rows = bits(&|slot| slots[slot].has_rows());
+        let tables = bits(&|slot| slots[slot].kind == SlotKind::Persistent);
+        let is_unsteady =
+            |slot: &SlotSpec| slot.pad == Padding::RepeatLast || slot.len.name().is_some();
         let is_ladder = sizes.iter().all(|size| size.requests.is_none());
         let tabled = if is_ladder { PLACES.min(max.tokens + 1) } else { 0 };
         let place = |tokens| u16::try_from(place_of(&buckets, tokens)).ok();
@@ -175,17 +189,20 @@ impl Plan {
             is_ladder,
             places,
             max,
-            required: bits(&|slot| forgotten[slot] == Forgotten::Error),
-            forgotten,
-            unsteady: bits(&|slot| {
-                slots[slot].pad == Padding::RepeatLast || slots[slot].len.name().is_some()
+            required: bits(&|slot| {
+                slots[slot].is_of_steps() && forgotten[slot] == Forgotten::Error
             }),
-            staged: bits(&|slot| slots[slot].kind != SlotKind::Dynamic),
-            all: bits(&|_| true),
+            forgotten,
+            unsteady: bits(&|slot| is_unsteady(&slots[slot])) | rows | tables,
+            staged: bits(&|slot| slots[slot].is_staged()),
+            all: bits(&|slot| slots[slot].is_of_steps()),
+            has_rare: tables | rows != 0,
+            rows,
+            flat: bits(&|slot| slots[slot].is_staged()) & !rows,
+            tables,
             has_zero_copy: slots.iter().any(|slot| slot.kind == SlotKind::ZeroCopy),
             size,
-            // A packed copy ends where the next slot would start.
-            device_size: device_size.unwrap_or(0).next_multiple_of(ALIGN),
+            device_size,
             slots: slots.into(),
         })
     }
@@ -273,7 +290,7 @@ impl Plan {
 
     /// The number of a dynamic slot among these.
     pub(super) fn dynamic_index(&self, slot: usize) -> usize {
-        (!self.staged & ((1 << slot) - 1)).count_ones() as usize
+        (self.all & !self.staged & ((1 << slot) - 1)).count_ones() as usize
     }
 }
 
@@ -288,13 +305,23 @@ struct Extent {
     end: usize,
 }
 
+/// Places the slots on the device, where `fields` are those of the largest step. Returns the bytes.
+fn place_all(slots: &mut [SlotSpec], fields: &[Field], max: Counts) -> Option<usize> {
+    let owned = slots.iter().zip(fields).filter(|(slot, _)| slot.has_device_memory());
+    let copied = owned.map(|(_, field)| field.span.offset + field.span.size).max();
+    // A packed copy ends where the next slot would start.
+    let copied = copied.unwrap_or(0).next_multiple_of(ALIGN);
+    slots.iter_mut().for_each(|slot| slot.shape.stride = slot.stride(max));
+    place(slots, fields.iter().map(|field| field.span.size), copied, ALIGN)
+}
+
 /// A table that does not say yet where slots lie.
 fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
     let field = |slot: &SlotSpec| Field {
         span: ByteRange::default(),
         len: slot.len,
-        dtype: (slot.kind != SlotKind::Dynamic).then_some(slot.dtype),
-        is_copied: slot.kind == SlotKind::Copied,
+        dtype: (slot.is_staged() && !slot.has_rows()).then_some(slot.dtype),
+        is_copied: slot.has_device_memory(),
     };
     slots.iter().map(field).collect()
 }
@@ -304,12 +331,15 @@ fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Ex
     let mut end = 0_usize;
     let mut copied = 0;
     // A packed step is one copy, from the start to the end of what is copied.
-    for kind in [SlotKind::Copied, SlotKind::ZeroCopy] {
+    for kind in [SlotKind::Copied, SlotKind::ZeroCopy, SlotKind::Persistent] {
         for (slot, field) in slots.iter().zip(fields.iter_mut()) {
             if slot.kind == kind {
-                let size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
+                let size = slot.size(counts)?;
                 field.span = ByteRange { offset: end, size };
                 end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
+            } else if slot.kind == SlotKind::DeviceOnly {
+                // It has nothing in the ring slot: the offset is its place.
+                field.span.size = slot.size(counts)?;
             }
         }
         if kind == SlotKind::Copied {
@@ -324,8 +354,8 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
     let mut end = 0;
     for (slot, Field { span, .. }) in slots.iter().zip(fields.iter_mut()) {
         if slot.kind != SlotKind::Dynamic {
-            span.size = slot.most.checked(counts)?.checked_mul(slot.dtype.size())?;
-            end = end.max(span.offset + span.size);
+            span.size = slot.size(counts)?;
+            end = end.max(if slot.is_staged() { span.offset + span.size } else { 0 });
         }
     }
     Some(end)

@@ -3,13 +3,13 @@
 use std::ffi::c_void;
 
 use super::cache::make_room;
-use super::node::{add_copy, add_done, add_record, add_wait};
+use super::node::{add_copy, add_copy_of_rows, add_done, add_record, add_wait};
 use super::plan::{Bucket, ByteRange, Layout};
 use super::ring::Claim;
 use super::spec::SlotKind;
 use super::state::{Copies, CopyNode, SlotState, StagingGraph};
 use super::transfer::Transfer;
-use crate::graph::{Copy1d, Direction, GraphDefinition, GraphError, NodeId};
+use crate::graph::{Copy1d, Copy2d, Direction, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
 
 impl Transfer {
@@ -158,22 +158,27 @@ impl Transfer {
         let events = self.read_events.as_deref();
         let read = events.map(|events| add_wait(&mut graph, events.read())).transpose()?;
         // Copies are in no order among themselves, so that the driver may overlap them.
-        let mut add = |graph: &mut GraphDefinition, copy: Copy1d, label: &str| {
-            let node = add_copy(graph, copy, read.as_slice())?;
+        let mut add = |graph: &mut _, copy: Copy1d, rows: Option<Copy2d>, label: &str| {
+            let node = match rows {
+                Some(rows) => add_copy_of_rows(graph, rows, read.as_slice())?,
+                None => add_copy(graph, copy, read.as_slice())?,
+            };
             graph.label(node, label)?;
             nodes.push(node.into());
             Ok::<_, GraphError>(CopyNode { node, copy })
         };
         match plan.layout {
             Layout::Packed if bucket.size > 0 => {
-                all = Some(add(&mut graph, self.copy(index, bucket.span()), "all slots")?);
+                all = Some(add(&mut graph, self.copy(index, bucket.span()), None, "all slots")?);
             }
             Layout::Packed => {}
             Layout::PerSlot => {
                 for (slot, (spec, field)) in plan.slots.iter().zip(&bucket.fields).enumerate() {
                     if spec.kind == SlotKind::Copied && field.span.size > 0 {
                         let copy = self.copy_of(index, slot, field.span);
-                        slots[slot] = Some(add(&mut graph, copy, &spec.name)?);
+                        let has_rows = spec.has_rows();
+                        let rows = has_rows.then(|| self.copy_of_rows(index, slot, field.span));
+                        slots[slot] = Some(add(&mut graph, copy, rows, &spec.name)?);
                     }
                 }
             }
@@ -204,10 +209,7 @@ impl Transfer {
 
     /// The copy of a slot, which has the span.
     pub(super) fn copy_of(&self, index: usize, slot: usize, span: ByteRange) -> Copy1d {
-        match self.plan.slots[slot].device {
-            Some(device) => self.copy_with(index, span, device),
-            None => self.copy(index, span),
-        }
+        self.copy_with(index, span, self.plan.address(self.device.address(), slot, span))
     }
 
     /// The copy of a span of a ring slot, where the other side is device memory at `device`.

@@ -63,7 +63,7 @@ impl<Tag> Step<'_, Tag> {
         from: *const u8,
         source: Box<dyn Source>,
     ) {
-        let (destination, _) = self.shared.copy(self.claim.index(), span).addresses();
+        let (destination, _) = self.shared.copy_of(self.claim.index(), slot, span).addresses();
         let copy = Copy1d::htod(destination, from.cast(), span.size);
         self.claim.refer(Reference { slot, copy, source });
         self.written |= 1 << slot;

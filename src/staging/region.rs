@@ -9,27 +9,32 @@ use std::sync::Arc;
 use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
 use super::completion::Completion;
 use super::plan::ByteRange;
+use super::tables::Tables;
 
 /// Device memory at addresses that never change.
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
-    _resource: Option<DeviceMemoryResource>,
+    resource: Option<DeviceMemoryResource>,
     base: u64,
+    /// The persistent tables in it.
+    tables: Tables,
+    /// The memory of the set that is viewed, with its tables.
+    viewed: Option<Arc<Self>>,
 }
 
 impl DeviceRegion {
     /// Commits `size` bytes of zeros.
-    pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+    pub(super) fn new(context: &Context, size: usize, tables: Tables) -> Result<Self, Error> {
         if size == 0 {
-            return Ok(Self { _resource: None, base: 0 });
+            return Ok(Self { resource: None, base: 0, tables, viewed: None });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
         let len = size.next_multiple_of(resource.granularity());
@@ -39,7 +44,22 @@ impl DeviceRegion {
         // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
-        Ok(Self { base: resource.base(), _resource: Some(resource) })
+        Ok(Self { base: resource.base(), resource: Some(resource), tables, viewed: None })
+    }
+
+    /// The persistent tables in it.
+    pub(super) fn tables(&self) -> &Tables {
+        self.viewed.as_ref().map_or(&self.tables, |viewed| viewed.tables())
+    }
+
+    /// Keeps the memory of the set that is viewed, if the set is a view.
+    pub(super) fn share(&mut self, viewed: Option<Arc<Self>>) {
+        self.viewed = viewed;
+    }
+
+    /// The bytes of its own.
+    pub(super) fn size(&self) -> usize {
+        self.resource.as_ref().map_or(0, |resource| resource.report().committed)
     }
 
     #[inline]
@@ -51,7 +71,7 @@ impl DeviceRegion {
 /// Pinned memory for each ring slot, with a completion word and an event.
 pub(super) struct HostRegion {
     /// Absent when it was leaked.
-    resource: Option<PinnedMemoryResource>,
+    resource: Option<Arc<PinnedMemoryResource>>,
     /// Where it starts, for the host.
     base: usize,
     /// Bytes from one ring slot to the next.
@@ -91,6 +111,28 @@ impl HostRegion {
         // already, but not those of a driver that allocates itself.
         unsafe { ptr::write_bytes(first, 0, len) };
         wipe_in_children(first, len);
+        let resource = Arc::new(resource);
+        Self::with(context, resource, first.addr(), stride, (depth, completion))
+    }
+
+    /// Ring slots in the memory of another region, with words and events of this context.
+    pub(super) fn sharing(
+        context: &Context,
+        other: &Self,
+        completion: Completion,
+    ) -> Result<Self, Error> {
+        let missing = Error::Driver { call: "HostRegion::sharing", code: CudaError::INVALID_VALUE };
+        let resource = other.resource.clone().ok_or(missing)?;
+        Self::with(context, resource, other.base, other.stride, (other.events.len(), completion))
+    }
+
+    fn with(
+        context: &Context,
+        resource: Arc<PinnedMemoryResource>,
+        base: usize,
+        stride: usize,
+        (depth, completion): (usize, Completion),
+    ) -> Result<Self, Error> {
         let can_write = CompletionPage::is_supported(context)?
             && context.driver().api().graph_add_batch_mem_op_node.is_available();
         let by_device = can_write && completion.has_word();
@@ -100,8 +142,7 @@ impl HostRegion {
         let page = has_page.then(|| CompletionPage::new(context, depth)).transpose()?;
         let event = |_| Event::new(context, EventKind::Ordering).map(Arc::new);
         let events = (0..depth).map(event).collect::<Result<_, _>>()?;
-        let (base, resource) = (first.addr(), Some(resource));
-        Ok(Self { base, resource, stride, page, by_device, has_events, events })
+        Ok(Self { base, resource: Some(resource), stride, page, by_device, has_events, events })
     }
 
     /// Whether the device has read what was submitted in a ring slot.
@@ -190,6 +231,11 @@ impl HostRegion {
         resource.device_address(index * self.stride + span.offset, span.size.max(1))
     }
 
+    /// The bytes of pinned memory.
+    pub(super) fn size(&self) -> usize {
+        self.resource.as_ref().map_or(0, |resource| resource.report().registered)
+    }
+
     /// Leaks the memory, since the device may still use it.
     pub(super) fn leak(&mut self) {
         if let Some(page) = self.page.take() {
@@ -218,7 +264,7 @@ impl SlotMemory {
     /// # Safety
     ///
     /// * The region lives as long as `'a`.
-    /// * They lie in the span, whose offset is a multiple of 8.
+    /// * They lie in the span, whose offset is a multiple of an element's alignment.
     /// * The ring slot is claimed, and the claim borrowed alone for `'a`.
     #[inline]
     pub(super) unsafe fn elements<'a, T: Element>(
@@ -226,7 +272,8 @@ impl SlotMemory {
         span: ByteRange,
         len: usize,
     ) -> &'a mut [T] {
-        debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
+        let is_aligned = (self.start + span.offset).is_multiple_of(align_of::<T>());
+        debug_assert!(len * size_of::<T>() <= span.size && is_aligned);
         // SAFETY: committed memory of the span, initialised when it was made, and any bytes are
         // elements; alone, by the caller's promise.
         unsafe { slice::from_raw_parts_mut(self.pointer(span).cast(), len) }

@@ -10,9 +10,12 @@ use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
 use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
 use super::region::DeviceRegion;
-use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
+use super::shape::number_tables;
+use super::spec::{CountSpec, Forgotten, Padding, Shape, SlotKind, SlotSpec};
 use super::submission::Submission;
+use super::tables::Tables;
 use super::transfer::{Options, Transfer};
+use super::view::Viewed;
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;
@@ -45,6 +48,8 @@ pub(super) struct SetSpec {
     pub(super) instantiation: Instantiation,
     pub(super) submission: Submission,
     pub(super) options: Options,
+    /// The set whose device memory its slots have, if it is a view.
+    pub(super) viewed: Option<Viewed>,
 }
 
 impl SetSpec {
@@ -69,6 +74,7 @@ impl SetSpec {
                 completion: Completion::default(),
                 read_events: false,
             },
+            viewed: None,
         }
     }
 
@@ -83,6 +89,7 @@ impl SetSpec {
             forgotten: None,
             kind,
             device: None,
+            shape: Shape::default(),
         });
     }
 
@@ -116,12 +123,22 @@ impl SetSpec {
         let counts = counts_of(self.counts)?;
         let mut slots = self.slots;
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
+        // A view's tables are those of the set that it is of.
+        let own = self.viewed.is_none();
+        let tables = own.then(|| number_tables(&mut slots)).into_iter().flatten();
+        if let Some(viewed) = &self.viewed {
+            viewed.check(&slots, self.layout, max)?;
+        }
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
         if plan.has_zero_copy && options.read_events {
             return Err(BuildError::ReadEventsInPlace);
         }
+        plan.has_rare |= !counts.is_empty();
         plan.counts = counts.into();
-        let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
+        let sizes = tables.map(|slot| plan.slots[slot].table_size());
+        let mut device = DeviceRegion::new(&context, plan.device_size, Tables::new(sizes))?;
+        device.share(self.viewed.map(|viewed| viewed.device));
+        let device = Arc::new(device);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
         transfer.decide(self.submission)?;
@@ -133,7 +150,7 @@ impl SetSpec {
 
     fn check(&self) -> Result<(), BuildError> {
         let dynamic = self.slots.iter().filter(|slot| slot.kind == SlotKind::Dynamic).count();
-        if dynamic == self.slots.len() {
+        if self.slots.iter().all(SlotSpec::has_nothing_to_send) {
             return Err(BuildError::NoSlots);
         }
         // Bits of a word stand for slots, and each step carries the addresses of dynamic ones.
@@ -183,7 +200,8 @@ impl SlotSpec {
                 (Rule::named(count, times, plus), counts[count].most.each(times, plus))
             }
             len => {
-                let rule = len.rule().unwrap_or_default();
+                let here = if self.kind == SlotKind::Persistent { self.shape.area() } else { len };
+                let rule = here.rule().unwrap_or_default();
                 (rule, rule)
             }
         };

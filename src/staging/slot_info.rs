@@ -5,7 +5,6 @@ use wharf_sys::bindings::CUdeviceptr;
 use super::buffers::InputBuffers;
 use super::error::{SlotError, SlotFault, StageError};
 use super::len::Len;
-use super::plan::Layout;
 use super::spec::SlotKind;
 use super::step::Step;
 use crate::element::DType;
@@ -37,8 +36,7 @@ impl<Tag> InputBuffers<Tag> {
     pub fn slots(&self) -> impl ExactSizeIterator<Item = SlotInfo> + '_ {
         let plan = &self.shared.plan;
         plan.slots.iter().enumerate().map(|(index, slot)| {
-            let is_fixed = plan.layout == Layout::PerSlot && slot.kind == SlotKind::Copied;
-            let offset = plan
+            let span = plan
                 .buckets
                 .first()
                 .map_or_else(|| plan.exact_span(plan.max, index), |it| it.fields[index].span);
@@ -47,7 +45,9 @@ impl<Tag> InputBuffers<Tag> {
                 dtype: slot.dtype,
                 len: slot.declared,
                 is_static: slot.kind != SlotKind::Dynamic,
-                address: is_fixed.then(|| self.shared.device.address() + offset.offset as u64),
+                address: plan
+                    .is_fixed(index)
+                    .then(|| plan.address(self.shared.device.address(), index, span)),
                 index,
                 set: self.shared.id(),
             }

@@ -43,6 +43,10 @@ pub(super) enum SlotKind {
     ZeroCopy,
     /// Wherever the step says.
     Dynamic,
+    /// In device memory that the device alone writes.
+    DeviceOnly,
+    /// In device memory that keeps its contents, and of which a step sends what changed.
+    Persistent,
 }
 
 /// One slot of a set.
@@ -61,6 +65,48 @@ pub(super) struct SlotSpec {
     pub(super) kind: SlotKind,
     /// Where its device memory is, if that is not the set's.
     pub(super) device: Option<u64>,
+    /// Its shape, where that is more than a length.
+    pub(super) shape: Shape,
+}
+
+/// What of a slot is not said by its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// How many rows of its length it has.
+    pub(super) rows: usize,
+    /// From one row to the next on the device where it is the same in all steps, in bytes.
+    pub(super) stride: usize,
+    /// How many elements of a persistent table a step may change.
+    pub(super) patched: usize,
+    /// Which of the tables it is.
+    pub(super) table: usize,
+    /// Where the device memory starts that no copy covers, in bytes of the set's.
+    pub(super) place: usize,
+    /// How many bytes there are at its device address, if that is another set's.
+    pub(super) room: Option<usize>,
+    /// Whether the device overwrites it behind the copy.
+    pub(super) is_overwritten: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            rows: 1,
+            stride: 0,
+            patched: 0,
+            table: 0,
+            place: 0,
+            room: None,
+            is_overwritten: false,
+        }
+    }
+}
+
+impl Shape {
+    /// The elements of a table that a step has room for.
+    pub(super) fn area(&self) -> Len {
+        Len::Fixed(self.patched)
+    }
 }
 
 /// A count of a step besides tokens and requests.
@@ -72,9 +118,19 @@ pub(super) struct CountSpec {
 }
 
 impl SlotSpec {
-    /// Whether it has device memory of the set.
+    /// Whether it has device memory of the set that copies cover.
     pub(super) fn has_device_memory(&self) -> bool {
         self.kind == SlotKind::Copied && self.device.is_none()
+    }
+
+    /// Whether a step writes it, or passes it through.
+    pub(super) fn is_of_steps(&self) -> bool {
+        !matches!(self.kind, SlotKind::DeviceOnly | SlotKind::Persistent)
+    }
+
+    /// Whether a step has memory for its elements.
+    pub(super) fn is_staged(&self) -> bool {
+        matches!(self.kind, SlotKind::Copied | SlotKind::ZeroCopy)
     }
 }
 

@@ -220,6 +220,10 @@ impl<'a, Tag> Staged<'a, Tag> {
         shared.guard.consumed(self.number, consumer, in_place)
     }
 
+    pub(super) fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
     pub(super) fn note(&self, stream: &Stream, is_reader: bool) -> Result<(), StageError> {
         self.check(stream, |api| api.stream_wait_event.name())?;
         let events = &self.shared.host.events;
@@ -238,7 +242,9 @@ impl<'a, Tag> Staged<'a, Tag> {
         let plan = &self.shared.plan;
         match plan.slots.get(slot).map(|spec| spec.kind) {
             _ if set != self.shared.id() => 0,
-            Some(SlotKind::Copied) => self.shared.device.address() + self.span(slot).offset as u64,
+            Some(SlotKind::Copied | SlotKind::DeviceOnly | SlotKind::Persistent) => {
+                plan.address(self.shared.device.address(), slot, self.span(slot))
+            }
             Some(SlotKind::ZeroCopy) => {
                 self.shared.host.device_address(self.index, self.span(slot)).unwrap_or(0)
             }
@@ -249,7 +255,7 @@ impl<'a, Tag> Staged<'a, Tag> {
         }
     }
 
-    fn span(&self, slot: usize) -> ByteRange {
+    pub(super) fn span(&self, slot: usize) -> ByteRange {
         match self.bucket {
             Some(bucket) => bucket.fields[slot].span,
             None => self.shared.plan.exact_span(self.counts, slot),

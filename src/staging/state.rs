@@ -3,6 +3,7 @@
 use super::cache::Cache;
 use super::len::{AllCounts, BY_NAME, Counts};
 use super::node::redirect;
+use super::patches::Patches;
 use super::plan::{Bucket, Field, MAX_DYNAMIC};
 use super::reference::Reference;
 use super::region::SlotMemory;
@@ -54,6 +55,8 @@ pub(super) struct Extras {
     pub(super) counts_set: u64,
     /// The first slot that the step could not write and wrote all the same; its set.
     pub(super) refused: Option<(usize, usize)>,
+    /// What the step changes of each persistent table. The lists keep their memory.
+    pub(super) patches: Vec<Patches>,
 }
 
 /// The addresses of dynamic slots, in their order.
@@ -70,7 +73,8 @@ impl SlotState {
     /// The bytes that a step copies, padding included.
     #[inline]
     pub(super) fn size(&self, bucket: Option<&Bucket>) -> usize {
-        let exact = || self.fields.iter().map(|field| field.span.size).sum();
+        let is_here = |field: &&Field| field.is_copied || field.dtype.is_some();
+        let exact = || self.fields.iter().filter(is_here).map(|field| field.span.size).sum();
         bucket.map_or_else(exact, |bucket| bucket.size)
     }
 
@@ -110,7 +114,9 @@ impl SlotState {
         if self.has_extras {
             self.has_extras = false;
             self.counts[BY_NAME..].fill(0);
-            self.extras = Extras::default();
+            let mut patches = std::mem::take(&mut self.extras.patches);
+            patches.iter_mut().for_each(Patches::clear);
+            self.extras = Extras { patches, ..Extras::default() };
         }
     }
 
@@ -143,7 +149,7 @@ pub(super) struct Copies {
     pub(super) all: Option<CopyNode>,
 }
 
-/// A node, and what it copies.
+/// A node, and what it copies; of a slot of several rows, the first.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopyNode {
     pub(super) node: MemcpyNode,

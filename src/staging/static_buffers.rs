@@ -79,13 +79,17 @@ impl<Tag> StaticBuffers<Tag> {
         let index = slot.index();
         let spec =
             self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
-        let bucket = self.plan.bucket_of(counts.into())?;
-        let offset = bucket.fields[index].span.offset as u64;
-        let own = self.device.address() + offset;
-        (spec.kind == SlotKind::Copied).then(|| spec.device.unwrap_or(own))
+        let span = self.plan.bucket_of(counts.into())?.fields[index].span;
+        let has_place = !matches!(spec.kind, SlotKind::ZeroCopy | SlotKind::Dynamic);
+        has_place.then(|| self.plan.address(self.device.address(), index, span))
     }
 
-    /// How many elements a slot has in the bucket that holds `counts`, or so many tokens.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How many elements a slot has, in all its rows, in the bucket that holds `counts`, or so many
+    /// tokens.
     pub fn len<T: Element>(
         &self,
         slot: SlotId<T, Tag>,
@@ -94,7 +98,10 @@ impl<Tag> StaticBuffers<Tag> {
         let counts = counts.into();
         self.device_ptr(slot, counts)?;
         let bucket = self.plan.bucket_of(counts)?;
-        Some(bucket.fields[slot.index()].span.size / size_of::<T>())
+        let spec = &self.plan.slots[slot.index()];
+        let staged = bucket.fields[slot.index()].span.size;
+        let is_table = spec.kind == SlotKind::Persistent;
+        Some(if is_table { spec.table_size() } else { staged } / size_of::<T>())
     }
 
     /// Gives a graph that reads the buffers a share of them.

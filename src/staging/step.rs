@@ -299,9 +299,11 @@ impl<'a, Tag> Step<'a, Tag> {
     #[cold]
     pub(super) fn refuse(&self, slot: usize, set: usize) -> StageError {
         let plan = &self.shared.plan;
-        let is_dynamic = plan.slots.get(slot).is_some_and(|spec| spec.kind == SlotKind::Dynamic);
-        let fault =
-            if set == self.set() && is_dynamic { SlotFault::IsDynamic } else { SlotFault::Foreign };
+        let fault = match plan.slots.get(slot).filter(|_| set == self.set()) {
+            Some(spec) if spec.kind == SlotKind::Dynamic => SlotFault::IsDynamic,
+            Some(spec) => spec.refusal().map_or(SlotFault::Foreign, SlotFault::Shape),
+            None => SlotFault::Foreign,
+        };
         self.shared.misuse(slot, fault)
     }
 }

@@ -64,18 +64,14 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         let skipped = self.finish()?;
         if self.referred != 0 {
-            shared.guard.check_device(stream)?;
-            self.claim.order_behind(self.referred, stream)?;
+            return self.submit_referred(skipped, stream);
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
-        let sent = Sent { bucket: self.bucket, skipped, referred: self.referred };
+        let sent = Sent { bucket: self.bucket, skipped, referred: 0 };
         if let Err(error) = shared.launch(&mut self.claim, sent, stream) {
             shared.guard.undo(begun);
             return Err(error);
-        }
-        if self.referred != 0 {
-            self.claim.note_uses(stream);
         }
         Ok(self.hand_over(stream, begun))
     }
@@ -111,8 +107,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 .into());
         }
         if self.referred != 0 {
-            let slot = self.referred.trailing_zeros() as usize;
-            return Err(shared.misuse(slot, SlotFault::Embedded).into());
+            return self.submit_patched_with(stream, launch);
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
@@ -122,7 +117,7 @@ impl<'a, Tag> Step<'a, Tag> {
 
     /// Notes a step that the device has, and hands its ring slot over.
     #[inline]
-    fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
+    pub(super) fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
         let counts = self.counts();
         let Self { shared, claim, bucket, keep, .. } = self;
         shared.launched(claim.index(), stream, begun);
@@ -153,8 +148,10 @@ impl<'a, Tag> Step<'a, Tag> {
             return Err(self.refuse(slot, set));
         }
         let plan = &self.shared.plan;
-        if !plan.counts.is_empty() {
+        if plan.has_rare {
+            self.referred |= self.torn_tables();
             self.check_counts()?;
+            self.pad_rows();
         }
         let missing = plan.required & !self.written;
         if missing != 0
@@ -196,7 +193,7 @@ impl<'a, Tag> Step<'a, Tag> {
     /// A bit for each slot that was not written and whose contents the device keeps.
     fn kept(&self) -> u64 {
         let plan = &self.shared.plan;
-        let forgotten = plan.staged & !self.written;
+        let forgotten = plan.all & plan.staged & !self.written;
         if forgotten == 0 {
             return 0;
         }
@@ -211,7 +208,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let shared = self.shared;
         let plan = &shared.plan;
         let (tails, dirty) = (self.tails(), self.dirty());
-        let mut left = plan.staged & !left_out;
+        let mut left = plan.flat & !left_out;
         while left != 0 {
             let slot = left.trailing_zeros() as usize;
             left &= left - 1;

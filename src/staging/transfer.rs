@@ -59,8 +59,20 @@ impl Transfer {
         options: &Options,
         context: &Context,
     ) -> Result<Self, Error> {
+        let host = HostRegion::new(context, plan.size.max(1), options.depth, options.completion)?;
+        Self::with_host(plan, names, device, options, context, host)
+    }
+
+    /// As [`new`](Self::new), with these ring slots.
+    pub(super) fn with_host(
+        plan: Arc<Plan>,
+        names: Arc<Names>,
+        device: Arc<DeviceRegion>,
+        options: &Options,
+        context: &Context,
+        host: HostRegion,
+    ) -> Result<Self, Error> {
         let depth = options.depth;
-        let host = HostRegion::new(context, plan.size.max(1), depth, options.completion)?;
         // Only zero-copy slots are read in place, and few sets have any.
         let read_in_place = if plan.has_zero_copy { depth } else { 0 };
         let state = |index| SlotState {
@@ -229,6 +241,8 @@ impl Transfer {
         self.check_fork()?;
         if self.ring.in_flight().any(|at| at == index) {
             self.host.mark_lost(index, &self.context)?;
+            // What it was to change was noted as changed.
+            self.tear_tables();
             if let Some(read) = self.in_place.get(index) {
                 read.give_up();
             }
