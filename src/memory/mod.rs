@@ -30,6 +30,8 @@
 //! its base is first asked for or memory committed. A pool with a limit has its resource allocate
 //! no more than that, by [`limit_to`](MemoryResource::limit_to).
 //!
+//! A [`Budget`] limits what several pools, tiers and sets commit together, and says who has it.
+//!
 //! The [`ResourceReport`] of each says what it has obtained, and how long the driver took.
 //!
 //! # Errors
@@ -39,6 +41,8 @@
 //! device may still have. A commit may be made while any thread captures a stream: it does not
 //! disturb the capture. In a forked child every commit and decommit is [`Error::Forked`].
 
+mod budget;
+mod budgeted;
 mod device;
 mod file_mapped;
 mod file_span;
@@ -63,6 +67,8 @@ mod unbacked;
 mod whole_span;
 mod write_combined;
 
+pub use self::budget::{Budget, BudgetUse};
+pub use self::budgeted::Budgeted;
 pub use self::device::DeviceMemoryResource;
 pub use self::file_mapped::FileMappedMemoryResource;
 pub use self::host_memory::HostMemory;
@@ -142,6 +148,12 @@ pub unsafe trait MemoryResource: Send + Sync {
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         let _ = bytes;
         Ok(())
+    }
+
+    /// Whether the span is one allocation, which [`limit_to`](Self::limit_to) makes. By default it
+    /// is not. A resource made of another one passes it on.
+    fn is_whole(&self) -> bool {
+        false
     }
 
     /// Whether the calling process may use the memory: a forked child has none of it.

@@ -16,6 +16,7 @@ use super::spec::{Forgotten, Padding, SlotKind};
 use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
+use crate::memory::Budget;
 use crate::profile::range;
 
 impl OutputBuffers {
@@ -135,6 +136,13 @@ impl<Tag> OutputBuffersBuilder<Tag> {
     /// Sets when graphs are made. By default [`Instantiation::Lazy`].
     pub fn instantiation(mut self, instantiation: Instantiation) -> Self {
         self.set.instantiation = instantiation;
+        self
+    }
+
+    /// Counts the device memory of the set against a budget, which others share, under the set's
+    /// name. None by default.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.set.budget = Some(budget.clone());
         self
     }
 

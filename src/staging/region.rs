@@ -10,7 +10,7 @@ use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
 use crate::element::Element;
 use crate::error::Error;
-use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::memory::{Budget, Budgeted, DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
@@ -20,17 +20,23 @@ use super::plan::ByteRange;
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
-    _resource: Option<DeviceMemoryResource>,
+    _resource: Option<Budgeted<DeviceMemoryResource>>,
     base: u64,
 }
 
 impl DeviceRegion {
-    /// Commits `size` bytes of zeros.
-    pub(super) fn new(context: &Context, size: usize) -> Result<Self, Error> {
+    /// Commits `size` bytes of zeros, which count against a budget under a name.
+    pub(super) fn new(
+        context: &Context,
+        size: usize,
+        budget: Option<(&Budget, &str)>,
+    ) -> Result<Self, Error> {
         if size == 0 {
             return Ok(Self { _resource: None, base: 0 });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
+        let (budget, name) = budget.unzip();
+        let resource = Budgeted::if_any(resource, budget, name.unwrap_or_default());
         let len = size.next_multiple_of(resource.granularity());
         // SAFETY: a new resource's first commit, within its span.
         unsafe { resource.commit(0, len) }?;

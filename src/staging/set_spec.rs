@@ -15,6 +15,7 @@ use super::transfer::{Options, Transfer};
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;
+use crate::memory::Budget;
 
 /// When the graphs of ring slots and buckets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,6 +45,8 @@ pub(super) struct SetSpec {
     pub(super) instantiation: Instantiation,
     pub(super) submission: Submission,
     pub(super) options: Options,
+    /// What the device memory counts against.
+    pub(super) budget: Option<Budget>,
 }
 
 impl SetSpec {
@@ -66,6 +69,7 @@ impl SetSpec {
                 max_graph_bytes: DEFAULT_MAX_GRAPH_BYTES,
                 check_captures: false,
             },
+            budget: None,
         }
     }
 
@@ -115,7 +119,8 @@ impl SetSpec {
         slots.iter_mut().try_for_each(|slot| slot.resolve(&counts))?;
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
         plan.counts = counts.into();
-        let device = Arc::new(DeviceRegion::new(&context, plan.device_size)?);
+        let budget = self.budget.as_ref().map(|budget| (budget, &*self.name));
+        let device = Arc::new(DeviceRegion::new(&context, plan.device_size, budget)?);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
         transfer.decide(self.submission)?;

@@ -15,7 +15,7 @@ use super::{Tier, TierError};
 use crate::driver::{Context, DeviceAttribute};
 use crate::lockfree::bitmap::Bitmaps;
 use crate::memory::{
-    FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    Budget, FileMappedMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
 };
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicU64, AtomicUsize};
@@ -27,6 +27,7 @@ use crate::timeline::Sentinel;
 pub struct TierBuilder {
     context: Context,
     limits: [Option<usize>; Tier::ALL.len()],
+    budget: Option<Budget>,
     file: Option<File>,
     max_in_flight: usize,
     bytes_per_second: u64,
@@ -41,6 +42,7 @@ impl TieredPool {
         TierBuilder {
             context: context.clone(),
             limits: [None; Tier::ALL.len()],
+            budget: None,
             file: None,
             max_in_flight: 32,
             bytes_per_second: u64::MAX,
@@ -56,6 +58,13 @@ impl TierBuilder {
     /// of 2 MiB and at least one.
     pub fn device(self, bytes: usize) -> Self {
         self.limit(Tier::Device, bytes)
+    }
+
+    /// Counts what the device's tier commits against a budget, which others share, under the name
+    /// `device tier`. Where the budget has no room, it is as where the device has no memory. None by
+    /// default.
+    pub fn budget(self, budget: &Budget) -> Self {
+        Self { budget: Some(budget.clone()), ..self }
     }
 
     /// Gives the pool a tier of at most `bytes` of managed memory.
@@ -144,7 +153,9 @@ impl TierBuilder {
         let [device, managed, pinned, file] = self.limits;
         let can_map =
             context.device().supports(DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
-        let device = device.map(|limit| TierMemory::device(context, limit, can_map)).transpose()?;
+        let budget = self.budget.as_ref();
+        let device = device.map(|limit| TierMemory::device(context, limit, can_map, budget));
+        let device = device.transpose()?;
         let managed = match managed {
             Some(limit) => {
                 Some(TierMemory::managed(ManagedMemoryResource::new(context, limit)?, limit)?)

@@ -65,7 +65,7 @@ impl Error {
             Self::OtherThread | Self::OtherDevice { .. } => ErrorKind::WrongOwner,
             Self::StreamForgotten => ErrorKind::Stale,
             Self::TooManyStreams { .. } | Self::Leaked { .. } => ErrorKind::WouldBlock,
-            Self::HostMemory { .. } => ErrorKind::OutOfMemory,
+            Self::HostMemory { .. } | Self::OverBudget { .. } => ErrorKind::OutOfMemory,
         }
     }
 }

@@ -17,11 +17,13 @@ mod engine;
 mod field;
 mod foresight;
 mod inputs;
+mod results;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wharf::forecast::{WarmSet, WarmStats};
+use wharf::memory::{Budget, BudgetUse};
 use wharf::pool::MemoryPlan;
 use wharf::staging::{BuildError, Counts, GraphsMade, Layout, Prewarm, SlotError, StageError};
 use wharf::{Context, Error, Stream};
@@ -62,6 +64,8 @@ pub struct Settings {
     pub keep_idle: Duration,
     /// What steps allocate on the device.
     pub memory: Workload,
+    /// What all of the device's memory counts against: activations, inputs, results, adapters.
+    pub budget: Budget,
     /// Whether each step also uses one of many adapters that move between tiers.
     pub tiered: bool,
 }
@@ -81,6 +85,7 @@ impl Default for Settings {
             reserve: None,
             keep_idle: Duration::ZERO,
             memory: Workload::default(),
+            budget: Budget::new(usize::MAX),
             tiered: false,
         }
     }
@@ -151,6 +156,10 @@ pub struct Outcome {
     /// What PyTorch's native allocator, and the one with expandable segments, would have obtained
     /// for the device's allocations.
     pub torch: [TorchUse; 2],
+    /// What each had of the device's memory at the end, and at most.
+    pub uses: Vec<BudgetUse>,
+    /// Steps whose results were fetched and read, for a server.
+    pub results: Option<u64>,
     /// Whether a signal asked to stop.
     pub stopped: bool,
 }
@@ -215,7 +224,7 @@ pub fn run(
     wharf::profile::name_thread("replay");
     let inputs = Inputs::new(&context, settings)?;
     let mut consumer = Consumer::new(&inputs, compute, settings)?;
-    let adapters = settings.tiered.then(|| Adapters::new(&context, compute, settings.verify));
+    let adapters = settings.tiered.then(|| Adapters::new(&context, compute, settings));
     let mut adapters = adapters.transpose()?;
     let mut prewarm = settings.prewarm();
     let (start, mut stopped) = (Instant::now(), false);
@@ -243,7 +252,8 @@ pub fn run(
         watch(&record)?;
     }
     let (needed, torch) = (consumer.needed(), consumer.torch());
-    let mut mismatches = consumer.finish(stop)?;
+    let uses = settings.budget.uses();
+    let (mut mismatches, results) = consumer.finish(stop)?;
     mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
     Ok(Outcome {
         mismatches,
@@ -254,6 +264,8 @@ pub fn run(
         tiers: adapters.map(|adapters| adapters.usage()),
         needed,
         torch,
+        uses,
+        results,
         stopped,
     })
 }

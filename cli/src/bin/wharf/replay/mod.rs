@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use softcuda::Schedule;
+use wharf::memory::Budget;
 use wharf::staging::Layout;
 use wharf_cli::replay::{Foresight, Outcome, RunPlan, Settings, Workload, run as replay};
 use wharf_cli::schedule::{Step, sizes};
@@ -69,6 +70,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         run: run_of(options, &settings, &target, &taken),
         requests: taken.count(),
         driver_calls: target.driver_calls(),
+        budget: settings.budget.clone(),
         verified: options.verify,
         planned,
     };
@@ -169,6 +171,7 @@ fn settings(
         // A run that is planned by keeps what it has, so that the next one needs no more.
         keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
         memory: options.memory,
+        budget: Budget::new(options.budget.unwrap_or(usize::MAX)),
         tiered: options.tiered,
     })
 }

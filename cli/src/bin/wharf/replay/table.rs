@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use wharf::memory::BudgetUse;
 use wharf_cli::doctor::size;
 use wharf_cli::replay::TorchUse;
-use wharf_cli::summary::{Kind, Origin, Summary, Torches, WARM_UP};
+use wharf_cli::summary::{Kind, Origin, Summary, Together, Torches, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -70,6 +71,10 @@ fn memory(
 ) -> io::Result<()> {
     let memory = &summary.memory;
     for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
+        // A server's results are not a pool's.
+        if kind.allocations == 0 && summary.results_read.is_some() {
+            continue;
+        }
         let Kind { peak_live, peak_reserved, waste, idle, allocations, grown } = *kind;
         let (live, reserved, waste, idle) =
             (size(peak_live), size(peak_reserved), waste * 100.0, idle * 100.0);
@@ -90,6 +95,16 @@ fn memory(
                 allocations - grown
             ),
         )?;
+    }
+    if let Some(read) = summary.results_read {
+        row("results", format!("of {read} steps fetched, by one launch each, and read"))?;
+    }
+    let Together { limit, peak, uses } = &summary.device_memory;
+    let limit = limit.map(|limit| format!(" of a budget of {}", size(limit as u64)));
+    let limit = limit.unwrap_or_default();
+    row("all of the device", format!("{} obtained at the peak{limit}", size(*peak as u64)))?;
+    for BudgetUse { name, peak, .. } in uses {
+        row("", format!("{name}: {}", size(*peak as u64)))?;
     }
     Ok(())
 }
