@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use wharf::memory::{
-    Budget,     DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    Budget, DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
 };
 use wharf::pool::{Buffer, Pool};
 use wharf::report::Snapshot;

@@ -10,7 +10,9 @@ use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
 use crate::element::Element;
 use crate::error::Error;
-use crate::memory::{Budget, Budgeted, DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::memory::{
+    Budget, Budgeted, DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions,
+};
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 

@@ -11,8 +11,8 @@ use wharf::pool::{Buffer, Pool};
 use wharf::staging::{Instantiation, Len, OutputBuffers, Pending};
 use wharf::{Context, Error, Stream};
 
-use super::{LIMIT, MIB};
 use super::raw::Range;
+use super::{LIMIT, MIB};
 use crate::generate::Generator;
 use crate::replay::bench::{Way, allocation, staging};
 use crate::replay::{Preset, ReplayError, Settings, run};

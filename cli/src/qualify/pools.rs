@@ -168,9 +168,9 @@ pub(super) fn budget(stand: &Stand<'_>) -> Outcome {
     // One that is made whole does not fit, one that grows stops short.
     let refused = match pool(BUDGET) {
         Err(refused) => refused.to_string(),
-        Ok(second) => match second.alloc::<u8>(BUDGET / 2, &stream) {
+        Ok(second) => match second.alloc::<u8>(BUDGET / 4 * 3, &stream) {
             Err(refused) => refused.to_string(),
-            Ok(_) => return Err("a budget was exceeded by a half, and nothing refused".into()),
+            Ok(_) => return Err("a budget was exceeded by a quarter, and nothing refused".into()),
         },
     };
     ensure(refused.contains("budget"), || format!("a budget that is spent is told as: {refused}"))?;

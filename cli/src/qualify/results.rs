@@ -19,7 +19,8 @@ pub(super) fn fetch(stand: &Stand<'_>) -> Outcome {
             for number in 0..ROUNDS {
                 let next = set.step(number, &stream)?;
                 // A ring of one has no room for two.
-                let done = if depth == 1 { Some((number, next)) } else { last.replace((number, next)) };
+                let done =
+                    if depth == 1 { Some((number, next)) } else { last.replace((number, next)) };
                 done.map_or(Ok(()), |(number, pending)| set.check(&pending, number))?;
                 count += 1;
             }

@@ -71,7 +71,16 @@ impl Adapters {
         #[expect(clippy::expect_used, reason = "numbers that the distribution accepts")]
         let rank = Zipf::new(COUNT as f64, 1.0).expect("a positive number");
         let (loaded, next) = (pool.stats(), VecDeque::new());
-        Ok(Self { pool, objects, random, rank, next, loaded, verify: settings.verify, mismatches: 0 })
+        Ok(Self {
+            pool,
+            objects,
+            random,
+            rank,
+            next,
+            loaded,
+            verify: settings.verify,
+            mismatches: 0,
+        })
     }
 
     /// Has a step's adapter on the device for the work that `stream` is given next.

@@ -37,7 +37,7 @@ pub(crate) struct Qualify {
     /// promises and async for the figures; other drivers ignore it
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
-    /// Writes the verdicts and figures as JSON
+    /// Writes the verdicts and figures as JSON; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Writes a report as one HTML page, with charts
@@ -162,7 +162,7 @@ pub(crate) struct Replay {
     /// between device, managed and pinned memory
     #[arg(long)]
     pub(crate) tiered: bool,
-    /// Writes the figures as JSON
+    /// Writes the figures as JSON; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Writes a report as one HTML page: figures, charts, and what was run
@@ -267,7 +267,7 @@ pub(crate) struct Map {
     /// The most memory that all pools commit together; by default, --max-bytes alone limits them
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) budget: Option<usize>,
-    /// Writes the pools as JSON, with every slab and block
+    /// Writes the pools as JSON, with every slab and block; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Draws each pool into a file named after its kind of memory

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use wharf::memory::Budget;
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, for_people};
 use wharf_cli::target::{Software, Target};
 use wharf_cli::trace::STANDARD_INPUT;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
-    let printed = print(&mut io::stdout().lock(), &map, options);
+    let printed = print(&mut for_people(&options.json), &map, options);
     files.keep(&map)?;
     printed?;
     match signals.which.load(Ordering::Relaxed) {

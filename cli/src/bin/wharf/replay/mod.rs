@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use softcuda::Schedule;
 use wharf::memory::Budget;
 use wharf::staging::Layout;
+use wharf_cli::output::for_people;
 use wharf_cli::replay::{Foresight, Outcome, RunPlan, Settings, Workload, run as replay};
 use wharf_cli::schedule::{Step, sizes};
 use wharf_cli::summary::{Collector, Run, Setting};
@@ -77,7 +78,8 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
     // The figures first, whatever becomes of the files, and the files, whatever becomes of these.
-    let printed = table::print(&mut io::stdout().lock(), &summary);
+    let outputs = [&options.json, &options.html, &options.chrome_trace, &options.plan];
+    let printed = table::print(&mut for_people(outputs.into_iter().flatten()), &summary);
     let (needed, collector) = (&outcome.needed, &collector);
     files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
     printed?;
