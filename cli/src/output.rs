@@ -29,7 +29,11 @@ impl Output {
             // The same open file, so that what was written there stays before this.
             let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
             let file = file.map_err(|error| named(path, &error))?;
-            return Ok(Self { path: path.to_owned(), part: None, file: Some(BufWriter::new(file)) });
+            return Ok(Self {
+                path: path.to_owned(),
+                part: None,
+                file: Some(BufWriter::new(file)),
+            });
         }
         // A link stays one: what it leads to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -89,11 +93,13 @@ pub fn is_standard(path: &Path) -> bool {
     [Path::new("-"), Path::new("/dev/stdout")].contains(&path)
 }
 
-/// Where figures for people go: standard output, or, where that is a program's, standard error.
-pub fn for_people(outputs: impl IntoIterator<Item = &PathBuf>) -> Box<dyn Write> {
-    match outputs.into_iter().any(|path| is_standard(path)) {
-        true => Box::new(io::stderr().lock()),
-        false => Box::new(io::stdout().lock()),
+/// Where figures for people go: standard output, or, where that is one of these files, standard
+/// error.
+pub fn for_people(outputs: &[&Option<PathBuf>]) -> Box<dyn Write> {
+    if outputs.iter().any(|path| path.as_deref().is_some_and(is_standard)) {
+        Box::new(io::stderr().lock())
+    } else {
+        Box::new(io::stdout().lock())
     }
 }
 

@@ -160,7 +160,8 @@ fn steps(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
         let time = (record.begin + record.submit).as_nanos();
         times.saturating_record(u64::try_from(time).unwrap_or(u64::MAX));
         Ok(())
-    })?;
+    })?
+    .whole()?;
     figures.percentiles("begin and submit", "Time to begin and submit a step", &times);
     Ok(())
 }

@@ -97,6 +97,10 @@ pub const SCHEMA: u32 = 1;
 pub const NO_GPU: &str = "On softcuda, times are the software driver's on this processor and say \
                           nothing about a GPU; numbers of driver calls do.";
 
+/// Why there are no figures where a promise fails.
+pub const NO_FIGURES: &str = "Figures were not taken: a driver that breaks a promise may do so \
+                              there too.";
+
 /// The number of checks.
 pub const COUNT: usize = CHECKS.len();
 

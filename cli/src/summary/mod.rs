@@ -75,7 +75,7 @@ pub struct Summary {
     pub tiers: Option<TierUse>,
     /// The comparison with the plan of an earlier run, if there was one.
     pub plan: Option<Planned>,
-    /// Whether the run was stopped by a signal.
+    /// Whether the run ended early, by a signal or an error.
     pub stopped: bool,
 }
 
@@ -295,7 +295,7 @@ impl Collector {
                 reserved_ratio: peak_reserved as f64 / first.max(1) as f64,
                 grown_after_start: memory.device.grown + memory.pinned.grown,
             }),
-            stopped: outcome.stopped,
+            stopped: outcome.stopped || outcome.failed.is_some(),
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
-    let printed = print(&mut for_people(&options.json), &map, options);
+    let printed = print(&mut for_people(&[&options.json]), &map, options);
     files.keep(&map)?;
     printed?;
     match signals.which.load(Ordering::Relaxed) {

@@ -79,7 +79,9 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
     // The figures first, whatever becomes of the files, and the files, whatever becomes of these.
     let outputs = [&options.json, &options.html, &options.chrome_trace, &options.plan];
-    let printed = table::print(&mut for_people(outputs.into_iter().flatten()), &summary);
+    let printed = table::print(&mut for_people(&outputs), &summary);
+    // The files of a run that failed are absent.
+    let outcome = outcome.whole()?;
     let (needed, collector) = (&outcome.needed, &collector);
     files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
     printed?;
