@@ -92,16 +92,16 @@ fn a_plan_that_is_a_device_is_written_and_not_read() {
     }
 }
 
+/// The software driver's memory is files, too: whichever is met first, the process is not killed.
 #[test]
 fn a_limit_on_the_size_of_files_is_told() {
     let folder = Folder::new("limit");
     let script = "ulimit -f 0; exec \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_wharf"), "replay", "--driver=softcuda"]);
-    let output =
-        command.args(["--steps=20", "--json"]).arg(folder.file("r.json")).output().unwrap();
-    assert!(text(&output.stderr).contains("r.json: File too large"), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("bytes that differ"), "{}", text(&output.stdout));
+    command.args(["--steps=20", "--json"]).arg(folder.file("r.json"));
+    let output = command.output().unwrap();
+    assert!(text(&output.stderr).starts_with("wharf: "), "{}", text(&output.stderr));
     assert_eq!((output.status.code(), folder.names()), (Some(1), vec![]));
 }
 
