@@ -13,8 +13,6 @@ broken=(
     "copy-not-cut pool/pieces"
     "ladder-skips-out-of-memory pool/memory"
     "tier-writes-beside-a-copy tier/writer"
-    "results-completion-not-checked results/fetch"
-    "results-not-held results/held"
 )
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

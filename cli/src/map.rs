@@ -72,7 +72,8 @@ pub struct Map {
 }
 
 /// Runs `steps` in pools of the given kinds, each limited to `max_bytes` and all together to
-/// `budget`, until they end or `stop` is set. An allocation that finds no room is counted, and its step goes on without.
+/// `budget`, until they end or `stop` is set. An allocation that finds no room is counted, and its
+/// step goes on without.
 ///
 /// # Errors
 ///

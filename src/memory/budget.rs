@@ -43,11 +43,9 @@ use crate::sync::{Mutex, try_update};
 /// use wharf::pool::{Buffer, Pool};
 ///
 /// let device = Budget::new(8 << 20);
-/// let pool = |name| {
-///     let memory = DeviceMemoryResource::new(&context, 1 << 30)?;
-///     Ok::<_, Box<dyn std::error::Error>>(Pool::builder().name(name).budget(&device).build(memory)?)
-/// };
-/// let (weights, cache) = (pool("weights")?, pool("cache")?);
+/// let memory = || DeviceMemoryResource::new(&context, 1 << 30);
+/// let weights = Pool::builder().name("weights").budget(&device).build(memory()?)?;
+/// let cache = Pool::builder().name("cache").budget(&device).build(memory()?)?;
 /// let held: Buffer<u8> = weights.alloc(6 << 20, &stream)?;
 /// assert!(cache.alloc::<u8>(4 << 20, &stream).is_err());
 /// let _fits: Buffer<u8> = cache.alloc(2 << 20, &stream)?;

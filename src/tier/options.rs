@@ -61,8 +61,8 @@ impl TierBuilder {
     }
 
     /// Counts what the device's tier commits against a budget, which others share, under the name
-    /// `device tier`. Where the budget has no room, it is as where the device has no memory. None by
-    /// default.
+    /// `device tier`. Where the budget has no room, it is as where the device has no memory. None
+    /// by default.
     pub fn budget(self, budget: &Budget) -> Self {
         Self { budget: Some(budget.clone()), ..self }
     }

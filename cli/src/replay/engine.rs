@@ -1,6 +1,6 @@
 //! The memory of an engine's steps: activations on the device, results in pinned memory; of a
-//! server, blocks of keys and values beside the activations, and results by a set of outputs. What PyTorch's allocators would have
-//! obtained for the same allocations goes along.
+//! server, blocks of keys and values beside the activations, and results by a set of outputs. What
+//! PyTorch's allocators would have obtained for the same allocations goes along.
 
 use std::collections::VecDeque;
 

@@ -64,7 +64,6 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let outcome = outcome?;
-    let planned = plan.map(|plan| plan.peak_reserved);
     let setting = Setting {
         driver: target.name(),
         device,
@@ -73,7 +72,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         driver_calls: target.driver_calls(),
         budget: settings.budget.clone(),
         verified: options.verify,
-        planned,
+        planned: plan.map(|plan| plan.peak_reserved),
     };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
@@ -82,8 +81,8 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let printed = table::print(&mut for_people(&outputs), &summary);
     // The files of a run that failed are absent.
     let outcome = outcome.whole()?;
-    let (needed, collector) = (&outcome.needed, &collector);
-    files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
+    let (summary, collector, needed) = (&summary, &collector, &outcome.needed);
+    files.keep(&Contents { summary, collector, calls: &calls, needed })?;
     printed?;
     verdict(&outcome, &signals)
 }
