@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 use wharf::memory::{
-    DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    Budget, DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
 };
 use wharf::pool::{Buffer, Pool};
 use wharf::report::Snapshot;
@@ -19,7 +19,7 @@ use wharf::{Context, Stream};
 
 use crate::replay::ReplayError;
 use crate::schedule::Step;
-use crate::summary::Origin;
+use crate::summary::{Origin, Together};
 use crate::target::Target;
 use crate::trace::TraceError;
 
@@ -65,12 +65,15 @@ pub struct Map {
     pub steps: u64,
     /// Whether the run was stopped by a signal.
     pub stopped: bool,
+    /// What the pools committed together.
+    pub together: Together,
     /// The pools.
     pub pools: Vec<Mapped>,
 }
 
-/// Runs `steps` in pools of the given kinds, each limited to `max_bytes`, until they end or `stop`
-/// is set. An allocation that finds no room is counted, and its step goes on without.
+/// Runs `steps` in pools of the given kinds, each limited to `max_bytes` and all together to
+/// `budget`, until they end or `stop` is set. An allocation that finds no room is counted, and its
+/// step goes on without.
 ///
 /// # Errors
 ///
@@ -79,6 +82,7 @@ pub fn run(
     target: &Target,
     kinds: &[Kind],
     max_bytes: usize,
+    budget: &Budget,
     steps: impl IntoIterator<Item = Result<Step, TraceError>>,
     stop: &AtomicBool,
 ) -> Result<Map, ReplayError> {
@@ -86,7 +90,7 @@ pub fn run(
     let context = Context::retain(&device)?;
     let _current = context.enter()?;
     let stream = Stream::new(&context)?;
-    let pools = kinds.iter().map(|kind| Tenant::new(*kind, &context, max_bytes));
+    let pools = kinds.iter().map(|kind| Tenant::new(*kind, &context, max_bytes, budget));
     let mut pools = pools.collect::<Result<Vec<_>, _>>()?;
     let (mut count, mut stopped) = (0, false);
     for step in steps {
@@ -101,12 +105,14 @@ pub fn run(
         count += 1;
     }
     let mapped = pools.iter().map(Tenant::map).collect();
+    let together = Together::of(budget, budget.uses());
     // The device is done with the buffers before they go.
     stream.synchronize()?;
     let (schema, version) = (SCHEMA, env!("CARGO_PKG_VERSION"));
     let (driver, device, pools) = (target.name(), device.name()?, mapped);
     let (trace, seed) = (None, None);
-    Ok(Map { schema, version, trace, seed, driver, device, steps: count, stopped, pools })
+    let steps = count;
+    Ok(Map { schema, version, trace, seed, driver, device, steps, stopped, together, pools })
 }
 
 impl Kind {
@@ -153,8 +159,14 @@ struct Tenant {
 }
 
 impl Tenant {
-    fn new(kind: Kind, context: &Context, max_bytes: usize) -> Result<Self, ReplayError> {
-        let pool = Pool::builder().name(kind.name()).max_bytes(max_bytes).track(true);
+    fn new(
+        kind: Kind,
+        context: &Context,
+        max_bytes: usize,
+        budget: &Budget,
+    ) -> Result<Self, ReplayError> {
+        let pool = Pool::builder().name(kind.name()).max_bytes(max_bytes).budget(budget);
+        let pool = pool.track(true);
         let span = max_bytes.next_multiple_of(GRANULE);
         let pool = match kind {
             Kind::Device => pool.build(DeviceMemoryResource::new(context, span)?)?,

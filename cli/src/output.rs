@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves
 /// nothing.
 ///
-/// Pipes and devices, which cannot be replaced, are written to as they are.
+/// Pipes and devices, which cannot be replaced, are written to as they are; `-` is standard output.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
@@ -24,6 +25,16 @@ impl Output {
     ///
     /// It cannot be made in that folder; the error names the path.
     pub fn create(path: &Path) -> io::Result<Self> {
+        if is_standard(path) {
+            // The same open file, so that what was written there stays before this.
+            let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+            let file = file.map_err(|error| named(path, &error))?;
+            return Ok(Self {
+                path: path.to_owned(),
+                part: None,
+                file: Some(BufWriter::new(file)),
+            });
+        }
         // A link stays one: what it leads to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let kept_as_it_is = fs::metadata(&path).is_ok_and(|there| !there.is_file());
@@ -74,6 +85,21 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.file.as_mut().map_or(Ok(()), Write::flush);
         flushed.map_err(|error| named(&self.path, &error))
+    }
+}
+
+/// Whether a path stands for standard output.
+pub fn is_standard(path: &Path) -> bool {
+    [Path::new("-"), Path::new("/dev/stdout")].contains(&path)
+}
+
+/// Where figures for people go: standard output, or, where that is one of these files, standard
+/// error.
+pub fn for_people(outputs: &[&Option<PathBuf>]) -> Box<dyn Write> {
+    if outputs.iter().any(|path| path.as_deref().is_some_and(is_standard)) {
+        Box::new(io::stderr().lock())
+    } else {
+        Box::new(io::stdout().lock())
     }
 }
 
@@ -149,6 +175,9 @@ pub fn distinct(inputs: &[Named], outputs: &[Named]) -> Result<(), Collision> {
 /// Where a file is or would be: one value for all paths that lead there. `None` for pipes and
 /// devices, which may be written to by several.
 fn identity(path: &Path) -> Option<PathBuf> {
+    if is_standard(path) {
+        return Some(PathBuf::from("-"));
+    }
     if let Ok(place) = fs::canonicalize(path) {
         return fs::metadata(&place)
             .is_ok_and(|there| there.is_file() || there.is_dir())
@@ -223,6 +252,11 @@ mod tests {
             (vec![], vec![named("--json", &new), named("--html", &around)], true),
             (vec![], vec![named("--json", &deep), named("--html", &deep)], true),
             (vec![], vec![named("--json", &new), named("--html", &deep)], false),
+            (
+                vec![],
+                vec![named("--json", Path::new("-")), named("--html", Path::new("/dev/stdout"))],
+                true,
+            ),
             (
                 vec![named("--trace", null)],
                 vec![named("--json", null), named("--html", null)],

@@ -35,7 +35,13 @@ fn every_promise_is_kept_on_softcuda() {
     }
     // Each figure is there, and is one.
     let values = report["figures"]["values"].as_array().unwrap();
-    for topic in ["commit", "staging 64 tokens", "begin and submit", "copies to the device"] {
+    for topic in [
+        "commit",
+        "staging 64 tokens",
+        "begin and submit",
+        "fetch of results",
+        "copies to the device",
+    ] {
         let of = values.iter().filter(|value| value["topic"] == topic);
         let of: Vec<_> = of.map(|value| value["value"].as_f64().unwrap()).collect();
         assert!(!of.is_empty() && of.iter().all(|value| *value > 0.0), "{topic}: {of:?}");
@@ -57,6 +63,7 @@ fn a_promise_that_fails_is_told() {
     let output = command.arg(folder.file("q.json")).output().unwrap();
     let report = folder.json("q.json");
     assert_eq!(with(&report, "fails"), ["memory/pinned"], "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("Figures were not taken"));
     let line = text(&output.stdout).lines().find(|line| line.starts_with("FAILS")).unwrap();
     assert!(line.contains("memory/pinned"), "{line}");
     assert!(text(&output.stdout).contains("cuMemHostRegister"), "{}", text(&output.stdout));

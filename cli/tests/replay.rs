@@ -338,5 +338,8 @@ fn a_driver_that_refuses_ends_it_and_leaves_nothing() {
         assert!(text(&output.stderr).contains(code), "{fault}: {}", text(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{fault}");
         assert_eq!(folder.names(), Vec::<String>::new(), "{fault}");
+        // What it had until then is told, unless it had nothing.
+        let told = text(&output.stdout).contains("stopped early");
+        assert_eq!(told, !fault.starts_with("cuMemHostRegister"), "{}", text(&output.stdout));
     }
 }

@@ -20,7 +20,9 @@ pub fn to_cudarc(error: &Error) -> DriverError {
         Error::Unsupported { .. } => Theirs::CUDA_ERROR_NOT_SUPPORTED,
         Error::System { .. } if error.is_out_of_memory() => Theirs::CUDA_ERROR_OUT_OF_MEMORY,
         Error::System { .. } => Theirs::CUDA_ERROR_OPERATING_SYSTEM,
-        Error::HostMemory { .. } | Error::TooManyStreams { .. } => Theirs::CUDA_ERROR_OUT_OF_MEMORY,
+        Error::HostMemory { .. } | Error::OverBudget { .. } | Error::TooManyStreams { .. } => {
+            Theirs::CUDA_ERROR_OUT_OF_MEMORY
+        }
         Error::OtherThread | Error::StreamForgotten => Theirs::CUDA_ERROR_INVALID_HANDLE,
         Error::OtherDevice { .. } => Theirs::CUDA_ERROR_INVALID_CONTEXT,
         _ => Theirs::CUDA_ERROR_UNKNOWN,

@@ -33,6 +33,8 @@
 //! A [`WiredResource`] has a transport register what it commits: one registration a commit. While a
 //! [`Lease`] holds a piece, it is not decommitted.
 //!
+//! A [`Budget`] limits what several pools, tiers and sets commit together, and says who has it.
+//!
 //! The [`ResourceReport`] of each says what it has obtained, and how long the driver took.
 //!
 //! # Errors
@@ -43,6 +45,8 @@
 //! disturb the capture. In a forked child every commit and decommit is [`Error::Forked`].
 
 mod allocation;
+mod budget;
+mod budgeted;
 mod descriptor;
 mod device;
 mod device_options;
@@ -75,6 +79,8 @@ mod wire;
 mod wired;
 mod write_combined;
 
+pub use self::budget::{Budget, BudgetUse};
+pub use self::budgeted::Budgeted;
 pub use self::descriptor::Descriptor;
 pub use self::device::DeviceMemoryResource;
 pub use self::device_options::{Ask, DeviceOptions, Granted, Handles};
@@ -167,6 +173,12 @@ pub unsafe trait MemoryResource: Send + Sync {
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         let _ = bytes;
         Ok(())
+    }
+
+    /// Whether the span is one allocation, which [`limit_to`](Self::limit_to) makes. By default it
+    /// is not. A resource made of another one passes it on.
+    fn is_whole(&self) -> bool {
+        false
     }
 
     /// Whether the calling process may use the memory: a forked child has none of it.

@@ -319,6 +319,10 @@ macro_rules! resource_of_span {
                 self.span.limit_to(bytes)
             }
 
+            fn is_whole(&self) -> bool {
+                self.span.backing() == $crate::memory::Backing::Whole
+            }
+
             fn check_fork(&self) -> Result<(), $crate::error::Error> {
                 self.span.owner().context().driver().check_fork()
             }

@@ -198,6 +198,10 @@ where
         self.shared.resource.peers()
     }
 
+    fn is_whole(&self) -> bool {
+        self.shared.resource.is_whole()
+    }
+
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         // Once, before any other thread has the resource; without a piece there is no lease.
         Arc::get_mut(&mut self.shared).map_or(Ok(()), |shared| shared.resource.limit_to(bytes))

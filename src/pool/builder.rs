@@ -17,7 +17,7 @@ use super::stream_slot::StreamSlots;
 use super::track::Track;
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turns;
-use crate::memory::MemoryResource;
+use crate::memory::{Budget, Budgeted, MemoryResource};
 use crate::profile::Name;
 use crate::slab::{Blocks, PoolError, PoolOptions, SlabPool};
 use crate::sync::atomic::{AtomicU32, AtomicU64};
@@ -46,6 +46,7 @@ use crate::sync::atomic::{AtomicU32, AtomicU64};
 pub struct PoolBuilder {
     name: String,
     slabs: PoolOptions,
+    budget: Option<Budget>,
     wait: Duration,
     keep_idle: Duration,
     hook: Option<Hook>,
@@ -71,6 +72,11 @@ impl PoolBuilder {
     /// Where a span is one allocation, the pool takes all of its limit when it is made.
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { slabs: self.slabs.max_bytes(max_bytes), ..self }
+    }
+
+    /// Counts what the pool commits against a budget, which others share. None by default.
+    pub fn budget(self, budget: &Budget) -> Self {
+        Self { budget: Some(budget.clone()), ..self }
     }
 
     /// Lets an allocation at the limit wait for the device, for at most this long. By default 2
@@ -118,6 +124,7 @@ impl PoolBuilder {
     ) -> Result<Pool, PoolError> {
         // Streams keep what they drop, so threads need not.
         let slabs = self.slabs.thread_cache_bytes(0);
+        let resource = Budgeted::if_any(resource, self.budget.as_ref(), &self.name);
         let upstream: Box<dyn Blocks> = Box::new(SlabPool::new(resource, slabs)?);
         Ok(Pool::with(Core {
             alloc_range: Name::of(c"pool::alloc", &self.name),
@@ -161,6 +168,7 @@ impl Default for PoolBuilder {
         Self {
             name: String::new(),
             slabs: PoolOptions::default(),
+            budget: None,
             wait: WAIT,
             keep_idle: KEEP_IDLE,
             hook: None,

@@ -18,6 +18,7 @@ use super::submission::Submission;
 use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
+use crate::memory::Budget;
 use crate::profile::range;
 
 impl InputBuffers {
@@ -230,6 +231,13 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// Sets how steps are sent. By default [`Submission::Graph`].
     pub fn submission(mut self, submission: Submission) -> Self {
         self.set.submission = submission;
+        self
+    }
+
+    /// Counts the device memory of the set against a budget, which others share, under the set's
+    /// name. None by default.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.set.budget = Some(budget.clone());
         self
     }
 

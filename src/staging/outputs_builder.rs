@@ -18,6 +18,7 @@ use super::submission::Submission;
 use crate::driver::Context;
 use crate::element::{DType, Element};
 use crate::graph::Direction;
+use crate::memory::Budget;
 use crate::profile::range;
 
 impl OutputBuffers {
@@ -152,6 +153,13 @@ impl<Tag> OutputBuffersBuilder<Tag> {
     /// read.
     pub fn count(mut self, name: &str, most: Len) -> Self {
         self.set.counts.push((name.to_owned(), most));
+        self
+    }
+
+    /// Counts the device memory of the set against a budget, which others share, under the set's
+    /// name. None by default.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.set.budget = Some(budget.clone());
         self
     }
 

@@ -98,7 +98,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
         let own = &first.shared;
         let other = |context: &Context| {
             let _relaxed = context.driver().relax_capture()?;
-            let device = DeviceRegion::new(context, own.plan.device_size, Tables::new([]))?;
+            let device = DeviceRegion::new(context, own.plan.device_size, Tables::new([]), None)?;
             let host = HostRegion::sharing(context, &own.host, own.options.completion)?;
             let (plan, names) = (Arc::clone(&own.plan), Arc::clone(&own.names));
             let device = Arc::new(device);

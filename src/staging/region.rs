@@ -10,7 +10,9 @@ use crate::address::to_usize;
 use crate::driver::{Context, Event, EventKind};
 use crate::element::Element;
 use crate::error::{CudaError, Error};
-use crate::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
+use crate::memory::{
+    Budget, Budgeted, DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions,
+};
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
 
@@ -22,7 +24,7 @@ use super::tables::Tables;
 #[derive(Debug)]
 pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
-    resource: Option<DeviceMemoryResource>,
+    resource: Option<Budgeted<DeviceMemoryResource>>,
     base: u64,
     /// The persistent tables in it.
     tables: Tables,
@@ -31,12 +33,19 @@ pub(super) struct DeviceRegion {
 }
 
 impl DeviceRegion {
-    /// Commits `size` bytes of zeros.
-    pub(super) fn new(context: &Context, size: usize, tables: Tables) -> Result<Self, Error> {
+    /// Commits `size` bytes of zeros, which count against a budget under a name.
+    pub(super) fn new(
+        context: &Context,
+        size: usize,
+        tables: Tables,
+        budget: Option<(&Budget, &str)>,
+    ) -> Result<Self, Error> {
         if size == 0 {
             return Ok(Self { resource: None, base: 0, tables, viewed: None });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
+        let (budget, name) = budget.unzip();
+        let resource = Budgeted::if_any(resource, budget, name.unwrap_or_default());
         let len = size.next_multiple_of(resource.granularity());
         // SAFETY: a new resource's first commit, within its span.
         unsafe { resource.commit(0, len) }?;
@@ -59,7 +68,7 @@ impl DeviceRegion {
 
     /// The bytes of its own.
     pub(super) fn size(&self) -> usize {
-        self.resource.as_ref().map_or(0, |resource| resource.report().committed)
+        self.resource.as_ref().map_or(0, |memory| memory.resource().report().committed)
     }
 
     #[inline]

@@ -19,6 +19,7 @@ use super::view::Viewed;
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;
+use crate::memory::Budget;
 
 /// When the graphs of ring slots and buckets are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,6 +51,8 @@ pub(super) struct SetSpec {
     pub(super) options: Options,
     /// The set whose device memory its slots have, if it is a view.
     pub(super) viewed: Option<Viewed>,
+    /// What the device memory counts against.
+    pub(super) budget: Option<Budget>,
 }
 
 impl SetSpec {
@@ -75,6 +78,7 @@ impl SetSpec {
                 read_events: false,
             },
             viewed: None,
+            budget: None,
         }
     }
 
@@ -136,7 +140,9 @@ impl SetSpec {
         plan.has_rare |= !counts.is_empty();
         plan.counts = counts.into();
         let sizes = tables.map(|slot| plan.slots[slot].table_size());
-        let mut device = DeviceRegion::new(&context, plan.device_size, Tables::new(sizes))?;
+        let budget = self.budget.as_ref().map(|budget| (budget, &*self.name));
+        let tables = Tables::new(sizes);
+        let mut device = DeviceRegion::new(&context, plan.device_size, tables, budget)?;
         device.share(self.viewed.map(|viewed| viewed.device));
         let device = Arc::new(device);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::driver::Context;
 use crate::error::Error;
 use crate::memory::{
-    Advice, DeviceMemoryResource, Location, ManagedMemoryResource, MemoryResource, Registrations,
+    Advice, Budget, Budgeted, DeviceMemoryResource, Location, ManagedMemoryResource,
+    MemoryResource, Registrations,
 };
 use crate::slab::{
     AllocError, Block, BlockRequest, Blocks, PoolError, PoolOptions, SizeClass, SlabPool,
@@ -49,6 +50,7 @@ impl TierMemory {
         context: &Context,
         limit: usize,
         can_map: bool,
+        budget: Option<&Budget>,
     ) -> Result<Self, super::TierError> {
         // Addresses are plenty where memory is mapped to them, and room for holes.
         let span = if can_map { limit.saturating_mul(SPARE_ADDRESSES) } else { limit };
@@ -56,6 +58,7 @@ impl TierMemory {
         let granule = resource.granularity();
         let unit = (limit / UNITS).next_power_of_two().clamp(LEAST_UNIT, MOST_UNIT);
         let limit = (limit / granule).max(1) * granule;
+        let resource = Budgeted::if_any(resource, budget, "device tier");
         let slabs = slabs(resource, limit, PoolOptions::default().slice(unit))?;
         Ok(Self { slabs_up_to: unit, ..Self::of(slabs, limit) })
     }

@@ -17,7 +17,7 @@ use crate::driver::{Context, DeviceAttribute};
 use crate::error::{CudaError, Error};
 use crate::lockfree::bitmap::Bitmaps;
 use crate::memory::{
-    FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
+    Budget, FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
     PinnedMemoryResource, PinnedOptions,
 };
 use crate::stream::Stream;
@@ -32,6 +32,7 @@ pub struct TierBuilder {
     limits: [Option<usize>; Tier::ALL.len()],
     /// Tiers whose memory the caller has brought.
     made: [Option<Result<TierMemory, TierError>>; Tier::ALL.len()],
+    budget: Option<Budget>,
     file: Option<File>,
     max_in_flight: usize,
     bytes_per_second: u64,
@@ -47,6 +48,7 @@ impl TieredPool {
             context: context.clone(),
             limits: [None; Tier::ALL.len()],
             made: [const { None }; Tier::ALL.len()],
+            budget: None,
             file: None,
             max_in_flight: 32,
             bytes_per_second: u64::MAX,
@@ -93,6 +95,13 @@ impl TierBuilder {
         };
         self.made[tier.index()] = Some(made);
         self
+    }
+
+    /// Counts what the device's tier commits against a budget, which others share, under the name
+    /// `device tier`. Where the budget has no room, it is as where the device has no memory. None
+    /// by default.
+    pub fn budget(self, budget: &Budget) -> Self {
+        Self { budget: Some(budget.clone()), ..self }
     }
 
     /// Gives the pool a tier of at most `bytes` of managed memory.
@@ -189,7 +198,9 @@ impl TierBuilder {
         let [device, managed, pinned, file] = self.limits;
         let can_map =
             context.device().supports(DeviceAttribute::VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED)?;
-        let device = device.map(|limit| TierMemory::device(context, limit, can_map)).transpose()?;
+        let budget = self.budget.as_ref();
+        let device = device.map(|limit| TierMemory::device(context, limit, can_map, budget));
+        let device = device.transpose()?;
         let managed = match managed {
             Some(limit) => {
                 Some(TierMemory::managed(ManagedMemoryResource::new(context, limit)?, limit)?)

@@ -56,6 +56,16 @@ pub enum Error {
         /// Whether the limit is the group's.
         is_group: bool,
     },
+    /// Pools, tiers and sets that share a budget would have committed more than it has. Nothing was
+    /// committed.
+    OverBudget {
+        /// The size of the commit, in bytes.
+        wanted: usize,
+        /// The bytes that all of them had committed.
+        used: usize,
+        /// The limit of the budget, in bytes.
+        limit: usize,
+    },
     /// An operation would have used memory of one device on a stream of another. Nothing was
     /// submitted.
     OtherDevice {
@@ -99,6 +109,7 @@ impl Error {
             Self::Forked => "fork",
             Self::HostMemory { .. } => "commit of host memory",
             Self::Asleep => "sleep of a pool",
+            Self::OverBudget { .. } => "commit within a budget",
             Self::Leaked { .. } => "end of a pool",
             Self::OtherThread
             | Self::StreamForgotten
@@ -115,13 +126,13 @@ impl Error {
         }
     }
 
-    /// Returns whether the device, the host or a file system had too little memory. The call may
-    /// succeed when memory is freed, in this process or another.
+    /// Returns whether the device, the host, a file system or a budget had too little memory. The
+    /// call may succeed when memory is freed, in this process or another.
     pub fn is_out_of_memory(&self) -> bool {
         match self {
             Self::Driver { code, .. } => *code == CudaError::OUT_OF_MEMORY,
             Self::System { errno, .. } => matches!(*errno, libc::ENOMEM | libc::ENOSPC),
-            Self::HostMemory { .. } => true,
+            Self::HostMemory { .. } | Self::OverBudget { .. } => true,
             _ => false,
         }
     }
@@ -163,6 +174,11 @@ impl fmt::Display for Error {
                     "; commit less (max_bytes) or free memory of other programs"
                 })
             }
+            Self::OverBudget { wanted, used, limit } => write!(
+                f,
+                "cannot commit {wanted} bytes: {used} of the {limit} bytes of the budget are \
+                 committed; free or trim the pools that share it, or raise it"
+            ),
             Self::TooManyStreams { max } => write!(
                 f,
                 "the pool already tracks {max} streams, the most it supports: drop streams and \

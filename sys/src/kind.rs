@@ -68,7 +68,7 @@ impl Error {
                 ErrorKind::WouldBlock
             }
             Self::Transport { .. } => ErrorKind::System,
-            Self::HostMemory { .. } => ErrorKind::OutOfMemory,
+            Self::HostMemory { .. } | Self::OverBudget { .. } => ErrorKind::OutOfMemory,
         }
     }
 }

@@ -47,7 +47,7 @@ impl Api {
             return Self::load_from(Path::new(&path));
         }
         Library::open(OsStr::new("libcuda.so.1"))
-            .or_else(|_| Library::open(OsStr::new("libcuda.so")))
+            .or_else(|error| Library::open(OsStr::new("libcuda.so")).map_err(|_| error))
             .and_then(Self::from_library)
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a failed test panics")]
 
 mod backend;
+mod budget;
 mod compile_fail;
 mod context;
 mod deadline;

@@ -8,10 +8,11 @@ use serde::Serialize;
 use wharf::graph::{CaptureMode, CaptureScope};
 use wharf::memory::{DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, Pool};
+use wharf::staging::{Instantiation, Len, OutputBuffers, Pending};
 use wharf::{Context, Error, Stream};
 
-use super::MIB;
 use super::raw::Range;
+use super::{LIMIT, MIB};
 use crate::generate::Generator;
 use crate::replay::bench::{Way, allocation, staging};
 use crate::replay::{Preset, ReplayError, Settings, run};
@@ -60,7 +61,7 @@ pub struct Series {
 /// Takes the figures on the first device, until `stop` is set.
 pub(super) fn take(target: &Target, stop: &AtomicBool) -> Result<Figures, ReplayError> {
     let mut figures = Figures::default();
-    let parts: [Part; 5] = [commits, ways, steps, copies, growth];
+    let parts: [Part; 6] = [commits, ways, steps, fetches, copies, growth];
     for part in parts {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -83,6 +84,18 @@ impl Figures {
     ) {
         let (name, driver_calls) = (name.into(), None);
         self.values.push(Figure { topic, name, value, unit, driver_calls });
+    }
+
+    /// Percentiles of times in nanoseconds, as figures and as a line of a chart.
+    fn percentiles(&mut self, topic: &'static str, chart: &'static str, times: &Histogram<u64>) {
+        let quantiles =
+            [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("longest", 1.0)];
+        for (name, quantile) in quantiles {
+            self.add(topic, name, times.value_at_quantile(quantile) as f64, "ns");
+        }
+        let percent = |quantile: f64| (times.value_at_quantile(quantile) as f64, quantile * 100.0);
+        let points = (0..=100).map(|part| percent(f64::from(part) / 100.0)).collect();
+        self.series.push(Series { chart, name: "steps within", x: "ns", y: "%", points });
     }
 
     fn ways(&mut self, topic: &'static str, ways: Vec<Way>) {
@@ -147,15 +160,43 @@ fn steps(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
         let time = (record.begin + record.submit).as_nanos();
         times.saturating_record(u64::try_from(time).unwrap_or(u64::MAX));
         Ok(())
-    })?;
-    let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("longest", 1.0)];
-    for (name, quantile) in quantiles {
-        figures.add("begin and submit", name, times.value_at_quantile(quantile) as f64, "ns");
+    })?
+    .whole()?;
+    figures.percentiles("begin and submit", "Time to begin and submit a step", &times);
+    Ok(())
+}
+
+/// The time of `fetch`, and of the read of results that are there.
+fn fetches(target: &Target, figures: &mut Figures) -> Result<(), ReplayError> {
+    let Ok(mut times) = Histogram::<u64>::new_with_max(LONGEST, 3) else { return Ok(()) };
+    let mut reads = times.clone();
+    let context = Context::retain(&target.driver.device(0)?)?;
+    let _current = context.enter()?;
+    let stream = Stream::new(&context)?;
+    let outputs = OutputBuffers::builder(&context)
+        .slot::<i32>("sampled", Len::Requests)
+        .slot::<f32>("logprobs", Len::Requests.times(20))
+        .buckets([8, 64, 256])
+        .instantiation(Instantiation::Eager)
+        .build()?;
+    let sampled = outputs.slot_id::<i32>("sampled")?;
+    let time = |start: Instant| u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    let mut last = None;
+    for number in 0..ROUNDS {
+        let requests = 1 + number % 256;
+        let start = Instant::now();
+        let pending = outputs.fetch(requests, requests, &stream)?;
+        times.saturating_record(time(start));
+        let Some(before): Option<Pending> = last.replace(pending) else { continue };
+        before.wait(LIMIT)?;
+        let start = Instant::now();
+        before.wait(LIMIT)?.read(sampled)?;
+        reads.saturating_record(time(start));
     }
-    let percent = |quantile: f64| (times.value_at_quantile(quantile) as f64, quantile * 100.0);
-    let points = (0..=100).map(|part| percent(f64::from(part) / 100.0)).collect();
-    let (chart, name) = ("Time to begin and submit a step", "steps within");
-    figures.series.push(Series { chart, name, x: "ns", y: "%", points });
+    stream.synchronize()?;
+    figures.percentiles("fetch of results", "Time to fetch the results of a step", &times);
+    let name = "read of results that are there, p50";
+    figures.add("fetch of results", name, reads.value_at_quantile(0.5) as f64, "ns");
     Ok(())
 }
 

@@ -28,6 +28,9 @@ pub fn page(report: &Report) -> io::Result<String> {
         (mark, cells.into())
     });
     page.table("Promises", &["verdict", "name", "promise", "found"], lines);
+    if report.count(Verdict::Fails) > 0 {
+        page.text(super::NO_FIGURES);
+    }
     let mut topics: Vec<&str> = Vec::new();
     for figure in &report.figures.values {
         if !topics.contains(&figure.topic) {

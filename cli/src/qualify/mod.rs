@@ -18,6 +18,7 @@ mod machine;
 mod memory;
 mod pools;
 mod raw;
+mod results;
 mod staging;
 mod tiers;
 mod timelines;
@@ -95,6 +96,10 @@ pub const SCHEMA: u32 = 1;
 /// What the figures on softcuda are.
 pub const NO_GPU: &str = "On softcuda, times are the software driver's on this processor and say \
                           nothing about a GPU; numbers of driver calls do.";
+
+/// Why there are no figures where a promise fails.
+pub const NO_FIGURES: &str = "Figures were not taken: a driver that breaks a promise may do so \
+                              there too.";
 
 /// The number of checks.
 pub const COUNT: usize = CHECKS.len();
@@ -291,7 +296,7 @@ const fn check(id: &'static str, promise: &'static str, test: fn(&Stand<'_>) -> 
 }
 
 /// All of them, in the order of the report.
-const CHECKS: [Check; 28] = [
+const CHECKS: [Check; 32] = [
     check("memory/pinned", "pinned memory: commit, address, bytes, decommit", memory::pinned),
     check(
         "memory/write-combined",
@@ -313,10 +318,14 @@ const CHECKS: [Check; 28] = [
     check("pool/pieces", "copies and fills are cut where registrations meet", pools::pieces),
     check("pool/limit", "a pool keeps to its limit, and works on after it", pools::limit),
     check("pool/memory", "a device without memory is asked again after a trim", pools::memory),
+    check("pool/budget", "pools, tiers and sets keep to one budget together", pools::budget),
     check("staging/per-slot", "every byte arrives, an input a copy", staging::per_slot),
     check("staging/packed", "every byte arrives, all inputs one copy", staging::packed),
     check("staging/ring", "a source is not written before it was read", staging::ring),
     check("staging/reader", "inputs are not overwritten before they were used", staging::reader),
+    check("results/fetch", "results are what the device wrote", results::fetch),
+    check("results/beside", "results are read while the next step runs", results::beside),
+    check("results/held", "results stay as long as the host holds them", results::held),
     check("graph/replay", "captured copies replay with their bytes", graphs::replay),
     check("graph/beside", "growth, queries and steps leave a capture as it is", graphs::beside),
     check("tier/moves", "an object keeps its bytes in every tier", tiers::moves),

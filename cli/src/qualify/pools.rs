@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
+use wharf::memory::{Budget, DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
+use wharf::staging::{InputBuffers, Len};
+use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Stream};
 
 use super::bounded::Bounded;
@@ -146,6 +148,43 @@ pub(super) fn memory(stand: &Stand<'_>) -> Outcome {
     kept("200 MiB of 256 after 100 in another size")
 }
 
+/// Two pools, a tier and a set: what one has, the others have not.
+pub(super) fn budget(stand: &Stand<'_>) -> Outcome {
+    let stream = Stream::new(&stand.context)?;
+    let budget = Budget::new(BUDGET);
+    let pool = |limit| -> Result<Pool, Box<dyn std::error::Error>> {
+        let device = DeviceMemoryResource::new(&stand.context, limit)?;
+        Ok(Pool::builder().name("pool").max_bytes(limit).budget(&budget).build(device)?)
+    };
+    let first = pool(BUDGET / 4)?;
+    let held: Buffer<u8> = first.alloc(BUDGET / 4, &stream)?;
+    let tiers = TieredPool::builder(&stand.context).device(BUDGET / 4).budget(&budget).build()?;
+    let object = tiers.alloc(BUDGET / 8, Tier::Device)?;
+    let inputs = InputBuffers::builder(&stand.context)
+        .slot::<u32>("ids", Len::Tokens)
+        .buckets([8])
+        .budget(&budget)
+        .build()?;
+    // One that is made whole does not fit, one that grows stops short.
+    let refused = match pool(BUDGET) {
+        Err(refused) => refused.to_string(),
+        Ok(second) => match second.alloc::<u8>(BUDGET / 4 * 3, &stream) {
+            Err(refused) => refused.to_string(),
+            Ok(_) => return Err("a budget was exceeded by a quarter, and nothing refused".into()),
+        },
+    };
+    ensure(refused.contains("budget"), || format!("a budget that is spent is told as: {refused}"))?;
+    let (used, peak) = (budget.used(), budget.peak());
+    ensure(peak <= BUDGET, || format!("{peak} bytes were committed, of {BUDGET}"))?;
+    ensure(budget.uses().len() == 3, || format!("who has what: {:?}", budget.uses()))?;
+    drop((held, object));
+    drop((first, tiers, inputs));
+    ensure(budget.used() == 0, || format!("{} bytes have no owner", budget.used()))?;
+    drop(pool(BUDGET)?.alloc::<u8>(BUDGET / 2, &stream)?);
+    kept(format!("{} MiB of {} in two pools, a tier and a set", used / MIB, BUDGET / MIB))
+}
+
+const BUDGET: usize = 16 * MIB;
 const ROUNDS: usize = 48;
 /// The addresses of a pool.
 const SPAN: usize = 128 * MIB;

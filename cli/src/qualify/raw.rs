@@ -74,3 +74,9 @@ pub(super) fn fetch(to: &Buffer<u32>, address: u64, stream: &Stream) -> Result<(
     unsafe { stream.copy(target, address, to.size()) }?;
     to.record_use(stream)
 }
+
+/// Has the device write `value` to `len` elements at `address`, in the order of `stream`.
+pub(super) fn fill(address: u64, value: u32, len: usize, stream: &Stream) -> Result<(), Error> {
+    // SAFETY: the caller names memory of a set that it keeps until the stream is done.
+    unsafe { stream.fill_d32(address, value, len) }
+}

@@ -40,7 +40,8 @@ fn every_byte(stand: &Stand<'_>, layout: Layout) -> Outcome {
             let outcome = run(stand.target, &settings, steps, stand.stop, |record| {
                 bytes += record.bytes;
                 Ok::<_, ReplayError>(())
-            })?;
+            })?
+            .whole()?;
             ensure(outcome.mismatches == 0, || {
                 format!("depth {ring_depth}: {} bytes differ", outcome.mismatches)
             })?;

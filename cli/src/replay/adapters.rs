@@ -8,7 +8,7 @@ use rand_distr::{Distribution, Zipf};
 use wharf::tier::{Tier, TierStats, TieredObject, TieredPool};
 use wharf::{Context, Stream};
 
-use super::ReplayError;
+use super::{ReplayError, Settings};
 
 /// Objects in tiers, and which one each step uses.
 pub(super) struct Adapters {
@@ -50,7 +50,7 @@ impl Adapters {
     pub(super) fn new(
         context: &Context,
         stream: &Stream,
-        verify: bool,
+        settings: &Settings,
     ) -> Result<Self, ReplayError> {
         let mut random = ChaCha8Rng::seed_from_u64(SEED);
         let sizes: Vec<_> = (0..COUNT).map(|_| LEAST << (random.next_u32() % SIZES)).collect();
@@ -60,6 +60,7 @@ impl Adapters {
             .device(bytes / 4)
             .managed(bytes / 4)
             .pinned(2 * bytes)
+            .budget(&settings.budget)
             .build()?;
         let mut objects = Vec::with_capacity(COUNT);
         for (number, size) in sizes.into_iter().enumerate() {
@@ -70,7 +71,16 @@ impl Adapters {
         #[expect(clippy::expect_used, reason = "numbers that the distribution accepts")]
         let rank = Zipf::new(COUNT as f64, 1.0).expect("a positive number");
         let (loaded, next) = (pool.stats(), VecDeque::new());
-        Ok(Self { pool, objects, random, rank, next, loaded, verify, mismatches: 0 })
+        Ok(Self {
+            pool,
+            objects,
+            random,
+            rank,
+            next,
+            loaded,
+            verify: settings.verify,
+            mismatches: 0,
+        })
     }
 
     /// Has a step's adapter on the device for the work that `stream` is given next.

@@ -25,6 +25,7 @@ pub(super) struct Consumer<'a> {
     lanes: Vec<Lane>,
     /// Where inputs are copied back to, if they are compared.
     mirror: Option<Mirror>,
+    verify: bool,
     mismatches: u64,
     /// Whether inputs are staged on another stream.
     is_apart: bool,
@@ -64,6 +65,7 @@ impl<'a> Consumer<'a> {
             engine: Engine::new(context, stream, settings)?,
             lanes,
             mirror,
+            verify: settings.verify,
             mismatches: 0,
             is_apart: settings.memory == Workload::Serving,
         })
@@ -85,7 +87,11 @@ impl<'a> Consumer<'a> {
 
     /// Waits for the step that has the lane of step `number`; false if told to stop before that was
     /// done.
-    pub(super) fn make_room(&mut self, number: usize, stop: &AtomicBool) -> Result<bool, Error> {
+    pub(super) fn make_room(
+        &mut self,
+        number: usize,
+        stop: &AtomicBool,
+    ) -> Result<bool, ReplayError> {
         let lane = number % self.lanes.len();
         if self.lanes[lane].flight.is_none() {
             return Ok(true);
@@ -99,7 +105,7 @@ impl<'a> Consumer<'a> {
             // allow-sleep: waiting in the driver would not hear a request to stop.
             if tries < EAGER { thread::yield_now() } else { thread::sleep(SLICE / 1000) }
         }
-        self.retire(lane);
+        self.retire(lane)?;
         Ok(true)
     }
 
@@ -115,7 +121,7 @@ impl<'a> Consumer<'a> {
         let (counts, padded) = (staged.counts(), staged.padded());
         // Inputs that were staged on another stream are read from here on.
         let reader = self.is_apart.then(|| staged.reader(self.stream)).transpose()?;
-        let results = self.engine.step(step, padded, self.stream)?;
+        let results = self.engine.step(number as u64, step, padded, self.stream)?;
         let places = match &self.mirror {
             Some(mirror) => mirror.copy(lane, self.inputs.places(staged), self.stream)?,
             None => Vec::new(),
@@ -128,29 +134,30 @@ impl<'a> Consumer<'a> {
         Ok(())
     }
 
-    /// Waits for all steps, and says how many bytes were wrong. When told to stop, only for those
-    /// that are done soon.
-    pub(super) fn finish(mut self, stop: &AtomicBool) -> Result<u64, Error> {
+    /// Waits for all steps, and says how many bytes were wrong, and how many steps' results were
+    /// fetched and read. When told to stop, only for those that are done soon.
+    pub(super) fn finish(mut self, stop: &AtomicBool) -> Result<(u64, Option<u64>), ReplayError> {
         if !stop.load(Ordering::Relaxed) {
             self.stream.synchronize()?;
         }
         for lane in 0..self.lanes.len() {
             if self.lanes[lane].flight.is_some() && self.lanes[lane].done.query()? {
-                self.retire(lane);
+                self.retire(lane)?;
             }
         }
-        Ok(self.mismatches)
+        Ok((self.mismatches, self.engine.fetched()))
     }
 
     /// Compares what the lane's step copied back, and is done with its results.
-    fn retire(&mut self, lane: usize) {
-        let Some(flight) = self.lanes[lane].flight.take() else { return };
+    fn retire(&mut self, lane: usize) -> Result<(), ReplayError> {
+        let Some(flight) = self.lanes[lane].flight.take() else { return Ok(()) };
         for (field, (start, size)) in self.inputs.fields.iter().zip(&flight.places) {
             let Some(mirror) = &self.mirror else { break };
             let found = mirror.bytes(lane, *start, *size);
             self.mismatches += field.mismatches(found, flight.number, flight.counts, flight.padded);
         }
-        self.engine.read(flight.results);
+        self.mismatches += self.engine.read(flight.results, flight.number, self.verify)?;
+        Ok(())
     }
 }
 
@@ -159,7 +166,7 @@ impl Drop for Consumer<'_> {
     /// for, nothing runs in the stream any more.
     fn drop(&mut self) {
         if self.stream.synchronize().is_ok() {
-            (0..self.lanes.len()).for_each(|lane| self.retire(lane));
+            (0..self.lanes.len()).for_each(|lane| _ = self.retire(lane));
         }
     }
 }
@@ -242,7 +249,7 @@ mod tests {
         let staged = step.submit(&stream).unwrap();
         let step = Step { start: 0, tokens: 5, requests: 2, prefill: 0, kv_blocks: 0 };
         consumer.consume(wanted, &step, &staged).unwrap();
-        consumer.finish(&AtomicBool::new(false)).unwrap()
+        consumer.finish(&AtomicBool::new(false)).unwrap().0
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The memory of an engine's steps: activations on the device, results in pinned memory; of a
-//! server, blocks of keys and values beside the activations. What PyTorch's allocators would have
-//! obtained for the same allocations goes along.
+//! server, blocks of keys and values beside the activations, and results by a set of outputs. What
+//! PyTorch's allocators would have obtained for the same allocations goes along.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,7 @@ use wharf::slab::AllocError;
 use wharf::staging::Counts;
 use wharf::{Context, Stream};
 
+use super::results::{Fetched, ServerResults};
 use super::{ReplayError, Settings, all_sizes};
 use crate::schedule::{KV_BLOCK, Step};
 use crate::torch::{Torch, TorchBlock};
@@ -30,7 +31,7 @@ pub enum Workload {
     #[default]
     Activations,
     /// Beside them, blocks of keys and values for every request until it ends; inputs are staged on
-    /// a stream of their own.
+    /// a stream of their own, and the results of each step are fetched and read.
     Serving,
 }
 
@@ -70,6 +71,10 @@ pub(super) struct Engine {
     activations: Option<Held>,
     /// Blocks of keys and values, the oldest first; none but for a server.
     kv: Option<VecDeque<Held>>,
+    /// Where a server's results are.
+    results: Option<ServerResults>,
+    /// Steps whose results have been read.
+    read: u64,
     rules: [Rules; 2],
 }
 
@@ -85,8 +90,11 @@ struct Rules {
     used: TorchUse,
 }
 
-/// The buffer of a step's results, kept as long as they may be read.
-pub(super) struct Results(Buffer<u8>);
+/// A step's results, kept as long as they may be read.
+pub(super) enum Results {
+    Buffer(Buffer<u8>),
+    Fetched(Fetched),
+}
 
 impl Engine {
     /// Pools that have the blocks of `reserve` from the start.
@@ -101,7 +109,9 @@ impl Engine {
         let device = DeviceMemoryResource::new(context, span)?;
         let pinned = PinnedMemoryResource::new(context, SPAN, PinnedOptions::default())?;
         let pool = |name| Pool::builder().name(name).keep_idle(keep_idle);
-        let pools = (pool("activations").build(device)?, pool("results").build(pinned)?);
+        let activations = pool(if is_server { "activations and blocks" } else { "activations" });
+        let activations = activations.budget(&settings.budget).build(device)?;
+        let pools = (activations, pool("results").build(pinned)?);
         // An earlier run knows the peak: growth during steps would be in the measured times.
         if let Some([device, pinned]) = &settings.reserve {
             pools.0.reserve(device, stream)?;
@@ -112,6 +122,8 @@ impl Engine {
             pinned: Counted::new(pools.1),
             activations: None,
             kv: is_server.then(VecDeque::new),
+            results: is_server.then(|| ServerResults::new(context, settings)).transpose()?,
+            read: 0,
             rules: [Torch::native(span), Torch::expandable(span)].map(Rules::new),
         })
     }
@@ -121,6 +133,7 @@ impl Engine {
     /// are its tokens and requests with padding.
     pub(super) fn step(
         &mut self,
+        number: u64,
         step: &Step,
         padded: Counts,
         stream: &Stream,
@@ -132,14 +145,16 @@ impl Engine {
         // Steps without a graph have no padding, but memory of few sizes all the same.
         let tokens = all_sizes().find(|size| padded.tokens <= *size).unwrap_or(padded.tokens);
         let activations = self.take(tokens.max(1) * ACTIVATION, stream)?;
-        let results = self.pinned.alloc(padded.requests.max(1) * RESULT, stream)?;
         // A model would run here; a little work stands for it.
-        let touched = [activations.buffer.slice(..TOUCHED), results.slice(..TOUCHED)];
-        for used in touched.into_iter().flatten() {
-            used.fill(0, stream)?;
-        }
+        touch(&activations.buffer, stream)?;
         self.activations = Some(activations);
-        Ok(Results(results))
+        if let Some(results) = &self.results {
+            let requests = step.requests.max(1) as usize;
+            return Ok(Results::Fetched(results.fetch(number, requests, stream)?));
+        }
+        let results = self.pinned.alloc(padded.requests.max(1) * RESULT, stream)?;
+        touch(&results, stream)?;
+        Ok(Results::Buffer(results))
     }
 
     /// Has as many blocks of keys and values as the running requests hold.
@@ -177,9 +192,28 @@ impl Engine {
         self.rules.each_ref().map(|rules| rules.used)
     }
 
-    /// Drops the results of a step.
-    pub(super) fn read(&mut self, results: Results) {
-        self.pinned.drop(results.0);
+    /// Is done with the results of step `number`; how many bytes of them are wrong, where the
+    /// device has written them and `verify`.
+    pub(super) fn read(
+        &mut self,
+        results: Results,
+        number: u64,
+        verify: bool,
+    ) -> Result<u64, ReplayError> {
+        self.read += 1;
+        match (results, &self.results) {
+            (Results::Buffer(buffer), _) => self.pinned.drop(buffer),
+            (Results::Fetched(fetched), Some(results)) if verify => {
+                return results.mismatches(&fetched, number);
+            }
+            (Results::Fetched(_), _) => {}
+        }
+        Ok(0)
+    }
+
+    /// Steps whose results were fetched and have been read; none but for a server.
+    pub(super) fn fetched(&self) -> Option<u64> {
+        self.results.as_ref().map(|_| self.read)
     }
 
     /// The memory that the pools have needed so far.
@@ -206,6 +240,12 @@ impl Rules {
         used.grown = self.torch.calls().0 as u64;
         block
     }
+}
+
+/// A little work in place of a model's.
+fn touch(buffer: &Buffer<u8>, stream: &Stream) -> Result<(), ReplayError> {
+    buffer.slice(..TOUCHED).map_or(Ok(()), |part| part.fill(0, stream))?;
+    Ok(())
 }
 
 /// A pool, and what was asked of it.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use wharf::forecast::{ContextModel, Forecast, Frequency, Plan, PlanRecorder, Run, WarmSet};
 use wharf::pool::{BlocksOfSize, MemoryPlan};
 
-use crate::output::Output;
+use crate::output::{Output, is_standard};
 use crate::schedule::{Step, padded, sizes};
 
 /// The forecast of step sizes.
@@ -68,6 +68,11 @@ impl RunPlan {
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        // A device or a pipe is written to; read, it may have no end.
+        let special = fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+        if special || is_standard(path) {
+            return Ok(None);
+        }
         match fs::read(path) {
             Ok(text) => {
                 serde_json::from_slice(&text).map(Some).map_err(|error| named(error.into()))

@@ -39,7 +39,7 @@ pub(super) struct Inputs {
 
 impl Inputs {
     pub(super) fn new(context: &Context, settings: &Settings) -> Result<Self, ReplayError> {
-        let builder = InputBuffers::builder(context).name("step");
+        let builder = InputBuffers::builder(context).name("inputs");
         let builder = match settings.preset {
             Preset::Minimal => builder.minimal_slots(),
             Preset::Vllm => builder.vllm_slots(BLOCKS),
@@ -59,6 +59,7 @@ impl Inputs {
                 Instantiation::Lazy
             })
             .deadline(DEADLINE)
+            .budget(&settings.budget)
             .build()?;
         let fields = fields(settings.preset, &buffers)?;
         Ok(Self { buffers, fields })

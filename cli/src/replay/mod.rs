@@ -14,22 +14,26 @@ mod adapters;
 pub mod bench;
 mod consumer;
 mod engine;
+mod error;
 mod field;
 mod foresight;
 mod inputs;
+mod results;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use wharf::forecast::{WarmSet, WarmStats};
+use wharf::memory::{Budget, BudgetUse};
 use wharf::pool::MemoryPlan;
-use wharf::staging::{BuildError, Counts, GraphsMade, Layout, Prewarm, SlotError, StageError};
-use wharf::{Context, Error, Stream};
+use wharf::staging::{Counts, GraphsMade, Layout, Prewarm, StageError};
+use wharf::{Context, Stream};
 
 use self::adapters::Adapters;
 pub use self::adapters::TierUse;
 use self::consumer::Consumer;
 pub use self::engine::{KindUse, MemoryUse, TorchUse, Workload};
+pub use self::error::ReplayError;
 pub use self::foresight::{Foresight, RunPlan, SizeRecorder};
 use self::inputs::Inputs;
 pub use self::inputs::Preset;
@@ -62,6 +66,8 @@ pub struct Settings {
     pub keep_idle: Duration,
     /// What steps allocate on the device.
     pub memory: Workload,
+    /// What all of the device's memory counts against: activations, inputs, results, adapters.
+    pub budget: Budget,
     /// Whether each step also uses one of many adapters that move between tiers.
     pub tiered: bool,
 }
@@ -81,6 +87,7 @@ impl Default for Settings {
             reserve: None,
             keep_idle: Duration::ZERO,
             memory: Workload::default(),
+            budget: Budget::new(usize::MAX),
             tiered: false,
         }
     }
@@ -131,7 +138,7 @@ pub struct Record {
 }
 
 /// The outcome of a replay.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// Bytes that were not on the device as they had been written.
     pub mismatches: u64,
@@ -151,52 +158,22 @@ pub struct Outcome {
     /// What PyTorch's native allocator, and the one with expandable segments, would have obtained
     /// for the device's allocations.
     pub torch: [TorchUse; 2],
+    /// What each had of the device's memory at the end, and at most.
+    pub uses: Vec<BudgetUse>,
+    /// Steps whose results were fetched and read, for a server.
+    pub results: Option<u64>,
+    /// Why the replay ended early, if it was not told to: the rest is of the steps until then.
+    pub failed: Option<ReplayError>,
     /// Whether a signal asked to stop.
     pub stopped: bool,
 }
 
-/// Why a replay ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplayError {
-    /// The trace cannot be used.
-    #[error(transparent)]
-    Trace(#[from] TraceError),
-    /// The driver refused.
-    #[error(transparent)]
-    Driver(#[from] Error),
-    /// The input buffers cannot be made so.
-    #[error("making the input buffers: {0}")]
-    Build(#[from] BuildError),
-    /// Their slots are not as expected.
-    #[error(transparent)]
-    Slot(#[from] SlotError),
-    /// A step could not be staged.
-    #[error("staging a step: {0}")]
-    Stage(#[from] StageError),
-    /// A pool could not be made.
-    #[error("making a pool: {0}")]
-    Pool(#[from] wharf::slab::PoolError),
-    /// The host may not have a buffer.
-    #[error(transparent)]
-    Host(#[from] wharf::pool::HostError),
-    /// A step's buffers could not be had.
-    #[error("allocating a step's buffers: {0}")]
-    Alloc(#[from] wharf::slab::AllocError),
-    /// An adapter could not be had.
-    #[error("moving an adapter: {0}")]
-    Tier(#[from] wharf::tier::TierError),
-    /// The result could not be written.
-    #[error("writing the result: {0}")]
-    Output(#[from] std::io::Error),
-}
-
 /// Runs `steps` on the first device of `target`, until they end or `stop` is set, and shows each to
-/// `watch`.
+/// `watch`. An error of a step, of the trace or of `watch` ends it too, and is part of the outcome.
 ///
 /// # Errors
 ///
-/// [`ReplayError`]: the trace is broken, the driver refused, or `watch` failed.
+/// [`ReplayError`]: the driver refused what the steps need, before the first of them.
 pub fn run(
     target: &Target,
     settings: &Settings,
@@ -214,48 +191,109 @@ pub fn run(
     let compute = apart.as_ref().unwrap_or(&stream);
     wharf::profile::name_thread("replay");
     let inputs = Inputs::new(&context, settings)?;
-    let mut consumer = Consumer::new(&inputs, compute, settings)?;
-    let adapters = settings.tiered.then(|| Adapters::new(&context, compute, settings.verify));
-    let mut adapters = adapters.transpose()?;
-    let mut prewarm = settings.prewarm();
-    let (start, mut stopped) = (Instant::now(), false);
+    let consumer = Consumer::new(&inputs, compute, settings)?;
+    let adapters = settings.tiered.then(|| Adapters::new(&context, compute, settings));
+    let (adapters, prewarm) = (adapters.transpose()?, settings.prewarm());
+    let start = Instant::now();
+    let mut replay =
+        Replay { target, settings, inputs: &inputs, consumer, adapters, prewarm, start, stop };
+    let (mut stopped, mut failed) = (false, None);
     for (number, step) in steps.into_iter().enumerate() {
-        let step = step?;
+        let went_on = step
+            .map_err(ReplayError::from)
+            .and_then(|step| replay.step(number, step, &stream, compute))
+            .and_then(|record| record.map_or(Ok(false), |record| watch(&record).map(|()| true)));
+        match went_on {
+            Ok(true) => continue,
+            Ok(false) => stopped = true,
+            Err(error) => failed = Some(error),
+        }
+        break;
+    }
+    Ok(Outcome { stopped, ..replay.finish(failed) })
+}
+
+/// A replay under way.
+struct Replay<'a> {
+    target: &'a Target,
+    settings: &'a Settings,
+    inputs: &'a Inputs,
+    consumer: Consumer<'a>,
+    adapters: Option<Adapters>,
+    prewarm: Option<Prewarm>,
+    start: Instant,
+    stop: &'a AtomicBool,
+}
+
+impl Replay<'_> {
+    /// Runs a step; `None` if it was told to stop meanwhile.
+    fn step(
+        &mut self,
+        number: usize,
+        step: Step,
+        stream: &Stream,
+        compute: &Stream,
+    ) -> Result<Option<Record>, ReplayError> {
+        let Self { settings, inputs, stop, start, .. } = *self;
         if settings.realtime {
             sleep_until(start + Duration::from_micros(step.start), stop);
         }
-        stopped = !consumer.make_room(number, stop)? || stop.load(Ordering::Relaxed);
-        if stopped {
-            break;
+        if !self.consumer.make_room(number, stop)? || stop.load(Ordering::Relaxed) {
+            return Ok(None);
         }
-        if let Some(prewarm) = &mut prewarm {
+        if let Some(prewarm) = &mut self.prewarm {
             prewarm.settle(&inputs.buffers)?;
         }
-        adapters.as_mut().map_or(Ok(()), |adapters| adapters.step(compute))?;
-        let apart = (&mut consumer, &stream);
-        let record = one(target, &inputs, apart, number, step, start, stop)?;
-        stopped = record.is_none();
-        let Some(mut record) = record else { break };
-        if let Some(prewarm) = &mut prewarm {
+        self.adapters.as_mut().map_or(Ok(()), |adapters| adapters.step(compute))?;
+        let apart = (&mut self.consumer, stream);
+        let Some(mut record) = one(self.target, inputs, apart, number, step, start, stop)? else {
+            return Ok(None);
+        };
+        if let Some(prewarm) = &mut self.prewarm {
             prewarm.record_usage(&inputs.buffers, counts(&step))?;
         }
-        record.memory = consumer.memory();
-        watch(&record)?;
+        record.memory = self.consumer.memory();
+        Ok(Some(record))
     }
-    let (needed, torch) = (consumer.needed(), consumer.torch());
-    let mut mismatches = consumer.finish(stop)?;
-    mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
-    Ok(Outcome {
-        mismatches,
-        violations: settings.violations(target),
-        graphs: inputs.buffers.graphs().count,
-        made: inputs.buffers.graphs_made(),
-        warm: prewarm.map(|prewarm| prewarm.warm().stats()),
-        tiers: adapters.map(|adapters| adapters.usage()),
-        needed,
-        torch,
-        stopped,
-    })
+
+    /// Waits for the steps, and says what came of them; `failed` is what ended them, if anything.
+    fn finish(self, mut failed: Option<ReplayError>) -> Outcome {
+        let Self { target, settings, inputs, consumer, adapters, prewarm, stop, .. } = self;
+        let (needed, torch) = (consumer.needed(), consumer.torch());
+        let uses = settings.budget.uses();
+        // What ended the replay may have left nothing that can be waited for.
+        let finished = consumer.finish(stop);
+        let (mut mismatches, results) = finished.unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            (0, None)
+        });
+        mismatches += adapters.as_ref().map_or(0, Adapters::mismatches);
+        Outcome {
+            mismatches,
+            violations: settings.violations(target),
+            graphs: inputs.buffers.graphs().count,
+            made: inputs.buffers.graphs_made(),
+            warm: prewarm.map(|prewarm| prewarm.warm().stats()),
+            tiers: adapters.map(|adapters| adapters.usage()),
+            needed,
+            torch,
+            uses,
+            results,
+            failed,
+            stopped: false,
+        }
+    }
+}
+
+impl Outcome {
+    /// The outcome of a replay that nothing but its end or a signal has ended.
+    ///
+    /// # Errors
+    ///
+    /// What has ended it.
+    pub fn whole(mut self) -> Result<Self, ReplayError> {
+        self.failed.take().map_or(Ok(self), Err)
+    }
 }
 
 fn counts(step: &Step) -> Counts {

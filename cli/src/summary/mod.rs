@@ -1,5 +1,6 @@
 //! The figures of a replay.
 
+mod memory;
 mod run;
 
 use std::time::Duration;
@@ -7,10 +8,13 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use wharf::forecast::{Forecast, WarmStats};
+use wharf::memory::Budget;
 
+use self::memory::rest;
+pub use self::memory::{Kind, Kinds, Together, Torches};
 pub use self::run::{Origin, Run};
 use crate::judge::Judge;
-use crate::replay::{KindUse, MemoryUse, Outcome, Record, TierUse, TorchUse};
+use crate::replay::{MemoryUse, Outcome, Record, TierUse};
 use crate::schedule::padded;
 
 /// The figures of a replay, as `--json` writes them. Sizes are in bytes.
@@ -59,6 +63,10 @@ pub struct Summary {
     pub idle: f64,
     /// The same by kind.
     pub memory: Kinds,
+    /// The device's memory together: pools, tiers and sets.
+    pub device_memory: Together,
+    /// Steps whose results were fetched and read, for a server.
+    pub results_read: Option<u64>,
     /// What PyTorch's allocators would have obtained for the device's allocations.
     pub torch: Torches,
     /// The accuracy of the forecast of step sizes.
@@ -67,7 +75,7 @@ pub struct Summary {
     pub tiers: Option<TierUse>,
     /// The comparison with the plan of an earlier run, if there was one.
     pub plan: Option<Planned>,
-    /// Whether the run was stopped by a signal.
+    /// Whether the run ended early, by a signal or an error.
     pub stopped: bool,
 }
 
@@ -84,41 +92,6 @@ pub struct Times {
     pub p999: u64,
     /// The longest.
     pub max: u64,
-}
-
-/// Memory by kind.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Kinds {
-    /// Of the device.
-    pub device: Kind,
-    /// Pinned.
-    pub pinned: Kind,
-}
-
-/// PyTorch's allocators, by their rules.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Torches {
-    /// The native one.
-    pub native: TorchUse,
-    /// The one with expandable segments.
-    pub expandable: TorchUse,
-}
-
-/// Memory of one kind.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Kind {
-    /// The most that was asked for at once.
-    pub peak_live: u64,
-    /// The most that was obtained.
-    pub peak_reserved: u64,
-    /// The share of the blocks in use at the peak that is beyond what was asked for.
-    pub waste: f64,
-    /// The share of what had been obtained that was not in use at the peak.
-    pub idle: f64,
-    /// Allocations.
-    pub allocations: u64,
-    /// The number of allocations for which the pool may have grown.
-    pub grown: u64,
 }
 
 /// The quality of a forecast: shares of the steps that are small enough for a graph.
@@ -209,6 +182,8 @@ pub struct Setting {
     pub requests: u64,
     /// All calls of the driver, where they are counted.
     pub driver_calls: Option<u64>,
+    /// What the device's memory counted against.
+    pub budget: Budget,
     /// Whether bytes were compared.
     pub verified: bool,
     /// The most memory that the earlier run had obtained whose plan this one goes by, in bytes.
@@ -304,6 +279,8 @@ impl Collector {
             waste: rest(peak_live, blocks),
             idle: rest(blocks, peak_reserved),
             memory,
+            device_memory: Together::of(&setting.budget, outcome.uses.clone()),
+            results_read: outcome.results,
             torch: Torches { native: outcome.torch[0], expandable: outcome.torch[1] },
             forecast: Foreseen {
                 source: self.source,
@@ -318,7 +295,7 @@ impl Collector {
                 reserved_ratio: peak_reserved as f64 / first.max(1) as f64,
                 grown_after_start: memory.device.grown + memory.pinned.grown,
             }),
-            stopped: outcome.stopped,
+            stopped: outcome.stopped || outcome.failed.is_some(),
         }
     }
 
@@ -363,24 +340,6 @@ impl Warmth {
             prewarmed_wasted: warm.wasted,
         }
     }
-}
-
-impl Kind {
-    fn of(peak: KindUse, latest: KindUse) -> Self {
-        Self {
-            peak_live: peak.live,
-            peak_reserved: peak.reserved,
-            waste: rest(peak.live, peak.peak_blocks),
-            idle: rest(peak.peak_blocks, peak.reserved),
-            allocations: latest.allocations,
-            grown: latest.grown,
-        }
-    }
-}
-
-/// The share of `whole` that is not `part`.
-fn rest(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 1.0 - part as f64 / whole as f64 }
 }
 
 fn nanoseconds(time: Duration) -> u64 {

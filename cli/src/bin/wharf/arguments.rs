@@ -37,7 +37,7 @@ pub(crate) struct Qualify {
     /// promises and async for the figures; other drivers ignore it
     #[arg(long, value_name = "SCHEDULE", value_parser = schedule)]
     pub(crate) schedule: Option<Schedule>,
-    /// Writes the verdicts and figures as JSON
+    /// Writes the verdicts and figures as JSON; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Writes a report as one HTML page, with charts
@@ -151,14 +151,18 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
     /// The memory that steps use: activations; or that of a server, with blocks of keys and values
-    /// for every request, and inputs on a stream of their own
+    /// for every request, inputs on a stream of their own, and results that are fetched
     #[arg(long, value_enum, default_value_t)]
     pub(crate) memory: Workload,
+    /// The most device memory that pools, tiers and inputs commit together, such as 2GiB; by
+    /// default as much as there is
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) budget: Option<usize>,
     /// Uses one of 64 adapters in each step, of which a quarter fits on the device; they move
     /// between device, managed and pinned memory
     #[arg(long)]
     pub(crate) tiered: bool,
-    /// Writes the figures as JSON
+    /// Writes the figures as JSON; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Writes a report as one HTML page: figures, charts, and what was run
@@ -260,7 +264,10 @@ pub(crate) struct Map {
     /// The most memory that each pool commits, such as 64MiB or 2GiB
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     pub(crate) max_bytes: usize,
-    /// Writes the pools as JSON, with every slab and block
+    /// The most memory that all pools commit together; by default, --max-bytes alone limits them
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) budget: Option<usize>,
+    /// Writes the pools as JSON, with every slab and block; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Draws each pool into a file named after its kind of memory

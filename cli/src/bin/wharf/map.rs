@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use wharf::memory::Budget;
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, for_people};
 use wharf_cli::target::{Software, Target};
 use wharf_cli::trace::STANDARD_INPUT;
 
@@ -37,11 +38,12 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     let taken = Taken::default();
     let steps = steps_of(&options.requests, options.steps, &taken)?;
     taken.note()?;
-    let mut map = map::run(&target, &kinds, options.max_bytes, steps, &signals.stop)?;
+    let budget = Budget::new(options.budget.unwrap_or(usize::MAX));
+    let mut map = map::run(&target, &kinds, options.max_bytes, &budget, steps, &signals.stop)?;
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
-    let printed = print(&mut io::stdout().lock(), &map, options);
+    let printed = print(&mut for_people(&[&options.json]), &map, options);
     files.keep(&map)?;
     printed?;
     match signals.which.load(Ordering::Relaxed) {
@@ -124,6 +126,11 @@ fn print(output: &mut impl Write, map: &map::Map, options: &Map) -> io::Result<(
             pool.name
         )?;
     }
+    let peak = size(map.together.peak as u64);
+    let used: usize = map.together.uses.iter().map(|of| of.used).sum();
+    let limit = map.together.limit.map(|limit| format!(" of a budget of {}", size(limit as u64)));
+    let (used, limit) = (size(used as u64), limit.unwrap_or_default());
+    writeln!(output, "together {used:>10}{limit}, {peak} at most")?;
     if options.svg.is_none() && options.json.is_none() {
         writeln!(output, "\n--svg FOLDER draws each pool, --json FILE lists every slab and block")?;
     }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf_cli::output::{First, Named, Output, distinct};
-use wharf_cli::qualify::{COUNT, Line, NO_GPU, Report, Verdict, page, run as qualify};
+use wharf_cli::output::{First, Named, Output, distinct, for_people};
+use wharf_cli::qualify::{COUNT, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify};
 
 use crate::arguments::Qualify;
 use crate::failure::Failure;
@@ -19,6 +19,7 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let begin = |path: &Option<_>| path.as_deref().map(Output::create).transpose();
     let json = begin(&options.json).map_err(Failure::File)?;
     let html = begin(&options.html).map_err(Failure::File)?;
+    let files = [&options.json, &options.html];
     let signals = Signals::install()?;
     let bar = ProgressBar::new(COUNT as u64);
     // The template is a constant that the crate accepts; otherwise its own style has to do.
@@ -31,14 +32,14 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
         bar.set_position(lines as u64);
         bar.set_message(if lines == COUNT { "figures" } else { "promises" });
         // At once: a driver that ends the process shows by which promise.
-        let line = bar.suspend(|| print_line(&mut io::stdout().lock(), report));
+        let line = bar.suspend(|| print_line(&mut for_people(&files), report));
         if printed.is_ok() {
             printed = line;
         }
     });
     bar.finish_and_clear();
     let report = report?;
-    printed = printed.and_then(|()| print_rest(&mut io::stdout().lock(), &report));
+    printed = printed.and_then(|()| print_rest(&mut for_people(&files), &report));
     // The files, whatever became of the table.
     let mut kept = First::default();
     if let Some(json) = json {
@@ -86,6 +87,9 @@ fn print_rest(output: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if report.driver == "softcuda" && !topic.is_empty() {
         writeln!(output, "\n{NO_GPU}")?;
+    }
+    if report.count(Verdict::Fails) > 0 {
+        writeln!(output, "\n{NO_FIGURES}")?;
     }
     writeln!(output, "\n{}", report.count_text())
 }

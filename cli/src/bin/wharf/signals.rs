@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::{fs, io};
 
+use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -28,6 +29,8 @@ impl Signals {
             flag::register_usize(signal, Arc::clone(&this.which), signal.unsigned_abs() as usize)?;
             flag::register(signal, Arc::clone(&this.stop))?;
         }
+        // A limit on the size of files is an error of the write, and not the end of the process.
+        flag::register(Signal::XFSZ.as_raw(), Arc::default())?;
         Ok(this)
     }
 }

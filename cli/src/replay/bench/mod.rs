@@ -179,7 +179,8 @@ fn by_graph(
     run(target, settings, steps, &AtomicBool::new(false), |record| {
         measured.add(record.begin + record.submit, 1, record.driver_calls.unwrap_or(0));
         Ok(())
-    })?;
+    })?
+    .whole()?;
     Ok(())
 }
 

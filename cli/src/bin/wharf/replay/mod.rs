@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use softcuda::Schedule;
+use wharf::memory::Budget;
 use wharf::staging::Layout;
+use wharf_cli::output::for_people;
 use wharf_cli::replay::{Foresight, Outcome, RunPlan, Settings, Workload, run as replay};
 use wharf_cli::schedule::{Step, sizes};
 use wharf_cli::summary::{Collector, Run, Setting};
@@ -62,22 +64,25 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let outcome = outcome?;
-    let planned = plan.map(|plan| plan.peak_reserved);
     let setting = Setting {
         driver: target.name(),
         device,
         run: run_of(options, &settings, &target, &taken),
         requests: taken.count(),
         driver_calls: target.driver_calls(),
+        budget: settings.budget.clone(),
         verified: options.verify,
-        planned,
+        planned: plan.map(|plan| plan.peak_reserved),
     };
     let summary = collector.summary(&setting, &outcome);
     let calls = target.software().map(|machine| machine.all_calls()).unwrap_or_default();
     // The figures first, whatever becomes of the files, and the files, whatever becomes of these.
-    let printed = table::print(&mut io::stdout().lock(), &summary);
-    let (needed, collector) = (&outcome.needed, &collector);
-    files.keep(&Contents { summary: &summary, collector, calls: &calls, needed })?;
+    let outputs = [&options.json, &options.html, &options.chrome_trace, &options.plan];
+    let printed = table::print(&mut for_people(&outputs), &summary);
+    // The files of a run that failed are absent.
+    let outcome = outcome.whole()?;
+    let (summary, collector, needed) = (&summary, &collector, &outcome.needed);
+    files.keep(&Contents { summary, collector, calls: &calls, needed })?;
     printed?;
     verdict(&outcome, &signals)
 }
@@ -169,6 +174,7 @@ fn settings(
         // A run that is planned by keeps what it has, so that the next one needs no more.
         keep_idle: if options.plan.is_some() { Duration::MAX } else { defaults.keep_idle },
         memory: options.memory,
+        budget: Budget::new(options.budget.unwrap_or(usize::MAX)),
         tiered: options.tiered,
     })
 }

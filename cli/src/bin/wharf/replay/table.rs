@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
+use wharf::memory::BudgetUse;
 use wharf_cli::doctor::size;
 use wharf_cli::replay::TorchUse;
-use wharf_cli::summary::{Kind, Origin, Summary, Torches, WARM_UP};
+use wharf_cli::summary::{Kind, Origin, Summary, Together, Torches, WARM_UP};
 
 /// Prints one figure a line.
 pub(super) fn print(output: &mut impl Write, summary: &Summary) -> io::Result<()> {
@@ -70,9 +71,13 @@ fn memory(
 ) -> io::Result<()> {
     let memory = &summary.memory;
     for (name, kind) in [("device memory", &memory.device), ("pinned memory", &memory.pinned)] {
+        // A server's results are not a pool's.
+        if kind.allocations == 0 && summary.results_read.is_some() {
+            continue;
+        }
         let Kind { peak_live, peak_reserved, waste, idle, allocations, grown } = *kind;
         let (live, reserved, waste, idle) =
-            (size(peak_live), size(peak_reserved), waste * 100.0, idle * 100.0);
+            (memory_size(peak_live), memory_size(peak_reserved), waste * 100.0, idle * 100.0);
         row(
             name,
             format!("peak {live} in use, {waste:.0} % of its blocks beyond what was asked for"),
@@ -91,6 +96,16 @@ fn memory(
             ),
         )?;
     }
+    if let Some(read) = summary.results_read {
+        row("results", format!("of {read} steps fetched, by one launch each, and read"))?;
+    }
+    let Together { limit, peak, uses } = &summary.device_memory;
+    let limit = limit.map(|limit| format!(" of a budget of {}", memory_size(limit as u64)));
+    let limit = limit.unwrap_or_default();
+    row("all of the device", format!("{} obtained at the peak{limit}", memory_size(*peak as u64)))?;
+    for BudgetUse { name, peak, .. } in uses {
+        row("", format!("{name}: {}", memory_size(*peak as u64)))?;
+    }
     Ok(())
 }
 
@@ -100,7 +115,7 @@ fn torch(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
     for (name, how, TorchUse { peak_reserved, peak_live, grown }) in
         [("PyTorch for the same", "native", native), ("", "expandable segments", expandable)]
     {
-        let (reserved, live) = (size(peak_reserved), size(peak_live));
+        let (reserved, live) = (memory_size(peak_reserved), memory_size(peak_live));
         row(name, format!("{how}: {reserved} obtained in {grown} calls, {live} in its blocks"))?;
     }
     Ok(())
@@ -153,6 +168,11 @@ fn foresight(
         )?;
     }
     Ok(())
+}
+
+/// A size to be compared with others: two of some gibibytes may differ by a few mebibytes.
+fn memory_size(bytes: u64) -> String {
+    if bytes < 1 << 30 { size(bytes) } else { format!("{} MiB", bytes >> 20) }
 }
 
 /// The number of sources that changed too early.
