@@ -10,15 +10,15 @@ use crate::timeline::Timeline;
 
 impl Core {
     /// Notes a use of a live buffer by a stream, submitted by now.
-    #[inline]
+    // Always: a call would cost a foreign interface as much as the rest of a use.
+    #[inline(always)]
     pub(super) fn note_use(
         &self,
-        index: u32,
+        record: &BufferRecord,
         slot: usize,
         timeline: &Timeline,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let record = self.records.get(index);
         let new = self.use_now(slot, timeline);
         record.state.mark_used();
         record.used.fetch_add(1, Relaxed);
@@ -112,10 +112,17 @@ impl Core {
     /// Ends a handle of a record, which is retired if it is the last.
     #[inline]
     pub(super) fn end_handle(&self, index: u32) {
-        let last = self.records.get(index).state.release();
+        self.end_handle_of(index, self.records.get(index));
+    }
+
+    /// Ends a handle of the record with this number.
+    // Always: as for `note_use`.
+    #[inline(always)]
+    pub(super) fn end_handle_of(&self, index: u32, record: &BufferRecord) {
+        let last = record.state.release();
         debug_assert!(last.is_ok(), "{last:?}");
         if last == Ok(true) {
-            self.retire(index);
+            self.retire_record(index, record);
         }
     }
 
@@ -123,7 +130,11 @@ impl Core {
     /// others when the device is past that.
     #[inline]
     pub(super) fn retire(&self, index: u32) {
-        let record = self.records.get(index);
+        self.retire_record(index, self.records.get(index));
+    }
+
+    #[inline]
+    fn retire_record(&self, index: u32, record: &BufferRecord) {
         if record.lost.load(Relaxed) {
             return;
         }
@@ -135,7 +146,7 @@ impl Core {
         };
         self.limit.stamp(record);
         let list = slot.map_or(&self.mixed, |slot| &self.slots.get(slot).lists[record.list()]);
-        list.push(index, |index| self.records.link(index));
+        list.push(index, |_| &record.next);
     }
 
     /// Forgets the uses that are over; the slot of the only one left, if so, or the home of a

@@ -77,6 +77,7 @@ mod reader;
 mod refer;
 mod reference;
 mod region;
+mod result_info;
 pub(crate) mod ring;
 mod set_spec;
 mod shared;
