@@ -638,8 +638,8 @@ wharf_status wharf_inputs_keep_in_capture(wharf_inputs inputs, wharf_stream stre
 // # Safety
 //
 // `options` is NULL or as its `struct_size` says; `slots` has `slot_count` elements, whose sources
-// are memory of the device that outlives the set, its results, and the copies of both; `outputs`
-// is NULL or can be written.
+// are memory of the device as long as a fetch may be submitted or is not complete; `outputs` is
+// NULL or can be written.
 wharf_status wharf_outputs_create(wharf_context context,
                                   const wharf_outputs_options *options,
                                   const wharf_slot *slots,

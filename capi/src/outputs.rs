@@ -92,8 +92,8 @@ unsafe impl Growing for wharf_outputs_options {}
 /// # Safety
 ///
 /// `options` is NULL or as its `struct_size` says; `slots` has `slot_count` elements, whose sources
-/// are memory of the device that outlives the set, its results, and the copies of both; `outputs`
-/// is NULL or can be written.
+/// are memory of the device as long as a fetch may be submitted or is not complete; `outputs` is
+/// NULL or can be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_outputs_create(
     context: wharf_context,

@@ -60,8 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .slot::<i32>("mapped", Len::Tokens)
         .buckets([4, TOKENS])
         .build()?;
-    let (outputs, results) =
-        (Arc::new(outputs), [outputs.slot_id::<i32>("echo")?, outputs.slot_id("mapped")?]);
+    let results = [outputs.slot_id::<i32>("echo")?, outputs.slot_id("mapped")?];
+    let outputs = Arc::new(outputs);
     let pool = Pool::builder().build(DeviceMemoryResource::new(&context, 64 << 20)?)?;
 
     let [ids, mapping] = [

@@ -51,7 +51,7 @@ unsafe impl<T: Send + Sync + 'static> DeviceAllocation for Owned<T> {
 ///
 /// # Errors
 ///
-/// * [`Error::OtherDevice`]: the buffer is of another device than the stream.
+/// * [`Error::OtherDevice`]: the stream's device does not reach the memory.
 /// * [`Error::Driver`] with [`NOT_READY`](CudaError::NOT_READY): the device was not there after
 ///   `limit`; otherwise the driver's.
 pub fn device_buffer<T: Element + DeviceCopy>(
@@ -59,11 +59,8 @@ pub fn device_buffer<T: Element + DeviceCopy>(
     stream: &BorrowedStream,
     limit: Duration,
 ) -> Result<DeviceBuffer<T>, Error> {
-    let wanted = stream.context().device().ordinal();
-    if buffer.ordinal() != Some(wanted) {
-        let call = "a buffer of another device";
-        return Err(Error::Driver { call, code: CudaError::INVALID_DEVICE });
-    }
+    // Refuses memory that the device does not reach.
+    buffer.acquire(stream)?;
     buffer.wait(limit).map_err(|error| match error {
         WaitError::Driver(error) => error,
         _ => Error::Driver { call: "waiting for a buffer", code: CudaError::NOT_READY },

@@ -178,7 +178,7 @@ fn what_does_not_fit_is_an_error() {
     let inputs = InputBuffers::builder(&rig.context).slot::<i32>("ids", Len::Tokens);
     let inputs = inputs.buckets([8]).build().unwrap();
     let ids = inputs.slot_id::<i32>("ids").unwrap();
-    let above = input_buffer(&inputs, ids, 9, &rig.stream).unwrap_err();
+    let above = input_buffer(&inputs, ids, 9, &rig.stream).map(drop).unwrap_err();
     assert_eq!(above.code(), Some(CudaError::INVALID_VALUE));
     let from = DeviceBuffer::from_host(&rig.queue, &[1; 9]).unwrap();
     let mut to = input_buffer(&inputs, ids, 8, &rig.stream).unwrap();

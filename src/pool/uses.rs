@@ -128,12 +128,12 @@ impl Core {
 
     /// Takes a record whose last handle has ended: for the stream that used it at once, for
     /// others when the device is past that.
-    #[inline]
     pub(super) fn retire(&self, index: u32) {
         self.retire_record(index, self.records.get(index));
     }
 
-    #[inline]
+    // Always: as for `note_use`.
+    #[inline(always)]
     fn retire_record(&self, index: u32, record: &BufferRecord) {
         if record.lost.load(Relaxed) {
             return;
