@@ -99,8 +99,8 @@ overhead() {
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/examples/overhead
     cargo build --quiet --release --manifest-path "$here/Cargo.toml" --example overhead
     gcc -std=c11 "${strict[@]}" -O2 -I"$here/include" "$tests/overhead.c" -L"$prefix/lib" -lwharf -Wl,-rpath,"$prefix/lib" -o "$dir/overhead"
-    compare alloc "alloc and free" 2 60
-    compare step "a step: begin, slot, submit" 3 185
+    compare alloc "alloc and free" 2 75
+    compare step "a step: begin, slot, submit" 3 200
 }
 
 compare() { # LOOP WHAT CALLS LIMIT

@@ -190,9 +190,8 @@ impl wharf_slot {
     ) -> Result<OutputBuffersBuilder, Failure> {
         let ((dtype, _), len) = (self.types(name)?, self.len(name)?);
         if [self.pad, self.forgotten, self.placement] != [0; 3] || self.pad_value != 0 {
-            let text = format!(
-                "slot {name:?}: results have no pad, forgotten or placement: leave them 0"
-            );
+            let text =
+                format!("slot {name:?}: results have no pad, forgotten or placement: leave them 0");
             return Err(Failure::new(wharf_status::Invalid, text));
         }
         let builder = builder.slot_of(name, dtype, len);

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use cuda_core::{AllocationLease, DeviceBuffer, DeviceCopy};
-use wharf::element::Element;
-use wharf::staging::{Fetch, Pending, SlotFault, SlotId, StageError, Untagged};
 #[cfg(doc)]
 use wharf::CudaError;
+use wharf::element::Element;
+use wharf::staging::{Fetch, Pending, SlotFault, SlotId, StageError, Untagged};
 
 use crate::error::from_cuda_core;
 use crate::stream::BorrowedStream;

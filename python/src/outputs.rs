@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use wharf::pool::Buffer as Inner;
-use wharf::staging::{
-    Fetch, Instantiation, OutputBuffers as Set, Pending, SlotInfo, StageError,
-};
+use wharf::staging::{Fetch, Instantiation, OutputBuffers as Set, Pending, SlotInfo, StageError};
 
 use crate::array::DeviceArray;
 use crate::buffer::Buffer;

@@ -76,7 +76,8 @@ impl Results {
         let there = pending.wait(Duration::ZERO).or_raise()?;
         let address = there.read_raw(info).or_raise()?.as_ptr().expose_provenance();
         let shape = shape(info.len, info.dtype, there.counts())?;
-        let view = ResultView { address, layout: Layout::of(&shape), results: slf.clone().unbind() };
+        let view =
+            ResultView { address, layout: Layout::of(&shape), results: slf.clone().unbind() };
         Ok((Bound::new(slf.py(), view)?, shape))
     }
 }

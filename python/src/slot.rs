@@ -4,8 +4,8 @@ use pyo3::prelude::*;
 use wharf::element::DType;
 use wharf::pool::Buffer as Inner;
 use wharf::staging::{
-    Counts, Forgotten, InputBuffers, InputBuffersBuilder, Len, OutputBuffersBuilder, Pad, SlotError,
-    SlotId, StageError, Staged, StaticBuffers, Step,
+    Counts, Forgotten, InputBuffers, InputBuffersBuilder, Len, OutputBuffersBuilder, Pad,
+    SlotError, SlotId, StageError, Staged, StaticBuffers, Step,
 };
 
 use crate::copy::unknown;

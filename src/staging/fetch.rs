@@ -69,7 +69,9 @@ impl<'a, Tag> Fetch<'a, Tag> {
     }
 
     /// Fetches a slot of this step from device memory at `address`. Costs a driver call if the last
-    /// fetch of this ring slot and bucket had another source, and so does the next one that has.
+    /// fetch of this ring slot and bucket had another source, and so does the next one that has. A
+    /// graph takes no memory of another origin than its own, such as of `cuMemAlloc`: such a fetch
+    /// goes without, by a call for each slot.
     ///
     /// # Errors
     ///
@@ -234,9 +236,8 @@ impl<'a, Tag> Fetch<'a, Tag> {
     /// Where a slot lies, if it can be copied from elsewhere.
     fn referable(&self, index: usize, set: usize, dtype: DType) -> Result<ByteRange, StageError> {
         let fields = self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields);
-        let Some(field) = fields
-            .get(index)
-            .filter(|field| set == self.shared.id() && field.dtype == Some(dtype))
+        let Some(field) =
+            fields.get(index).filter(|field| set == self.shared.id() && field.dtype == Some(dtype))
         else {
             return Err(self.shared.misuse(index, SlotFault::Foreign));
         };

@@ -54,6 +54,7 @@ mod staging_readers;
 mod staging_reference;
 mod staging_rig;
 mod staging_submission;
+mod staging_untyped;
 mod stream;
 mod stream_identity;
 mod tier;
