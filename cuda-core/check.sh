@@ -21,11 +21,12 @@ done
 cargo build "${cargo[@]}" --example cuda_core_engine
 target=$(cargo metadata --quiet --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# A context and idle streams are left: cuda-async keeps a context, and cuda-core streams, for the process.
 clean() { # SCHEDULE SEED
     local said
     said=$(SOFTCUDA_SCHEDULE=$1 SOFTCUDA_CHECK=all "$target/debug/examples/cuda_core_engine" "$2" 2>&1) &&
-        [ -z "$said" ] || { echo "engine $2, $1: $(head -n 20 <<<"$said")"; return 1; }
+        said=$(grep -vE 'leaks: at the end: (context|stream) ' <<<"$said" || true) && [ -z "$said" ] || { echo "engine $2, $1: $(head -n 20 <<<"$said")"; return 1; }
 }
 for schedule in async late eager; do clean "$schedule" 1; done
 for seed in $(seq 50); do clean "random:$seed" "$seed"; done
-echo "engine: 53 schedules, right bytes, nothing left"
+echo "engine: 53 schedules, right bytes, nothing of wharf left"

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use cudarc::driver::{CudaSlice, DevicePtr, DeviceSlice, SyncOnDrop};
+use cudarc::driver::{CudaSlice, DevicePtr, SyncOnDrop};
 use wharf::element::Element;
 use wharf::staging::{Fetch, Pending, SlotFault, SlotId, StageError, Untagged};
 
@@ -28,8 +28,8 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
     }
 
     /// Fetches a slot from `from`, which holds as many elements as the slot has in the padded step,
-    /// or more. It may be dropped when the fetch was submitted: cudarc frees it behind the copy, as
-    /// it orders its own copies. Costs as [`Fetch::source`].
+    /// or more. When the fetch was submitted, cudarc orders what frees or writes it behind the copy,
+    /// as it does for its own copies. Costs as [`Fetch::source`].
     ///
     /// # Errors
     ///

@@ -210,8 +210,8 @@ fn results_are_written_by_them_and_come_from_their_memory() {
     assert!(matches!(refused, StageError::Slot { fault: it, .. } if it == fault), "no {fault:?}");
     fetch.source(ids, &theirs).unwrap();
     let pending = fetch.submit().unwrap();
-    drop(theirs); // cudarc frees it behind the copy
     let results = pending.wait(LIMIT).unwrap();
+    drop(theirs);
     assert_eq!(results.read(ids).unwrap(), [4; 5]);
     assert_eq!(results.read(own).unwrap(), [3; 5]);
     rig.queue.synchronize().unwrap();

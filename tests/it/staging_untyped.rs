@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "allocates and names device memory by raw address")]
-//! Slots, results and addresses for callers that know types at run time only, and sources of results
-//! that other code has allocated.
+//! Slots, results and addresses for callers that know types at run time only, and sources of
+//! results that other code has allocated.
 
 use std::sync::Arc;
 
@@ -70,7 +70,6 @@ fn memory_of_another_allocator_is_a_source(driver: &Driver) {
     // SAFETY: pageable memory, which may go when the call returns, and so many bytes.
     unsafe { stream.copy_htod(theirs, values.as_ptr().cast(), 32) }.unwrap();
     let source = |fetch: &mut Fetch<'_>, typed: bool| {
-        assert_eq!(fetch.source_len(words).unwrap(), 8);
         // SAFETY: memory of the device that holds the elements of the padded step.
         match typed {
             true => unsafe { fetch.source(words, theirs) },
@@ -79,6 +78,7 @@ fn memory_of_another_allocator_is_a_source(driver: &Driver) {
     };
     for round in 0..6 {
         let mut fetch = outputs.begin(5, 1).unwrap();
+        assert_eq!(fetch.source_len(words).unwrap(), 8);
         let is_theirs = round % 3 > 0;
         if is_theirs {
             source(&mut fetch, round % 3 == 1).unwrap();
