@@ -44,7 +44,7 @@ fn buffer_state_raw_twice() {
                 assert!(word.release().unwrap());
                 // The next life has a bare handle too, which is not ours.
                 word.begin().unwrap();
-                word.make_raw().unwrap();
+                word.begin_raw();
             }
             taken
         };

@@ -1,23 +1,25 @@
 //! The loop of `tests/c/overhead.c`, on the library itself: for `capi/check.sh`, which counts the
 //! instructions of both.
 //!
-//! `overhead alloc COUNT`, with a driver such as softcuda's.
+//! `overhead alloc|step COUNT`, with a driver such as softcuda's.
 
 use std::error::Error;
 
 use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, Pool};
+use wharf::staging::{InputBuffers, Len};
 use wharf::{Context, Driver, Stream};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, what, count] = &arguments[..] else { return Err("overhead alloc COUNT".into()) };
+    let [_, what, count] = &arguments[..] else { return Err("overhead alloc|step COUNT".into()) };
     let count: usize = count.parse()?;
     let context = Context::retain(&Driver::load()?.device(0)?)?;
     let stream = Stream::new(&context)?;
     match what.as_str() {
         "alloc" => alloc(&context, &stream, count),
-        other => Err(format!("{other:?} is not alloc").into()),
+        "step" => step(&context, &stream, count),
+        other => Err(format!("{other:?} is neither alloc nor step").into()),
     }
 }
 
@@ -29,5 +31,19 @@ fn alloc(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn
         let buffer: Buffer<u8> = pool.alloc(4096, stream)?;
         buffer.record_use(stream)?;
     }
+    Ok(())
+}
+
+/// A step of one slot that is written and sent, again and again.
+fn step(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn Error>> {
+    let inputs = InputBuffers::builder(context).slot::<i32>("ids", Len::Tokens).buckets([8]);
+    let inputs = inputs.build()?;
+    let ids = inputs.slot_id::<i32>("ids")?;
+    for _ in 0..count {
+        let mut step = inputs.begin(8, 1)?;
+        step.write(ids)[0] = 1;
+        step.submit(stream)?;
+    }
+    stream.synchronize()?;
     Ok(())
 }

@@ -134,6 +134,25 @@ typedef enum {
   WHARF_FORGOTTEN_PAD = 2,
 } wharf_forgotten;
 
+// Where the device reads a slot.
+typedef enum {
+  // In device memory, to which each step copies it.
+  WHARF_PLACEMENT_COPIED = 0,
+  // In the pinned memory that the host writes, at another address in each step: see
+  // wharf_step_address. A step's reads are to be declared, and are over before its memory is
+  // written again.
+  WHARF_PLACEMENT_ZERO_COPY = 1,
+} wharf_placement;
+
+// How slots lie in memory, and how many copies bring them to the device.
+typedef enum {
+  // Each slot has one address in all buckets and a copy of its own.
+  WHARF_LAYOUT_PER_SLOT = 0,
+  // Slots lie end to end and are one copy. A slot's address depends on the bucket, see
+  // wharf_inputs_address_in.
+  WHARF_LAYOUT_PACKED = 1,
+} wharf_layout;
+
 // A pool of memory of one kind, reused in the order of streams.
 typedef struct {
   // The number; 0 is none.
@@ -185,6 +204,8 @@ typedef struct {
   uint64_t deadline_ms;
   // Whether each step asks the driver whether its stream is being captured.
   bool check_captures;
+  // A wharf_layout.
+  int32_t layout;
   // The set's name in errors and profilers; may be NULL.
   const char *name;
 } wharf_inputs_options;
@@ -207,6 +228,11 @@ typedef struct {
   uint64_t pad_value;
   // A wharf_forgotten.
   int32_t forgotten;
+  // A wharf_placement.
+  int32_t placement;
+  // Of results: the device memory of the engine's own that each fetch reads, 0 for the set's. It
+  // holds the slot's elements of the largest step. Inputs have none.
+  uint64_t source;
 } wharf_slot;
 
 // The inputs of an engine's steps: host slots to write, and device memory at addresses that
@@ -215,6 +241,46 @@ typedef struct {
   // The number; 0 is none.
   uint64_t id;
 } wharf_inputs;
+
+// What a set of results is to be. Zero it, and set `struct_size`, `slot_size` and `buckets`.
+typedef struct {
+  // sizeof(wharf_outputs_options).
+  size_t struct_size;
+  // sizeof(wharf_slot).
+  size_t slot_size;
+  // The numbers of tokens whose results are fetched by a graph: those of the step's inputs.
+  const size_t *buckets;
+  // How many there are, 4096 at most.
+  size_t bucket_count;
+  // The most tokens of a step; 0 for the largest bucket.
+  size_t max_tokens;
+  // The most requests of a step; 0 for the largest bucket.
+  size_t max_requests;
+  // How many fetches may be in use, in flight or held by a wharf_results, 1 to 64; 0 for 3.
+  size_t ring_depth;
+  // How long wharf_fetch waits for one of them, in milliseconds; 0 for the library's default.
+  uint64_t deadline_ms;
+  // Whether each fetch asks the driver whether its stream is being captured.
+  bool check_captures;
+  // A wharf_layout.
+  int32_t layout;
+  // The set's name in profilers; may be NULL.
+  const char *name;
+} wharf_outputs_options;
+
+// The results of an engine's steps: device memory at addresses that never change, for kernels to
+// write, and pinned memory in which the host reads what a fetch has copied.
+typedef struct {
+  // The number; 0 is none.
+  uint64_t id;
+} wharf_outputs;
+
+// The results of one step, which the device is copying or has copied. They are not overwritten
+// before wharf_results_release.
+typedef struct {
+  // The number; 0 is none.
+  uint64_t id;
+} wharf_results;
 
 // Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
 // it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
@@ -260,11 +326,6 @@ typedef struct {
   size_t cached;
 } wharf_pool_stats;
 
-// Receives the text of calls that failed, and what went wrong where no call could return it, such
-// as in drops and in wharf_torch_malloc. Called on any thread, several at once; must not throw,
-// and must not call wharf.
-typedef void (*wharf_log)(void *user, wharf_status status, const char *text);
-
 // A step of a set. It may be copied; when its ring slot is begun again, or it was abandoned, every
 // copy is stale.
 typedef struct {
@@ -273,6 +334,18 @@ typedef struct {
   // Which step of the set it is.
   uint64_t number;
 } wharf_step;
+
+// A read of a step's inputs: what a stream is given between wharf_reader_begin and
+// wharf_reader_end.
+typedef struct {
+  // The number; 0 is none.
+  uint64_t id;
+} wharf_reader;
+
+// Receives the text of calls that failed, and what went wrong where no call could return it, such
+// as in drops and in wharf_torch_malloc. Called on any thread, several at once; must not throw,
+// and must not call wharf.
+typedef void (*wharf_log)(void *user, wharf_status status, const char *text);
 
 // A point in a stream: whether the device is past it can be asked without a driver call.
 typedef struct {
@@ -534,6 +607,20 @@ wharf_status wharf_inputs_slot(wharf_inputs inputs, const char *name, size_t *sl
 // `address` is NULL or can be written.
 wharf_status wharf_inputs_address(wharf_inputs inputs, size_t slot, uint64_t *address);
 
+// Writes where the device finds a slot in the steps of the bucket that holds so many tokens and
+// requests: for packed layouts, in which that depends on the bucket.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `address` is NULL or can be written.
+wharf_status wharf_inputs_address_in(wharf_inputs inputs,
+                                     size_t slot,
+                                     size_t tokens,
+                                     size_t requests,
+                                     uint64_t *address);
+
 // Gives the graph that `stream` is capturing a share of the set's device memory: the addresses
 // stay good as long as the graph, an executable graph of it or a launch lives.
 //
@@ -543,6 +630,161 @@ wharf_status wharf_inputs_address(wharf_inputs inputs, size_t slot, uint64_t *ad
 //
 // No other thread releases the handles meanwhile.
 wharf_status wharf_inputs_keep_in_capture(wharf_inputs inputs, wharf_stream stream);
+
+// Makes a set of results of `slot_count` slots, 64 at most, each of `options->slot_size` bytes.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `options` is NULL or as its `struct_size` says; `slots` has `slot_count` elements, whose sources
+// are memory of the device as long as a fetch may be submitted or is not complete; `outputs` is
+// NULL or can be written.
+wharf_status wharf_outputs_create(wharf_context context,
+                                  const wharf_outputs_options *options,
+                                  const wharf_slot *slots,
+                                  size_t slot_count,
+                                  wharf_outputs *outputs);
+
+// Ends a set; does not wait. Results that were not released stay good.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread is inside a call with the handle meanwhile.
+wharf_status wharf_outputs_destroy(wharf_outputs outputs);
+
+// Writes the number of the slot with a name.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `name` is NULL or a string; `slot` is NULL or can be written.
+wharf_status wharf_outputs_slot(wharf_outputs outputs, const char *name, size_t *slot);
+
+// Writes where kernels write a slot of a step of so many tokens and requests: the same address in
+// every step; in a packed layout, in every step of a bucket.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `address` is NULL or can be written.
+wharf_status wharf_outputs_address(wharf_outputs outputs,
+                                   size_t slot,
+                                   size_t tokens,
+                                   size_t requests,
+                                   uint64_t *address);
+
+// Gives the graph that `stream` is capturing a share of the set's device memory, as
+// wharf_inputs_keep_in_capture.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handles meanwhile.
+wharf_status wharf_outputs_keep_in_capture(wharf_outputs outputs, wharf_stream stream);
+
+// Copies the results of a step to the host, behind what `stream` was given so far: one driver
+// call. Waits for a ring slot until the set's deadline if need be.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `results` is NULL or can be written.
+wharf_status wharf_fetch(wharf_outputs outputs,
+                         size_t tokens,
+                         size_t requests,
+                         wharf_stream stream,
+                         wharf_results *results);
+
+// As wharf_fetch; WHARF_STATUS_WOULD_BLOCK if no ring slot is free.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `results` is NULL or can be written.
+wharf_status wharf_try_fetch(wharf_outputs outputs,
+                             size_t tokens,
+                             size_t requests,
+                             wharf_stream stream,
+                             wharf_results *results);
+
+// As wharf_fetch, with slots from other memory of the device: `sources` has an address for each
+// slot, or 0 for the slot's own. A source that is another than in the last fetch of a ring slot
+// costs a driver call.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// * `sources` has `source_count` elements; each holds the slot's elements of the padded step until
+//   the results are complete, and is written by nothing that is not ordered with the fetch.
+// * `results` is NULL or can be written.
+wharf_status wharf_fetch_from(wharf_outputs outputs,
+                              size_t tokens,
+                              size_t requests,
+                              const uint64_t *sources,
+                              size_t source_count,
+                              wharf_stream stream,
+                              wharf_results *results);
+
+// Writes whether the results are there. No driver call.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `complete` is NULL or can be written.
+wharf_status wharf_results_is_complete(wharf_results results, bool *complete);
+
+// Waits for the results, and for nothing that the stream was given behind the fetch.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handle meanwhile.
+wharf_status wharf_results_wait(wharf_results results, uint64_t timeout_ms);
+
+// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
+// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
+// is good until wharf_results_release, and is only read.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `data` and `size` are NULL or can be written.
+wharf_status wharf_results_read(wharf_results results,
+                                size_t slot,
+                                const void **data,
+                                size_t *size);
+
+// Makes what `writer` is given from here on wait, on the device, until the device memory has been
+// read: for a step on another stream than the fetch's, which writes it again.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handles meanwhile.
+wharf_status wharf_results_source_free_on(wharf_results results, wharf_stream writer);
+
+// Releases results: their memory may be overwritten, when the device has written it. Does not
+// wait.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
+wharf_status wharf_results_release(wharf_results results);
 
 // Makes a pool.
 //
@@ -597,6 +839,33 @@ wharf_status wharf_pool_get_stats(wharf_pool pool, wharf_pool_stats *stats);
 // `text` is NULL or has `capacity` bytes that can be written; `needed` is NULL or can be written.
 wharf_status wharf_pool_report(wharf_pool pool, char *text, size_t capacity, size_t *needed);
 
+// Begins a read of a submitted step's inputs on `stream`: what that is given from here on waits,
+// on the device, for the inputs. The next step waits for what it is given until wharf_reader_end,
+// and cannot be submitted before.
+//
+// There may be several at once, on one stream or on many. As wharf_step_wait_on and
+// wharf_step_consumed_by together, for components that do not know of each other.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `reader` is NULL or can be written.
+wharf_status wharf_reader_begin(wharf_step step, wharf_stream stream, wharf_reader *reader);
+
+// Ends a read: what the stream is given from here on does not read the inputs. Two driver calls.
+// The handle is released in any case.
+//
+// WHARF_STATUS_STALE with a stream that was released meanwhile: where that read ends is not known,
+// so no step of the set can be submitted any more.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread is inside a call with the handle meanwhile, or releases the stream.
+wharf_status wharf_reader_end(wharf_reader reader);
+
 // Returns the version of the library, as "0.1.0".
 //
 // Thread-safe.
@@ -646,6 +915,22 @@ wharf_status wharf_begin(wharf_inputs inputs, size_t tokens, size_t requests, wh
 //
 // `step` is NULL or can be written.
 wharf_status wharf_try_begin(wharf_inputs inputs, size_t tokens, size_t requests, wharf_step *step);
+
+// As wharf_begin, padded to the bucket that holds `padded_tokens` and `padded_requests`, and not
+// only to the one that holds the step: for ranks that run one model together. Such a step may have
+// 0 tokens.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `step` is NULL or can be written.
+wharf_status wharf_begin_padded(wharf_inputs inputs,
+                                size_t tokens,
+                                size_t requests,
+                                size_t padded_tokens,
+                                size_t padded_requests,
+                                wharf_step *step);
 
 // Writes where the host writes a slot's elements for this step, in pinned memory, and how many
 // bytes they have. Their contents are left from earlier steps. The memory is the caller's until
@@ -699,6 +984,27 @@ wharf_status wharf_step_wait_on(wharf_step step, wharf_stream stream);
 //
 // No other thread releases the handles meanwhile.
 wharf_status wharf_step_consumed_by(wharf_step step, wharf_stream stream);
+
+// Writes where the device finds a slot of a submitted step: for zero-copy slots, and for steps of
+// packed layouts above the largest bucket, whose addresses are others in each step.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `address` is NULL or can be written.
+wharf_status wharf_step_address(wharf_step step, size_t slot, uint64_t *address);
+
+// Writes what a step is padded to: the place of its bucket among the set's, ascending, SIZE_MAX
+// above the largest; and the tokens and requests whose elements are sent. For the engine's own
+// table of graphs. Each pointer may be NULL.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `bucket`, `tokens` and `requests` are NULL or can be written.
+wharf_status wharf_step_padded(wharf_step step, size_t *bucket, size_t *tokens, size_t *requests);
 
 // Writes whether the device has read a submitted step's ring slot.
 //

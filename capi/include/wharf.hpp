@@ -311,11 +311,40 @@ public:
         check(wharf_step_is_complete(step_, &complete));
         return complete;
     }
+    // Where the device finds a slot of the submitted step: for zero-copy slots.
+    std::uint64_t address(std::size_t slot) const {
+        std::uint64_t address = 0;
+        check(wharf_step_address(step_, slot, &address));
+        return address;
+    }
+    // The place of its bucket, for the engine's own table of graphs; SIZE_MAX above the largest.
+    std::size_t bucket() const {
+        std::size_t bucket = 0;
+        check(wharf_step_padded(step_, &bucket, nullptr, nullptr));
+        return bucket;
+    }
+    // The tokens and requests that it is padded to.
+    std::pair<std::size_t, std::size_t> padded() const {
+        std::size_t tokens = 0, requests = 0;
+        check(wharf_step_padded(step_, nullptr, &tokens, &requests));
+        return {tokens, requests};
+    }
     wharf_step get() const noexcept { return step_; }
 
 private:
     wharf_step step_;
     bool is_open_;
+};
+
+// A read of a submitted step on another stream, which outlives it: the next step waits for what the
+// stream is given until this ends.
+class reader : public detail::owner<wharf_reader, wharf_reader_end> {
+public:
+    using owner::owner;
+
+    reader(const step &step, const stream &stream) { check(wharf_reader_begin(step.get(), stream.get(), &handle_)); }
+    // As the destructor, with an error where the end could not be noted.
+    void end() { check(wharf_reader_end(release())); }
 };
 
 // The inputs of an engine's steps.
@@ -340,15 +369,94 @@ public:
         check(wharf_inputs_address(get(), slot, &address));
         return address;
     }
+    // In the bucket that holds so many tokens and requests: for packed layouts.
+    std::uint64_t address(std::size_t slot, std::size_t tokens, std::size_t requests) const {
+        std::uint64_t address = 0;
+        check(wharf_inputs_address_in(get(), slot, tokens, requests, &address));
+        return address;
+    }
     wharf::step begin(std::size_t tokens, std::size_t requests) const {
         wharf_step made{};
         check(wharf_begin(get(), tokens, requests, &made));
+        return wharf::step(made);
+    }
+    // Padded to the bucket that holds what ranks have agreed on.
+    wharf::step begin_padded(std::size_t tokens, std::size_t requests, std::size_t padded_tokens,
+                             std::size_t padded_requests) const {
+        wharf_step made{};
+        check(wharf_begin_padded(get(), tokens, requests, padded_tokens, padded_requests, &made));
         return wharf::step(made);
     }
     void keep_in_capture(const stream &capturing) const {
         check(wharf_inputs_keep_in_capture(get(), capturing.get()));
     }
     void wait() const { check(wharf_inputs_wait(get())); }
+};
+
+// The results of one step, held until this ends.
+class results : public detail::owner<wharf_results, wharf_results_release> {
+public:
+    using owner::owner;
+
+    bool is_complete() const {
+        bool complete = false;
+        check(wharf_results_is_complete(get(), &complete));
+        return complete;
+    }
+    void wait(std::chrono::milliseconds limit) const { check(wharf_results_wait(get(), detail::milliseconds(limit))); }
+    // The elements of a slot and their number, once they are there; good as long as this.
+    template <typename T>
+    std::pair<const T *, std::size_t> read(std::size_t slot) const & {
+        static_assert(std::is_trivially_copyable_v<T>, "slots hold plain elements");
+        const void *data = nullptr;
+        std::size_t size = 0;
+        check(wharf_results_read(get(), slot, &data, &size));
+        return {static_cast<const T *>(data), size / sizeof(T)};
+    }
+    template <typename T>
+    std::pair<const T *, std::size_t> read(std::size_t slot) const && = delete;
+    // Before another stream than the fetch's writes the device memory again.
+    void source_free_on(const stream &writer) const { check(wharf_results_source_free_on(get(), writer.get())); }
+};
+
+// The results of an engine's steps.
+class outputs : public detail::owner<wharf_outputs, wharf_outputs_destroy> {
+public:
+    using owner::owner;
+
+    // The sizes of structures are set here.
+    outputs(const context &context, wharf_outputs_options options, const std::vector<wharf_slot> &slots) {
+        options.struct_size = sizeof options;
+        options.slot_size = sizeof(wharf_slot);
+        check(wharf_outputs_create(context.get(), &options, slots.data(), slots.size(), &handle_));
+    }
+
+    std::size_t slot(const char *name) const {
+        std::size_t slot = 0;
+        check(wharf_outputs_slot(get(), name, &slot));
+        return slot;
+    }
+    // Where kernels write a slot, in the bucket that holds so many tokens and requests.
+    std::uint64_t address(std::size_t slot, std::size_t tokens, std::size_t requests) const {
+        std::uint64_t address = 0;
+        check(wharf_outputs_address(get(), slot, tokens, requests, &address));
+        return address;
+    }
+    void keep_in_capture(const stream &capturing) const {
+        check(wharf_outputs_keep_in_capture(get(), capturing.get()));
+    }
+    wharf::results fetch(std::size_t tokens, std::size_t requests, const stream &stream) const {
+        wharf_results made{};
+        check(wharf_fetch(get(), tokens, requests, stream.get(), &made));
+        return wharf::results(made);
+    }
+    // With slots from other memory of the device; 0 for a slot's own. See wharf_fetch_from.
+    wharf::results fetch(std::size_t tokens, std::size_t requests, const std::vector<std::uint64_t> &sources,
+                         const stream &stream) const {
+        wharf_results made{};
+        check(wharf_fetch_from(get(), tokens, requests, sources.data(), sources.size(), stream.get(), &made));
+        return wharf::results(made);
+    }
 };
 
 // Memory in the order of streams, with the functions that RMM's and libcu++'s resources have

@@ -4,11 +4,11 @@
 use std::ffi::c_char;
 use std::sync::{Arc, Mutex};
 
-use wharf::staging::{InputBuffers, InputBuffersBuilder, SlotInfo, StaticBuffers};
+use wharf::staging::{Counts, InputBuffers, InputBuffersBuilder, SlotInfo, StaticBuffers};
 
 use crate::args::{Growing, array, array_of, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
-use crate::slots::wharf_slot;
+use crate::slots::{layout_of, wharf_slot};
 use crate::status::{Failure, call, wharf_status};
 use crate::step::Cell;
 use crate::stream::wharf_stream;
@@ -57,6 +57,8 @@ pub struct wharf_inputs_options {
     pub deadline_ms: u64,
     /// Whether each step asks the driver whether its stream is being captured.
     pub check_captures: bool,
+    /// A wharf_layout.
+    pub layout: i32,
     /// The set's name in errors and profilers; may be NULL.
     pub name: *const c_char,
 }
@@ -190,6 +192,35 @@ pub unsafe extern "C" fn wharf_inputs_address(
     })
 }
 
+/// Writes where the device finds a slot in the steps of the bucket that holds so many tokens and
+/// requests: for packed layouts, in which that depends on the bucket.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `address` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_inputs_address_in(
+    inputs: wharf_inputs,
+    slot: usize,
+    tokens: usize,
+    requests: usize,
+    address: *mut u64,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(address, "address") }?;
+        // SAFETY: the caller's promise.
+        let object = unsafe { get(inputs) }?;
+        let info = object.slot(slot)?;
+        let found = object.buffers.address_of(info, Counts { tokens, requests });
+        let text = || format!("slot {:?} has no place in a bucket of that size", info.name);
+        to.set(found.ok_or_else(|| Failure::new(wharf_status::Invalid, text()))?);
+        Ok(())
+    })
+}
+
 /// Gives the graph that `stream` is capturing a share of the set's device memory: the addresses
 /// stay good as long as the graph, an executable graph of it or a launch lives.
 ///
@@ -215,11 +246,17 @@ impl InputsObject {
     /// A slot by its number.
     #[inline]
     pub(crate) fn slot(&self, slot: usize) -> Result<&SlotInfo, Failure> {
-        self.slots.get(slot).ok_or_else(|| {
-            let text = format!("there is no slot {slot}: the set has {}", self.slots.len());
-            Failure::new(wharf_status::Invalid, text)
-        })
+        find(&self.slots, slot)
     }
+}
+
+/// A slot of a set by its number.
+#[inline]
+pub(crate) fn find(slots: &[SlotInfo], slot: usize) -> Result<&SlotInfo, Failure> {
+    slots.get(slot).ok_or_else(|| {
+        let text = format!("there is no slot {slot}: the set has {}", slots.len());
+        Failure::new(wharf_status::Invalid, text)
+    })
 }
 
 impl wharf_inputs_options {
@@ -232,7 +269,7 @@ impl wharf_inputs_options {
         // SAFETY: the caller's promise.
         let name = unsafe { text_or(self.name, "options->name", "inputs") }?;
         let mut builder = builder.name(name).buckets(buckets.iter().copied());
-        builder = builder.check_captures(self.check_captures);
+        builder = builder.check_captures(self.check_captures).layout(layout_of(self.layout)?);
         if self.max_tokens > 0 {
             builder = builder.max_tokens(self.max_tokens);
         }
@@ -246,6 +283,6 @@ impl wharf_inputs_options {
     }
 }
 
-const RING_DEPTH: usize = 3;
-const MOST_SLOTS: usize = 64;
-const MOST_BUCKETS: usize = 4096;
+pub(crate) const RING_DEPTH: usize = 3;
+pub(crate) const MOST_SLOTS: usize = 64;
+pub(crate) const MOST_BUCKETS: usize = 4096;

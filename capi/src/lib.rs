@@ -10,7 +10,8 @@
 //! * `table`: objects behind handles.
 //! * `args`: pointers and options of the caller.
 //! * `slots`: how a slot is described.
-//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`: the functions, by their objects.
+//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `outputs`: the functions, by
+//!   their objects.
 //! * `torch`: PyTorch's pluggable allocator.
 
 #![expect(
@@ -23,7 +24,9 @@ mod args;
 mod buffer;
 mod context;
 mod inputs;
+mod outputs;
 mod pool;
+mod reader;
 mod slots;
 mod status;
 mod step;
@@ -34,7 +37,9 @@ mod torch;
 pub use buffer::*;
 pub use context::*;
 pub use inputs::*;
+pub use outputs::*;
 pub use pool::*;
+pub use reader::*;
 pub use slots::*;
 pub use status::*;
 pub use step::*;

@@ -3,8 +3,8 @@
 
 use std::ffi::c_char;
 
-use wharf::element::{Bf16, Bool, Element, F8E4M3, F8E5M2, F16};
-use wharf::staging::{Forgotten, InputBuffersBuilder, Len, Pad};
+use wharf::element::{Bf16, Bool, DType, Element, F8E4M3, F8E5M2, F16};
+use wharf::staging::{Forgotten, InputBuffersBuilder, Layout, Len, OutputBuffersBuilder, Pad};
 
 use crate::status::{Failure, wharf_status};
 
@@ -82,6 +82,41 @@ pub enum wharf_forgotten {
     Pad = 2,
 }
 
+/// Where the device reads a slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_placement {
+    /// In device memory, to which each step copies it.
+    Copied = 0,
+    /// In the pinned memory that the host writes, at another address in each step: see
+    /// wharf_step_address. A step's reads are to be declared, and are over before its memory is
+    /// written again.
+    ZeroCopy = 1,
+}
+
+/// How slots lie in memory, and how many copies bring them to the device.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum wharf_layout {
+    /// Each slot has one address in all buckets and a copy of its own.
+    PerSlot = 0,
+    /// Slots lie end to end and are one copy. A slot's address depends on the bucket, see
+    /// wharf_inputs_address_in.
+    Packed = 1,
+}
+
+/// The layout of a number.
+pub(crate) fn layout_of(layout: i32) -> Result<Layout, Failure> {
+    match layout {
+        it if it == wharf_layout::PerSlot as i32 => Ok(Layout::PerSlot),
+        it if it == wharf_layout::Packed as i32 => Ok(Layout::Packed),
+        it => {
+            let text = format!("options->layout is {it}, which is no wharf_layout");
+            Err(Failure::new(wharf_status::Invalid, text))
+        }
+    }
+}
+
 /// A slot. Zero it first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +137,11 @@ pub struct wharf_slot {
     pub pad_value: u64,
     /// A wharf_forgotten.
     pub forgotten: i32,
+    /// A wharf_placement.
+    pub placement: i32,
+    /// Of results: the device memory of the engine's own that each fetch reads, 0 for the set's. It
+    /// holds the slot's elements of the largest step. Inputs have none.
+    pub source: u64,
 }
 
 impl wharf_slot {
@@ -111,14 +151,17 @@ impl wharf_slot {
         builder: InputBuffersBuilder,
         name: &str,
     ) -> Result<InputBuffersBuilder, Failure> {
-        let add = ADD.get(usize::try_from(self.dtype).unwrap_or(usize::MAX));
-        let add = add.ok_or_else(|| self.wrong(name, "dtype", self.dtype))?;
-        let len = match self.count {
-            count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
-            count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),
-            count if count == wharf_count::Fixed as i32 => Len::Fixed(self.times),
-            count => return Err(self.wrong(name, "count", count)),
+        let (_, add) = self.types(name)?;
+        let len = self.len(name)?;
+        let is_zero_copy = match self.placement {
+            it if it == wharf_placement::Copied as i32 => false,
+            it if it == wharf_placement::ZeroCopy as i32 => true,
+            it => return Err(self.wrong(name, "placement", it)),
         };
+        if self.source != 0 {
+            let text = format!("slot {name:?}: source is set, and inputs have none");
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
         let pad = match self.pad {
             pad if pad == wharf_pad::Zero as i32 => Pad::Zero,
             pad if pad == wharf_pad::Value as i32 => Pad::Value(self.pad_value),
@@ -132,8 +175,47 @@ impl wharf_slot {
             it if it == wharf_forgotten::Pad as i32 => Forgotten::Pad,
             it => return Err(self.wrong(name, "forgotten", it)),
         };
-        let len = if self.plus == 0 { len } else { len.plus(self.plus) };
-        Ok(add(builder, name, len, pad).when_forgotten(forgotten))
+        Ok(add(builder, name, len, (pad, is_zero_copy)).when_forgotten(forgotten))
+    }
+
+    /// Adds the slot to a set of results that is being made.
+    ///
+    /// # Safety
+    ///
+    /// The source is as its field says.
+    pub(crate) unsafe fn add_to_outputs(
+        &self,
+        builder: OutputBuffersBuilder,
+        name: &str,
+    ) -> Result<OutputBuffersBuilder, Failure> {
+        let ((dtype, _), len) = (self.types(name)?, self.len(name)?);
+        if [self.pad, self.forgotten, self.placement] != [0; 3] || self.pad_value != 0 {
+            let text =
+                format!("slot {name:?}: results have no pad, forgotten or placement: leave them 0");
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
+        let builder = builder.slot_of(name, dtype, len);
+        if self.source == 0 {
+            return Ok(builder);
+        }
+        // SAFETY: the caller's promise.
+        Ok(unsafe { builder.source(self.source) })
+    }
+
+    /// The type of its elements, and what adds a slot of it.
+    fn types(&self, name: &str) -> Result<(DType, Add), Failure> {
+        let found = TYPES.get(usize::try_from(self.dtype).unwrap_or(usize::MAX));
+        found.copied().ok_or_else(|| self.wrong(name, "dtype", self.dtype))
+    }
+
+    fn len(&self, name: &str) -> Result<Len, Failure> {
+        let len = match self.count {
+            count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
+            count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),
+            count if count == wharf_count::Fixed as i32 => Len::Fixed(self.times),
+            count => return Err(self.wrong(name, "count", count)),
+        };
+        Ok(if self.plus == 0 { len } else { len.plus(self.plus) })
     }
 
     fn wrong(&self, name: &str, field: &str, value: i32) -> Failure {
@@ -147,7 +229,7 @@ fn add<T: Element>(
     builder: InputBuffersBuilder,
     name: &str,
     len: Len,
-    pad: Pad<u64>,
+    (pad, is_zero_copy): (Pad<u64>, bool),
 ) -> InputBuffersBuilder {
     let pad = match pad {
         Pad::Zero => Pad::Zero,
@@ -159,26 +241,33 @@ fn add<T: Element>(
             Pad::Value(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
         }
     };
-    builder.slot_padded::<T>(name, len, pad)
+    match is_zero_copy {
+        true => builder.slot_zero_copy::<T>(name, len, pad),
+        false => builder.slot_padded::<T>(name, len, pad),
+    }
 }
 
-type Add = fn(InputBuffersBuilder, &str, Len, Pad<u64>) -> InputBuffersBuilder;
+type Add = fn(InputBuffersBuilder, &str, Len, (Pad<u64>, bool)) -> InputBuffersBuilder;
+
+const fn of<T: Element>() -> (DType, Add) {
+    (T::DTYPE, add::<T>)
+}
 
 /// By wharf_dtype.
-const ADD: [Add; 15] = [
-    add::<Bool>,
-    add::<u8>,
-    add::<i8>,
-    add::<i16>,
-    add::<u16>,
-    add::<i32>,
-    add::<u32>,
-    add::<i64>,
-    add::<u64>,
-    add::<F16>,
-    add::<Bf16>,
-    add::<f32>,
-    add::<f64>,
-    add::<F8E4M3>,
-    add::<F8E5M2>,
+const TYPES: [(DType, Add); 15] = [
+    of::<Bool>(),
+    of::<u8>(),
+    of::<i8>(),
+    of::<i16>(),
+    of::<u16>(),
+    of::<i32>(),
+    of::<u32>(),
+    of::<i64>(),
+    of::<u64>(),
+    of::<F16>(),
+    of::<Bf16>(),
+    of::<f32>(),
+    of::<f64>(),
+    of::<F8E4M3>(),
+    of::<F8E5M2>(),
 ];

@@ -8,7 +8,7 @@
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wharf::staging::{InputBuffers, StageError, Staged, Step};
+use wharf::staging::{Counts, InputBuffers, StageError, Staged, Step};
 
 use crate::args::out;
 use crate::inputs::{InputsObject, wharf_inputs};
@@ -78,6 +78,29 @@ pub unsafe extern "C" fn wharf_try_begin(
 ) -> wharf_status {
     // SAFETY: the caller's promise.
     call(|| unsafe { begin(inputs, step, |set| set.try_begin(tokens, requests)) })
+}
+
+/// As wharf_begin, padded to the bucket that holds `padded_tokens` and `padded_requests`, and not
+/// only to the one that holds the step: for ranks that run one model together. Such a step may have
+/// 0 tokens.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `step` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_begin_padded(
+    inputs: wharf_inputs,
+    tokens: usize,
+    requests: usize,
+    padded_tokens: usize,
+    padded_requests: usize,
+    step: *mut wharf_step,
+) -> wharf_status {
+    let padded = Counts { tokens: padded_tokens, requests: padded_requests };
+    // SAFETY: the caller's promise.
+    call(|| unsafe { begin(inputs, step, |set| set.begin_padded(tokens, requests, padded)) })
 }
 
 /// Writes where the host writes a slot's elements for this step, in pinned memory, and how many
@@ -204,6 +227,70 @@ pub unsafe extern "C" fn wharf_step_consumed_by(
     })
 }
 
+/// Writes where the device finds a slot of a submitted step: for zero-copy slots, and for steps of
+/// packed layouts above the largest bucket, whose addresses are others in each step.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `address` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_step_address(
+    step: wharf_step,
+    slot: usize,
+    address: *mut u64,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(address, "address") }?;
+        // SAFETY: the caller's promise.
+        let object = unsafe { get(step.inputs) }?;
+        let info = object.slot(slot)?;
+        to.set(object.cell(step)?.staged()?.address_of(info));
+        Ok(())
+    })
+}
+
+/// Writes what a step is padded to: the place of its bucket among the set's, ascending, SIZE_MAX
+/// above the largest; and the tokens and requests whose elements are sent. For the engine's own
+/// table of graphs. Each pointer may be NULL.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `bucket`, `tokens` and `requests` are NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_step_padded(
+    step: wharf_step,
+    bucket: *mut usize,
+    tokens: *mut usize,
+    requests: *mut usize,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let object = unsafe { get(step.inputs) }?;
+        let cell = object.cell(step)?;
+        let (found, padded) = match &cell.content {
+            Content::Open(step) => (step.bucket(), step.padded()),
+            Content::Staged(staged) => (staged.bucket(), staged.padded()),
+            Content::Empty => return Err(stale()),
+        };
+        for (to, value) in [
+            (bucket, found.unwrap_or(usize::MAX)),
+            (tokens, padded.tokens),
+            (requests, padded.requests),
+        ] {
+            // SAFETY: the caller's promise.
+            if let Ok(to) = unsafe { out(to, "to") } {
+                to.set(value);
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Writes whether the device has read a submitted step's ring slot.
 ///
 /// Thread-safe.
@@ -256,7 +343,7 @@ unsafe fn begin(
 impl InputsObject {
     /// The cell of a step that is in it.
     #[inline]
-    fn cell(&self, step: wharf_step) -> Result<MutexGuard<'_, Cell>, Failure> {
+    pub(crate) fn cell(&self, step: wharf_step) -> Result<MutexGuard<'_, Cell>, Failure> {
         let place = step.number & ((1 << PLACE_BITS) - 1);
         let cell = self.cells.get(place as usize).map(lock);
         cell.filter(|cell| cell.life == step.number >> PLACE_BITS).ok_or_else(stale)
@@ -272,7 +359,7 @@ impl Cell {
         }
     }
 
-    fn staged(&self) -> Result<&Staged<'static>, Failure> {
+    pub(crate) fn staged(&self) -> Result<&Staged<'static>, Failure> {
         match &self.content {
             Content::Staged(staged) => Ok(staged),
             Content::Open(_) => {

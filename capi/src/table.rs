@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   handle   life (32) | place (32)        0: none
-//!   entry    its handle, or 0 | object
+//!   entry    its handle, or EMPTY | object
+//!   table    first 64 entries | chunks of 64, made as they are needed
 //! ```
 //!
 //! An entry stays where it is for the life of the process, and each object that is put into it is a
@@ -88,6 +89,8 @@ fn absent<H: Handle>(handle: H) -> Failure {
 
 /// The objects of one kind.
 pub(crate) struct Table<T> {
+    /// Found without a look at a chunk: most processes have no more of a kind.
+    first: [Entry<T>; CHUNK],
     chunks: [OnceLock<Box<[Entry<T>; CHUNK]>>; CHUNKS],
     /// Places without an object, with the life that the next has.
     free: Mutex<Vec<(u32, u32)>>,
@@ -95,7 +98,7 @@ pub(crate) struct Table<T> {
 }
 
 struct Entry<T> {
-    /// The handle of the object; 0 without one.
+    /// The handle of the object; `EMPTY` without one.
     handle: AtomicU64,
     object: UnsafeCell<MaybeUninit<T>>,
 }
@@ -107,6 +110,7 @@ unsafe impl<T: Send + Sync> Sync for Entry<T> {}
 impl<T> Table<T> {
     pub(crate) const fn new() -> Self {
         Self {
+            first: [const { Entry::new() }; CHUNK],
             chunks: [const { OnceLock::new() }; CHUNKS],
             free: Mutex::new(Vec::new()),
             made: AtomicU32::new(0),
@@ -116,8 +120,12 @@ impl<T> Table<T> {
     fn insert(&self, object: T) -> Option<u64> {
         let kept = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (place, life) = kept.or_else(|| Some((self.new_place()?, 1)))?;
-        let made = || Box::new(std::array::from_fn(|_| Entry::new()));
-        let entry = &self.chunks[place as usize / CHUNK].get_or_init(made)[place as usize % CHUNK];
+        let (chunk, at) = (place as usize / CHUNK, place as usize % CHUNK);
+        let made = || Box::new([const { Entry::new() }; CHUNK]);
+        let entry = match chunk {
+            0 => &self.first[at],
+            _ => &self.chunks[chunk].get_or_init(made)[at],
+        };
         // SAFETY: the place was free, or is new, so this thread alone knows of it.
         unsafe { &mut *entry.object.get() }.write(object);
         let handle = u64::from(life) << 32 | u64::from(place);
@@ -134,6 +142,9 @@ impl<T> Table<T> {
     #[inline]
     fn entry(&self, handle: u64) -> Option<&Entry<T>> {
         let place = half(handle) as usize;
+        if let Some(entry) = self.first.get(place) {
+            return Some(entry);
+        }
         Some(&self.chunks.get(place / CHUNK)?.get()?[place % CHUNK])
     }
 
@@ -144,7 +155,7 @@ impl<T> Table<T> {
     unsafe fn get(&self, handle: u64) -> Option<&T> {
         let entry = self.entry(handle)?;
         // Acquire: pairs with the Release of `insert`.
-        if entry.handle.load(Acquire) != handle || handle == 0 {
+        if entry.handle.load(Acquire) != handle {
             return None;
         }
         // SAFETY: the entry is behind this handle, and no thread takes the object out: the caller's
@@ -158,9 +169,9 @@ impl<T> Table<T> {
     ///
     /// As the function `remove`.
     unsafe fn remove(&self, handle: u64) -> Option<T> {
-        let entry = self.entry(handle).filter(|_| handle != 0)?;
+        let entry = self.entry(handle)?;
         // AcqRel: of the threads that release one handle, one has the object.
-        entry.handle.compare_exchange(handle, 0, AcqRel, Relaxed).ok()?;
+        entry.handle.compare_exchange(handle, EMPTY, AcqRel, Relaxed).ok()?;
         // SAFETY: taken out by this thread alone, and no other uses it: the caller's word.
         let object = unsafe { &*entry.object.get() };
         // SAFETY: an entry that was behind a handle has an object, which is moved out once.
@@ -175,8 +186,8 @@ impl<T> Table<T> {
 }
 
 impl<T> Entry<T> {
-    fn new() -> Self {
-        Self { handle: AtomicU64::new(0), object: UnsafeCell::new(MaybeUninit::uninit()) }
+    const fn new() -> Self {
+        Self { handle: AtomicU64::new(EMPTY), object: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 }
 
@@ -213,6 +224,8 @@ macro_rules! handle {
 }
 pub(crate) use handle;
 
+/// No handle: its place is above all.
+const EMPTY: u64 = u64::MAX;
 const CHUNK: usize = 64;
 const CHUNKS: usize = 4096;
 

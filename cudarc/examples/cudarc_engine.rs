@@ -1,5 +1,6 @@
 //! An engine on cudarc and wharf, without unsafe: cudarc captures a graph that reads wharf's static
-//! buffers and writes a block of wharf's pool; results come back through pinned memory of wharf's.
+//! buffers, writes wharf's results and a block of wharf's pool; results come back by wharf's
+//! fetches, of its own memory and of cudarc's, and through pinned memory of wharf's.
 //! Right bytes, and nothing left at the end, whatever goes first.
 //!
 //! `cudarc_engine [SEED]`, with a driver such as softcuda's; the seed is that of the order of
@@ -13,9 +14,12 @@ use std::time::Duration;
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream};
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, Pool};
-use wharf::staging::{InputBuffers, Len, Pad, SlotId};
+use wharf::staging::{InputBuffers, Len, OutputBuffers, Pad, SlotId};
 use wharf::{Context, Driver};
-use wharf_cudarc::{BorrowedStream, DeviceView, HostSource, HostTarget, Recording, StaticView};
+use wharf_cudarc::{
+    BorrowedStream, DeviceView, FetchFrom, HostSource, HostTarget, OutputView, Recording,
+    StaticView,
+};
 
 const TOKENS: usize = 8;
 const LIMIT: Duration = Duration::from_secs(600);
@@ -28,6 +32,7 @@ struct Engine {
     copies: Option<BorrowedStream>,
     model: Option<BorrowedStream>,
     inputs: Option<InputBuffers>,
+    outputs: Option<Arc<OutputBuffers>>,
     graph: Option<CudaGraph>,
     seen: Option<Buffer<i32>>,
     pools: Option<[Pool; 2]>,
@@ -48,13 +53,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         .ring_depth(2)
         .build()?;
     let slots = [inputs.slot_id::<i32>("ids")?, inputs.slot_id::<i32>("mapping")?];
+    let outputs = OutputBuffers::builder(&context)
+        .slot::<i32>("echo", Len::Tokens)
+        .slot::<i32>("theirs", Len::Tokens)
+        .buckets([4, TOKENS])
+        .build()?;
+    let outputs = Arc::new(outputs);
+    let (echo, theirs) = (outputs.slot_id::<i32>("echo")?, outputs.slot_id::<i32>("theirs")?);
     let device = DeviceMemoryResource::new(&context, 64 << 20)?;
     let pinned = PinnedMemoryResource::new(&context, 64 << 20, PinnedOptions::default())?;
     let pools = [Pool::builder().build(device)?, Pool::builder().build(pinned)?];
     let seen: Buffer<i32> = pools[0].alloc(TOKENS, &model)?;
     let mapped: Buffer<i32> = pools[0].alloc(TOKENS, &model)?;
 
-    let graph = capture(&inputs, slots, &model, [&seen, &mapped])?;
+    let graph = capture((&inputs, slots), (&outputs, echo), &model, [&seen, &mapped])?;
+    let mut cudarcs = model_queue.alloc_zeros::<i32>(TOKENS)?;
     let mut result: Buffer<i32> = pools[1].alloc(TOKENS, &model)?;
     for number in 0..50 {
         let tokens = 1 + number as usize % TOKENS;
@@ -65,11 +78,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         let reader = staged.reader(&model)?;
         graph.launch()?;
         reader.end()?;
+        model_queue.memcpy_dtod(&DeviceView::new(&mapped, &model)?, &mut cudarcs)?;
+        let mut fetch = FetchFrom::new(outputs.begin(tokens, 1)?, &model);
+        fetch.source(theirs, &cudarcs)?;
+        let pending = fetch.submit()?;
         let back = model_queue.clone_dtoh(&DeviceView::new(&mapped, &model)?)?;
         let mut target = HostTarget::new(result, &model, LIMIT);
         model_queue.memcpy_dtoh(&DeviceView::new(&seen, &model)?, &mut target)?;
         result = target.into_buffer()?;
         model_queue.synchronize()?;
+        let there = pending.wait(LIMIT)?;
+        assert_eq!(there.read(echo)?, vec![number; tokens]);
+        assert_eq!(there.read(theirs)?, vec![number + 1; tokens]);
         let padded = if tokens <= 4 { 4 } else { TOKENS };
         let expected = |value, pad| move |i| if i < tokens { value } else { pad };
         assert!(
@@ -79,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     there_and_back(&pools, &model_queue, &model, result)?;
 
-    drop(mapped);
+    drop((mapped, cudarcs));
     drop(copy_queue);
     let engine = Engine {
         cuda: Some(cuda),
@@ -88,19 +108,21 @@ fn main() -> Result<(), Box<dyn Error>> {
         copies: Some(copies),
         model: Some(model),
         inputs: Some(inputs),
+        outputs: Some(outputs),
         graph: Some(graph),
         seen: Some(seen),
         pools: Some(pools),
     };
     engine.end(seed);
     driver.wait_deferred(LIMIT)?;
+    assert!(!driver.device(0)?.is_primary_active()?);
     Ok(())
 }
 
-/// The model: it copies both slots.
+/// The model: it copies both slots, and the first to the results.
 fn capture(
-    inputs: &InputBuffers,
-    slots: [SlotId<i32>; 2],
+    (inputs, slots): (&InputBuffers, [SlotId<i32>; 2]),
+    (results, echo): (&Arc<OutputBuffers>, SlotId<i32>),
     model: &BorrowedStream,
     outputs: [&Buffer<i32>; 2],
 ) -> Result<CudaGraph, Box<dyn Error>> {
@@ -109,6 +131,8 @@ fn capture(
         let slot = StaticView::new(inputs, slot, TOKENS, model).ok_or("no such bucket")?;
         model.cudarc().memcpy_dtod(&slot, &mut DeviceView::new(output, model)?)?;
     }
+    let mut echo = OutputView::new(results, echo, TOKENS, model).ok_or("no such bucket")?;
+    model.cudarc().memcpy_dtod(&DeviceView::new(outputs[0], model)?, &mut echo)?;
     Ok(recording.end()?.ok_or("an empty graph")?)
 }
 
@@ -134,7 +158,7 @@ fn there_and_back(
 
 impl Engine {
     fn end(mut self, mut seed: u64) {
-        let mut order: Vec<_> = (0..9).collect();
+        let mut order: Vec<_> = (0..10).collect();
         for last in (1..order.len()).rev() {
             seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -151,6 +175,7 @@ impl Engine {
                 5 => drop(self.inputs.take()),
                 6 => drop(self.graph.take()),
                 7 => drop(self.seen.take()),
+                8 => drop(self.outputs.take()),
                 _ => drop(self.pools.take()),
             }
         }

@@ -8,6 +8,8 @@
 //! * [`DeviceView`]: a [`Buffer`](wharf::pool::Buffer) as cudarc's copies, fills and launches take
 //!   device memory; their uses are recorded.
 //! * [`StaticView`]: a slot of a set of input buffers, for the graphs that cudarc captures.
+//! * [`OutputView`]: a slot of a set of results, for kernels, copies and captured graphs that write
+//!   it; [`FetchFrom`]: cudarc's device memory as the source of results.
 //! * [`HostSource`], [`HostTarget`]: pinned buffers as the host's side of cudarc's copies.
 //! * [`refer`]: cudarc's pinned memory as the source of a step.
 //! * [`Recording`]: a capture by cudarc that wharf knows of.
@@ -67,7 +69,9 @@
 //! one thread call [`Driver::verify_scopes`](wharf::Driver::verify_scopes).
 
 mod error;
+mod fetch;
 mod host;
+mod output_view;
 mod recording;
 mod static_view;
 mod step;
@@ -75,7 +79,9 @@ mod stream;
 mod view;
 
 pub use error::{from_cudarc, to_cudarc};
+pub use fetch::FetchFrom;
 pub use host::{HostSource, HostTarget};
+pub use output_view::OutputView;
 pub use recording::Recording;
 pub use static_view::StaticView;
 pub use step::refer;

@@ -13,9 +13,12 @@ use std::time::Duration;
 use cudarc::driver::{CudaContext, CudaStream, DevicePtr, DeviceSlice, sys};
 use wharf::memory::{DeviceMemoryResource, PinnedMemoryResource, PinnedOptions};
 use wharf::pool::{Buffer, HostError, Pool};
-use wharf::staging::{InputBuffers, Len, StageError};
+use wharf::staging::{InputBuffers, Len, OutputBuffers, SlotFault, StageError};
 use wharf::{Context, CudaError, Driver, Error, LoadError};
-use wharf_cudarc::{BorrowedStream, DeviceView, HostSource, HostTarget, Recording, StaticView};
+use wharf_cudarc::{
+    BorrowedStream, DeviceView, FetchFrom, HostSource, HostTarget, OutputView, Recording,
+    StaticView,
+};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -188,6 +191,50 @@ fn their_pinned_memory_is_the_source_of_a_step() {
     assert_eq!(rig.queue.clone_dtoh(&view).unwrap(), [0; 8]);
     inputs.wait().unwrap();
     drop(inputs);
+    assert!(held.upgrade().is_none());
+}
+
+#[test]
+fn results_are_written_by_them_and_come_from_their_memory() {
+    let Some(rig) = rig() else { return };
+    let outputs = OutputBuffers::builder(&rig.context).slot::<i32>("ids", Len::Tokens);
+    let outputs = Arc::new(outputs.slot::<i32>("own", Len::Tokens).buckets([8]).build().unwrap());
+    let (ids, own) = (outputs.slot_id("ids").unwrap(), outputs.slot_id("own").unwrap());
+    assert!(OutputView::new(&outputs, own, 9, &rig.stream).is_none());
+    let mut view = OutputView::new(&outputs, own, 8, &rig.stream).unwrap();
+    rig.queue.memcpy_htod(&[3; 8], &mut view).unwrap();
+    let [theirs, short] = [9, 7].map(|len| rig.queue.clone_htod(&vec![4; len]).unwrap());
+    let mut fetch = FetchFrom::new(outputs.begin(5, 1).unwrap(), &rig.stream);
+    let refused = fetch.source(ids, &short).unwrap_err();
+    let fault = SlotFault::Length { wanted: 8, given: 7 };
+    assert!(matches!(refused, StageError::Slot { fault: it, .. } if it == fault), "no {fault:?}");
+    fetch.source(ids, &theirs).unwrap();
+    let pending = fetch.submit().unwrap();
+    let results = pending.wait(LIMIT).unwrap();
+    drop(theirs);
+    assert_eq!(results.read(ids).unwrap(), [4; 5]);
+    assert_eq!(results.read(own).unwrap(), [3; 5]);
+    rig.queue.synchronize().unwrap();
+}
+
+/// A graph that writes results keeps the set.
+#[test]
+fn a_graph_keeps_the_results_that_it_writes() {
+    let Some(rig) = rig() else { return };
+    let outputs = OutputBuffers::builder(&rig.context).slot::<i32>("ids", Len::Tokens);
+    let outputs = Arc::new(outputs.buckets([8]).build().unwrap());
+    let ids = outputs.slot_id::<i32>("ids").unwrap();
+    let held = Arc::downgrade(&outputs);
+    let recording = Recording::begin(&rig.stream).unwrap();
+    let mut view = OutputView::new(&outputs, ids, 8, &rig.stream).unwrap();
+    rig.queue.memset_zeros(&mut view).unwrap();
+    let graph = recording.end().unwrap().unwrap();
+    drop((view, outputs));
+    graph.launch().unwrap();
+    rig.queue.synchronize().unwrap();
+    assert!(held.upgrade().is_some());
+    drop(graph);
+    rig.context.driver().wait_deferred(LIMIT).unwrap();
     assert!(held.upgrade().is_none());
 }
 

@@ -202,7 +202,7 @@ pub(crate) fn pair(counts: Counts) -> (usize, usize) {
     (counts.tokens, counts.requests)
 }
 
-fn layout_of(word: &str) -> PyResult<Layout> {
+pub(crate) fn layout_of(word: &str) -> PyResult<Layout> {
     match word {
         "per_slot" => Ok(Layout::PerSlot),
         "packed" => Ok(Layout::Packed),

@@ -3,7 +3,7 @@
 //! ```text
 //!   Python            wharf/__init__.py, numba.py, torch.py, cuda_core.py, errors.py
 //!   ------------------------------------------------------------------------------
-//!   classes           Device, Stream, Pool, Buffer, InputBuffers, Step, Staged, ...
+//!   classes           Device, Stream, Pool, Buffer, InputBuffers, Step, Staged, OutputBuffers, ...
 //!   protocols         buffer (`view`), `__cuda_array_interface__` (`interface`), DLPack (`dlpack`)
 //!   lifetimes         `held`: the end of a value; `owned`: steps with their set
 //!   wharf             the library
@@ -28,9 +28,11 @@ mod export;
 mod held;
 mod inputs;
 mod interface;
+mod outputs;
 mod owned;
 mod pool;
 mod reader;
+mod results;
 mod scalar;
 mod shape;
 mod simulator;
@@ -62,6 +64,9 @@ fn _wharf(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<view::SlotView>()?;
     module.add_class::<staged::Staged>()?;
     module.add_class::<reader::Reader>()?;
+    module.add_class::<outputs::OutputBuffers>()?;
+    module.add_class::<results::Results>()?;
+    module.add_class::<results::ResultView>()?;
     module.add_class::<simulator::Simulator>()?;
     module.add_class::<simulator::Violation>()?;
     module.add_class::<by_address::Addresses>()?;

@@ -4,8 +4,8 @@ use pyo3::prelude::*;
 use wharf::element::DType;
 use wharf::pool::Buffer as Inner;
 use wharf::staging::{
-    Counts, Forgotten, InputBuffers, InputBuffersBuilder, Len, Pad, SlotError, SlotId, StageError,
-    Staged, StaticBuffers, Step,
+    Counts, Forgotten, InputBuffers, InputBuffersBuilder, Len, OutputBuffersBuilder, Pad,
+    SlotError, SlotId, StageError, Staged, StaticBuffers, Step,
 };
 
 use crate::copy::unknown;
@@ -165,6 +165,21 @@ impl Slot {
         })
     }
 
+    /// Adds the slot to a set of results.
+    pub(crate) fn add_to_outputs(
+        &self,
+        builder: OutputBuffersBuilder,
+    ) -> PyResult<OutputBuffersBuilder> {
+        let is_plain = matches!(self.kind, Kind::Copied)
+            && matches!(self.pad, Padding::Number(None))
+            && self.forgotten.is_none();
+        if is_plain {
+            return Ok(builder.slot_of(&self.name, self.dtype, self.len));
+        }
+        let name = &self.name;
+        Err(invalid(format!("slot {name:?}: results have no pad, forgotten or kind")))
+    }
+
     fn check_pad(&self, py: Python<'_>) -> PyResult<()> {
         with_type!(self.dtype, T => self.pad.of::<T>(py).map(drop), _ => Err(unknown()))
     }
@@ -225,14 +240,19 @@ impl Entry {
 
     /// The shape of the slot in a step: a row for each token or request, where each has several.
     pub(crate) fn shape(&self, counts: Counts) -> PyResult<Shape> {
-        let dims = match self.len {
-            Len::Linear { per_request, times, plus: 0 } => {
-                vec![if per_request { counts.requests } else { counts.tokens }, times]
-            }
-            len => vec![len.of(counts).unwrap_or(usize::MAX)],
-        };
-        Shape::new(dims, self.dtype)
+        shape(self.len, self.dtype, counts)
     }
+}
+
+/// The shape of a slot in a step: a row for each token or request, where each has several.
+pub(crate) fn shape(len: Len, dtype: DType, counts: Counts) -> PyResult<Shape> {
+    let dims = match len {
+        Len::Linear { per_request, times, plus: 0 } => {
+            vec![if per_request { counts.requests } else { counts.tokens }, times]
+        }
+        len => vec![len.of(counts).unwrap_or(usize::MAX)],
+    };
+    Shape::new(dims, dtype)
 }
 
 /// A slot with its type.

@@ -3,8 +3,8 @@
     engine.py SCHEDULE...
 
 Inputs by wharf, a graph for each bucket that cuda.core captures and that reads the static buffers,
-buffers of wharf's pool behind cuda.core's memory resource as the ends of its copies, results in
-pinned memory, and everything dropped in a random order. Each schedule runs in a child that is forked
+buffers of wharf's pool behind cuda.core's memory resource as the ends of its copies, results by
+wharf's fetches and in pinned memory, and everything dropped in a random order. Each schedule runs in a child that is forked
 before the driver is loaded, with all checks. A line of JSON for each says what was found.
 """
 
@@ -37,9 +37,15 @@ def check(result: tuple[Any, ...]) -> Any:
 
 
 def capture(
-    device: Any, inputs: wharf.InputBuffers, bucket: int, out: Any, lens: Any
+    device: Any,
+    inputs: wharf.InputBuffers,
+    outputs: wharf.OutputBuffers,
+    bucket: int,
+    out: Any,
+    lens: Any,
 ) -> Any:
-    """A graph of cuda.core's that reads the inputs of a bucket where they always are."""
+    """A graph of cuda.core's that reads the inputs of a bucket where they always are, and writes
+    results where those are."""
     builder = device.create_graph_builder()
     with wharf.Device(0).capture_elsewhere():
         builder.begin_building()
@@ -47,7 +53,10 @@ def capture(
         for slot, to in (("ids", out), ("lens", lens)):
             array = inputs.array(slot, bucket)
             check(driver.cuMemcpyDtoDAsync(int(to.handle), array.ptr, array.nbytes, stream))
+        ids, echo = inputs.array("ids", bucket), outputs.array("echo", bucket)
+        check(driver.cuMemcpyDtoDAsync(echo.ptr, ids.ptr, ids.nbytes, stream))
         inputs.keep_alive_in_capture(builder.stream)
+        outputs.keep_alive_in_capture(builder.stream)
         builder.end_building()
     return builder.complete()
 
@@ -69,10 +78,16 @@ def decode(order: random.Random) -> None:
         ],
         BUCKETS,
     )
+    outputs = wharf.OutputBuffers(
+        ours,
+        [wharf.Slot("echo", "int32", wharf.TOKENS)],
+        BUCKETS,
+        ring_depth=4,
+    )
     out = resource.allocate(4 * BUCKETS[-1], stream=model)
     lens = resource.allocate(8 * BUCKETS[-1], stream=model)
-    graphs = {bucket: capture(device, inputs, bucket, out, lens) for bucket in BUCKETS}
-    pending: list[tuple[wharf.Buffer, wharf.Buffer, list[int], int]] = []
+    graphs = {bucket: capture(device, inputs, outputs, bucket, out, lens) for bucket in BUCKETS}
+    pending: list[tuple[wharf.Results, wharf.Buffer, wharf.Buffer, list[int], int]] = []
     for number in range(STEPS):
         tokens = order.choice((1, 2, 3, 4, 6, 8))
         values = [number * 100 + token for token in range(tokens)]
@@ -85,11 +100,12 @@ def decode(order: random.Random) -> None:
         last = results.alloc(1, "int64", stream=model)
         with staged.reader(model):
             graphs[bucket].launch(model)
+        echo = outputs.fetch(tokens, 1, model)
         for to, source in ((ids, out), (last, lens)):
             # cuda.core's buffer as the source: DLPack.
             whole = cuda.core.Buffer.from_handle(int(source.handle), to.nbytes, owner=source)
             to.copy_from(whole, stream=model)
-        pending.append((ids, last, values + [-1] * (bucket - tokens), number))
+        pending.append((echo, ids, last, values + [-1] * (bucket - tokens), number))
         if len(pending) > 2:
             verify(*pending.pop(0))
         scratch = resource.allocate(order.randrange(1, 1 << 16), stream=model)
@@ -99,8 +115,8 @@ def decode(order: random.Random) -> None:
         verify(*done)
     copies.sync()
     model.sync()
-    everything = [inputs, *graphs.values(), out, lens, resource, pool, results, ours, model, copies]
-    del inputs, graphs, out, lens, resource, pool, results, ours, model, copies
+    everything = [inputs, outputs, *graphs.values(), out, lens, resource, pool, results, ours, model, copies]
+    del inputs, outputs, echo, graphs, out, lens, resource, pool, results, ours, model, copies
     del step, staged, ids, last, source, whole, scratch, done, pending, to
     order.shuffle(everything)
     while everything:
@@ -108,8 +124,17 @@ def decode(order: random.Random) -> None:
         gc.collect()
 
 
-def verify(ids: wharf.Buffer, last: wharf.Buffer, values: list[int], number: int) -> None:
+def verify(
+    echo: wharf.Results,
+    ids: wharf.Buffer,
+    last: wharf.Buffer,
+    values: list[int],
+    number: int,
+) -> None:
     """Compares the results of a step, when the device is past them."""
+    with echo:
+        tokens, _requests = echo.counts
+        assert echo["echo"].tolist() == values[:tokens]
     assert np.asarray(ids).tolist() == values, (np.asarray(ids).tolist(), values)
     assert np.asarray(last).tolist() == [number]
 

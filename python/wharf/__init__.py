@@ -1,6 +1,6 @@
 """wharf for Python: memory pools and input staging for CUDA engines.
 
-``Device``, ``Stream``, ``Pool`` and ``InputBuffers`` are what an engine uses, ``Simulator`` what its
+``Device``, ``Stream``, ``Pool``, ``InputBuffers`` and ``OutputBuffers`` are what an engine uses, ``Simulator`` what its
 tests use. ``wharf.cuda_core``, ``wharf.numba`` and ``wharf.torch`` put wharf's pools behind the
 allocators of those libraries. The exceptions are in ``wharf.errors``.
 """
@@ -16,8 +16,11 @@ from wharf._wharf import (
     DeviceArray,
     InputBuffers,
     Length,
+    OutputBuffers,
     Pool,
     Reader,
+    Results,
+    ResultView,
     Simulator,
     Slot,
     SlotView,
@@ -40,8 +43,11 @@ __all__ = [
     "DeviceArray",
     "InputBuffers",
     "Length",
+    "OutputBuffers",
     "Pool",
     "Reader",
+    "ResultView",
+    "Results",
     "Simulator",
     "Slot",
     "SlotView",

@@ -287,6 +287,73 @@ class Reader:
     ) -> None: ...
 
 @final
+class OutputBuffers:
+    def __new__(
+        cls,
+        device: Device,
+        slots: Sequence[Slot],
+        buckets: Sequence[int],
+        *,
+        name: str = "outputs",
+        max_tokens: int | None = None,
+        max_requests: int | None = None,
+        ring_depth: int = 3,
+        layout: Literal["per_slot", "packed"] = "per_slot",
+        timeout: float = 10.0,
+        eager: bool = False,
+        check_captures: bool = False,
+    ) -> Self: ...
+    def fetch(
+        self,
+        tokens: int,
+        requests: int,
+        stream: _StreamLike,
+        *,
+        sources: Sequence[tuple[str, Buffer]] | None = None,
+    ) -> Results: ...
+    def try_fetch(
+        self,
+        tokens: int,
+        requests: int,
+        stream: _StreamLike,
+        *,
+        sources: Sequence[tuple[str, Buffer]] | None = None,
+    ) -> Results | None: ...
+    def array(self, slot: str, tokens: int) -> DeviceArray: ...
+    def keep_alive_in_capture(self, stream: _StreamLike) -> None: ...
+    @property
+    def buckets(self) -> list[tuple[int, int]]: ...
+    @property
+    def max(self) -> tuple[int, int]: ...
+    @property
+    def slots(self) -> list[str]: ...
+    @property
+    def device(self) -> Device: ...
+
+@final
+class Results:
+    def __getitem__(self, slot: str, /) -> NDArray[Any]: ...
+    def view(self, slot: str) -> ResultView: ...
+    def is_complete(self) -> bool: ...
+    def wait(self, timeout: float = 10.0) -> Results: ...
+    def source_free_on(self, stream: _StreamLike) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def counts(self) -> tuple[int, int]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class ResultView:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
 class Simulator:
     def __new__(
         cls,

@@ -71,6 +71,25 @@ impl Device {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Whether anything in the process, of this crate's or of other code's, retains the primary
+    /// context.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`]: the driver refused.
+    ///
+    /// # References
+    ///
+    /// [Primary contexts](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
+    #[doc(alias = "cuDevicePrimaryCtxGetState")]
+    pub fn is_primary_active(&self) -> Result<bool, Error> {
+        let (mut flags, mut active) = (0, 0);
+        let call = &self.driver.api().device_primary_ctx_get_state;
+        // SAFETY: both are valid for writes for the whole call.
+        unsafe { call.call(self.raw, &raw mut flags, &raw mut active) }?;
+        Ok(active != 0)
+    }
+
     /// The identifier that stays the same whatever the ordinals.
     ///
     /// # Errors

@@ -137,6 +137,18 @@ impl BufferWord {
         self.update(AcqRel, next).map(BufferStateWord::generation)
     }
 
+    /// Turns the one handle of a life that has just begun, of which no other thread knows, into a
+    /// bare one. The generation of that life.
+    #[inline]
+    pub(crate) fn begin_raw(&self) -> u32 {
+        let state = self.load();
+        debug_assert!(state.handles() == 1 && !state.is_raw(), "{state:?}");
+        // AcqRel: pairs with that of `take_raw`. What others try by an old handle fails without
+        // changing the word.
+        self.0.fetch_or(RAW, AcqRel);
+        state.generation()
+    }
+
     /// Turns the bare handle of a life back; the error says that there is none.
     #[inline]
     pub(crate) fn take_raw(&self, generation: u32) -> Result<(), NotSo> {
@@ -263,7 +275,8 @@ mod tests {
         assert!(word.take_raw(generation).is_err() && word.share_raw(generation).is_err());
         word.release().unwrap();
         word.begin().unwrap();
-        let later = word.make_raw().unwrap();
+        let later = word.begin_raw();
         assert!(word.take_raw(generation).is_err() && later != generation);
+        word.take_raw(later).unwrap();
     }
 }

@@ -60,7 +60,7 @@ impl Pool {
             // Slabs and runs start at slices.
             let class = SizeClass::shared(size).and_then(|_| SizeClass::aligned(size, align));
             let size = class.map_or(size, SizeClass::block_size);
-            let buffer: Buffer<T> = self.of_block(self.core.alloc(size, stream, site)?, 0, len);
+            let buffer: Buffer<T> = self.of_block(self.core.alloc(size, stream, site)?.0, 0, len);
             // A block of a larger class that stood in may start elsewhere.
             if buffer.host_address().is_multiple_of(align as u64) {
                 return Ok(buffer);
@@ -70,8 +70,8 @@ impl Pool {
         let least = if SizeClass::shared(size).is_some() { LEAST } else { LEAST.max(slice) };
         let most = align.saturating_sub(least);
         let padded = size.checked_add(most).ok_or_else(too_large)?;
-        let index = self.core.alloc(padded, stream, site)?;
-        let address = self.core.records.get(index).address.load(Relaxed);
+        let (index, record) = self.core.alloc(padded, stream, site)?;
+        let address = record.address.load(Relaxed);
         let offset = to_usize(address.next_multiple_of(align as u64) - address);
         Ok(self.of_block(index, offset, len))
     }

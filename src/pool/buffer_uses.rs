@@ -35,6 +35,6 @@ impl<T: Element> Buffer<T> {
         timeline: &Timeline,
         stream: &Stream,
     ) -> Result<(), Error> {
-        self.core().note_use(self.index(), slot, timeline, stream)
+        self.core().note_use(self.record(), slot, timeline, stream)
     }
 }

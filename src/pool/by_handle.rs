@@ -18,10 +18,11 @@ impl Pool {
     /// # Errors
     ///
     /// As [`alloc`](Self::alloc).
+    #[inline]
     #[track_caller]
     pub fn alloc_raw(&self, size: usize, stream: &Stream) -> Result<RawBuffer, AllocError> {
-        let index = self.core.alloc(size, stream, Location::caller())?;
-        Ok(RawBuffer::begin(&self.core, index, size))
+        let (index, record) = self.core.alloc(size, stream, Location::caller())?;
+        Ok(RawBuffer::begin(&self.core, index, record, size))
     }
 
     /// Frees the block of a bare handle behind what `stream` was given by now: the stream may have
@@ -34,15 +35,16 @@ impl Pool {
     /// * [`FreeError::Stream`]: the stream cannot have used the block, as for
     ///   [`Buffer::record_use`]; the block is still allocated. Only where eight streams use the
     ///   block already, and the driver refuses to order this one, is the block freed and leaked.
+    #[inline]
     pub fn free_raw(&self, raw: RawBuffer, stream: &Stream) -> Result<(), FreeError> {
         let timeline = stream.timeline()?;
         let slot = self.core.slot_of(timeline)?;
-        let index = raw.claim(&self.core)?;
-        let noted = self.core.note_use(index, slot, timeline, stream);
+        let (index, record) = raw.claim(&self.core)?;
+        let noted = self.core.note_use(record, slot, timeline, stream);
         if noted.is_err() {
-            self.core.lose(self.core.records.get(index));
+            self.core.lose(record);
         }
-        self.core.end_handle(index);
+        self.core.end_handle_of(index, record);
         Ok(noted?)
     }
 
@@ -85,13 +87,12 @@ impl Pool {
     /// assert_eq!(again.kind(), ErrorKind::Stale);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
     #[track_caller]
     pub fn alloc_address(&self, size: usize, stream: &Stream) -> Result<u64, AllocError> {
-        let index = self.core.alloc(size, stream, Location::caller())?;
-        let address = self.core.records.get(index).address.load(Relaxed);
+        let (index, record) = self.core.alloc(size, stream, Location::caller())?;
+        let address = record.address.load(Relaxed);
         self.core.addresses.set(address, index);
-        Ok(RawBuffer::begin(&self.core, index, size).address())
+        Ok(RawBuffer::begin(&self.core, index, record, size).address())
     }
 
     /// The handle of the block that was handed out at an address. No lock, no driver call.
@@ -123,7 +124,6 @@ impl Pool {
     /// # Errors
     ///
     /// As [`free_raw`](Self::free_raw) and [`find_address`](Self::find_address).
-    #[inline]
     pub fn free_address(&self, address: u64, stream: &Stream) -> Result<(), FreeError> {
         self.free_raw(self.find_address(address)?, stream)
     }

@@ -102,31 +102,31 @@ impl Request<'_> {
 }
 
 impl Core {
-    /// Allocates a record with a block of at least `size` bytes for `stream`.
+    /// Allocates a record with a block of at least `size` bytes for `stream`; its number.
     #[inline]
     pub(super) fn alloc(
         &self,
         size: usize,
         stream: &Stream,
         site: &'static Location<'static>,
-    ) -> Result<u32, AllocError> {
+    ) -> Result<(u32, &BufferRecord), AllocError> {
         let timeline = stream.timeline()?;
         self.gate.check()?;
         let slot = self.slot_of(timeline)?;
         let (class, block) = self.class_of(size);
         let request = Request { asked: size, class, size: block, slot, stream, timeline };
         let kept = self.pop_kept(slot, request.list(), block);
-        let index = match kept {
-            Some(index) => {
-                self.begin_behind(index, slot, size);
-                index
+        let (index, record) = match kept {
+            Some(index) => (index, self.begin_behind(index, slot, size)),
+            None => {
+                let index = self.alloc_slow(request)?;
+                (index, self.records.get(index))
             }
-            None => self.alloc_slow(request)?,
         };
         if let Some(track) = &self.track {
             track.note(index, site);
         }
-        Ok(index)
+        Ok((index, record))
     }
 
     /// The class of a size, `None` for a large one; and the size of its blocks.
@@ -160,12 +160,14 @@ impl Core {
     /// Begins a life of a record whose last use comes before whatever the stream of `slot` does
     /// next: it was the stream's own, or the stream waits for it.
     #[inline]
-    pub(super) fn begin_behind(&self, index: u32, slot: usize, asked: usize) {
+    pub(super) fn begin_behind(&self, index: u32, slot: usize, asked: usize) -> &BufferRecord {
         let record = self.records.get(index);
         let inherited = record.uses.iter().map(|word| word.load(Relaxed)).max().unwrap_or(0);
         self.begin(record, slot, asked, inherited);
+        record
     }
 
+    #[inline]
     fn begin(&self, record: &BufferRecord, slot: usize, asked: usize, inherited: u64) {
         record.inherited.store(inherited, Relaxed);
         record.home.store(u32::try_from(slot).unwrap_or(0), Relaxed);

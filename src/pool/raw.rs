@@ -7,6 +7,7 @@ use super::buffer::Buffer;
 use super::core::Core;
 use super::error::RawError;
 use super::info::BufferInfo;
+use super::record::BufferRecord;
 use crate::address::to_usize;
 use crate::element::Element;
 use crate::lockfree::buffer_state::{BufferWord, NotSo};
@@ -65,12 +66,9 @@ impl RawBuffer {
 
     /// The one handle of a record's life that has just begun, as a bare one.
     #[inline]
-    pub(super) fn begin(core: &Core, index: u32, size: usize) -> Self {
-        let record = core.records.get(index);
-        let made = record.state.make_raw();
-        debug_assert!(made.is_ok(), "{made:?}");
+    pub(super) fn begin(core: &Core, index: u32, record: &BufferRecord, size: usize) -> Self {
+        let generation = record.state.begin_raw();
         let address = record.address.load(Relaxed);
-        let generation = made.unwrap_or(0);
         Self { pool: core.id, address, size, index, generation }
     }
 
@@ -99,12 +97,12 @@ impl RawBuffer {
         Ok(self.buffer(core))
     }
 
-    /// Takes the handle of a block that was not taken back: it is the caller's, in the record whose
-    /// number is returned.
+    /// Takes the handle of a block that was not taken back: it is the caller's, in the record that
+    /// is returned with its number.
     #[inline]
-    pub(super) fn claim(self, core: &Core) -> Result<u32, RawError> {
-        self.change(core, |state| state.take_raw(self.generation))?;
-        Ok(self.index)
+    pub(super) fn claim(self, core: &Core) -> Result<(u32, &BufferRecord), RawError> {
+        let record = self.change(core, |state| state.take_raw(self.generation))?;
+        Ok((self.index, record))
     }
 
     /// Changes the state of the block, if this is a handle of the pool's and `change` can.
@@ -113,7 +111,7 @@ impl RawBuffer {
         self,
         core: &Core,
         change: impl FnOnce(&BufferWord) -> Result<(), NotSo>,
-    ) -> Result<(), RawError> {
+    ) -> Result<&BufferRecord, RawError> {
         let address = self.address;
         let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.id) else {
             return Err(RawError::WrongPool { address });
@@ -121,11 +119,11 @@ impl RawBuffer {
         let (start, end) = (record.address.load(Relaxed), record.size() as u64);
         let offset = address.wrapping_sub(start);
         let fits = offset.checked_add(self.size as u64).is_some_and(|last| last <= end);
-        let current = record.state.load().generation();
         if !fits || change(&record.state).is_err() {
+            let current = record.state.load().generation();
             return Err(RawError::Stale { address, generation: self.generation, current });
         }
-        Ok(())
+        Ok(record)
     }
 
     /// The buffer of a handle that the caller has.

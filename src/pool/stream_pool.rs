@@ -78,7 +78,7 @@ impl Pool {
                 max: self.core.upstream.stats().limit,
             });
         };
-        let index = self.core.alloc(size, stream, Location::caller())?;
+        let (index, _) = self.core.alloc(size, stream, Location::caller())?;
         Ok(Buffer::new(Arc::clone(&self.core), index, 0, len))
     }
 

@@ -10,15 +10,15 @@ use crate::timeline::Timeline;
 
 impl Core {
     /// Notes a use of a live buffer by a stream, submitted by now.
-    #[inline]
+    // Always: a call would cost a foreign interface as much as the rest of a use.
+    #[inline(always)]
     pub(super) fn note_use(
         &self,
-        index: u32,
+        record: &BufferRecord,
         slot: usize,
         timeline: &Timeline,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let record = self.records.get(index);
         let new = self.use_now(slot, timeline);
         record.state.mark_used();
         // A count that two threads at once may fall short of: it is not worth a locked instruction.
@@ -113,18 +113,29 @@ impl Core {
     /// Ends a handle of a record, which is retired if it is the last.
     #[inline]
     pub(super) fn end_handle(&self, index: u32) {
-        let last = self.records.get(index).state.release();
+        self.end_handle_of(index, self.records.get(index));
+    }
+
+    /// Ends a handle of the record with this number.
+    // Always: as for `note_use`.
+    #[inline(always)]
+    pub(super) fn end_handle_of(&self, index: u32, record: &BufferRecord) {
+        let last = record.state.release();
         debug_assert!(last.is_ok(), "{last:?}");
         if last == Ok(true) {
-            self.retire(index);
+            self.retire_record(index, record);
         }
     }
 
     /// Takes a record whose last handle has ended: for the stream that used it at once, for
     /// others when the device is past that.
-    #[inline]
     pub(super) fn retire(&self, index: u32) {
-        let record = self.records.get(index);
+        self.retire_record(index, self.records.get(index));
+    }
+
+    // Always: as for `note_use`.
+    #[inline(always)]
+    fn retire_record(&self, index: u32, record: &BufferRecord) {
         if record.lost.load(Relaxed) {
             return;
         }
@@ -136,7 +147,7 @@ impl Core {
         };
         self.limit.stamp(record);
         let list = slot.map_or(&self.mixed, |slot| &self.slots.get(slot).lists[record.list()]);
-        list.push(index, |index| self.records.link(index));
+        list.push(index, |_| &record.next);
     }
 
     /// Forgets the uses that are over; the slot of the only one left, if so, or the home of a

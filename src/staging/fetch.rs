@@ -18,7 +18,7 @@ use super::ring::Claim;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::state::SlotState;
 use super::transfer::Transfer;
-use crate::element::Element;
+use crate::element::{DType, Element};
 use crate::memory::MemoryKind;
 use crate::pool::Buffer;
 use crate::profile::Range;
@@ -73,7 +73,9 @@ impl<Tag> Fetch<Tag> {
     }
 
     /// Fetches a slot of this step from device memory at `address`. Costs a driver call if the last
-    /// fetch of this ring slot and bucket had another source, and so does the next one that has.
+    /// fetch of this ring slot and bucket had another source, and so does the next one that has. A
+    /// graph takes no memory of another origin than its own, such as of `cuMemAlloc`: such a fetch
+    /// goes without, by a call for each slot.
     ///
     /// # Errors
     ///
@@ -90,8 +92,28 @@ impl<Tag> Fetch<Tag> {
         slot: SlotId<T, Tag>,
         address: CUdeviceptr,
     ) -> Result<(), StageError> {
-        let span = self.referable(slot)?;
-        self.refer(slot.index(), span, address, Box::new(Owner(())));
+        self.refer_to(slot.index(), slot.set, T::DTYPE, address)
+    }
+
+    /// How many elements a source of a slot has in this step.
+    ///
+    /// # Errors
+    ///
+    /// As [`source`](Self::source).
+    pub fn source_len<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<usize, StageError> {
+        Ok(self.referable(slot.index(), slot.set, T::DTYPE)?.size / size_of::<T>())
+    }
+
+    /// Fetches a slot of elements of `dtype` from `address`, which the caller vouches for.
+    pub(super) fn refer_to(
+        &mut self,
+        slot: usize,
+        set: usize,
+        dtype: DType,
+        address: CUdeviceptr,
+    ) -> Result<(), StageError> {
+        let span = self.referable(slot, set, dtype)?;
+        self.refer(slot, span, address, Box::new(Owner(())));
         Ok(())
     }
 
@@ -109,7 +131,7 @@ impl<Tag> Fetch<Tag> {
         slot: SlotId<T, Tag>,
         from: &Buffer<T>,
     ) -> Result<(), StageError> {
-        let span = self.referable(slot)?;
+        let span = self.referable(slot.index(), slot.set, T::DTYPE)?;
         let (wanted, given) = (span.size / size_of::<T>(), from.len());
         if given < wanted {
             return Err(self.shared.misuse(slot.index(), SlotFault::Length { wanted, given }));
@@ -239,13 +261,11 @@ impl<Tag> Fetch<Tag> {
     }
 
     /// Where a slot lies, if it can be copied from elsewhere.
-    fn referable<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<ByteRange, StageError> {
+    fn referable(&self, index: usize, set: usize, dtype: DType) -> Result<ByteRange, StageError> {
         let own = &self.claim.fields;
         let fields = self.bucket.map_or(own, |bucket| &self.shared.plan.buckets[bucket].fields);
-        let index = slot.index();
-        let Some(field) = fields
-            .get(index)
-            .filter(|field| slot.set == self.shared.id() && field.dtype == Some(T::DTYPE))
+        let Some(field) =
+            fields.get(index).filter(|field| set == self.shared.id() && field.dtype == Some(dtype))
         else {
             return Err(self.shared.misuse(index, SlotFault::Foreign));
         };

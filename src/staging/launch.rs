@@ -7,7 +7,7 @@ use super::ring::Claim;
 use super::spec::SlotKind;
 use super::state::{SlotState, StagingGraph};
 use super::transfer::Transfer;
-use crate::error::Error;
+use crate::error::{CudaError, Error};
 use crate::graph::GraphError;
 use crate::stream::Stream;
 
@@ -51,8 +51,9 @@ impl Transfer {
         Ok(graph.exec.launch(stream)?)
     }
 
-    /// A graph for the copies: made if there is none, and told which bucket it is, which slots it leaves out and which
-    /// it copies from or to elsewhere. `None` if there is no room for it.
+    /// A graph for the copies: made if there is none, and told which bucket it is, which slots it
+    /// leaves out and which it copies from or to elsewhere. `None` if there is no room for it, or
+    /// it cannot.
     #[cold]
     fn adapt<'c>(
         &self,
@@ -74,10 +75,17 @@ impl Transfer {
             Err(GraphError::Driver(Error::Unsupported { .. })) => return Ok(None),
             outcome => outcome?,
         }
-        graph.refer(sent.referred, &extras.references, |slot| {
+        let referred = graph.refer(sent.referred, &extras.references, |slot| {
             self.copy_of(index, slot, bucket.fields[slot].span)
-        })?;
-        Ok(Some(graph))
+        });
+        match referred {
+            // A node takes no memory of another origin than its own, such as of cuMemAlloc in place
+            // of the set's: that is copied by a call.
+            Err(GraphError::Driver(error)) if error.code() == Some(CudaError::INVALID_VALUE) => {
+                Ok(None)
+            }
+            outcome => outcome.map(|()| Some(graph)),
+        }
     }
 
     /// Enqueues the copies one by one, without a graph.

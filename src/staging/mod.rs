@@ -103,6 +103,7 @@ mod reader;
 mod refer;
 mod reference;
 mod region;
+mod result_info;
 pub(crate) mod ring;
 mod rows;
 mod set_spec;

@@ -14,7 +14,7 @@ use super::slot_id::{SlotId, Untagged};
 use super::stall::{Stall, StallCause};
 use super::state::SlotState;
 use super::transfer::Transfer;
-use crate::element::Element;
+use crate::element::{DType, Element};
 use crate::error::Error;
 use crate::stream::{Stream, StreamId};
 use crate::timeline::GaveUp;
@@ -171,12 +171,24 @@ impl<'a, Tag> Results<'a, Tag> {
     /// [`StageError::Slot`]: the slot is another set's.
     #[inline]
     pub fn read<T: Element>(self, slot: SlotId<T, Tag>) -> Result<&'a [T], StageError> {
+        self.take(slot.index(), slot.set, T::DTYPE, 1)
+    }
+
+    /// What a slot of elements of `dtype` holds, as values that `per_element` make one of them.
+    #[inline]
+    pub(super) fn take<T: Element>(
+        self,
+        index: usize,
+        set: usize,
+        dtype: DType,
+        per_element: usize,
+    ) -> Result<&'a [T], StageError> {
         let Pending { hold, shared, counts, bucket, .. } = self.pending;
-        let (plan, index) = (&shared.plan, slot.index());
+        let plan = &shared.plan;
         let Some(spec) = plan.slots.get(index).filter(|spec| {
             // The type is looked at again: the address that stands for a set may be another's
             // later.
-            slot.set == shared.id() && spec.dtype == T::DTYPE
+            set == shared.id() && spec.dtype == dtype
         }) else {
             return Err(shared.misuse(index, SlotFault::Foreign));
         };
@@ -190,6 +202,7 @@ impl<'a, Tag> Results<'a, Tag> {
             }
             _ => spec.most.of_counts(*counts),
         };
+        let len = len * per_element;
         // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
         // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
         // the device is done with the slot.

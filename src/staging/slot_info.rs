@@ -7,6 +7,7 @@ use super::error::{SlotError, SlotFault, StageError};
 use super::len::Len;
 use super::spec::SlotKind;
 use super::step::Step;
+use super::transfer::Transfer;
 use crate::element::DType;
 
 /// A slot's description.
@@ -27,31 +28,38 @@ pub struct SlotInfo {
     /// Its number.
     pub index: usize,
     /// The set that it belongs to.
-    set: usize,
+    pub(super) set: usize,
 }
 
-impl<Tag> InputBuffers<Tag> {
-    /// The slots, in the order in which they were named.
-    #[doc(alias = "get_static_tensors")]
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = SlotInfo> + '_ {
-        let plan = &self.shared.plan;
+impl SlotInfo {
+    /// The slots of a set.
+    pub(super) fn all(shared: &Transfer) -> impl ExactSizeIterator<Item = Self> + '_ {
+        let plan = &shared.plan;
         plan.slots.iter().enumerate().map(|(index, slot)| {
             let span = plan
                 .buckets
                 .first()
                 .map_or_else(|| plan.exact_span(plan.max, index), |it| it.fields[index].span);
-            SlotInfo {
+            Self {
                 name: slot.name.clone(),
                 dtype: slot.dtype,
                 len: slot.declared,
                 is_static: slot.kind != SlotKind::Dynamic,
                 address: plan
                     .is_fixed(index)
-                    .then(|| plan.address(self.shared.device.address(), index, span)),
+                    .then(|| plan.address(shared.device.address(), index, span)),
                 index,
-                set: self.shared.id(),
+                set: shared.id(),
             }
         })
+    }
+}
+
+impl<Tag> InputBuffers<Tag> {
+    /// The slots, in the order in which they were named.
+    #[doc(alias = "get_static_tensors")]
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = SlotInfo> + '_ {
+        SlotInfo::all(&self.shared)
     }
 
     /// A slot by its name.

@@ -238,7 +238,7 @@ impl<'a, Tag> Staged<'a, Tag> {
     }
 
     /// The address of a slot that is of a rarer kind, or in a step of its own size.
-    fn find(&self, slot: usize, set: usize) -> CUdeviceptr {
+    pub(super) fn find(&self, slot: usize, set: usize) -> CUdeviceptr {
         let plan = &self.shared.plan;
         match plan.slots.get(slot).map(|spec| spec.kind) {
             _ if set != self.shared.id() => 0,

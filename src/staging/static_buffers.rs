@@ -76,10 +76,13 @@ impl<Tag> StaticBuffers<Tag> {
         slot: SlotId<T, Tag>,
         counts: impl Into<Counts>,
     ) -> Option<CUdeviceptr> {
-        let index = slot.index();
-        let spec =
-            self.plan.slots.get(index).filter(|_| slot.set == Arc::as_ptr(&self.plan).addr())?;
-        let span = self.plan.bucket_of(counts.into())?.fields[index].span;
+        self.find(slot.index(), slot.set, counts.into())
+    }
+
+    /// Where the slot with this number is, if it is one of the set's.
+    pub(super) fn find(&self, index: usize, set: usize, counts: Counts) -> Option<CUdeviceptr> {
+        let spec = self.plan.slots.get(index).filter(|_| set == Arc::as_ptr(&self.plan).addr())?;
+        let span = self.plan.bucket_of(counts)?.fields[index].span;
         let has_place = !matches!(spec.kind, SlotKind::ZeroCopy | SlotKind::Dynamic);
         has_place.then(|| self.plan.address(self.device.address(), index, span))
     }

@@ -66,6 +66,7 @@ mod staging_shapes;
 mod staging_submission;
 mod staging_tables;
 mod staging_tails;
+mod staging_untyped;
 mod stream;
 mod stream_identity;
 mod tier;

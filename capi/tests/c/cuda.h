@@ -28,6 +28,7 @@ int cuGraphLaunch(void *executable, void *stream);
 int cuGraphDestroy(void *graph);
 int cuGraphExecDestroy(void *executable);
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t size, void *stream);
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, void *stream);
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, void *stream);
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t size, void *stream);
 

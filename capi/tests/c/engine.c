@@ -1,13 +1,13 @@
 // An engine in C: a graph that the driver API captured reads wharf's static buffers, copies into a block
-// of wharf's, and from there into pinned memory that the host reads. Right bytes, and nothing left at
-// the end, whatever goes first. The argument is the seed of the order in which things are dropped.
+// of wharf's, and from there into pinned memory that the host reads and into wharf's results. Right bytes,
+// and nothing left at the end, whatever goes first. The argument is the seed of the order in which things are dropped.
 
 #include "cuda.h"
 #include "wharf.h"
 
 #include <string.h>
 
-enum { TOKENS = 8, STEPS = 60, PARTS = 6 };
+enum { TOKENS = 8, STEPS = 60, PARTS = 7 };
 
 typedef struct {
     wharf_context context;
@@ -18,6 +18,9 @@ typedef struct {
     void *result;
     wharf_inputs inputs;
     size_t ids;
+    wharf_outputs outputs;
+    size_t echo;
+    wharf_results last;
     void *graph;
 } engine;
 
@@ -56,9 +59,31 @@ static void make_inputs(engine *e) {
     OK(wharf_inputs_slot(e->inputs, "ids", &e->ids));
 }
 
+static void make_outputs(engine *e) {
+    const size_t buckets[] = {4, TOKENS};
+    wharf_outputs_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.slot_size = sizeof(wharf_slot);
+    options.buckets = buckets;
+    options.bucket_count = 2;
+    wharf_slot slots[2];
+    memset(slots, 0, sizeof slots);
+    // The engine's own memory, and the set's.
+    OK(wharf_buffer_device_address(e->device, e->seen, &slots[0].source));
+    slots[0].name = "seen";
+    slots[0].dtype = WHARF_DTYPE_I32;
+    slots[0].times = 1;
+    slots[1] = slots[0];
+    slots[1].name = "echo";
+    slots[1].source = 0;
+    OK(wharf_outputs_create(e->context, &options, slots, 2, &e->outputs));
+    OK(wharf_outputs_slot(e->outputs, "echo", &e->echo));
+}
+
 // The model: results are the ids and the mapping, of 4 and 8 bytes an element.
 static void capture(engine *e) {
-    uint64_t ids, mapping, seen;
+    uint64_t ids, mapping, seen, echo;
     size_t slot;
     OK(wharf_inputs_slot(e->inputs, "mapping", &slot));
     OK(wharf_inputs_address(e->inputs, e->ids, &ids));
@@ -72,6 +97,9 @@ static void capture(engine *e) {
     CU(cuMemcpyDtoDAsync_v2(seen, ids, TOKENS * 4, e->raw_model));
     CU(cuMemcpyDtoDAsync_v2(seen + TOKENS * 4, mapping, TOKENS * 8, e->raw_model));
     CU(cuMemcpyDtoHAsync_v2(e->result, seen, TOKENS * 12, e->raw_model));
+    OK(wharf_outputs_address(e->outputs, e->echo, TOKENS, 1, &echo));
+    CU(cuMemcpyDtoDAsync_v2(echo, ids, TOKENS * 4, e->raw_model));
+    OK(wharf_outputs_keep_in_capture(e->outputs, e->model));
     OK(wharf_inputs_keep_in_capture(e->inputs, e->model));
     OK(wharf_buffer_keep_in_capture(e->device, e->seen, e->model));
     OK(wharf_buffer_keep_in_capture(e->pinned, result, e->model));
@@ -92,6 +120,25 @@ static void capture(engine *e) {
     CU(cuGraphDestroy(graph));
 }
 
+// The results of a step are read while the next one runs, and are not overwritten by it.
+static void fetch(engine *e, int number, size_t tokens) {
+    wharf_results now;
+    OK(wharf_fetch(e->outputs, tokens, 1, e->model, &now));
+    if (number > 0) {
+        const size_t before = 1 + (size_t)(number - 1) % TOKENS;
+        OK(wharf_results_wait(e->last, 600000));
+        for (size_t slot = 0; slot < 2; slot++) {
+            const void *data;
+            size_t size;
+            OK(wharf_results_read(e->last, slot, &data, &size));
+            EXPECT(size == before * 4);
+            for (size_t i = 0; i < before; i++) EXPECT(((const int32_t *)data)[i] == (number - 1) * 100 + (int32_t)i);
+        }
+        OK(wharf_results_release(e->last));
+    }
+    e->last = now;
+}
+
 static void run(engine *e, int number) {
     const size_t tokens = 1 + (size_t)number % TOKENS;
     wharf_step step;
@@ -107,9 +154,14 @@ static void run(engine *e, int number) {
         }
     }
     OK(wharf_submit(step, e->copies));
-    OK(wharf_step_wait_on(step, e->model));
+    // The two ways to declare a read.
+    wharf_reader reader;
+    if (number % 2 == 0) OK(wharf_reader_begin(step, e->model, &reader));
+    else OK(wharf_step_wait_on(step, e->model));
     CU(cuGraphLaunch(e->graph, e->raw_model));
-    OK(wharf_step_consumed_by(step, e->model));
+    if (number % 2 == 0) OK(wharf_reader_end(reader));
+    else OK(wharf_step_consumed_by(step, e->model));
+    fetch(e, number, tokens);
     wharf_buffer result;
     OK(wharf_find_address(e->pinned, e->result, &result));
     OK(wharf_buffer_record_use(e->device, e->seen, e->model));
@@ -217,6 +269,92 @@ static void forgotten_slot(const engine *e) {
     OK(wharf_inputs_destroy(inputs));
 }
 
+static wharf_inputs small_set(const engine *e, int layout, int placement) {
+    const size_t buckets[] = {2, 4};
+    wharf_inputs_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.slot_size = sizeof(wharf_slot);
+    options.buckets = buckets;
+    options.bucket_count = 2;
+    options.layout = layout;
+    wharf_slot slots[2];
+    memset(slots, 0, sizeof slots);
+    slots[0].name = "first";
+    slots[0].dtype = WHARF_DTYPE_U8;
+    slots[0].times = 200;
+    slots[1] = slots[0];
+    slots[1].name = "second";
+    slots[1].placement = placement;
+    wharf_inputs inputs;
+    OK(wharf_inputs_create(e->context, &options, slots, 2, &inputs));
+    return inputs;
+}
+
+// One step of a small set of two slots, each filled with its number and `value`.
+static wharf_step small_step(wharf_inputs inputs, size_t tokens, size_t padded, unsigned char value) {
+    wharf_step step;
+    OK(wharf_begin_padded(inputs, tokens, 1, padded, 1, &step));
+    for (size_t slot = 0; slot < 2; slot++) {
+        void *data;
+        size_t size;
+        OK(wharf_step_slot(step, slot, &data, &size));
+        EXPECT(size == tokens * 200);
+        memset(data, value + (int)slot, size);
+    }
+    size_t bucket, to;
+    OK(wharf_step_padded(step, &bucket, &to, NULL));
+    EXPECT(to == (padded <= 2 ? 2 : 4) && bucket == (padded <= 2 ? 0u : 1u));
+    return step;
+}
+
+// In a packed layout a slot's place depends on the bucket, also on one that is asked for.
+static void packed(const engine *e) {
+    const wharf_inputs inputs = small_set(e, WHARF_LAYOUT_PACKED, WHARF_PLACEMENT_COPIED);
+    uint64_t small, large, address;
+    EXPECT(wharf_inputs_address(inputs, 1, &address) == WHARF_STATUS_INVALID);
+    OK(wharf_inputs_address_in(inputs, 1, 2, 1, &small));
+    OK(wharf_inputs_address_in(inputs, 1, 4, 1, &large));
+    EXPECT(small < large && wharf_inputs_address_in(inputs, 1, 5, 1, &address) == WHARF_STATUS_INVALID);
+    for (size_t padded = 1; padded <= 4; padded++) {
+        unsigned char back[200];
+        const wharf_step step = small_step(inputs, 1, padded, (unsigned char)padded);
+        OK(wharf_submit(step, e->model));
+        OK(wharf_step_address(step, 1, &address));
+        EXPECT(address == (padded <= 2 ? small : large));
+        CU(cuMemcpyDtoHAsync_v2(back, address, sizeof back, e->raw_model));
+        CU(cuStreamSynchronize(e->raw_model));
+        EXPECT(back[0] == padded + 1 && back[199] == padded + 1);
+    }
+    OK(wharf_inputs_destroy(inputs));
+}
+
+// A zero-copy slot is read where the host has written it, in each step elsewhere.
+static void zero_copy(const engine *e) {
+    const wharf_inputs inputs = small_set(e, WHARF_LAYOUT_PER_SLOT, WHARF_PLACEMENT_ZERO_COPY);
+    uint64_t block;
+    wharf_buffer seen;
+    OK(wharf_alloc(e->device, 400, e->model, &seen));
+    OK(wharf_buffer_device_address(e->device, seen, &block));
+    for (unsigned char number = 0; number < 10; number++) {
+        unsigned char back[400];
+        const wharf_step step = small_step(inputs, 2, 2, number);
+        uint64_t address;
+        EXPECT(wharf_step_address(step, 1, &address) == WHARF_STATUS_INVALID);
+        OK(wharf_submit(step, e->copies));
+        wharf_reader reader;
+        OK(wharf_reader_begin(step, e->model, &reader));
+        OK(wharf_step_address(step, 1, &address));
+        CU(cuMemcpyHtoDAsync_v2(block, (const void *)(uintptr_t)address, 400, e->raw_model));
+        OK(wharf_reader_end(reader));
+        CU(cuMemcpyDtoHAsync_v2(back, block, 400, e->raw_model));
+        CU(cuStreamSynchronize(e->raw_model));
+        EXPECT(back[0] == number + 1 && back[399] == number + 1);
+    }
+    OK(wharf_free(e->device, seen, e->model));
+    OK(wharf_inputs_destroy(inputs));
+}
+
 // A stream that is forgotten may be destroyed, whatever has seen it.
 static void forget(engine *e) {
     void *raw;
@@ -248,6 +386,7 @@ static void drop(engine *e, int part) {
             EXPECT(wharf_free(e->pinned, result, e->model) == WHARF_STATUS_STALE);
             break;
         case 4: OK(wharf_stream_release(e->copies)); break;
+        case 5: OK(wharf_outputs_destroy(e->outputs)); break;
         default: OK(wharf_context_release(e->context)); break;
     }
 }
@@ -272,12 +411,17 @@ int main(int argc, char **argv) {
     OK(wharf_alloc(e.device, TOKENS * 12, e.model, &e.seen));
     OK(wharf_alloc_address(e.pinned, TOKENS * 12, e.model, &e.result));
     make_inputs(&e);
+    make_outputs(&e);
     capture(&e);
     for (int number = 0; number < STEPS; number++) run(&e, number);
     scratch(&e);
     forget(&e);
     pressure(&e);
     forgotten_slot(&e);
+    packed(&e);
+    zero_copy(&e);
+    // Results outlive the set that they are of.
+    OK(wharf_results_wait(e.last, 600000));
     wharf_ticket ticket;
     OK(wharf_stream_ticket(e.model, &ticket));
     OK(wharf_ticket_wait(ticket, 600000));
@@ -286,7 +430,7 @@ int main(int argc, char **argv) {
     // A context of wharf's own, for the end of what the graph keeps.
     wharf_context last;
     OK(wharf_context_retain(0, &last));
-    int order[PARTS] = {0, 1, 2, 3, 4, 5};
+    int order[PARTS] = {0, 1, 2, 3, 4, 5, 6};
     for (int i = PARTS - 1; i > 0; i--) {
         seed = seed * 1103515245u + 12345u;
         const int other = (int)(seed >> 16) % (i + 1), kept = order[i];
@@ -294,6 +438,11 @@ int main(int argc, char **argv) {
         order[other] = kept;
     }
     for (int i = 0; i < PARTS; i++) drop(&e, order[i]);
+    const void *data;
+    size_t size;
+    OK(wharf_results_read(e.last, e.echo, &data, &size));
+    EXPECT(*(const int32_t *)data == (STEPS - 1) * 100);
+    OK(wharf_results_release(e.last));
     OK(wharf_wait_deferred(last, 600000));
     OK(wharf_pool_close(e.device, 600000));
     OK(wharf_pool_close(e.pinned, 600000));

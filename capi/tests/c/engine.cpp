@@ -20,6 +20,7 @@ struct engine {
     std::optional<wharf::pool> device, pinned;
     std::optional<wharf::buffer> seen, result;
     std::optional<wharf::inputs> inputs;
+    std::optional<wharf::outputs> outputs;
 };
 
 void capture(engine &e, std::size_t ids) {
@@ -28,6 +29,8 @@ void capture(engine &e, std::size_t ids) {
     CU(cuStreamBeginCapture_v2(e.raw_model, 1));
     CU(cuMemcpyDtoDAsync_v2(e.seen->device_address(), e.inputs->address(ids), TOKENS * 4, e.raw_model));
     CU(cuMemcpyDtoHAsync_v2(e.result->data(), e.seen->device_address(), TOKENS * 4, e.raw_model));
+    CU(cuMemcpyDtoDAsync_v2(e.outputs->address(0, TOKENS, 1), e.seen->device_address(), TOKENS * 4, e.raw_model));
+    e.outputs->keep_in_capture(*e.model);
     e.inputs->keep_in_capture(*e.model);
     e.seen->keep_in_capture(*e.model);
     e.result->keep_in_capture(*e.model);
@@ -41,10 +44,20 @@ void run(engine &e, std::size_t ids, int number) {
     auto [elements, count] = step.slot<std::int32_t>(ids);
     EXPECT(count == 5);
     for (std::size_t i = 0; i < count; i++) elements[i] = number;
+    EXPECT(step.bucket() == 1 && step.padded().first == TOKENS);
     step.submit(*e.copies);
-    step.wait_on(*e.model);
+    wharf::reader reader(step, *e.model);
     CU(cuGraphLaunch(e.graph, e.raw_model));
-    step.consumed_by(*e.model);
+    reader.end();
+    const wharf::results results = e.outputs->fetch(5, 1, {0, e.seen->device_address()}, *e.model);
+    results.source_free_on(*e.copies);
+    results.wait(10min);
+    EXPECT(results.is_complete());
+    for (std::size_t slot = 0; slot < 2; slot++) {
+        auto [echo, echoed] = results.read<std::int32_t>(slot);
+        EXPECT(echoed == 5);
+        for (std::size_t i = 0; i < echoed; i++) EXPECT(echo[i] == number);
+    }
     e.seen->record_use(*e.model);
     e.result->record_use(*e.model);
     e.result->wait(10min);
@@ -122,6 +135,14 @@ int main(int argc, char **argv) {
     slot.times = 1;
     e.inputs.emplace(*e.context, of_inputs, std::vector<wharf_slot>{slot});
     const std::size_t ids = e.inputs->slot("ids");
+    wharf_outputs_options of_outputs{};
+    of_outputs.buckets = buckets;
+    of_outputs.bucket_count = 2;
+    std::vector<wharf_slot> echoes{slot, slot};
+    echoes[0].name = "echo";
+    echoes[1].name = "seen";
+    e.outputs.emplace(*e.context, of_outputs, echoes);
+    EXPECT(e.outputs->slot("seen") == 1);
     capture(e, ids);
     for (int number = 0; number < 50; number++) run(e, ids, number);
     failures(e);
@@ -132,7 +153,7 @@ int main(int argc, char **argv) {
 
     wharf::context last(0);
     std::mt19937 noise(argc > 1 ? static_cast<unsigned>(std::atoi(argv[1])) : 0U);
-    std::vector<int> order{0, 1, 2, 3, 4, 5};
+    std::vector<int> order{0, 1, 2, 3, 4, 5, 6};
     for (std::size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[noise() % i]);
     for (int part : order) {
         switch (part) {
@@ -141,6 +162,7 @@ int main(int argc, char **argv) {
             case 2: e.seen.reset(); break;
             case 3: e.result.reset(); break;
             case 4: e.copies.reset(); break;
+            case 5: e.outputs.reset(); break;
             default: e.context.reset(); break;
         }
     }

@@ -12,6 +12,9 @@ static const wharf_stream NO_STREAM = {0};
 static const wharf_ticket NO_TICKET = {0};
 static const wharf_pool NO_POOL = {0};
 static const wharf_inputs NO_INPUTS = {0};
+static const wharf_outputs NO_OUTPUTS = {0};
+static const wharf_results NO_RESULTS = {0};
+static const wharf_reader NO_READER = {0};
 static const wharf_buffer NO_BUFFER = {0, 0, 0, 0};
 static const wharf_step NO_STEP = {{0}, 0};
 
@@ -44,7 +47,20 @@ typedef struct {
     wharf_inputs inputs;
     wharf_buffer buffer;
     wharf_step step;
+    wharf_outputs outputs;
+    wharf_results results;
+    wharf_reader reader;
 } handles;
+
+static wharf_outputs_options output_options(const size_t *buckets) {
+    wharf_outputs_options options;
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.slot_size = sizeof(wharf_slot);
+    options.buckets = buckets;
+    options.bucket_count = 1;
+    return options;
+}
 
 // Each function with wrong handles, and results in place.
 static void with_handles(const handles *h, wharf_context context, wharf_pool pool, wharf_stream stream) {
@@ -54,6 +70,10 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     wharf_inputs some_inputs;
     wharf_buffer some_buffer;
     wharf_step some_step;
+    wharf_outputs some_outputs;
+    wharf_results some_results;
+    wharf_reader some_reader;
+    const void *read;
     wharf_pool_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.struct_size = sizeof stats;
@@ -131,6 +151,126 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     FAILS(wharf_step_wait_on(h->step, stream));
     FAILS(wharf_step_consumed_by(h->step, stream));
     FAILS(wharf_step_is_complete(h->step, &is));
+    FAILS(wharf_begin_padded(h->inputs, 1, 1, 1, 1, &some_step));
+    FAILS(wharf_inputs_address_in(h->inputs, 0, 1, 1, &address));
+    FAILS(wharf_step_address(h->step, 0, &address));
+    FAILS(wharf_step_padded(h->step, &size, &size, &size));
+    FAILS(wharf_reader_begin(h->step, stream, &some_reader));
+    FAILS(wharf_reader_end(h->reader));
+    const wharf_outputs_options of_outputs = output_options(buckets);
+    FAILS(wharf_outputs_create(h->context, &of_outputs, &slot, 1, &some_outputs));
+    FAILS(wharf_outputs_destroy(h->outputs));
+    FAILS(wharf_outputs_slot(h->outputs, "ids", &size));
+    FAILS(wharf_outputs_address(h->outputs, 0, 1, 1, &address));
+    FAILS(wharf_outputs_keep_in_capture(h->outputs, stream));
+    FAILS(wharf_fetch(h->outputs, 1, 1, stream, &some_results));
+    FAILS(wharf_try_fetch(h->outputs, 1, 1, stream, &some_results));
+    FAILS(wharf_fetch_from(h->outputs, 1, 1, &address, 0, stream, &some_results));
+    FAILS(wharf_results_is_complete(h->results, &is));
+    FAILS(wharf_results_wait(h->results, UINT64_MAX));
+    FAILS(wharf_results_read(h->results, 0, &read, &size));
+    FAILS(wharf_results_source_free_on(h->results, stream));
+    FAILS(wharf_results_release(h->results));
+}
+
+// Results and readers with NULL, huge and stale arguments, and uses that are out of order.
+static void results(wharf_context context, wharf_stream stream, wharf_inputs inputs) {
+    const size_t buckets[] = {8};
+    wharf_outputs_options options = output_options(buckets);
+    wharf_slot slot;
+    memset(&slot, 0, sizeof slot);
+    slot.name = "ids";
+    slot.times = 1;
+    wharf_outputs outputs;
+    wharf_results there;
+    uint64_t address, sources[2] = {0, 0};
+    size_t size;
+    const void *data;
+    bool complete;
+    IS(wharf_outputs_create(context, NULL, &slot, 1, &outputs), NULL);
+    IS(wharf_outputs_create(context, &options, NULL, 1, &outputs), NULL);
+    IS(wharf_outputs_create(context, &options, &slot, 1, NULL), NULL);
+    IS(wharf_outputs_create(context, &options, &slot, SIZE_MAX, &outputs), INVALID);
+    int *numbers[] = {&slot.dtype, &slot.count, &slot.pad, &slot.forgotten, &slot.placement, &options.layout};
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        *numbers[i] = INT32_MAX;
+        IS(wharf_outputs_create(context, &options, &slot, 1, &outputs), INVALID);
+        *numbers[i] = 0;
+    }
+    slot.times = SIZE_MAX;
+    FAILS(wharf_outputs_create(context, &options, &slot, 1, &outputs));
+    slot.times = 1;
+    // A source and a packed layout exclude each other.
+    slot.source = 4096;
+    options.layout = WHARF_LAYOUT_PACKED;
+    FAILS(wharf_outputs_create(context, &options, &slot, 1, &outputs));
+    slot.source = 0;
+    options.layout = WHARF_LAYOUT_PER_SLOT;
+    options.ring_depth = 1;
+    OK(wharf_outputs_create(context, &options, &slot, 1, &outputs));
+
+    IS(wharf_outputs_slot(outputs, NULL, &size), NULL);
+    IS(wharf_outputs_slot(outputs, "ids", NULL), NULL);
+    IS(wharf_outputs_slot(outputs, "idz", &size), INVALID);
+    IS(wharf_outputs_address(outputs, 0, 1, 1, NULL), NULL);
+    IS(wharf_outputs_address(outputs, 1, 1, 1, &address), INVALID);
+    IS(wharf_outputs_address(outputs, 0, SIZE_MAX, 1, &address), INVALID);
+    IS(wharf_outputs_keep_in_capture(outputs, stream), INVALID);
+    IS(wharf_fetch(outputs, 1, 1, stream, NULL), NULL);
+    IS(wharf_fetch(outputs, SIZE_MAX, 1, stream, &there), INVALID);
+    IS(wharf_try_fetch(outputs, 1, SIZE_MAX, stream, &there), INVALID);
+    IS(wharf_fetch_from(outputs, 1, 1, NULL, 1, stream, &there), NULL);
+    IS(wharf_fetch_from(outputs, 1, 1, sources, SIZE_MAX, stream, &there), INVALID);
+    sources[1] = 4096;
+    IS(wharf_fetch_from(outputs, 1, 1, sources, 2, stream, &there), INVALID);
+    OK(wharf_fetch_from(outputs, 1, 1, sources, 1, stream, &there));
+    // The one ring slot is held.
+    wharf_results none;
+    IS(wharf_try_fetch(outputs, 1, 1, stream, &none), WOULD_BLOCK);
+    OK(wharf_results_wait(there, 600000));
+    IS(wharf_results_is_complete(there, NULL), NULL);
+    OK(wharf_results_is_complete(there, &complete));
+    EXPECT(complete);
+    IS(wharf_results_read(there, 0, NULL, &size), NULL);
+    IS(wharf_results_read(there, 0, &data, NULL), NULL);
+    IS(wharf_results_read(there, SIZE_MAX, &data, &size), INVALID);
+    OK(wharf_outputs_destroy(outputs));
+    OK(wharf_results_read(there, 0, &data, &size));
+    EXPECT(size == 1);
+    OK(wharf_results_release(there));
+    IS(wharf_results_release(there), STALE);
+
+    // A step cannot follow a read that is open, nor ever one whose stream was released.
+    wharf_step step;
+    wharf_stream model;
+    wharf_reader reader;
+    void *to;
+    OK(wharf_stream_create(context, &model));
+    for (int round = 0; round < 2; round++) {
+        OK(wharf_begin(inputs, 1, 1, &step));
+        IS(wharf_inputs_address_in(inputs, 0, SIZE_MAX, 1, &address), INVALID);
+        IS(wharf_inputs_address_in(inputs, SIZE_MAX, 1, 1, &address), INVALID);
+        IS(wharf_inputs_address_in(inputs, 0, 1, 1, NULL), NULL);
+        IS(wharf_reader_begin(step, model, &reader), INVALID);
+        IS(wharf_step_address(step, 0, &address), INVALID);
+        OK(wharf_step_padded(step, NULL, NULL, NULL));
+        OK(wharf_step_slot(step, 0, &to, &size));
+        memset(to, 0, size);
+        OK(wharf_submit(step, stream));
+        IS(wharf_step_address(step, SIZE_MAX, &address), INVALID);
+        IS(wharf_step_address(step, 0, NULL), NULL);
+        IS(wharf_reader_begin(step, model, NULL), NULL);
+        OK(wharf_reader_begin(step, model, &reader));
+        if (round == 0) OK(wharf_reader_end(reader));
+    }
+    IS(wharf_begin_padded(inputs, 1, 1, SIZE_MAX, 1, &step), INVALID);
+    IS(wharf_begin_padded(inputs, 8, 1, 8, 1, NULL), NULL);
+    OK(wharf_stream_release(model));
+    IS(wharf_reader_end(reader), STALE);
+    OK(wharf_begin(inputs, 1, 1, &step));
+    OK(wharf_step_slot(step, 0, &to, &size));
+    memset(to, 0, size);
+    FAILS(wharf_submit(step, stream));
 }
 
 // Each function with good handles, and NULL for each pointer.
@@ -348,6 +488,21 @@ int main(void) {
     OK(wharf_begin(inputs, 1, 1, &open));
     OK(wharf_begin(inputs, 1, 1, &stale.step));
 
+    const wharf_outputs_options of_outputs = output_options(buckets);
+    OK(wharf_outputs_create(context, &of_outputs, &slot, 1, &stale.outputs));
+    OK(wharf_fetch(stale.outputs, 1, 1, stream, &stale.results));
+    wharf_step read;
+    void *data;
+    size_t size;
+    OK(wharf_begin(inputs, 1, 1, &read));
+    OK(wharf_step_slot(read, 0, &data, &size));
+    memset(data, 0, size);
+    OK(wharf_submit(read, stream));
+    OK(wharf_reader_begin(read, stream, &stale.reader));
+    OK(wharf_reader_end(stale.reader));
+    OK(wharf_results_release(stale.results));
+    OK(wharf_outputs_destroy(stale.outputs));
+
     OK(wharf_step_abandon(stale.step));
     OK(wharf_free(pool, stale.buffer, stream));
     OK(wharf_ticket_release(stale.ticket));
@@ -356,7 +511,8 @@ int main(void) {
     OK(wharf_stream_release(stale.stream));
     OK(wharf_context_release(stale.context));
 
-    const handles none = {NO_CONTEXT, NO_STREAM, NO_TICKET, NO_POOL, NO_INPUTS, NO_BUFFER, NO_STEP};
+    const handles none = {NO_CONTEXT, NO_STREAM, NO_TICKET,  NO_POOL,    NO_INPUTS,
+                          NO_BUFFER,  NO_STEP,   NO_OUTPUTS, NO_RESULTS, NO_READER};
     handles garbage;
     memset(&garbage, 0xa5, sizeof garbage);
     with_handles(&none, context, pool, stream);
@@ -385,6 +541,9 @@ int main(void) {
     OK(wharf_free(pool, buffer, stream));
     OK(wharf_ticket_release(ticket));
     OK(wharf_inputs_wait(inputs));
+    OK(wharf_inputs_destroy(inputs));
+    OK(wharf_inputs_create(context, &of_inputs, &slot, 1, &inputs));
+    results(context, stream, inputs);
     OK(wharf_inputs_destroy(inputs));
     // A pool with a block that is handed out says so.
     OK(wharf_alloc(pool, 5000, stream, &buffer));

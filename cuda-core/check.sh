@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# What must hold of wharf-cuda-core, on the software driver, which cuda-core loads as any other: its tests, and
+# the example cuda_core_engine under every schedule with all checks, with another order of drops each time.
+#
+#   cuda-core/check.sh DIR     the driver is kept in DIR
+#
+# Needs libclang and NVIDIA's headers cuda.h, curand.h and those they include: see README.md.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+mkdir -p "$1"
+driver=$(cd "$1" && pwd)
+"$here/../softcuda/install.sh" "$driver"
+export LD_LIBRARY_PATH=$driver WHARF_REQUIRE_GPU=1
+cargo=(--quiet --locked --manifest-path "$here/Cargo.toml" --features cuda-async)
+
+for schedule in async late; do
+    SOFTCUDA_SCHEDULE=$schedule cargo test "${cargo[@]}"
+done
+
+cargo build "${cargo[@]}" --example cuda_core_engine
+target=$(cargo metadata --quiet --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" |
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# A context and idle streams are left: cuda-async keeps a context, and cuda-core streams, for the process.
+clean() { # SCHEDULE SEED
+    local said
+    said=$(SOFTCUDA_SCHEDULE=$1 SOFTCUDA_CHECK=all "$target/debug/examples/cuda_core_engine" "$2" 2>&1) &&
+        said=$(grep -vE 'leaks: at the end: (context|stream) ' <<<"$said" || true) && [ -z "$said" ] || { echo "engine $2, $1: $(head -n 20 <<<"$said")"; return 1; }
+}
+for schedule in async late eager; do clean "$schedule" 1; done
+for seed in $(seq 50); do clean "random:$seed" "$seed"; done
+echo "engine: 53 schedules, right bytes, nothing of wharf left"
