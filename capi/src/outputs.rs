@@ -395,7 +395,7 @@ unsafe fn fetch(
     sources: &[u64],
     stream: wharf_stream,
     results: *mut wharf_results,
-    begin: impl for<'a> FnOnce(&'a OutputBuffers) -> Result<Fetch<'a>, StageError>,
+    begin: impl for<'a> FnOnce(&'a OutputBuffers) -> Result<Fetch, StageError>,
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise.
     let to = unsafe { out(results, "results") }?;

@@ -17,14 +17,14 @@ use crate::stream::BorrowedStream;
 /// Dropped without [`submit`](Self::submit), it has not happened.
 #[must_use = "a fetch that is dropped has not happened"]
 pub struct FetchFrom<'a, Tag = Untagged> {
-    fetch: Fetch<'a, Tag>,
+    fetch: Fetch<Tag>,
     stream: &'a BorrowedStream,
     leases: Vec<AllocationLease>,
 }
 
 impl<'a, Tag> FetchFrom<'a, Tag> {
     /// A fetch on `stream`, whose sources are still those of the set.
-    pub fn new(fetch: Fetch<'a, Tag>, stream: &'a BorrowedStream) -> Self {
+    pub fn new(fetch: Fetch<Tag>, stream: &'a BorrowedStream) -> Self {
         Self { fetch, stream, leases: Vec::new() }
     }
 

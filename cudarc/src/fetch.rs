@@ -15,7 +15,7 @@ use crate::stream::BorrowedStream;
 /// Dropped without [`submit`](Self::submit), it has not happened.
 #[must_use = "a fetch that is dropped has not happened"]
 pub struct FetchFrom<'a, Tag = Untagged> {
-    fetch: Fetch<'a, Tag>,
+    fetch: Fetch<Tag>,
     stream: &'a BorrowedStream,
     /// What cudarc does behind the fetch: it records that the sources were read.
     behind: Vec<SyncOnDrop<'a>>,
@@ -23,7 +23,7 @@ pub struct FetchFrom<'a, Tag = Untagged> {
 
 impl<'a, Tag> FetchFrom<'a, Tag> {
     /// A fetch on `stream`, whose sources are still those of the set.
-    pub fn new(fetch: Fetch<'a, Tag>, stream: &'a BorrowedStream) -> Self {
+    pub fn new(fetch: Fetch<Tag>, stream: &'a BorrowedStream) -> Self {
         Self { fetch, stream, behind: Vec::new() }
     }
 

@@ -55,7 +55,7 @@ impl Outputs {
     /// Submits a fetch, whose `sources` are buffers of device memory.
     fn submit(
         &self,
-        mut fetch: Fetch<'_>,
+        mut fetch: Fetch,
         sources: Vec<(&SlotInfo, Inner<u8>)>,
         on: &wharf::Stream,
     ) -> PyResult<Pending> {
@@ -215,7 +215,7 @@ impl OutputBuffers {
 impl OutputBuffers {
     fn begin<'a>(
         &self,
-        begin: impl FnOnce() -> Result<Option<Fetch<'a>>, StageError> + Send,
+        begin: impl FnOnce() -> Result<Option<Fetch>, StageError> + Send,
         stream: &Bound<'_, PyAny>,
         sources: Option<Vec<(String, PyRef<'_, Buffer>)>>,
     ) -> PyResult<Option<Results>> {
