@@ -180,7 +180,8 @@ fn exceeded(figures: &[Figures]) -> Vec<String> {
             OPERATIONS.iter().zip(&of.instructions).zip(&small.instructions)
         {
             if *count > GROWTH * base.max(&LEAST) {
-                exceeded.push(format!("{what}: {name} takes {count} instructions, at 1 GiB {base}"));
+                exceeded
+                    .push(format!("{what}: {name} takes {count} instructions, at 1 GiB {base}"));
             }
         }
     }
