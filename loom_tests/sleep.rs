@@ -5,7 +5,6 @@ use super::upstream::{GRANULE, Upstream, assert_clean, class, store, trim};
 use crate::error::Error;
 use crate::slab::store::Store;
 use crate::slab::{AllocError, Keeper};
-use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;
 use loom::thread;
 use std::ops::Range;

@@ -10,7 +10,7 @@ impl Pool {
     /// how many are: fewer where the limit or the driver leaves no room.
     ///
     /// An eighth of them is where blocks of up to 128 KiB lie, in whole granules; the rest is one
-    /// range, or as few as can be. What is free already counts. Allocations then make no call for
+    /// range, or as few as can be. Free memory counts. Allocations then make no call for
     /// memory until it is used up. [`trim`](Self::trim) gives it back as all that is free.
     ///
     /// # Errors

@@ -117,7 +117,9 @@ impl Pool {
     ///
     /// # References
     ///
-    /// [Virtual memory management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html)
+    /// [Memory management][VA] of addresses.
+    ///
+    /// [VA]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__VA.html
     #[doc(alias = "cuMemUnmap")]
     pub fn sleep(
         &self,

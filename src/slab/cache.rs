@@ -121,7 +121,10 @@ impl Cache {
             let reserved = self.reserve(store, class, 1)?;
             return Ok((store.collect_one(reserved), reserved.class));
         };
-        debug_assert_eq!(magazine.len.load(Relaxed), 0, "refilled before it was empty");
+        // A taker that had locked the magazine may have given it back as it was.
+        if let Some(address) = magazine.pop() {
+            return Ok((address, class));
+        }
         // A batch that another thread has just freed is cheaper than any: no bitmap is touched.
         if let Some(address) = magazine.unpack(store.transfer_cache.take(class.index())) {
             return Ok((address, class));
@@ -212,6 +215,10 @@ impl Cache {
             let (head, index) = store.block_of(class, address);
             return store.free_one(head, index);
         };
+        // As in `refill`: there may be room again.
+        if magazine.push(address) {
+            return;
+        }
         let kind = class.index();
         if Placement::of(class) == Placement::Lowest && !store.transfer_cache.has_place(kind) {
             let (highest, count) = magazine.trade_highest(address);

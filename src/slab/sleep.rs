@@ -2,7 +2,8 @@
 //!
 //! A sleeping store has its map, its slabs and its limit as before; only the memory behind its
 //! pieces is gone. Frees go on. Nothing is committed: a thread that is to grow the store asks, with
-//! the lock of growth, whether it sleeps. What is free when it falls asleep or wakes is given up.
+//! the lock of growth, whether it sleeps. Pieces that are free when it falls asleep
+//! or wakes are given up.
 //!
 //! ```text
 //!   sleep   save what is held -> suspend piece by piece -> free pieces leave

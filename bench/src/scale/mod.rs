@@ -58,6 +58,9 @@ struct Figures {
     resident: usize,
 }
 
+/// The function whose calls are counted, as callgrind names it.
+const COUNTED: &str = "wharf_bench::scale::probe::counted";
+
 /// In the order in which a probe counts them; the last is the dearest of many calls.
 const OPERATIONS: [&str; 5] =
     ["creation", "refused", "at the limit, another size", "stats", "longest growth"];
@@ -126,8 +129,8 @@ fn counts(subject: Subject, gib: usize, arguments: &[&str]) -> Result<Vec<u64>, 
     let mut command = Command::new("valgrind");
     command.args([
         "--tool=callgrind",
-        "--toggle-collect=*probe::counted*",
-        "--dump-after=*probe::counted*",
+        &format!("--toggle-collect={COUNTED}"),
+        &format!("--dump-after={COUNTED}"),
         &format!("--callgrind-out-file={}", out.display()),
     ]);
     command.arg(std::env::current_exe()?);
@@ -177,7 +180,8 @@ fn exceeded(figures: &[Figures]) -> Vec<String> {
             OPERATIONS.iter().zip(&of.instructions).zip(&small.instructions)
         {
             if *count > GROWTH * base.max(&LEAST) {
-                exceeded.push(format!("{what}: {name} takes {count} instructions, at 1 GiB {base}"));
+                exceeded
+                    .push(format!("{what}: {name} takes {count} instructions, at 1 GiB {base}"));
             }
         }
     }
