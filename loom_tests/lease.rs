@@ -140,12 +140,13 @@ fn lease_attach_against_last_free() {
         });
         scene.free(block);
         scene.trim();
-        let is_old = scene
-            .registrations()
-            .piece_at(BASE)
-            .is_some_and(|(piece, _)| piece.generation == old.generation);
-        if scene.transfer(old) {
-            assert!(is_old, "a peer of an old piece was let into a new one");
+        // Whatever piece is there now, by what a look finds.
+        if let Some((piece, _)) = scene.registrations().piece_at(BASE) {
+            let (piece, generation) = (piece.index, piece.generation);
+            scene.transfer(Descriptor { piece, generation, offset: 0, len: 1 });
+            // The first piece may be there still, and nothing that is there later is that piece.
+            let is_admitted = scene.transfer(old);
+            assert!(!is_admitted || generation == old.generation, "an old peer in a new piece");
         }
         thread.join().unwrap();
         assert_eq!(scene.trim().leased, 0);

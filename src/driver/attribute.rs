@@ -83,7 +83,7 @@ attributes! {
     /// Whether memory that is created can be exported as file descriptors.
     HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED =
         CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED;
-    /// Whether memory that is created can be exported as handles of an NVLink fabric.
+    /// Whether memory that is created can be exported as handles of a fabric of devices.
     HANDLE_TYPE_FABRIC_SUPPORTED = CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED;
     /// Whether memory that is created can be made for network cards.
     GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED =

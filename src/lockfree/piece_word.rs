@@ -133,7 +133,7 @@ fn state(word: u64) -> u64 {
 }
 
 fn leases(word: u64) -> u32 {
-    word as u32 >> LEASES
+    (word & 0xffff_ffff) as u32 >> LEASES
 }
 
 fn generation(word: u64) -> u32 {

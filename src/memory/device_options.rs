@@ -99,7 +99,7 @@ impl Handles {
     /// File descriptors, for processes of one machine, which pass them over a socket.
     pub const POSIX: Self =
         Self(CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR.0);
-    /// Bytes, for processes of all machines of one NVLink fabric.
+    /// Bytes, for processes of all machines of one fabric of devices.
     pub const FABRIC: Self = Self(CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_FABRIC.0);
 
     /// Whether all of `others` are among these.

@@ -192,7 +192,10 @@ mod tests {
         let old = table.begin(0, 2 * G).unwrap();
         table.open(old);
         let lease = table.lease(0, old.generation).unwrap();
-        assert_eq!((lease, table.leases(old), table.retire(0, 2 * G)), (old, 1, Err(PieceFault::Leased)));
+        assert_eq!(
+            (lease, table.leases(old), table.retire(0, 2 * G)),
+            (old, 1, Err(PieceFault::Leased))
+        );
         table.end(lease);
         let retired = table.retire(0, 2 * G).unwrap();
         table.close(retired);

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wharf::memory::{MemoryKind, MemoryResource, PhysicalMemory};
+use wharf::memory::{MemoryKind, MemoryResource, PhysicalMemory, Registrations};
 use wharf::{CudaError, Error};
 
 /// Refuses commits beyond a number of bytes, as a driver does that is out of memory. So a device is
@@ -65,6 +65,22 @@ unsafe impl<R: MemoryResource> MemoryResource for Bounded<R> {
 
     fn note_leak(&self, bytes: usize) {
         self.resource.note_leak(bytes);
+    }
+
+    fn peers(&self) -> &[i32] {
+        self.resource.peers()
+    }
+
+    fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), Error> {
+        self.resource.with_context(call)
+    }
+
+    fn keep_from_children(&self, offset: usize, len: usize) {
+        self.resource.keep_from_children(offset, len);
+    }
+
+    fn registrations(&self) -> Option<Registrations> {
+        self.resource.registrations()
     }
 
     unsafe fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {

@@ -76,8 +76,7 @@ fn each_registration_that_is_refused_undoes_its_commit() {
     let count = {
         let recorder = Recorder::new();
         sequence(&recorder, 3);
-        let count = recorder.book().attached;
-        count
+        recorder.book().attached
     };
     assert!(count > 10, "{count}");
     for nth in 1..=count {
@@ -95,8 +94,7 @@ fn each_registration_whose_end_is_refused_loses_its_piece_and_nothing_is_reused(
     let count = {
         let recorder = Recorder::new();
         sequence(&recorder, 3);
-        let count = recorder.book().detached;
-        count
+        recorder.book().detached
     };
     let mut trims = 0;
     for nth in 1..=count {

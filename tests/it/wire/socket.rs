@@ -9,22 +9,26 @@ use std::{mem, ptr};
 /// The length of a message.
 pub(super) const MESSAGE: usize = 96;
 
-/// Room for one descriptor, aligned as its header is.
+/// A control message with one descriptor: a `cmsghdr` of 64-bit systems, and its data.
 #[repr(C, align(8))]
-struct Control([u8; 24]);
+#[derive(Default)]
+struct Control {
+    len: usize,
+    level: i32,
+    kind: i32,
+    descriptor: i32,
+}
 
 /// Sends a message, and a descriptor with it.
 pub(super) fn send(socket: &mut UnixStream, message: &[u8; MESSAGE], descriptor: Option<&OwnedFd>) {
     let Some(descriptor) = descriptor else { return socket.write_all(message).unwrap() };
-    let mut control = Control([0; 24]);
-    let header: *mut libc::cmsghdr = (&raw mut control).cast();
-    // SAFETY: 24 bytes are a header of 16 and an int, with its padding.
-    unsafe {
-        (*header).cmsg_len = 20;
-        (*header).cmsg_level = libc::SOL_SOCKET;
-        (*header).cmsg_type = libc::SCM_RIGHTS;
-        ptr::write_unaligned(libc::CMSG_DATA(header).cast(), descriptor.as_raw_fd());
-    }
+    // Header and data, without the padding.
+    let mut control = Control {
+        len: 20,
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        descriptor: descriptor.as_raw_fd(),
+    };
     let mut part = libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: MESSAGE };
     let header = parcel(&mut part, &mut control);
     // SAFETY: all that the header points to outlives the call.
@@ -34,7 +38,7 @@ pub(super) fn send(socket: &mut UnixStream, message: &[u8; MESSAGE], descriptor:
 
 /// The next message, and the descriptor that came with it.
 pub(super) fn receive(socket: &mut UnixStream) -> ([u8; MESSAGE], Option<OwnedFd>) {
-    let (mut message, mut control) = ([0; MESSAGE], Control([0; 24]));
+    let (mut message, mut control) = ([0; MESSAGE], Control::default());
     let mut part = libc::iovec { iov_base: message.as_mut_ptr().cast(), iov_len: MESSAGE };
     let mut header = parcel(&mut part, &mut control);
     // SAFETY: all that the header points to outlives the call.
@@ -43,14 +47,8 @@ pub(super) fn receive(socket: &mut UnixStream) -> ([u8; MESSAGE], Option<OwnedFd
     assert!(got > 0, "the peer has ended");
     let has_descriptor = header.msg_controllen > 0;
     socket.read_exact(&mut message[got..]).unwrap();
-    let descriptor = has_descriptor.then(|| {
-        let header: *const libc::cmsghdr = (&raw const control).cast();
-        // SAFETY: the kernel has put a header and one descriptor, which is this process's own.
-        unsafe {
-            let number: i32 = ptr::read_unaligned(libc::CMSG_DATA(header).cast());
-            OwnedFd::from_raw_fd(number)
-        }
-    });
+    // SAFETY: the kernel has put a descriptor there, which is this process's own.
+    let descriptor = has_descriptor.then(|| unsafe { OwnedFd::from_raw_fd(control.descriptor) });
     (message, descriptor)
 }
 

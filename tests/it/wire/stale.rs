@@ -38,10 +38,10 @@ fn peer_writes(address: u64, bytes: &[u8]) -> bool {
     let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let base = std::ptr::with_exposed_provenance_mut(usize::try_from(address).unwrap());
     let remote = libc::iovec { iov_base: base, iov_len: bytes.len() };
+    let own = std::process::id().cast_signed();
     // SAFETY: the kernel checks both ranges; the remote one is memory that the test has leased.
-    let written = unsafe {
-        libc::process_vm_writev(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
-    };
+    let written =
+        unsafe { libc::process_vm_writev(own, &raw const local, 1, &raw const remote, 1, 0) };
     usize::try_from(written).is_ok_and(|written| written == bytes.len())
 }
 
