@@ -51,8 +51,8 @@ impl Transfer {
         Ok(graph.exec.launch(stream)?)
     }
 
-    /// A graph for the copies: made if there is none, and told which bucket it is, which slots it leaves out and which
-    /// it copies from or to elsewhere. `None` if there is no room for it.
+    /// A graph for the copies: made if there is none, and told its bucket, which slots it leaves
+    /// out and which it copies from or to elsewhere. `None` if there is no room for it.
     #[cold]
     fn adapt<'c>(
         &self,
