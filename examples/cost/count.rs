@@ -1,3 +1,4 @@
+#![expect(clippy::cast_possible_truncation, reason = "counts are far below 2^53")]
 //! Rows, run under callgrind.
 
 use std::hint::black_box;

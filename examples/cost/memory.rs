@@ -50,7 +50,9 @@ pub(crate) fn row(name: &str, rounds: u64) {
             let _inner = black_box(context.enter().unwrap());
         }),
         "TieredObject::pin and drop" => {
-            let tiers = TieredPool::builder(&context).device(8 << 20).build().unwrap();
+            // As many as there are rounds: no hold has to be looked for.
+            let tiers = TieredPool::builder(&context).device(8 << 20).max_pins(4096);
+            let tiers = tiers.build().unwrap();
             let object = tiers.alloc(SIZE, Tier::Device).unwrap();
             warm(rounds, &mut || {
                 black_box(object.pin(Tier::Device, &stream).unwrap());

@@ -61,7 +61,7 @@ fn life(layout: Layout, found: &mut Found) {
     let mut set = None;
     note("build, lazy".into(), &mut || set = Some(build(false).unwrap()));
     let inputs = set.take().unwrap();
-    // The very first step of a set looks at its stream. Each has ring slot 0: the one before is done.
+    // The very first step of a set looks at its stream. Each has ring slot 0, free again.
     step(&inputs, 1);
     stream.synchronize().unwrap();
     note(format!("first step, {layout:?}"), &mut || step(&inputs, 60));

@@ -53,7 +53,8 @@ impl<Tag> InputBuffers<Tag> {
     ///     .slot::<i64>("positions", Len::Tokens)
     ///     .buckets([4, 8])
     ///     .build()?;
-    /// let slots = inputs.bind((inputs.slot_id::<i32>("ids")?, inputs.slot_id::<i64>("positions")?))?;
+    /// let ids = inputs.slot_id::<i32>("ids")?;
+    /// let slots = inputs.bind((ids, inputs.slot_id::<i64>("positions")?))?;
     /// for tokens in [3, 4, 7] {
     ///     let mut step = inputs.begin(tokens, 1)?;
     ///     let (ids, positions) = step.write_all(&slots)?;

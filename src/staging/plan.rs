@@ -91,6 +91,13 @@ impl Bucket {
         ByteRange { offset: 0, size: self.size }
     }
 
+    /// Gives it its place. A packed step is one copy: the graph of all buckets is told how long it
+    /// is.
+    fn number(&mut self, index: usize, layout: Layout) {
+        self.index = index;
+        self.graph = if layout == Layout::Packed { 0 } else { index };
+    }
+
     /// The bytes of all slots that are staged, padding included.
     fn bytes(&self, slots: &[SlotSpec]) -> usize {
         let fields = self.fields.iter().zip(slots).filter(|(_, slot)| slot.is_staged());
@@ -164,11 +171,7 @@ impl Plan {
         let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
         let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
         buckets.sort_by_key(|bucket| (bucket.bytes(&slots), bucket.counts.tokens));
-        for (index, bucket) in buckets.iter_mut().enumerate() {
-            bucket.index = index;
-            // A packed step is one copy: the graph of all buckets is told how long it is.
-            bucket.graph = if layout == Layout::Packed { 0 } else { index };
-        }
+        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.number(index, layout));
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
@@ -177,10 +180,7 @@ impl Plan {
         let is_unsteady =
             |slot: &SlotSpec| slot.pad == Padding::RepeatLast || slot.len.name().is_some();
         let is_ladder = sizes.iter().all(|size| size.requests.is_none());
-        let tabled = if is_ladder { PLACES.min(max.tokens + 1) } else { 0 };
-        let place = |tokens| u16::try_from(place_of(&buckets, tokens)).ok();
-        // Without a table where there are too many buckets for its entries.
-        let places = (0..tabled).map(place).collect::<Option<_>>().unwrap_or_default();
+        let places = if is_ladder { places_of(&buckets, max) } else { Box::default() };
         Ok(Self {
             direction,
             counts: Box::default(),
@@ -297,6 +297,13 @@ impl Plan {
 /// The place of the smallest bucket of a ladder that holds so many tokens.
 fn place_of(buckets: &[Bucket], tokens: usize) -> usize {
     buckets.partition_point(|bucket| bucket.counts.tokens < tokens)
+}
+
+/// The places of the smallest buckets of a ladder that hold 0, 1, 2 ... tokens. Empty where there
+/// are too many buckets for the entries.
+fn places_of(buckets: &[Bucket], max: Counts) -> Box<[u16]> {
+    let place = |tokens| u16::try_from(place_of(buckets, tokens)).ok();
+    (0..PLACES.min(max.tokens + 1)).map(place).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// How far slots reach that are laid end to end, in bytes.

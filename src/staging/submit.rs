@@ -225,7 +225,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 pad::fill(self.elements(span, end), width, written, spec.pad);
             }
         }
-        // What is left out keeps the dirt that it has.
+        // A slot that is left out keeps what earlier steps wrote behind its elements.
         self.claim.tails = if left_out == 0 { Some(tails) } else { None };
     }
 

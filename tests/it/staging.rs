@@ -78,6 +78,10 @@ fn a_step_is_one_driver_call() {
             let total = || machine.all_calls().iter().map(|call| call.1).sum::<u64>();
             let before = total();
             let launches = machine.calls("cuGraphLaunch");
+            // A packed set has one graph a ring slot, which is told another bucket.
+            let changes = || machine.calls("cuGraphExecMemcpyNodeSetParams");
+            let (unchanged, mut buckets) = (changes(), vec![None; 64]);
+            let mut expected = 0;
             for (number, (tokens, requests)) in
                 steps(500, 3).filter(|step| step.0 <= 512).enumerate()
             {
@@ -91,11 +95,15 @@ fn a_step_is_one_driver_call() {
                     }
                 };
                 ids.fill(&mut step, number as u64);
+                // Made ahead, it has the first bucket.
+                let before = buckets[step.ring_slot()].replace(step.bucket()).unwrap_or(Some(0));
+                expected += u64::from(layout == Layout::Packed && before != step.bucket());
                 step.submit(&stream).unwrap();
             }
             let launched = machine.calls("cuGraphLaunch") - launches;
             assert!(launched > 400);
-            assert_eq!(total() - before, launched, "{layout:?}");
+            assert_eq!(changes() - unchanged, expected, "{layout:?}");
+            assert_eq!(total() - before, launched + expected, "{layout:?}");
             inputs.wait().unwrap();
         });
     }

@@ -156,8 +156,9 @@ fn a_forgotten_slot_follows_its_policy(driver: &Driver) {
 fn graphs_are_bounded(driver: &Driver) {
     let context = context(driver);
     let stream = Stream::new(&context).unwrap();
-    for (count, bytes, kept) in [(3, usize::MAX, 3), (usize::MAX, 4 << 10, 1), (0, usize::MAX, 0)] {
-        let set = builder(&context).layout(Layout::Packed).ring_depth(2);
+    for (count, bytes, kept) in [(3, usize::MAX, 3), (usize::MAX, 15 << 10, 1), (0, usize::MAX, 0)]
+    {
+        let set = builder(&context).ring_depth(2);
         let inputs = set.max_graphs(count).max_graph_bytes(bytes).build().unwrap();
         let (ids, checker) = (Ids::of(&inputs), Checker::default());
         for number in 0..20 {
