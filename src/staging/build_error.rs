@@ -69,8 +69,8 @@ pub enum BuildError {
     /// [`Completion::Neither`](super::Completion::Neither) for results, which are read when
     /// something says that they are complete.
     ResultsNeedCompletion,
-    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots, whose
-    /// readers have to be declared.
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots,
+    /// whose readers have to be declared.
     ReadEventsInPlace,
     /// The driver refused.
     Driver(Error),
