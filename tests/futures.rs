@@ -308,7 +308,7 @@ impl<F: Future + Unpin> Future for Counted<'_, F> {
 }
 
 /// A hundred engines on two threads of tokio's, of which one task is cancelled each step: all
-/// others get their own results, no ring slot is lost, nothing is polled that has no reason to be, and
+/// others get their own results, no ring slot is lost, nothing is polled without a reason, and
 /// nothing is left.
 #[test]
 fn a_hundred_engines_on_two_threads_and_one_is_cancelled_each_step() {

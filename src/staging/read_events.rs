@@ -12,7 +12,7 @@ use crate::stream::Stream;
 ///
 /// | the other half | driver calls a step, its launch included |
 /// |---|--:|
-/// | nodes of the engine's graph: a wait for `staged` before what reads, a record of `read` behind | 1 |
+/// | nodes of the engine's graph: a wait for `staged`, what reads, a record of `read` | 1 |
 /// | [`begin`](Self::begin) and [`end`](Self::end) around the engine's launch | 3 |
 /// | [`Staged::reader`](super::Staged::reader) in place of this | 5 |
 ///
