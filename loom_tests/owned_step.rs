@@ -1,5 +1,5 @@
-//! Steps that own a share of their set: they go to other threads, where each slot is one step's at a
-//! time, and the set's memory goes when the last share does.
+//! Steps that own a share of their set: they go to other threads, where each slot is one step's at
+//! a time, and the set's memory goes when the last share does.
 
 #![expect(unsafe_code, reason = "keeps a claim beside the ring that it is of")]
 

@@ -44,8 +44,8 @@ impl Wake for Wakes {
     }
 }
 
-/// The device completes and its thread polls once, whatever the future is doing: it is ready by then
-/// or it is woken.
+/// The device completes and its thread polls once, whatever the future is doing: it is ready by
+/// then or it is woken.
 #[test]
 fn poller_loses_no_wake() {
     model("poller_loses_no_wake", || {

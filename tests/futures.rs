@@ -1,7 +1,13 @@
 //! Futures of steps, results and tickets: woken when the device is there, and by nothing else.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure panics")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests: a failure panics"
+)]
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,7 +16,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::task::{Context as Task, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use softcuda::{Config, Simulator};
+use softcuda::{Binding, Config, Simulator};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use wharf::futures::Poller;
@@ -129,8 +135,7 @@ fn a_waker_is_woken_when_its_completion_is_there() {
     assert_eq!(results.read(sampled).unwrap(), [0; 3]);
 }
 
-/// What completes between the look of a future and its place in the list is not lost, though the
-/// only poll for it came before.
+/// A future that is dropped leaves the list, and what it waited for as it was.
 #[test]
 fn a_dropped_future_leaves_what_it_waited_for() {
     let machine = machine();
@@ -273,6 +278,11 @@ fn copy(stream: &Stream, to: u64, from: u64) {
     unsafe { stream.copy_dtod(to, from, 4 * size_of::<i32>()) }.unwrap();
 }
 
+thread_local! {
+    /// Lets a thread of the runtime's call the driver.
+    static BOUND: RefCell<Option<Binding>> = const { RefCell::new(None) };
+}
+
 /// Rung by host functions behind steps.
 static DONE: Notify = Notify::const_new();
 
@@ -297,8 +307,8 @@ impl<F: Future + Unpin> Future for Counted<'_, F> {
     }
 }
 
-/// A hundred engines on two threads of tokio's, of which one task is cancelled each step: all others
-/// get their own results, no ring slot is lost, nothing is polled that has no reason to be, and
+/// A hundred engines on two threads of tokio's, of which one task is cancelled each step: all
+/// others get their own results, no ring slot is lost, nothing is polled without a reason, and
 /// nothing is left.
 #[test]
 fn a_hundred_engines_on_two_threads_and_one_is_cancelled_each_step() {
@@ -311,7 +321,7 @@ fn a_hundred_engines_on_two_threads_and_one_is_cancelled_each_step() {
     let bound = Arc::clone(&machine);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .on_thread_start(move || std::mem::forget(bound.bind()))
+        .on_thread_start(move || BOUND.set(Some(bound.bind())))
         .build()
         .unwrap();
 

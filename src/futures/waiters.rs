@@ -52,7 +52,7 @@ impl Waiters {
         watch: impl FnOnce() -> Watch,
     ) -> Result<u64, Error> {
         // Others' code runs without the lock: also the drops of wakers.
-        let (waker, mut replaced) = (waker.clone(), None);
+        let waker = waker.clone();
         if let Some(number) = place {
             let mut state = self.state.lock();
             if let Some(at) = state.at(number) {
@@ -60,7 +60,7 @@ impl Waiters {
                     let _waiter = state.list.remove(at);
                     return Err(error);
                 }
-                replaced = state.list[at].waker.replace(waker);
+                let replaced = state.list[at].waker.replace(waker);
                 drop(state);
                 drop(replaced);
                 return Ok(number);
@@ -74,7 +74,6 @@ impl Waiters {
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         idle.into_iter().for_each(Waker::wake);
-        drop(replaced);
         Ok(number)
     }
 

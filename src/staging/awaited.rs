@@ -27,11 +27,10 @@ impl<Tag> Awaited for &Staged<'_, Tag> {
 
     fn watch(&self) -> Watch {
         let (shared, index, this) = (self.shared.share(), self.index, self.this);
-        watch(
-            shared,
-            |shared| shared,
-            move |transfer| Ok(transfer.is_done(index)? || !transfer.ring.is_in_flight(index, this)),
-        )
+        let is_done = move |transfer: &Transfer| -> Result<bool, Error> {
+            Ok(transfer.is_done(index)? || !transfer.ring.is_in_flight(index, this))
+        };
+        watch(shared, |shared| shared, is_done)
     }
 }
 

@@ -175,8 +175,9 @@ impl<Tag> InputBuffers<Tag> {
         self.shared.wait_for_all()
     }
 
-    /// Gives all memory back when the device has read every step that was submitted; where a step or
-    /// a reader [owns](Step::into_owned) a share of the set, the memory goes with the last of these.
+    /// Gives all memory back when the device has read every step that was submitted; where a step
+    /// or a reader [owns](Step::into_owned) a share of the set, the memory goes with the last of
+    /// these.
     ///
     /// # Errors
     ///

@@ -70,8 +70,8 @@ pub enum BuildError {
     /// [`Completion::Neither`](super::Completion::Neither) for results, which are read when
     /// something says that they are complete.
     ResultsNeedCompletion,
-    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots, whose
-    /// readers have to be declared.
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots,
+    /// whose readers have to be declared.
     ReadEventsInPlace,
     /// A slot that cannot be on [several devices](super::InputBuffersBuilder::build_on): zero-copy,
     /// a persistent table, or a view's.

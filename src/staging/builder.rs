@@ -274,8 +274,8 @@ impl<Tag> InputBuffersBuilder<Tag> {
         self
     }
 
-    /// Lets the set have [`ReadEvents`](super::ReadEvents): two nodes more in each staging graph, and
-    /// two calls more for steps without a graph. Not for sets with zero-copy slots. By default
+    /// Lets the set have [`ReadEvents`](super::ReadEvents): two nodes more in each staging graph,
+    /// and two calls more for steps without a graph. Not for sets with zero-copy slots. By default
     /// `false`.
     pub fn read_events(mut self, wanted: bool) -> Self {
         self.set.options.read_events = wanted;

@@ -15,8 +15,8 @@ pub enum Completion {
     /// whether a ring slot is free, by three calls when a step begins.
     Event,
     /// Neither: the engine knows of itself when a step's copies are done, and
-    /// [says so](super::Staged::set_complete). Other streams wait as with `Word`. Not for results, which
-    /// are read when they are complete.
+    /// [says so](super::Staged::set_complete). Other streams wait as with `Word`. Not for
+    /// results, which are read when they are complete.
     Neither,
 }
 

@@ -43,8 +43,8 @@
 //! step**: sizes within a bucket need no change of the graph, since the tail is padded on the host
 //! and copied along.
 //!
-//! **Without a borrow.** A step that goes to a task or a thread [owns](Step::into_owned) its share of
-//! the set; [`Fetch`] and [`Pending`] do anyway. With the feature `futures` they are awaited.
+//! **Without a borrow.** A step that goes to a task or a thread [owns](Step::into_owned) its share
+//! of the set; [`Fetch`] and [`Pending`] do anyway. With the feature `futures` they are awaited.
 //!
 //! **A copy stream of its own.** [`Staged::reader`] declares any read; [`ReadEvents`] make it nodes
 //! of graphs, for one reader, at two or four driver calls less.

@@ -69,7 +69,7 @@ impl<Tag> Step<'_, Tag> {
         let Self { shared, claim, bucket, written, referred, tag, keep } = self;
         let keep = keep.unwrap_or_else(|| shared.share());
         // SAFETY: a set does not move, and the step keeps it until its other fields are dropped.
-        // What is made of the step keeps it as well.
+        // All that is made of the step keeps it as well.
         let shared = unsafe { &*Arc::as_ptr(&keep) };
         // SAFETY: the ring is that set's.
         let claim = unsafe { claim.outlive() };

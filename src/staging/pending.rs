@@ -114,8 +114,8 @@ impl<Tag> Pending<Tag> {
     /// # Errors
     ///
     /// * [`StageError::OtherDevice`]: the stream is of another device than the set.
-    /// * [`StageError::ReaderCaptured`]: the fetch's stream is being captured, and no event ends the
-    ///   copies.
+    /// * [`StageError::ReaderCaptured`]: the fetch's stream is being captured, and no event ends
+    ///   the copies.
     /// * [`StageError::Driver`]: the driver refused, or the stream is being captured, as for
     ///   [`Staged::reader`](super::Staged::reader).
     #[doc(alias = "cuStreamWaitEvent")]

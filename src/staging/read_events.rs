@@ -12,14 +12,14 @@ use crate::stream::Stream;
 ///
 /// | the other half | driver calls a step, its launch included |
 /// |---|--:|
-/// | nodes of the engine's graph: a wait for [`staged`](Self::staged) before what reads, a record of [`read`](Self::read) behind it | 1 |
+/// | nodes of the engine's graph: a wait for `staged`, what reads, a record of `read` | 1 |
 /// | [`begin`](Self::begin) and [`end`](Self::end) around the engine's launch | 3 |
 /// | [`Staged::reader`](super::Staged::reader) in place of this | 5 |
 ///
 /// Each step has one read, which begins behind its submission, and whose end is in its stream, by a
 /// launch or a call, before the next step is submitted. For several readers, and where that cannot
-/// be said, there is `Staged::reader`, which works beside this. What is not declared by either is
-/// not waited for.
+/// be said, there is `Staged::reader`, which works beside this. A read that is declared by
+/// neither is not waited for.
 ///
 /// # Examples
 ///

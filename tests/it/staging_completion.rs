@@ -82,8 +82,7 @@ fn an_embedded_graph_has_the_nodes_that_were_asked_for(driver: &Driver) {
     let inputs = small(&context, Completion::default()).build().unwrap();
     let kinds = |completion| {
         let embedded = inputs.embed_with(8, 1, completion).unwrap();
-        let kinds = embedded.graph().nodes().map(|node| node.kind).collect::<Vec<_>>();
-        kinds
+        embedded.graph().nodes().map(|node| node.kind).collect::<Vec<_>>()
     };
     let (copy, event) = (NodeKind::Memcpy, NodeKind::EventRecord);
     assert_eq!(kinds(Completion::Neither), [copy]);
