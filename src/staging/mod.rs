@@ -111,6 +111,7 @@ pub(crate) mod tables;
 mod ticks;
 mod transfer;
 mod view;
+mod viewed;
 mod wait;
 mod write_many;
 
