@@ -126,6 +126,7 @@ pub(crate) mod tables;
 mod ticks;
 mod transfer;
 mod view;
+mod viewed;
 mod wait;
 mod write_many;
 

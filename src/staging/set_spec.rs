@@ -15,7 +15,7 @@ use super::spec::{CountSpec, Forgotten, Padding, Shape, SlotKind, SlotSpec};
 use super::submission::Submission;
 use super::tables::Tables;
 use super::transfer::{Options, Transfer};
-use super::view::Viewed;
+use super::viewed::Viewed;
 use crate::driver::Context;
 use crate::element::DType;
 use crate::graph::Direction;

@@ -3,26 +3,14 @@
 use std::sync::Arc;
 
 use super::buffers::InputBuffers;
+#[cfg(doc)]
 use super::build_error::BuildError;
 use super::builder::InputBuffersBuilder;
 use super::error::SlotError;
-use super::guard::Guard;
-use super::len::Counts;
 use super::plan::Layout;
-use super::region::DeviceRegion;
 use super::set_spec::SetSpec;
-use super::shape_error::ViewFault;
-use super::spec::{SlotKind, SlotSpec};
-
-/// The set that a view is of.
-#[derive(Clone, Debug)]
-pub(super) struct Viewed {
-    pub(super) device: Arc<DeviceRegion>,
-    pub(super) guard: Arc<Guard>,
-    /// Whether slots have one address in all its steps.
-    is_per_slot: bool,
-    has_zero_copy: bool,
-}
+use super::spec::SlotKind;
+use super::viewed::Viewed;
 
 impl<Tag> InputBuffers<Tag> {
     /// Begins a set of some of these slots, at the same device addresses, for a second model that
@@ -99,35 +87,5 @@ impl<Tag> InputBuffers<Tag> {
             has_zero_copy: plan.has_zero_copy,
         });
         Ok(InputBuffersBuilder::of(set))
-    }
-}
-
-impl Viewed {
-    /// Checks that a view's slots are where their set has them, in steps of at most `max`.
-    pub(super) fn check(
-        &self,
-        slots: &[SlotSpec],
-        layout: Layout,
-        max: Counts,
-    ) -> Result<(), BuildError> {
-        for slot in slots {
-            let is_viewed = slot.device.is_some();
-            let size = slot.row_size(max);
-            let fault = match slot.shape.room {
-                _ if slot.kind == SlotKind::ZeroCopy || self.has_zero_copy => ViewFault::ZeroCopy,
-                _ if slot.kind == SlotKind::Persistent && !is_viewed => ViewFault::Table,
-                Some(_) if !self.is_per_slot || layout != Layout::PerSlot => {
-                    ViewFault::NeedsPerSlot
-                }
-                Some(room) if size.is_none_or(|size| size > room) => {
-                    let width = slot.dtype.size();
-                    let wanted = size.map_or(usize::MAX, |size| size / width);
-                    ViewFault::TooLong { wanted, max: room / width }
-                }
-                _ => continue,
-            };
-            return Err(BuildError::View { slot: slot.name.clone(), fault });
-        }
-        Ok(())
     }
 }
