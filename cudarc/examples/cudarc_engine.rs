@@ -41,24 +41,21 @@ struct Engine {
 fn main() -> Result<(), Box<dyn Error>> {
     let seed = std::env::args().nth(1).map_or(Ok(0), |seed| seed.parse())?;
     let driver = Driver::load()?;
+    run(&driver)?.end(seed);
+    driver.wait_deferred(LIMIT)?;
+    assert!(!driver.device(0)?.is_primary_active()?);
+    Ok(())
+}
+
+/// Fifty steps; what is left then.
+fn run(driver: &Driver) -> Result<Engine, Box<dyn Error>> {
     let cuda = CudaContext::new(0)?;
-    let context = wharf_cudarc::context(&cuda, &driver)?;
+    let context = wharf_cudarc::context(&cuda, driver)?;
     let (copy_queue, model_queue) = (cuda.new_stream()?, cuda.new_stream()?);
     let copies = BorrowedStream::new(&copy_queue, &context)?;
     let model = BorrowedStream::new(&model_queue, &context)?;
-    let inputs = InputBuffers::builder(&context)
-        .slot::<i32>("ids", Len::Tokens)
-        .slot_padded::<i32>("mapping", Len::Tokens, Pad::Value(-1))
-        .buckets([4, TOKENS])
-        .ring_depth(2)
-        .build()?;
+    let (inputs, outputs) = sets(&context)?;
     let slots = [inputs.slot_id::<i32>("ids")?, inputs.slot_id::<i32>("mapping")?];
-    let outputs = OutputBuffers::builder(&context)
-        .slot::<i32>("echo", Len::Tokens)
-        .slot::<i32>("theirs", Len::Tokens)
-        .buckets([4, TOKENS])
-        .build()?;
-    let outputs = Arc::new(outputs);
     let (echo, theirs) = (outputs.slot_id::<i32>("echo")?, outputs.slot_id::<i32>("theirs")?);
     let device = DeviceMemoryResource::new(&context, 64 << 20)?;
     let pinned = PinnedMemoryResource::new(&context, 64 << 20, PinnedOptions::default())?;
@@ -101,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     drop((mapped, cudarcs));
     drop(copy_queue);
-    let engine = Engine {
+    Ok(Engine {
         cuda: Some(cuda),
         model_queue: Some(model_queue),
         context: Some(context),
@@ -112,11 +109,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         graph: Some(graph),
         seen: Some(seen),
         pools: Some(pools),
-    };
-    engine.end(seed);
-    driver.wait_deferred(LIMIT)?;
-    assert!(!driver.device(0)?.is_primary_active()?);
-    Ok(())
+    })
+}
+
+fn sets(context: &Context) -> Result<(InputBuffers, Arc<OutputBuffers>), Box<dyn Error>> {
+    let inputs = InputBuffers::builder(context)
+        .slot::<i32>("ids", Len::Tokens)
+        .slot_padded::<i32>("mapping", Len::Tokens, Pad::Value(-1))
+        .buckets([4, TOKENS])
+        .ring_depth(2)
+        .build()?;
+    let outputs = OutputBuffers::builder(context)
+        .slot::<i32>("echo", Len::Tokens)
+        .slot::<i32>("theirs", Len::Tokens)
+        .buckets([4, TOKENS])
+        .build()?;
+    Ok((inputs, Arc::new(outputs)))
 }
 
 /// The model: it copies both slots, and the first to the results.

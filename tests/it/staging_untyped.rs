@@ -70,9 +70,10 @@ fn memory_of_another_allocator_is_a_source(driver: &Driver) {
     // SAFETY: pageable memory, which may go when the call returns, and so many bytes.
     unsafe { stream.copy_htod(theirs, values.as_ptr().cast(), 32) }.unwrap();
     let source = |fetch: &mut Fetch, typed: bool| {
-        // SAFETY: memory of the device that holds the elements of the padded step.
         match typed {
+            // SAFETY: memory of the device that holds the elements of the padded step.
             true => unsafe { fetch.source(words, theirs) },
+            // SAFETY: as above.
             false => unsafe { fetch.source_raw(&info, theirs) },
         }
     };
