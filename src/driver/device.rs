@@ -80,7 +80,9 @@ impl Device {
     ///
     /// # References
     ///
-    /// [Primary contexts](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html)
+    /// [Primary contexts][contexts]
+    ///
+    /// [contexts]: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__PRIMARY__CTX.html
     #[doc(alias = "cuDevicePrimaryCtxGetState")]
     pub fn is_primary_active(&self) -> Result<bool, Error> {
         let (mut flags, mut active) = (0, 0);

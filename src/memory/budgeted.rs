@@ -10,7 +10,8 @@ use crate::error::Error;
 /// A resource whose commits count against a [`Budget`].
 ///
 /// Where the span is one allocation, all of it counts from the moment that it is made, by
-/// [`limit_to`](MemoryResource::limit_to): when a pool is. What sleeps stays counted: it comes back.
+/// [`limit_to`](MemoryResource::limit_to): when a pool is. What sleeps stays counted: it comes
+/// back.
 ///
 /// Builders that take a budget wrap their resources themselves.
 ///

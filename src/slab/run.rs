@@ -15,6 +15,7 @@ use crate::sync::atomic::{AtomicU32, Ordering::AcqRel};
 /// * `queued`: written by frees and by the thread that folds emptied runs, both with `AcqRel`
 ///   swaps: the thread that takes a run off the list after a free has found it there sees that
 ///   free.
+///
 /// Aligned to no more than what the system's allocator has zeros for: memory that is aligned to
 /// a cache line would be filled by hand, and all of a table would be touched when it is made.
 #[derive(Debug)]

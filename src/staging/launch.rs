@@ -116,7 +116,7 @@ impl Transfer {
             sent.skipped & 1 << slot == 0 && plan.slots[*slot].kind == SlotKind::Copied
         });
         if let Some(events) = &self.read_events {
-            stream.wait_event(&**events.read())?;
+            stream.wait_event(events.read())?;
         }
         let outcome = match plan.layout {
             Layout::Packed => {

@@ -64,6 +64,7 @@
 #[cfg(feature = "futures")]
 mod awaited;
 mod bound;
+mod bucket_size;
 mod buffer_source;
 mod buffers;
 mod build_error;

@@ -10,8 +10,9 @@
 //!
 //! Offsets are the same in a ring slot of host memory and in device memory.
 
+use super::bucket_size::BucketSize;
 use super::build_error::BuildError;
-use super::error::{Count, SlotError, StageError};
+use super::error::{SlotError, StageError};
 use super::len::{Counts, Rule};
 use super::shape::place;
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
@@ -105,21 +106,6 @@ impl Bucket {
     }
 }
 
-/// The size of a bucket, as the builder was told it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BucketSize {
-    pub(super) tokens: usize,
-    /// As many as there are tokens if it is not said, but no more than a step may have.
-    pub(super) requests: Option<usize>,
-}
-
-impl BucketSize {
-    fn counts(self, max: Counts) -> Counts {
-        let requests = self.requests.unwrap_or(max.requests.min(self.tokens));
-        Counts { tokens: self.tokens, requests }
-    }
-}
-
 /// Where a slot lies, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ByteRange {
@@ -158,20 +144,8 @@ impl Plan {
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;
         let device_size = place_all(&mut slots, &fields, max).ok_or(BuildError::TooLarge)?;
-        let bucket = |size: &BucketSize| {
-            let counts = size.counts(max);
-            let mut own = fields.clone();
-            let size = match layout {
-                // Addresses are those of the largest step; only lengths are the bucket's.
-                Layout::PerSlot => shorten(&slots, counts, &mut own)?,
-                Layout::Packed => spread(&slots, counts, &mut own)?.copied,
-            };
-            Some(Bucket { index: 0, graph: 0, counts, fields: own, size })
-        };
-        let buckets: Option<Vec<_>> = sizes.iter().map(bucket).collect();
-        let mut buckets = buckets.ok_or(BuildError::TooLarge)?;
-        buckets.sort_by_key(|bucket| (bucket.bytes(&slots), bucket.counts.tokens));
-        buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.number(index, layout));
+        let buckets = buckets_of(&slots, layout, sizes, max, &fields);
+        let buckets = buckets.ok_or(BuildError::TooLarge)?;
         let bits = |is: &dyn Fn(usize) -> bool| {
             (0..slots.len()).filter(|slot| is(*slot)).fold(0, |bits, slot| bits | 1 << slot)
         };
@@ -185,7 +159,7 @@ impl Plan {
             direction,
             counts: Box::default(),
             layout,
-            buckets: buckets.into(),
+            buckets,
             is_ladder,
             places,
             max,
@@ -299,6 +273,30 @@ fn place_of(buckets: &[Bucket], tokens: usize) -> usize {
     buckets.partition_point(|bucket| bucket.counts.tokens < tokens)
 }
 
+/// The buckets, ascending in the bytes that they stage; `fields` are those of the largest step.
+fn buckets_of(
+    slots: &[SlotSpec],
+    layout: Layout,
+    sizes: &[BucketSize],
+    max: Counts,
+    fields: &[Field],
+) -> Option<Box<[Bucket]>> {
+    let bucket = |size: &BucketSize| {
+        let counts = size.counts(max);
+        let mut own: Box<[Field]> = fields.into();
+        let size = match layout {
+            // Addresses are those of the largest step; only lengths are the bucket's.
+            Layout::PerSlot => shorten(slots, counts, &mut own)?,
+            Layout::Packed => spread(slots, counts, &mut own)?.copied,
+        };
+        Some(Bucket { index: 0, graph: 0, counts, fields: own, size })
+    };
+    let mut buckets: Box<[Bucket]> = sizes.iter().map(bucket).collect::<Option<_>>()?;
+    buckets.sort_by_key(|bucket| (bucket.bytes(slots), bucket.counts.tokens));
+    buckets.iter_mut().enumerate().for_each(|(index, bucket)| bucket.number(index, layout));
+    Some(buckets)
+}
+
 /// The places of the smallest buckets of a ladder that hold 0, 1, 2 ... tokens. Empty where there
 /// are too many buckets for the entries.
 fn places_of(buckets: &[Bucket], max: Counts) -> Box<[u16]> {
@@ -366,50 +364,6 @@ fn shorten(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<u
         }
     }
     Some(end)
-}
-
-/// Checks the sizes of buckets.
-pub(super) fn check_buckets(sizes: &[BucketSize]) -> Result<(), BuildError> {
-    let wrong = sizes.iter().enumerate().find(|(index, size)| {
-        let key = |size: &BucketSize| (size.tokens, size.requests);
-        let is_twice = sizes[..*index].iter().any(|other| key(other) == key(size));
-        size.tokens == 0 || size.requests == Some(0) || is_twice
-    });
-    match wrong {
-        Some((_, BucketSize { tokens, requests: None })) => Err(BuildError::Bucket(*tokens)),
-        Some((_, BucketSize { tokens, requests: Some(requests) })) => {
-            Err(BuildError::BucketOf(Counts { tokens: *tokens, requests: *requests }))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The limits of steps, from the buckets and what was asked for.
-pub(super) fn limits(
-    sizes: &[BucketSize],
-    tokens: Option<usize>,
-    requests: Option<usize>,
-) -> Result<Counts, BuildError> {
-    let largest = sizes.iter().map(|size| size.tokens).max().unwrap_or(0);
-    let tokens = tokens.unwrap_or(largest);
-    // Each request has a token at least, so a bucket of n tokens holds n requests.
-    let implied = sizes.iter().map(|size| size.requests.unwrap_or(size.tokens)).max();
-    let requests = requests.unwrap_or(implied.unwrap_or(tokens));
-    let needed = sizes.iter().filter_map(|size| size.requests).max().unwrap_or(1);
-    if requests < needed && requests > 0 {
-        return Err(BuildError::Limit { what: Count::Requests, limit: requests, needed });
-    }
-    if tokens < largest.max(1) {
-        return Err(BuildError::Limit {
-            what: Count::Tokens,
-            limit: tokens,
-            needed: largest.max(1),
-        });
-    }
-    if requests == 0 {
-        return Err(BuildError::Limit { what: Count::Requests, limit: 0, needed: 1 });
-    }
-    Ok(Counts { tokens, requests })
 }
 
 /// The alignment of slots: that of the driver's own allocations, which kernels may rely on.

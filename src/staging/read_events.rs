@@ -82,7 +82,7 @@ impl ReadEvents {
     /// [`Error::Driver`]: the driver refused, as for a stream that is being captured.
     #[doc(alias = "cuStreamWaitEvent")]
     pub fn begin(&self, stream: &Stream) -> Result<(), Error> {
-        stream.wait_event(&*self.staged)
+        stream.wait_event(&self.staged)
     }
 
     /// Makes the next step wait, on the device, for what `stream` was given so far. One driver

@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bucket_size::{BucketSize, check_buckets, limits};
 use super::build_error::BuildError;
 use super::completion::Completion;
 use super::len::{Counts, Len, MAX_COUNTS, Rule};
 use super::names::Names;
-use super::plan::{BucketSize, Layout, MAX_DYNAMIC, Plan, check_buckets, limits};
+use super::plan::{Layout, MAX_DYNAMIC, Plan};
 use super::region::DeviceRegion;
 use super::shape::number_tables;
 use super::spec::{CountSpec, Forgotten, Padding, Shape, SlotKind, SlotSpec};

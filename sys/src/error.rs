@@ -138,6 +138,34 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The text of an error that the library decided by itself, and that has no figures.
+    fn refusal(&self) -> &'static str {
+        match self {
+            Self::Forked => {
+                "this process was forked from the one that loaded the driver, and cannot use it: \
+                 call exec or exit"
+            }
+            Self::OtherThread => {
+                "the stream is the per-thread default stream of another thread: use it on that \
+                 thread, or create a stream"
+            }
+            Self::StreamForgotten => {
+                "the stream was forgotten or destroyed while this object still refers to it: \
+                 borrow the stream again if it still exists"
+            }
+            Self::Asleep => {
+                "the pool sleeps, and its addresses have no memory behind them: wake the pool first"
+            }
+            Self::Leased => {
+                "the memory is leased, so a transport or a peer may still use it: end all leases \
+                 before the memory is given back"
+            }
+            _ => "",
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -150,18 +178,6 @@ impl fmt::Display for Error {
             Self::System { call, errno } => {
                 write!(f, "{call}: {}", std::io::Error::from_raw_os_error(*errno))
             }
-            Self::Forked => f.write_str(
-                "this process was forked from the one that loaded the driver, and cannot use it: \
-                 call exec or exit",
-            ),
-            Self::OtherThread => f.write_str(
-                "the stream is the per-thread default stream of another thread: use it on that \
-                 thread, or create a stream",
-            ),
-            Self::StreamForgotten => f.write_str(
-                "the stream was forgotten or destroyed while this object still refers to it: \
-                 borrow the stream again if it still exists",
-            ),
             Self::HostMemory { wanted, free, total, is_group } => {
                 write!(
                     f,
@@ -189,24 +205,21 @@ impl fmt::Display for Error {
                 "a stream of device {stream} cannot use memory of device {memory}: use a stream \
                  of device {memory} or memory of device {stream}"
             ),
-            Self::Asleep => f.write_str(
-                "the pool sleeps, and its addresses have no memory behind them: wake the pool \
-                 first",
-            ),
             Self::Leaked { bytes } => write!(
                 f,
                 "{bytes} bytes leaked because blocks were in use when their pool was dropped: \
                  drop all blocks and wait for the device before dropping the pool"
-            ),
-            Self::Leased => f.write_str(
-                "the memory is leased, so a transport or a peer may still use it: end all leases \
-                 before the memory is given back",
             ),
             Self::Transport { call, code } => write!(
                 f,
                 "{call}: the transport returned {code}: see its log, and its limits of registered \
                  memory"
             ),
+            Self::Forked
+            | Self::OtherThread
+            | Self::StreamForgotten
+            | Self::Asleep
+            | Self::Leased => f.write_str(self.refusal()),
         }
     }
 }

@@ -52,14 +52,14 @@ fn stage(
     let (ids, mrope) = (inputs.slot_id("ids").unwrap(), inputs.slot_id("mrope").unwrap());
     let mut step = inputs.begin(tokens, 1)?;
     let mut noise = Noise(seed);
-    step.write::<u32>(ids).fill_with(|| noise.next() as u32);
+    step.write::<u32>(ids).fill_with(|| (noise.next() >> 32) as u32);
     for row in step.write_rows::<u64, 3>(mrope)? {
         row.fill_with(|| noise.next());
     }
     let padded = step.padded().tokens;
     for (staged, stream) in step.submit(streams)?.into_iter().zip(streams) {
         let mut noise = Noise(seed);
-        let mut wanted: Vec<_> = (0..tokens).map(|_| noise.next() as u32).collect();
+        let mut wanted: Vec<_> = (0..tokens).map(|_| (noise.next() >> 32) as u32).collect();
         wanted.resize(padded, 0);
         let bytes = wanted.iter().flat_map(|it| it.to_ne_bytes()).collect();
         let mut all = vec![(staged.device_ptr(ids), bytes)];
@@ -102,7 +102,7 @@ fn every_device_has_every_byte(driver: &Driver) {
 fn one_write_comes_to_every_device() {
     let newest = Config::default().version;
     let schedules = [Schedule::Async, Schedule::Eager, Schedule::Late];
-    let random = (1..8).map(Schedule::Random);
+    let random = (1..4).map(Schedule::Random);
     for schedule in schedules.into_iter().chain(random) {
         on_machine(&machine(schedule, newest), every_device_has_every_byte);
     }

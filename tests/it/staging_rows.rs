@@ -67,11 +67,11 @@ impl Ids {
             for (to, row) in
                 step.write_rows::<_, 2>(marks).unwrap().into_iter().zip(&mut rows.marks)
             {
-                to.fill_with(|| noise.next() as u16);
+                to.fill_with(|| (noise.next() >> 48) as u16);
                 row.extend_from_slice(to);
             }
         }
-        let from: Vec<u8> = (0..4 * tokens).map(|_| noise.next() as u8).collect();
+        let from: Vec<u8> = (0..4 * tokens).map(|_| (noise.next() >> 56) as u8).collect();
         step.write_rows_from(bytes, &from).unwrap();
         for (row, from) in rows.bytes.iter_mut().zip(from.chunks(tokens)) {
             row.extend_from_slice(from);

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use softcuda::Schedule;
-use wharf::graph::GraphDefinition;
+use wharf::graph::{GraphDefinition, GraphExec};
 use wharf::staging::{
-    BuildError, Forgotten, InputBuffers, InputBuffersBuilder, Layout, Len, Pad, ShapeFault,
-    SlotError, SlotFault, StageError, Step, Submission, ViewFault,
+    BuildError, Embedded, Forgotten, InputBuffers, InputBuffersBuilder, Layout, Len, Pad,
+    ShapeFault, SlotError, SlotFault, StageError, Step, Submission, ViewFault,
 };
 use wharf::{Context, CudaError, Driver, Error, Stream};
 
@@ -124,11 +124,10 @@ fn device_overwrites(driver: &Driver) {
             let read = staged.reader(stream).unwrap();
             let (last, to) = (tokens - 1, staged.overwrite_ptr(ids).unwrap());
             assert_eq!(to, staged.device_ptr(ids));
-            // SAFETY: one element of the slots, ordered by the reader and by the stream.
-            unsafe {
-                stream.fill_d32(sampled_at, 1000 + number, 1).unwrap();
-                stream.copy_dtod(to + 4 * last as u64, sampled_at, 4).unwrap();
-            }
+            // SAFETY: one element of the slot, ordered by the stream.
+            unsafe { stream.fill_d32(sampled_at, 1000 + number, 1) }.unwrap();
+            // SAFETY: as above, and by the reader.
+            unsafe { stream.copy_dtod(to + 4 * last as u64, sampled_at, 4) }.unwrap();
             wanted[last] = 1000 + number;
             checker.compare(stream, vec![(to, bytes(&wanted))], number as usize);
             read.end().unwrap();
@@ -161,6 +160,24 @@ fn target(context: &Context) -> InputBuffersBuilder {
         .buckets([4, 8, 16])
 }
 
+/// An engine's graph with a set's copies.
+fn engine_of(context: &Context, embedded: &Embedded) -> GraphExec {
+    let mut engine = GraphDefinition::new(context).unwrap();
+    embedded.as_child_of(&mut engine, &[]).unwrap();
+    engine.instantiate().unwrap()
+}
+
+/// Fills a step of either model with `number`, as well as one element of the table.
+fn write_step(set: &InputBuffers, step: &mut Step<'_>, number: u32, at: usize) {
+    step.set_count(set.count_id("logits").unwrap(), 1).unwrap();
+    for name in ["ids", "indices", "own", "lens"] {
+        if let Ok(slot) = set.slot_id(name) {
+            step.write(slot).fill(number);
+        }
+    }
+    step.patch(set.slot_id("table").unwrap(), at / 6, at % 6, &[number]).unwrap();
+}
+
 /// Two models in turn, on two streams: each has what its last step staged, padded by its own
 /// ladder; what a view does not have stays.
 fn two_models(driver: &Driver) {
@@ -175,38 +192,27 @@ fn two_models(driver: &Driver) {
             assert_eq!(draft.slot(name).unwrap().address, target.slot(name).unwrap().address);
         }
         let embedded = draft.embed(6).unwrap();
-        let mut engine = GraphDefinition::new(&context).unwrap();
-        embedded.as_child_of(&mut engine, &[]).unwrap();
-        let mut engine = engine.instantiate().unwrap();
+        let mut engine = engine_of(&context, &embedded);
         let streams = [(); 2].map(|()| Stream::new(&context).unwrap());
         let (checker, mut noise) = (Checker::default(), Noise(8));
         let (mut lens, mut table) = (vec![0; 16], vec![0; 24]);
         for number in 0..24_u32 {
-            let (is_draft, is_engine) = (noise.below(2) == 0, noise.below(3) == 0);
+            let is_draft = noise.below(2) == 0;
             let (stream, tokens) = (&streams[noise.below(2)], 1 + noise.below(6));
             let set = if is_draft { &draft } else { &target };
-            let is_engine = is_engine && is_draft;
+            let is_engine = is_draft && noise.below(3) == 0;
             let begun = if is_engine { embedded.begin(tokens, 1) } else { set.begin(tokens, 1) };
             let mut step = begun.unwrap();
-            step.set_count(set.count_id("logits").unwrap(), 1).unwrap();
-            step.write(set.slot_id("ids").unwrap()).fill(number);
-            step.write(set.slot_id("indices").unwrap()).fill(number);
-            let at = noise.below(24);
-            step.patch(set.slot_id("table").unwrap(), at / 6, at % 6, &[number]).unwrap();
+            let (at, padded) = (noise.below(24), step.padded());
+            write_step(set, &mut step, number, at);
             table[at] = number;
-            let padded = step.padded();
-            if is_draft {
-                step.write(set.slot_id("own").unwrap()).fill(number);
-            } else {
-                step.write(set.slot_id("lens").unwrap()).fill(number);
+            if !is_draft {
                 lens[..padded.requests].fill(0);
                 lens[0] = number;
             }
-            let staged = if is_engine {
-                step.submit_with(stream, || Ok::<_, StageError>(engine.launch(stream)?))
-            } else {
-                step.submit(stream)
-            };
+            let launch = || Ok::<_, StageError>(engine.launch(stream)?);
+            let staged =
+                if is_engine { step.submit_with(stream, launch) } else { step.submit(stream) };
             let staged = staged.unwrap();
             let mut ids = vec![9; padded.tokens];
             ids[..tokens].fill(number);
@@ -233,9 +239,8 @@ fn two_models(driver: &Driver) {
         assert!(draft.memory().device <= 2 << 20);
         drop((target, embedded, engine));
         let address = draft.slot("ids").unwrap().address.unwrap();
-        // SAFETY: the memory that the view keeps.
+        // SAFETY: the memory that the view keeps. It is given back behind the fill.
         unsafe { streams[0].fill_d8(address, 0, 4) }.unwrap();
-        streams[0].synchronize().unwrap();
     }
     before.restored(driver);
 }

@@ -74,7 +74,7 @@ impl Rig {
         for _ in 0..noise.below(5) {
             let (row, col) = (noise.below(ROWS), noise.below(COLS));
             let len = noise.below((COLS - col).min(left) + 1);
-            let elements: Vec<u16> = (0..len).map(|_| noise.next() as u16).collect();
+            let elements: Vec<u16> = (0..len).map(|_| (noise.next() >> 48) as u16).collect();
             step.patch(self.table, row, col, &elements).unwrap();
             model.table[row * COLS + col..][..len].copy_from_slice(&elements);
             left -= len;
@@ -162,7 +162,8 @@ fn one_element_of_a_table_of_a_mebibyte_stages_4_kib_at_most() {
                 let before = machine.bytes().htod;
                 let mut step = inputs.begin(8, 8).unwrap();
                 step.write::<u32>(ids).fill(1);
-                let (row, col, value) = (noise.below(256), noise.below(1024), noise.next() as u32);
+                let (row, col, value) =
+                    (noise.below(256), noise.below(1024), (noise.next() >> 32) as u32);
                 step.patch(table, row, col, &[value]).unwrap();
                 wanted[row * 1024 + col] = value;
                 slots[step.ring_slot()] += 1;
@@ -390,8 +391,8 @@ fn threads_patch_one_table() {
                     let _bound = bind();
                     let (stream, mut noise) = (Stream::new(context).unwrap(), Noise(thread));
                     for _ in 0..10 {
-                        let row = 3 * noise.below(ROWS / 3) + thread as usize;
-                        let value = noise.next() as u16;
+                        let row = 3 * noise.below(ROWS / 3) + usize::try_from(thread).unwrap();
+                        let value = (noise.next() >> 48) as u16;
                         let mut step = rig.inputs.begin(2, 1).unwrap();
                         step.write(rig.ids).fill(7);
                         step.write(rig.lens).fill(8);

@@ -38,7 +38,7 @@ fn value(index: usize, round: usize) -> u8 {
 fn holds(buffer: &Buffer<u8>, value: u8, stream: &Stream) -> bool {
     let mut back = vec![!value; buffer.len()];
     buffer.copy_to_slice(&mut back, stream).unwrap();
-    back.iter().all(|byte| *byte == value)
+    back == vec![value; buffer.len()]
 }
 
 fn addresses(buffers: &[Buffer<u8>]) -> Vec<u64> {
