@@ -1,11 +1,6 @@
 //! Futures of steps, results and tickets: woken when the device is there, and by nothing else.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "tests: a failure panics"
-)]
+#![expect(clippy::unwrap_used, reason = "tests: a failure panics")]
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -27,7 +27,7 @@ fn a_servers_results_are_fetched_and_compared() {
         );
         let uses = figures["device_memory"]["uses"].as_array().unwrap();
         let names: Vec<_> = uses.iter().map(|of| of["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["inputs", "activations and blocks", "results", "device tier"]);
+        assert_eq!(names, ["step", "activations and blocks", "results", "device tier"]);
         let sum: u64 = uses.iter().map(|of| of["peak"].as_u64().unwrap()).sum();
         assert!(figures["device_memory"]["peak"].as_u64() <= Some(sum), "{figures}");
         for row in ["of 200 steps fetched", "activations and blocks: "] {

@@ -16,10 +16,11 @@ use crate::sync::atomic::{AtomicU32, Ordering::AcqRel};
 ///   swaps: the thread that takes a run off the list after a free has found it there sees that
 ///   free.
 ///
-/// Aligned to no more than what the system's allocator has zeros for: memory that is aligned to
-/// a cache line would be filled by hand, and all of a table would be touched when it is made.
+/// As long as a cache line, so that threads with neighbouring runs do not share one; but aligned to
+/// no more than what the system's allocator has zeros for: memory that is aligned to a cache line
+/// would be filled by hand, and all of a table would be touched when it is made.
 #[derive(Debug)]
-#[repr(align(16))]
+#[repr(C, align(16))]
 pub(crate) struct RunRecord {
     pub(super) state: SlabWord,
     /// Slices in the run.
@@ -28,6 +29,7 @@ pub(crate) struct RunRecord {
     pub(super) next: AtomicU32,
     /// Whether the run is in that list: 1, or 0.
     queued: AtomicU32,
+    rest_of_line: [u32; 11],
 }
 
 impl RunRecord {
@@ -53,6 +55,7 @@ unsafe impl Zeroed for RunRecord {
             len: AtomicU32::new(0),
             next: AtomicU32::new(0),
             queued: AtomicU32::new(0),
+            rest_of_line: [0; 11],
         }
     }
 }

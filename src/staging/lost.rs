@@ -57,9 +57,9 @@ impl<Tag> Embedded<Tag> {
 }
 
 impl<Tag> Staged<'_, Tag> {
-    /// Says that the device has read the step's ring slot, for sets with [`Completion::Neither`]:
-    /// it is free from here on. For others, and for a ring slot that has a later step, it does
-    /// nothing.
+    /// Says that the device has read the step's ring slot, for sets with
+    /// [`Completion::Neither`](super::Completion::Neither): it is free from here on. For others,
+    /// and for a ring slot that has a later step, it does nothing.
     ///
     /// # Errors
     ///

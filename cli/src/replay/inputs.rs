@@ -39,7 +39,7 @@ pub(super) struct Inputs {
 
 impl Inputs {
     pub(super) fn new(context: &Context, settings: &Settings) -> Result<Self, ReplayError> {
-        let builder = InputBuffers::builder(context).name("inputs");
+        let builder = InputBuffers::builder(context).name("step");
         let builder = match settings.preset {
             Preset::Minimal => builder.minimal_slots(),
             Preset::Vllm => builder.vllm_slots(BLOCKS),
