@@ -4,7 +4,6 @@ use super::model;
 use super::upstream::{Upstream, assert_clean, class, own, store};
 use crate::slab::cache::Cache;
 use crate::slab::store::Store;
-use loom::sync::Arc;
 use loom::thread;
 
 /// Four blocks a granule, two a magazine, large in the models: of these a cache keeps the lowest.
@@ -21,7 +20,7 @@ fn cache() -> Cache {
 
 fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<u64> {
     let class = class(size);
-    let address = match cache.pop(class.index()) {
+    let address = match cache.magazines[class.index()].pop() {
         Some(address) => address,
         None => cache.refill(store, class).ok()?.0,
     };
@@ -32,7 +31,7 @@ fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<u64> {
 fn free(cache: &Cache, store: &Store<Upstream>, size: usize, address: u64) {
     let class = class(size);
     own(store, class, address);
-    if !cache.push(class.index(), address) {
+    if !cache.magazines[class.index()].push(address) {
         cache.spill(store, class, address);
     }
 }
@@ -95,39 +94,4 @@ fn cache_exit_against_alloc() {
         thread.join().unwrap();
         assert_clean(&store);
     });
-}
-
-/// A thread uses its cache while another takes what is in it: each block is one's.
-fn taken_while_used(size: usize, blocks: usize) {
-    let store = store(2, 2);
-    let theirs = Arc::new(cache());
-    let held: Vec<_> = (0..blocks).map(|_| alloc(&theirs, &store, size).unwrap()).collect();
-    held.into_iter().for_each(|block| free(&theirs, &store, size, block));
-    let (other, cache) = (store.clone(), theirs.clone());
-    let thread = thread::spawn(move || {
-        let block = alloc(&cache, &other, size).unwrap();
-        free(&cache, &other, size, block);
-    });
-    store.take_idle(&[&*theirs], |_| true);
-    let fresh = store.reserve(class(size), 1, None).map(|reserved| store.collect_one(reserved));
-    if let Some(block) = fresh {
-        own(&store, class(size), block);
-        store.free_batch(class(size), &mut [block]);
-    }
-    thread.join().unwrap();
-    // An owner that was seen at its magazines has kept them; now it is idle.
-    store.take_idle(&[&*theirs], |_| true);
-    assert_eq!(theirs.bytes(), 0, "an idle cache keeps blocks");
-    assert_clean(&store);
-}
-
-#[test]
-fn cache_taking_against_pop() {
-    model("cache_taking_against_pop", || taken_while_used(QUARTER, 2));
-}
-
-/// The owner finds its magazine empty, or locked, and fills it.
-#[test]
-fn cache_taking_against_refill() {
-    model("cache_taking_against_refill", || taken_while_used(QUARTER, 0));
 }

@@ -17,7 +17,7 @@ fn registry_slot_waits_for_threads() {
         let thread = thread::spawn(move || {
             // The thread's last use of the slot.
             other.1.own(0);
-            other.0.detach(first, number, || {});
+            other.0.detach(first, number);
         });
         shared.0.close(first);
         let second = shared.0.open(4 << 20, 1 << 20);
@@ -39,7 +39,7 @@ fn registry_cache_changes_owner() {
             let entry = shared.0.attach(seat, 1 << 20);
             if let Some(entry) = entry {
                 shared.1.own(0);
-                shared.0.detach(seat, entry.number, || {});
+                shared.0.detach(seat, entry.number);
             }
             entry.is_some()
         };

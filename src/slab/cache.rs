@@ -10,7 +10,7 @@
 //! ```
 //!
 //! * all: written by the cache's one owner; read by owner. Relaxed; a cache changes owner through a
-//!   bitmap, which orders it. What another thread takes while the owner is idle is in `taking`.
+//!   bitmap, which orders it.
 
 use super::error::AllocError;
 use super::magazine::{BATCH, ITEMS, Magazine};
@@ -18,7 +18,6 @@ use super::number::{NO_SLICE, SliceId};
 use super::recall::RecallState;
 use super::size_class::{SizeClass, block_size};
 use super::store::{CACHED_CLASSES, Reserved, Store};
-use super::visit::Visit;
 use crate::memory::MemoryResource;
 use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -30,7 +29,6 @@ pub(crate) struct Cache {
     /// The slab of each class that the owner used last; [`NO_SLICE`] if there is none.
     pub(super) preferred: [AtomicU32; SizeClass::COUNT],
     pub(super) recall: RecallState,
-    pub(super) visit: Visit,
 }
 
 /// Which blocks and slabs a thread stays with.
@@ -53,28 +51,7 @@ impl Cache {
             magazines: std::array::from_fn(|_| Magazine::new()),
             preferred: std::array::from_fn(|_| AtomicU32::new(NO_SLICE)),
             recall: RecallState::new(),
-            visit: Visit::new(),
         }
-    }
-
-    /// Takes a block of a class, by its number, that the owner has in its magazine.
-    #[inline]
-    pub(crate) fn pop(&self, class: usize) -> Option<u64> {
-        let magazine = self.magazines.get(class)?;
-        self.visit.enter();
-        let block = magazine.pop();
-        self.visit.exit();
-        block
-    }
-
-    /// Puts a block of a class, by its number, if there is room. Returns whether there was.
-    #[inline]
-    pub(crate) fn push(&self, class: usize, address: u64) -> bool {
-        let Some(magazine) = self.magazines.get(class) else { return false };
-        self.visit.enter();
-        let is_put = magazine.push(address);
-        self.visit.exit();
-        is_put
     }
 
     /// Sets the limits for caches of at most `bytes`.
@@ -96,9 +73,7 @@ impl Cache {
     pub(crate) fn counts(&self) -> impl Iterator<Item = (SizeClass, usize)> {
         SizeClass::all()
             .zip(&self.magazines)
-            .map(|(class, mag)| (class, mag.len.load(Relaxed)))
-            // One that is being taken is empty as soon as that is done.
-            .map(|(class, len)| (class, if len > ITEMS { 0 } else { len as usize }))
+            .map(|(class, mag)| (class, mag.len.load(Relaxed) as usize))
     }
 
     /// Gets a block for the caller, and a batch of others for the magazine, which is empty: from
@@ -108,12 +83,6 @@ impl Cache {
         store: &Store<R>,
         class: SizeClass,
     ) -> Result<Fresh, AllocError> {
-        let Some(_held) = self.visit.hold() else {
-            // Another thread is taking what the cache has.
-            let reserved = store.reserve(class, 1, None);
-            let reserved = reserved.map_or_else(|| store.acquire(class, 1, || false), Ok)?;
-            return Ok((store.collect_one(reserved), reserved.class));
-        };
         if self.is_open() && self.recall.note_miss(&store.recalls) {
             self.flush(store);
         }
@@ -121,10 +90,7 @@ impl Cache {
             let reserved = self.reserve(store, class, 1)?;
             return Ok((store.collect_one(reserved), reserved.class));
         };
-        // A taker that had locked the magazine may have given it back as it was.
-        if let Some(address) = magazine.pop() {
-            return Ok((address, class));
-        }
+        debug_assert_eq!(magazine.len.load(Relaxed), 0, "refilled before it was empty");
         // A batch that another thread has just freed is cheaper than any: no bitmap is touched.
         if let Some(address) = magazine.unpack(store.transfer_cache.take(class.index())) {
             return Ok((address, class));
@@ -210,15 +176,10 @@ impl Cache {
         class: SizeClass,
         address: u64,
     ) {
-        let held = self.visit.hold();
-        let Some(magazine) = self.magazine(class).filter(|_| held.is_some()) else {
+        let Some(magazine) = self.magazine(class) else {
             let (head, index) = store.block_of(class, address);
             return store.free_one(head, index);
         };
-        // As in `refill`: there may be room again.
-        if magazine.push(address) {
-            return;
-        }
         let kind = class.index();
         if Placement::of(class) == Placement::Lowest && !store.transfer_cache.has_place(kind) {
             let (highest, count) = magazine.trade_highest(address);
@@ -232,9 +193,8 @@ impl Cache {
         debug_assert!(pushed, "the magazine has just lost its older half");
     }
 
-    /// Frees everything in the magazines, unless another thread is doing so.
+    /// Frees everything in the magazines.
     pub(crate) fn flush<R: MemoryResource>(&self, store: &Store<R>) {
-        let Some(_held) = self.visit.hold() else { return };
         for (class, magazine) in SizeClass::all().zip(&self.magazines) {
             loop {
                 let (mut some, count) = magazine.take_oldest(BATCH);

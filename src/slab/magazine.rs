@@ -8,17 +8,13 @@
 //!   Magazine   | len | limit | address 0 | ... | address 29 |      256 bytes
 //! ```
 //!
-//! * `len`: written by the cache's one owner, and by a taker; read by owner, taker, statistics. The
-//!   `Acquire` of the owner's look pairs with the `Release` of a taker, see `taking`. Otherwise
-//!   Relaxed: to others an estimate.
+//! * `len`: written by the cache's one owner; read by owner, statistics. Relaxed: to others an
+//!   estimate.
 //! * all else: written by the cache's one owner; read by owner. Relaxed; a cache changes owner
 //!   through a bitmap, which orders it.
 
 use crate::lockfree::transfer_cache;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
-
-/// The length of a magazine that another thread is taking: its owner finds neither blocks nor room.
-pub(super) const LOCKED: u32 = u32::MAX;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
 pub(super) const ITEMS: u32 = if cfg!(all(test, loom)) { 4 } else { 30 };
@@ -51,8 +47,7 @@ impl Magazine {
     /// Takes the block that was put last.
     #[inline]
     pub(crate) fn pop(&self) -> Option<u64> {
-        // Acquire: pairs with the Release of `take_locked`.
-        let len = self.len.load(Acquire);
+        let len = self.len.load(Relaxed);
         // One comparison finds both an empty magazine and the end of the array.
         let top = len.wrapping_sub(1);
         let address = self.items.get(top as usize)?.load(Relaxed);
@@ -63,8 +58,7 @@ impl Magazine {
     /// Puts a block, if there is room. Returns whether there was.
     #[inline]
     pub(crate) fn push(&self, address: u64) -> bool {
-        // Acquire: pairs with the Release of `take_locked`.
-        let len = self.len.load(Acquire);
+        let len = self.len.load(Relaxed);
         if len >= self.limit.load(Relaxed) {
             return false;
         }

@@ -30,8 +30,7 @@
 //! has, the sooner all of them are free. Larger blocks are runs of slices of 32 KiB of their own;
 //! up to 1 MiB they have size classes, so that threads can keep them. A run that is free joins what
 //! is free beside it when a thread searches the map next. What threads have cached is a reserve:
-//! before a pool that had stopped growing exceeds its peak, they free it (`recall`). At the limit
-//! and in a trim it is taken from threads that are idle (`taking`).
+//! before a pool that had stopped growing exceeds its peak, they free it (`recall`).
 //!
 //! | operation | progress | calls the resource |
 //! |---|---|---|
@@ -39,7 +38,6 @@
 //! | `alloc` of a class of which a slab has room, `dealloc` | lock-free | no |
 //! | `alloc` that searches the map | one thread at a time; logarithmic in the runs | no |
 //! | `alloc` that grows | blocking in the resource; one thread at a time | yes |
-//! | `alloc` at the limit | as the above; two `membarrier` calls of the system | yes |
 //! | `trim`, drop of the pool | blocking in the resource; stops growth alone | yes |
 //! | first use of a pool by a thread | lock-free, and allocates the cache on the heap | no |
 //! | `dealloc_raw`, `block_at` | lock-free; constant time | no |
@@ -73,10 +71,8 @@ pub(crate) mod span;
 mod stats;
 pub(crate) mod store;
 mod suspend;
-mod taking;
 mod thread_cache;
 pub(crate) mod trim;
-mod visit;
 
 pub use self::block::{Block, WrongPool};
 pub(crate) use self::blocks::{BlockRequest, Blocks, OwnedBlock};

@@ -103,7 +103,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     pub fn alloc(&self, size: usize) -> Result<Block, AllocError> {
         let Some(class) = SizeClass::of(size) else { return self.alloc_large(size, 1) };
         let cache = thread_cache::current(self.seat.slot);
-        if let Some(address) = cache.pop(class.index()) {
+        if let Some(magazine) = cache.magazines.get(class.index())
+            && let Some(address) = magazine.pop()
+        {
             return Ok(Block::new(address, self.tag, class.number()));
         }
         self.alloc_slow(class, size)
@@ -147,7 +149,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     pub fn dealloc(&self, block: Block) -> Result<(), WrongPool> {
         let cache = thread_cache::current(self.seat.slot);
         let class = to_usize(block.class_under(self.tag));
-        if cache.push(class, block.address()) {
+        if let Some(magazine) = cache.magazines.get(class)
+            && magazine.push(block.address())
+        {
             return Ok(());
         }
         self.dealloc_slow(block)
@@ -162,11 +166,9 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Decommits pieces of which all is free and that a trim saw free at least `idle` ago, except
     /// for `keep` bytes of them. `Duration::ZERO` and 0 decommit all.
     ///
-    /// Calls the driver. The calling thread's cache is flushed first, and those of threads that are
-    /// not allocating or freeing.
+    /// Calls the driver. The calling thread's cache is flushed first.
     pub fn trim(&self, idle: Duration, keep: usize) -> Trimmed {
         self.flush_thread_cache();
-        self.take_idle();
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX - 1);
         let now = millis(self.start.elapsed());
         self.store.trim(TrimPolicy { now, idle: millis(idle), keep })
@@ -202,8 +204,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         self.retry_after_flush(|| self.alloc_through(self.cache(), class, size))
     }
 
-    /// Tries once more, after a flush, if there was no room and something is cached; and then with
-    /// what idle threads have cached.
+    /// Tries once more, after a flush, if there was no room and something is cached.
     pub(super) fn retry_after_flush(
         &self,
         attempt: impl Fn() -> Result<Block, AllocError>,
@@ -211,9 +212,6 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let mut outcome = attempt();
         if matches!(outcome, Err(AllocError::Exhausted(_))) && self.has_cached() {
             self.flush_thread_cache();
-            outcome = attempt();
-        }
-        if matches!(outcome, Err(AllocError::Exhausted(_))) && self.take_idle() {
             outcome = attempt();
         }
         outcome.map_err(|error| match error {

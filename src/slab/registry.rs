@@ -69,13 +69,6 @@ pub(crate) struct CacheEntry {
     pool: AtomicU64,
 }
 
-impl CacheEntry {
-    /// Whether the cache is used for a pool.
-    pub(super) fn is_of(&self, pool: u64) -> bool {
-        self.pool.load(Relaxed) == pool
-    }
-}
-
 /// A pool's place in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
@@ -142,13 +135,12 @@ impl Registry {
     }
 
     /// Ends a thread's use of the cache with a number, which the thread has flushed, unless the
-    /// pool is gone. `left` runs when it is no pool's, and before another thread may have it.
-    pub(crate) fn detach(&self, seat: Seat, number: usize, left: impl FnOnce()) {
+    /// pool is gone.
+    pub(crate) fn detach(&self, seat: Seat, number: usize) {
         if let Some(entry) = self.caches[number].get() {
             entry.cache.clear();
             entry.pool.store(0, Relaxed);
         }
-        left();
         let given = self.free.get(0).give(Bits::one(number));
         debug_assert!(given.is_ok(), "cache {number} had no owner");
         if let Some(pool) = self.pool(seat) {
@@ -160,14 +152,9 @@ impl Registry {
 
     /// The caches that threads have for a pool at this moment.
     pub(crate) fn caches_of(&self, id: u64) -> impl Iterator<Item = &Cache> {
-        self.entries_of(id).map(|entry| &entry.cache)
-    }
-
-    /// The same, as entries.
-    pub(super) fn entries_of(&self, id: u64) -> impl Iterator<Item = &CacheEntry> {
         let made = self.made.load(Relaxed) as usize;
-        let entries = self.caches[..made].iter().filter_map(|entry| Some(&**entry.get()?));
-        entries.filter(move |entry| entry.is_of(id))
+        let entries = self.caches[..made].iter().filter_map(OnceLock::get);
+        entries.filter(move |entry| entry.pool.load(Relaxed) == id).map(|entry| &entry.cache)
     }
 
     /// The id of the pool whose span an address lies in.

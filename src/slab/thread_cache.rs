@@ -16,7 +16,6 @@ use super::recall::{MISSES_TO_STABLE, RecallState};
 use super::registry::{CacheEntry, SLOTS, Seat, registry};
 use super::size_class::SizeClass;
 use super::store::CACHED_CLASSES;
-use super::visit::Visit;
 use crate::sync::{
     self,
     atomic::{AtomicU32, AtomicU64},
@@ -54,7 +53,6 @@ sync::global! {
             growths: AtomicU32::new(0),
             requests: AtomicU32::new(0),
         },
-        visit: Visit { busy: AtomicU32::new(0), lock: AtomicU32::new(0) },
     };
 }
 
@@ -146,13 +144,11 @@ impl Attached {
     fn leave(self) {
         // First the slot: if a free allocates from the pool, it must not find this cache.
         let _ = CURRENT.try_with(|slots| slots[self.seat.slot].set(empty()));
-        // Until the cache is no pool's.
-        let held = self.entry.cache.visit.hold_at_last();
         if let Some(pool) = self.pool.upgrade() {
             pool.flush(&self.entry.cache);
             pool.budget().give_back(self.granted);
         }
-        registry().detach(self.seat, self.entry.number, || drop(held));
+        registry().detach(self.seat, self.entry.number);
     }
 }
 

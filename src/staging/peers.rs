@@ -302,7 +302,7 @@ fn send<'a, Tag>(
         return Err(error);
     }
     other.launched(index, stream, begun);
-    Ok(Staged::new(other, claim, counts, sent.bucket, (begun.number, stream.id())))
+    Ok(Staged::new(other, claim, counts, sent.bucket, (begun.number, stream.id()), None))
 }
 
 impl<'a, Tag> Deref for PeerStep<'a, Tag> {

@@ -74,6 +74,7 @@ impl<'a, Tag> Staged<'a, Tag> {
         counts: Counts,
         bucket: Option<&'a Bucket>,
         (number, stream): (u64, StreamId),
+        keep: Option<Arc<Shared>>,
     ) -> Self {
         let mut staged = Self {
             shared,
@@ -85,20 +86,13 @@ impl<'a, Tag> Staged<'a, Tag> {
             bucket,
             dynamic: None,
             tag: PhantomData,
-            keep: None,
+            keep,
         };
         if claim.has_extras && shared.plan.staged != shared.plan.all {
             staged.dynamic = Some(Box::new(claim.extras.dynamic));
         }
         claim.submit();
         staged
-    }
-
-    /// Goes on keeping what the step kept.
-    #[inline]
-    pub(super) fn kept_by(mut self, keep: Option<Arc<Shared>>) -> Self {
-        self.keep = keep;
-        self
     }
 
     /// Where the device finds a slot's elements: the same address in every step, in a

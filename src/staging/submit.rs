@@ -121,7 +121,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let counts = self.counts();
         let Self { shared, claim, bucket, keep, .. } = self;
         shared.launched(claim.index(), stream, begun);
-        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id())).kept_by(keep)
+        Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()), keep)
     }
 
     /// Checks that no slot is missing and fills the tails. Returns a bit for each slot whose

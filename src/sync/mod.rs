@@ -12,7 +12,6 @@
 //! | [`Mutex`], [`RwLock`] | theirs, behind the same poison-free wrappers (`lock.rs`) |
 //! | [`OnceLock`] | made of their atomics and locks, since neither crate has one |
 //! | [`thread_local!`], [`global!`] | made anew in each execution |
-//! | [`light_fence`], [`heavy_fence`] | full fences both (`membarrier.rs`) |
 //! | [`array!`] | filled at run time: their atomics are not `const` |
 //!
 //! [`zeroed`] tables of atomics take memory where they are touched.
@@ -27,8 +26,7 @@ mod zeroed;
 
 pub(crate) use self::lock::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 pub(crate) use self::primitives::{
-    OnceLock, UnsafeCell, array, atomic, global, heavy_fence, hint, light_fence, thread,
-    thread_local,
+    OnceLock, UnsafeCell, array, atomic, global, hint, thread, thread_local,
 };
 pub(crate) use self::zeroed::{Zeroed, zeroed};
 

@@ -35,17 +35,6 @@ pub(super) mod locks {
     };
 }
 
-/// In a model, each side of the pair is a full fence.
-pub(crate) fn light_fence() {
-    explorer::sync::atomic::fence(atomic::Ordering::SeqCst);
-}
-
-/// The other side, which a model always has.
-pub(crate) fn heavy_fence() -> bool {
-    light_fence();
-    true
-}
-
 /// No time passes in a model: other threads run instead.
 pub(super) fn sleep(_: Duration) {
     thread::yield_now();

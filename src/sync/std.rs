@@ -2,11 +2,8 @@
 
 #[path = "cell.rs"]
 mod cell;
-#[path = "membarrier.rs"]
-mod membarrier;
 
 pub(crate) use self::cell::UnsafeCell;
-pub(crate) use self::membarrier::{heavy as heavy_fence, light as light_fence};
 pub(crate) use std::sync::{OnceLock, atomic};
 pub(crate) use std::{hint, thread, thread_local};
 
