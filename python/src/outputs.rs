@@ -213,7 +213,7 @@ impl OutputBuffers {
 }
 
 impl OutputBuffers {
-    fn begin<'a>(
+    fn begin(
         &self,
         begin: impl FnOnce() -> Result<Option<Fetch>, StageError> + Send,
         stream: &Bound<'_, PyAny>,
