@@ -27,7 +27,6 @@ pub fn to_cuda_core(error: &Error) -> DriverError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests: a failure panics")]
 mod tests {
     use super::*;
 
