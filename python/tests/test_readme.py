@@ -17,7 +17,7 @@ OTHERS = [program for program in PROGRAMS if program.startswith("# needs:")]
 
 def test_the_tour() -> None:
     names: dict[str, object] = {}
-    assert len(TOUR) == 6
+    assert len(TOUR) == 7
     for number, program in enumerate(TOUR):
         exec(compile(program, f"README.md, program {number + 1}", "exec"), names)
     simulator = names["simulator"]
