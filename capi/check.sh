@@ -91,7 +91,8 @@ sanitized() { # NAME RUST-FLAGS PROGRAM...
     echo "$name sanitizer: nothing in $*"
 }
 
-# Instructions of a block's allocation and free, and of a step, through C and in Rust, without the driver's.
+# Instructions of a block's allocation and free, and of a step, through C and in Rust, without the
+# driver's.
 # The goal is 60 more for each call; LIMIT is what a call may take, above what is measured today.
 overhead() {
     local rust
@@ -117,9 +118,11 @@ turn() { # PROGRAM LOOP
 
 # Instructions of all but the driver: callgrind's costs, by the file that they are in.
 collected() { # PROGRAM LOOP COUNT
-    SOFTCUDA_SCHEDULE=eager valgrind --quiet --tool=callgrind --callgrind-out-file="$dir/callgrind" "$@" >"$dir/callgrind.log" 2>&1
+    SOFTCUDA_SCHEDULE=eager valgrind --quiet --tool=callgrind \
+        --callgrind-out-file="$dir/callgrind" "$@" >"$dir/callgrind.log" 2>&1
     awk '
-        /^c?ob=/ { id = $0; sub(/^c?ob=/, "", id); name = id; sub(/\).*/, ")", id); sub(/^\([0-9]+\) ?/, "", name)
+        /^c?ob=/ { id = $0; sub(/^c?ob=/, "", id); name = id
+                   sub(/\).*/, ")", id); sub(/^\([0-9]+\) ?/, "", name)
                    if (name != "") names[id] = name
                    if ($0 ~ /^ob=/) current = names[id]
                    next }

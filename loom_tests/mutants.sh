@@ -32,7 +32,10 @@ run() { # KIND SECONDS ARGUMENT...
                 timeout "$limit" cargo test --quiet --release --lib -p wharf-cuda "$@"
             ;;
         # Nothing is read of a failure but that it is one, and links are half as long without lines.
-        test) CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$tests timeout "$limit" cargo test --quiet --test it -p wharf-cuda "$@" ;;
+        test)
+            CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$tests \
+                timeout "$limit" cargo test --quiet --test it -p wharf-cuda "$@"
+            ;;
     esac
 }
 

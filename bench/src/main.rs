@@ -136,7 +136,8 @@ fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
         Command::Scale(options) => return scale::run(&options),
         Command::ScaleProbe(probe) => probe.run()?,
         Command::Cost => {
-            // Of the library's own workspace, as its users build it: without link-time optimisation.
+            // Of the library's own workspace, as its users build it: without link-time
+            // optimisation.
             let status = std::process::Command::new(env!("CARGO"))
                 .args(["run", "--release", "--quiet", "-p", "wharf-cuda", "--example", "cost"])
                 .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))

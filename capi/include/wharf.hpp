@@ -342,7 +342,9 @@ class reader : public detail::owner<wharf_reader, wharf_reader_end> {
 public:
     using owner::owner;
 
-    reader(const step &step, const stream &stream) { check(wharf_reader_begin(step.get(), stream.get(), &handle_)); }
+    reader(const step &step, const stream &stream) {
+        check(wharf_reader_begin(step.get(), stream.get(), &handle_));
+    }
     // As the destructor, with an error where the end could not be noted.
     void end() { check(wharf_reader_end(release())); }
 };
@@ -403,7 +405,9 @@ public:
         check(wharf_results_is_complete(get(), &complete));
         return complete;
     }
-    void wait(std::chrono::milliseconds limit) const { check(wharf_results_wait(get(), detail::milliseconds(limit))); }
+    void wait(std::chrono::milliseconds limit) const {
+        check(wharf_results_wait(get(), detail::milliseconds(limit)));
+    }
     // The elements of a slot and their number, once they are there; good as long as this.
     template <typename T>
     std::pair<const T *, std::size_t> read(std::size_t slot) const & {
@@ -416,7 +420,9 @@ public:
     template <typename T>
     std::pair<const T *, std::size_t> read(std::size_t slot) const && = delete;
     // Before another stream than the fetch's writes the device memory again.
-    void source_free_on(const stream &writer) const { check(wharf_results_source_free_on(get(), writer.get())); }
+    void source_free_on(const stream &writer) const {
+        check(wharf_results_source_free_on(get(), writer.get()));
+    }
 };
 
 // The results of an engine's steps.
@@ -425,7 +431,8 @@ public:
     using owner::owner;
 
     // The sizes of structures are set here.
-    outputs(const context &context, wharf_outputs_options options, const std::vector<wharf_slot> &slots) {
+    outputs(const context &context, wharf_outputs_options options,
+            const std::vector<wharf_slot> &slots) {
         options.struct_size = sizeof options;
         options.slot_size = sizeof(wharf_slot);
         check(wharf_outputs_create(context.get(), &options, slots.data(), slots.size(), &handle_));
@@ -451,10 +458,11 @@ public:
         return wharf::results(made);
     }
     // With slots from other memory of the device; 0 for a slot's own. See wharf_fetch_from.
-    wharf::results fetch(std::size_t tokens, std::size_t requests, const std::vector<std::uint64_t> &sources,
-                         const stream &stream) const {
+    wharf::results fetch(std::size_t tokens, std::size_t requests,
+                         const std::vector<std::uint64_t> &sources, const stream &stream) const {
         wharf_results made{};
-        check(wharf_fetch_from(get(), tokens, requests, sources.data(), sources.size(), stream.get(), &made));
+        check(wharf_fetch_from(get(), tokens, requests, sources.data(), sources.size(),
+                               stream.get(), &made));
         return wharf::results(made);
     }
 };

@@ -10,8 +10,8 @@
 //! * `table`: objects behind handles.
 //! * `args`: pointers and options of the caller.
 //! * `slots`: how a slot is described.
-//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `outputs`: the functions, by
-//!   their objects.
+//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `outputs`: the functions,
+//!   by their objects.
 //! * `torch`: PyTorch's pluggable allocator.
 
 #![expect(

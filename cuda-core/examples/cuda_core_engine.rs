@@ -120,8 +120,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     engine.end(seed);
     driver.wait_deferred(LIMIT)?;
-    // cuda-core gives resources up on a thread of its own, the context last. The primary context stays
-    // active: cuda-async has one of its own for the life of the process.
+    // cuda-core gives resources up on a thread of its own, the context last. The primary context
+    // stays active: cuda-async has one of its own for the life of the process.
     let start = Instant::now();
     while context_of_all.strong_count() > 0 {
         assert!(start.elapsed() < LIMIT, "something still holds the context");

@@ -82,8 +82,8 @@ pub fn device_buffer<T: Element + DeviceCopy>(
 /// # Errors
 ///
 /// [`Error::Driver`] with [`INVALID_CONTEXT`](CudaError::INVALID_CONTEXT): the stream is of another
-/// context than the set; with [`INVALID_VALUE`](CudaError::INVALID_VALUE): the slot has no memory of
-/// its own on the device, or is of another set, or no bucket holds the counts.
+/// context than the set; with [`INVALID_VALUE`](CudaError::INVALID_VALUE): the slot has no memory
+/// of its own on the device, or is of another set, or no bucket holds the counts.
 pub fn input_buffer<T: Element + DeviceCopy, Tag: 'static>(
     inputs: &InputBuffers<Tag>,
     slot: SlotId<T, Tag>,

@@ -6,7 +6,8 @@
 //! * [`context`] and [`BorrowedStream`]: cuda-core's contexts and streams for wharf, kept alive by
 //!   cuda-core's `Arc`s.
 //! * [`device_buffer`]: a [`Buffer`](wharf::pool::Buffer) as a [`cuda_core::DeviceBuffer`].
-//! * [`input_buffer`], [`output_buffer`]: the device memory of a slot as one, for kernels and graphs.
+//! * [`input_buffer`], [`output_buffer`]: the device memory of a slot as one, for kernels and
+//!   graphs.
 //! * [`FetchFrom`]: cuda-core's device memory as the source of results.
 //! * [`refer`]: cuda-core's pinned memory as the source of a step.
 //! * `copy`, with the feature `cuda-async`: a copy for [graphs of

@@ -1,5 +1,5 @@
-//! What is kept, ordered and refused, on the driver that cuda-core and wharf both load. Without one
-//! each test says that it was skipped.
+//! Memory that views keep, order and refuse, on the driver that cuda-core and wharf both load.
+//! Without one each test says that it was skipped.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,

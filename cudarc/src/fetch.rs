@@ -28,8 +28,8 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
     }
 
     /// Fetches a slot from `from`, which holds as many elements as the slot has in the padded step,
-    /// or more. When the fetch was submitted, cudarc orders what frees or writes it behind the copy,
-    /// as it does for its own copies. Costs as [`Fetch::source`].
+    /// or more. When the fetch was submitted, cudarc orders what frees or writes it behind the
+    /// copy, as it does for its own copies. Costs as [`Fetch::source`].
     ///
     /// # Errors
     ///

@@ -1,11 +1,12 @@
-"""An engine's decode loop with cuda.core: run on softcuda as ``libcuda.so.1``, in a process of its own.
+"""An engine's decode loop with cuda.core, on softcuda as ``libcuda.so.1``, in a process of its own.
 
     engine.py SCHEDULE...
 
 Inputs by wharf, a graph for each bucket that cuda.core captures and that reads the static buffers,
 buffers of wharf's pool behind cuda.core's memory resource as the ends of its copies, results by
-wharf's fetches and in pinned memory, and everything dropped in a random order. Each schedule runs in a child that is forked
-before the driver is loaded, with all checks. A line of JSON for each says what was found.
+wharf's fetches and in pinned memory, and everything dropped in a random order. Each schedule runs
+in a child that is forked before the driver is loaded, with all checks. A line of JSON for each says
+what was found.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def decode(order: random.Random) -> None:
         verify(*done)
     copies.sync()
     model.sync()
-    everything = [inputs, outputs, *graphs.values(), out, lens, resource, pool, results, ours, model, copies]
+    sets = [inputs, outputs, *graphs.values()]
+    everything = [*sets, out, lens, resource, pool, results, ours, model, copies]
     del inputs, outputs, echo, graphs, out, lens, resource, pool, results, ours, model, copies
     del step, staged, ids, last, source, whole, scratch, done, pending, to
     order.shuffle(everything)

@@ -1,8 +1,8 @@
 """wharf for Python: memory pools and input staging for CUDA engines.
 
-``Device``, ``Stream``, ``Pool``, ``InputBuffers`` and ``OutputBuffers`` are what an engine uses, ``Simulator`` what its
-tests use. ``wharf.cuda_core``, ``wharf.numba`` and ``wharf.torch`` put wharf's pools behind the
-allocators of those libraries. The exceptions are in ``wharf.errors``.
+``Device``, ``Stream``, ``Pool``, ``InputBuffers`` and ``OutputBuffers`` are what an engine uses,
+``Simulator`` what its tests use. ``wharf.cuda_core``, ``wharf.numba`` and ``wharf.torch`` put
+wharf's pools behind the allocators of those libraries. The exceptions are in ``wharf.errors``.
 """
 
 from wharf import errors

@@ -65,6 +65,7 @@ mod staging_rows;
 mod staging_shapes;
 mod staging_submission;
 mod staging_tables;
+mod staging_tables_faults;
 mod staging_tails;
 mod staging_untyped;
 mod stream;

@@ -4,31 +4,28 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use softcuda::Schedule;
-use wharf::graph::GraphDefinition;
 use wharf::staging::{
     InputBuffers, InputBuffersBuilder, Layout, Len, ShapeFault, SlotFault, SlotId, StageError,
     Staged, Step, Submission,
 };
-use wharf::{Context, CudaError, Driver, Error, Stream};
+use wharf::{Context, Driver, Stream};
 
 use crate::backend::{Config, Simulator, binder, on_machine, on_softcuda};
-use crate::graph_rig::Inventory;
-use crate::staging_faults::RESTORING;
 use crate::staging_rig::{Checker, Noise, context};
 
 const ROWS: usize = 24;
-const COLS: usize = 40;
+pub(crate) const COLS: usize = 40;
 const PATCHED: usize = 96;
 
 /// Both layouts, in both ways to send a step.
-const WAYS: [(Layout, Submission); 4] = [
+pub(crate) const WAYS: [(Layout, Submission); 4] = [
     (Layout::PerSlot, Submission::Graph),
     (Layout::PerSlot, Submission::Calls),
     (Layout::Packed, Submission::Graph),
     (Layout::Packed, Submission::Calls),
 ];
 
-fn builder(context: &Context, way: (Layout, Submission)) -> InputBuffersBuilder {
+pub(crate) fn builder(context: &Context, way: (Layout, Submission)) -> InputBuffersBuilder {
     InputBuffers::builder(context)
         .slot::<u32>("ids", Len::Tokens)
         .persistent::<u16>("table", ROWS, COLS, PATCHED)
@@ -41,23 +38,23 @@ fn builder(context: &Context, way: (Layout, Submission)) -> InputBuffersBuilder 
 }
 
 /// A set with tables, and what the device must have of them.
-struct Rig {
-    inputs: InputBuffers,
-    ids: SlotId<u32>,
-    lens: SlotId<u32>,
-    table: SlotId<u16>,
-    seeds: SlotId<u64>,
-    model: Model,
+pub(crate) struct Rig {
+    pub(crate) inputs: InputBuffers,
+    pub(crate) ids: SlotId<u32>,
+    pub(crate) lens: SlotId<u32>,
+    pub(crate) table: SlotId<u16>,
+    pub(crate) seeds: SlotId<u64>,
+    pub(crate) model: Model,
 }
 
 #[derive(Clone)]
-struct Model {
-    table: Vec<u16>,
-    seeds: Vec<u64>,
+pub(crate) struct Model {
+    pub(crate) table: Vec<u16>,
+    pub(crate) seeds: Vec<u64>,
 }
 
 impl Rig {
-    fn new(inputs: InputBuffers) -> Self {
+    pub(crate) fn new(inputs: InputBuffers) -> Self {
         let model = Model { table: vec![0; ROWS * COLS], seeds: vec![0; ROWS] };
         let [ids, lens] = ["ids", "lens"].map(|name| inputs.slot_id(name).unwrap());
         let table = inputs.slot_id("table").unwrap();
@@ -66,7 +63,7 @@ impl Rig {
     }
 
     /// Fills a step, with a few patches in any order, and returns the tables behind it.
-    fn fill(&self, step: &mut Step<'_>, noise: &mut Noise) -> Model {
+    pub(crate) fn fill(&self, step: &mut Step<'_>, noise: &mut Noise) -> Model {
         let mut model = self.model.clone();
         step.write(self.ids).fill(7);
         step.write(self.lens).fill(8);
@@ -87,7 +84,7 @@ impl Rig {
         model
     }
 
-    fn expected(&self, staged: &Staged<'_>) -> Vec<(u64, Vec<u8>)> {
+    pub(crate) fn expected(&self, staged: &Staged<'_>) -> Vec<(u64, Vec<u8>)> {
         let table = self.model.table.iter().flat_map(|it| it.to_ne_bytes()).collect();
         let seeds = self.model.seeds.iter().flat_map(|it| it.to_ne_bytes()).collect();
         let ids = staged.counts().tokens;
@@ -214,167 +211,6 @@ fn patches_are_one_call() {
             }
         });
     }
-}
-
-/// Each call of a patching step fails in turn. What failed is not tried again, and not seen.
-#[test]
-fn a_step_that_failed_has_patched_nothing() {
-    const CODE: CudaError = CudaError::OPERATING_SYSTEM;
-    for (way, version) in
-        WAYS.into_iter().flat_map(|way| [Config::default().version, 11_040].map(|it| (way, it)))
-    {
-        let make = || Arc::new(Simulator::new(Config { version, ..Config::default() }));
-        let mut calls = Vec::new();
-        let machine = make();
-        on_machine(&machine, |driver| {
-            let (mut rig, stream) = faulty(driver, way);
-            let context = context(driver);
-            let _current = context.enter().unwrap();
-            let before = machine.all_calls();
-            assert_eq!(run(&mut rig, &stream), []);
-            for (name, count) in machine.all_calls() {
-                let known = before.iter().find(|call| call.0 == name).map_or(0, |call| call.1);
-                calls.extend((1..=count - known).map(|nth| (name, nth)));
-            }
-        });
-        let mut failed = 0;
-        calls.retain(|call| !["cuStreamAddCallback", "cuStreamSynchronize"].contains(&call.0));
-        for (call, nth) in calls {
-            let machine = make();
-            on_machine(&machine, |driver| {
-                let (mut rig, stream) = faulty(driver, way);
-                let context = context(driver);
-                let _current = context.enter().unwrap();
-                machine.fail(call, nth, CODE);
-                let failures = run(&mut rig, &stream);
-                let wanted = StageError::Driver(Error::Driver { call, code: CODE });
-                assert!(
-                    failures == [wanted] || RESTORING.contains(&call) && failures.is_empty(),
-                    "{call} {nth}: {failures:?}"
-                );
-                failed += failures.len();
-            });
-        }
-        assert!(failed > 5, "{failed}");
-    }
-}
-
-fn faulty(driver: &Driver, way: (Layout, Submission)) -> (Rig, Stream) {
-    let context = context(driver);
-    let stream = Stream::new(&context).unwrap();
-    (Rig::new(builder(&context, way).ring_depth(2).build().unwrap()), stream)
-}
-
-/// Steps that may fail, and are not tried again; what they failed with.
-fn run(rig: &mut Rig, stream: &Stream) -> Vec<StageError> {
-    let (checker, mut noise, mut failures) = (Checker::default(), Noise(9), Vec::new());
-    for (number, tokens) in [2, 2, 2, 16, 2, 2, 2].into_iter().enumerate() {
-        let sent = rig.inputs.begin(tokens, 1).and_then(|mut step| {
-            if number == 5 {
-                // This one patches nothing, and mends what the one before may have left.
-                step.write(rig.ids).fill(7);
-                step.write(rig.lens).fill(8);
-                return Ok((rig.model.clone(), step.submit(stream)?));
-            }
-            let mut model = rig.fill(&mut step, &mut noise);
-            step.patch(rig.table, number, 0, &[1, 2, 3])?;
-            step.patch(rig.table, number, 8, &[1, 2, 3])?;
-            for at in [0, 8] {
-                model.table[number * COLS + at..][..3].copy_from_slice(&[1, 2, 3]);
-            }
-            Ok((model, step.submit(stream)?))
-        });
-        match sent {
-            Ok((model, staged)) => {
-                let staged = {
-                    let mut expected = Vec::new();
-                    let table = model.table.iter().flat_map(|it| it.to_ne_bytes()).collect();
-                    let seeds = model.seeds.iter().flat_map(|it| it.to_ne_bytes()).collect();
-                    expected.push((staged.device_ptr(rig.table), table));
-                    expected.push((staged.device_ptr(rig.seeds), seeds));
-                    expected
-                };
-                rig.model = model;
-                checker.compare(stream, staged, number);
-                stream.synchronize().unwrap();
-            }
-            Err(error) => failures.push(error),
-        }
-    }
-    assert_eq!(checker.wrong(), Vec::<String>::new(), "{failures:?}");
-    failures
-}
-
-/// The engine's graph has the copies of slots; patches come ahead of it.
-#[test]
-fn a_step_of_an_embedded_graph_patches() {
-    on_softcuda(|driver| {
-        let context = context(driver);
-        let before = Inventory::now();
-        for depth in 1..=2 {
-            let mut rig = Rig::new(builder(&context, WAYS[0]).build().unwrap());
-            let embedded = rig.inputs.embed_ring(8, depth).unwrap();
-            let engine = |staging| {
-                let mut engine = GraphDefinition::new(&context).unwrap();
-                engine.child(staging, &[]).unwrap();
-                engine.instantiate().unwrap()
-            };
-            let mut engines: Vec<_> = embedded.graphs().iter().map(engine).collect();
-            let (stream, checker) = (Stream::new(&context).unwrap(), Checker::default());
-            let mut noise = Noise(21);
-            for number in 0..8 {
-                let mut step = embedded.begin(8, 1).unwrap();
-                let model = rig.fill(&mut step, &mut noise);
-                step.patch(rig.table, 0, 0, &[5]).unwrap();
-                if number % 3 == 1 {
-                    // The patches are on their way when the launch fails.
-                    let failed = step.submit_with(&stream, || Err(StageError::WouldBlock));
-                    assert_eq!(failed.unwrap_err(), StageError::WouldBlock);
-                    continue;
-                }
-                rig.model = model;
-                rig.model.table[0] = 5;
-                let engine = &mut engines[step.ring_slot()];
-                let launch = || Ok::<_, StageError>(engine.launch(&stream)?);
-                let staged = step.submit_with(&stream, launch).unwrap();
-                checker.compare(&stream, rig.expected(&staged), number);
-            }
-            stream.synchronize().unwrap();
-            assert_eq!(checker.wrong(), Vec::<String>::new());
-        }
-        before.restored(driver);
-    });
-}
-
-/// A step that was given up in a capture sends nothing: the next one sends the tables anew.
-#[test]
-fn what_a_lost_step_was_to_patch_is_sent_by_the_next() {
-    on_softcuda(|driver| {
-        let context = context(driver);
-        let before = Inventory::now();
-        let mut rig = Rig::new(builder(&context, WAYS[0]).ring_depth(1).build().unwrap());
-        let (embedded, stream) = (rig.inputs.embed(8).unwrap(), Stream::new(&context).unwrap());
-        let (checker, mut noise) = (Checker::default(), Noise(2));
-        let mut step = embedded.begin(8, 1).unwrap();
-        rig.model = rig.fill(&mut step, &mut noise);
-        step.patch(rig.seeds, 0, 5, &[6]).unwrap();
-        rig.model.seeds[5] = 6;
-        // It launches nothing, though it says so.
-        step.submit_with(&stream, || Ok::<_, StageError>(())).unwrap();
-        stream.synchronize().unwrap();
-        // SAFETY: nothing was launched.
-        #[expect(unsafe_code, reason = "nothing was launched")]
-        unsafe { embedded.release_lost() }.unwrap();
-        let mut step = rig.inputs.begin(8, 1).unwrap();
-        step.write(rig.ids).fill(7);
-        step.write(rig.lens).fill(8);
-        let staged = step.submit(&stream).unwrap();
-        checker.compare(&stream, rig.expected(&staged), 1);
-        stream.synchronize().unwrap();
-        assert_eq!(checker.wrong(), Vec::<String>::new());
-        drop((embedded, rig, stream));
-        before.restored(driver);
-    });
 }
 
 /// Threads with streams of their own patch rows of their own; at last the table has all.

@@ -225,7 +225,7 @@ impl Written {
                 bytes(&self.value, 2 * tokens + 1, -1, i64::to_ne_bytes),
             ),
             (staged.device_ptr(set.last), bytes(&self.last, requests + 1, last, u16::to_ne_bytes)),
-            // What is kept behind them is not said.
+            // The step says nothing of the elements behind these.
             (staged.device_ptr(set.keep), bytes(&self.keep, self.keep.len(), 0, i32::to_ne_bytes)),
             (staged.device_ptr(set.flags), bytes(&self.flags, requests, 9, u8::to_ne_bytes)),
         ]

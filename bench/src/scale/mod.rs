@@ -163,7 +163,7 @@ fn table(figures: &[Figures]) -> Table {
     table
 }
 
-/// What is above its limit, in words.
+/// The figures above their limits, in words.
 fn exceeded(figures: &[Figures]) -> Vec<String> {
     let mut exceeded = Vec::new();
     for of in figures {

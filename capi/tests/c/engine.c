@@ -1,6 +1,7 @@
-// An engine in C: a graph that the driver API captured reads wharf's static buffers, copies into a block
-// of wharf's, and from there into pinned memory that the host reads and into wharf's results. Right bytes,
-// and nothing left at the end, whatever goes first. The argument is the seed of the order in which things are dropped.
+// An engine in C: a graph that the driver API captured reads wharf's static buffers, copies into a
+// block of wharf's, and from there into pinned memory that the host reads and into wharf's results.
+// Right bytes, and nothing left at the end, whatever goes first. The argument is the seed of the
+// order in which things are dropped.
 
 #include "cuda.h"
 #include "wharf.h"
@@ -132,7 +133,8 @@ static void fetch(engine *e, int number, size_t tokens) {
             size_t size;
             OK(wharf_results_read(e->last, slot, &data, &size));
             EXPECT(size == before * 4);
-            for (size_t i = 0; i < before; i++) EXPECT(((const int32_t *)data)[i] == (number - 1) * 100 + (int32_t)i);
+            for (size_t i = 0; i < before; i++)
+                EXPECT(((const int32_t *)data)[i] == (number - 1) * 100 + (int32_t)i);
         }
         OK(wharf_results_release(e->last));
     }
@@ -292,7 +294,8 @@ static wharf_inputs small_set(const engine *e, int layout, int placement) {
 }
 
 // One step of a small set of two slots, each filled with its number and `value`.
-static wharf_step small_step(wharf_inputs inputs, size_t tokens, size_t padded, unsigned char value) {
+static wharf_step small_step(wharf_inputs inputs, size_t tokens, size_t padded,
+                             unsigned char value) {
     wharf_step step;
     OK(wharf_begin_padded(inputs, tokens, 1, padded, 1, &step));
     for (size_t slot = 0; slot < 2; slot++) {
@@ -315,7 +318,8 @@ static void packed(const engine *e) {
     EXPECT(wharf_inputs_address(inputs, 1, &address) == WHARF_STATUS_INVALID);
     OK(wharf_inputs_address_in(inputs, 1, 2, 1, &small));
     OK(wharf_inputs_address_in(inputs, 1, 4, 1, &large));
-    EXPECT(small < large && wharf_inputs_address_in(inputs, 1, 5, 1, &address) == WHARF_STATUS_INVALID);
+    EXPECT(small < large);
+    EXPECT(wharf_inputs_address_in(inputs, 1, 5, 1, &address) == WHARF_STATUS_INVALID);
     for (size_t padded = 1; padded <= 4; padded++) {
         unsigned char back[200];
         const wharf_step step = small_step(inputs, 1, padded, (unsigned char)padded);

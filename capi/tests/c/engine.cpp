@@ -29,7 +29,8 @@ void capture(engine &e, std::size_t ids) {
     CU(cuStreamBeginCapture_v2(e.raw_model, 1));
     CU(cuMemcpyDtoDAsync_v2(e.seen->device_address(), e.inputs->address(ids), TOKENS * 4, e.raw_model));
     CU(cuMemcpyDtoHAsync_v2(e.result->data(), e.seen->device_address(), TOKENS * 4, e.raw_model));
-    CU(cuMemcpyDtoDAsync_v2(e.outputs->address(0, TOKENS, 1), e.seen->device_address(), TOKENS * 4, e.raw_model));
+    const auto sampled = e.outputs->address(0, TOKENS, 1);
+    CU(cuMemcpyDtoDAsync_v2(sampled, e.seen->device_address(), TOKENS * 4, e.raw_model));
     e.outputs->keep_in_capture(*e.model);
     e.inputs->keep_in_capture(*e.model);
     e.seen->keep_in_capture(*e.model);

@@ -191,7 +191,8 @@ static void results(wharf_context context, wharf_stream stream, wharf_inputs inp
     IS(wharf_outputs_create(context, &options, NULL, 1, &outputs), NULL);
     IS(wharf_outputs_create(context, &options, &slot, 1, NULL), NULL);
     IS(wharf_outputs_create(context, &options, &slot, SIZE_MAX, &outputs), INVALID);
-    int *numbers[] = {&slot.dtype, &slot.count, &slot.pad, &slot.forgotten, &slot.placement, &options.layout};
+    int *numbers[] = {&slot.dtype,     &slot.count,     &slot.pad,
+                      &slot.forgotten, &slot.placement, &options.layout};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         *numbers[i] = INT32_MAX;
         IS(wharf_outputs_create(context, &options, &slot, 1, &outputs), INVALID);

@@ -9,7 +9,6 @@
 //! checks; the figures are taken on a machine that works as soon as it can. A check makes its own
 //! pools and streams, so one that fails does not change the next.
 
-mod bounded;
 mod ends;
 mod figures;
 mod graphs;

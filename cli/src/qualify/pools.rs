@@ -9,7 +9,6 @@ use wharf::staging::{InputBuffers, Len};
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Stream};
 
-use super::bounded::Bounded;
 use super::{LIMIT, MIB, Outcome, Stand, ensure, kept, pattern};
 
 /// A pool of device memory.
@@ -135,7 +134,9 @@ pub(super) fn memory(stand: &Stand<'_>) -> Outcome {
     if device.report().backing == wharf::memory::Backing::Whole {
         return super::lacks("no virtual memory management: memory is not given back");
     }
-    let pool = Pool::builder().wait(LIMIT).build(Bounded::new(device, 256 * MIB))?;
+    // A budget refuses as a full device does, and takes nothing from other programs.
+    let full = Budget::new(256 * MIB);
+    let pool = Pool::builder().wait(LIMIT).budget(&full).build(device)?;
     drop(pool.alloc::<u8>(100 * MIB, &stream)?);
     let large: Buffer<u8> = pool.alloc(200 * MIB, &stream)?;
     let refused = pool.alloc::<u8>(100 * MIB, &stream);

@@ -1,4 +1,4 @@
-//! What is committed ahead, where a buffer may start, and how many addresses a pool has.
+//! Memory committed ahead, alignments, and how many addresses a pool has.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -99,7 +99,7 @@ fn a_transfer_that_is_not_completed_leaks_its_block(driver: &Driver) {
     assert!(recorder.covers(address, PIECE), "registered and committed for ever");
     assert_eq!(host_bytes(address, 4), [3; 4]);
     assert_eq!(context.drop_errors() - before, 1, "and told");
-    // What is leaked on purpose is for the checker of leaks to be seen, see `tests/lsan.supp`.
+    // The leak is on purpose: `tests/lsan.supp` lists it.
 }
 
 fn a_buffer_without_a_transport_is_not_exported(driver: &Driver) {

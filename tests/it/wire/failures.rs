@@ -51,7 +51,7 @@ fn sequence(recorder: &Arc<Recorder>, seed: u64) -> Run {
         }
         let live: usize = recorder.live().iter().map(|piece| piece.len).sum();
         let kept: usize = recorder.book().kept.iter().map(|piece| piece.len).sum();
-        // What is committed is registered, or lost.
+        // All committed memory is registered, or lost.
         assert_eq!(pool.upstream().upstream().committed(), live + kept);
         assert_eq!(registrations(&pool).pieces(), recorder.live());
         for (block, size) in &blocks {

@@ -31,7 +31,7 @@ fn make(context: &Context, options: DeviceOptions) -> Result<DeviceMemoryResourc
     DeviceMemoryResource::with_options(context, 64 << 20, options)
 }
 
-/// What is granted of everything, and how many combinations were tried.
+/// The handles and RDMA granted where all are asked for, and how many combinations were tried.
 fn granted(attributes: &[(DeviceAttribute, i32)], imex: bool) -> (Handles, bool, u64) {
     let machine = machine(attributes, imex);
     let granted = on_machine(&machine, |driver| {
