@@ -1,14 +1,15 @@
 //! What runs under callgrind: operations of one pool, each through [`counted`], in a known order.
+#![expect(unsafe_code, reason = "vouches for addresses")]
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use clap::Args;
 use softcuda::{Config, Schedule, Simulator};
-use wharf::memory::UnbackedResource;
+use wharf::memory::{MemoryKind, MemoryResource};
 use wharf::pool::Pool;
 use wharf::slab::{AllocError, PoolOptions, SlabPool};
-use wharf::{Context, Driver, Stream};
+use wharf::{Context, Driver, Error, Stream};
 
 use super::Subject;
 use crate::stream_order::Failure;
@@ -34,6 +35,42 @@ pub fn counted<T>(operation: impl FnOnce() -> T) -> T {
     black_box(operation())
 }
 
+/// So many bytes of addresses that are not even reserved: valgrind gives a program less than
+/// 128 GiB of them.
+#[derive(Debug)]
+struct Addresses(usize);
+
+// SAFETY: the kind promises no memory, and nothing reads or writes any.
+unsafe impl MemoryResource for Addresses {
+    fn base(&self) -> u64 {
+        1 << 45
+    }
+
+    fn size(&self) -> usize {
+        self.0
+    }
+
+    fn granularity(&self) -> usize {
+        2 << 20
+    }
+
+    fn kind(&self) -> MemoryKind {
+        MemoryKind::Unbacked
+    }
+
+    fn ordinal(&self) -> Option<i32> {
+        None
+    }
+
+    unsafe fn commit(&self, _offset: usize, _len: usize) -> Result<(), Error> {
+        Ok(())
+    }
+
+    unsafe fn decommit(&self, _offset: usize, _len: usize) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
 /// A pool of either kind, as far as the probe needs it.
 trait Subjected {
     type Block;
@@ -50,7 +87,7 @@ impl Probe {
     /// What the driver, the system or a pool said.
     pub fn run(&self) -> Result<(), Failure> {
         let bytes = self.gib << 30;
-        let resource = UnbackedResource::new(bytes)?;
+        let resource = Addresses(bytes);
         match self.subject {
             Subject::Slab => {
                 let before = resident()?;
@@ -113,7 +150,7 @@ fn grow(pool: &impl Subjected) -> Result<(), Failure> {
     Ok(())
 }
 
-impl Subjected for SlabPool<UnbackedResource> {
+impl Subjected for SlabPool<Addresses> {
     type Block = wharf::slab::Block;
 
     fn alloc(&self, size: usize) -> Result<Self::Block, AllocError> {
