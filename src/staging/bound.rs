@@ -12,7 +12,6 @@ use super::buffers::InputBuffers;
 use super::error::{SlotFault, StageError};
 use super::plan::Plan;
 use super::slot_id::Untagged;
-use super::spec::SlotKind;
 use super::step::Step;
 use super::write_many::SlotIds;
 
@@ -36,7 +35,8 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// # Errors
     ///
-    /// [`StageError::Slot`]: a slot is named twice, has no memory here, or is of another set.
+    /// [`StageError::Slot`]: a slot is named twice, has no memory here or several rows of it, or is
+    /// of another set.
     ///
     /// # Examples
     ///
@@ -71,14 +71,14 @@ impl<Tag> InputBuffers<Tag> {
         slots.each(&mut |index, set, dtype| {
             let found = plan.slots.get(index).filter(|_| set == self.shared.id());
             let wrong = match found {
-                Some(spec) if spec.kind == SlotKind::Dynamic => Some(SlotFault::IsDynamic),
-                Some(_) if mask & 1 << index != 0 => Some(SlotFault::Twice),
-                Some(spec) if spec.dtype == dtype => {
+                // Steps take its elements unchecked, so it must be a run of them in a ring slot.
+                Some(spec) if spec.dtype == dtype && plan.flat & 1 << index != 0 => {
+                    let is_first = mask & 1 << index == 0;
                     mask |= 1 << index;
                     named |= u64::from(spec.len.name().is_some()) << index;
-                    None
+                    (!is_first).then_some(SlotFault::Twice)
                 }
-                _ => Some(SlotFault::Foreign),
+                _ => Some(self.shared.refusal(index, set)),
             };
             fault = fault.take().or_else(|| wrong.map(|wrong| (index, wrong)));
         });
@@ -112,8 +112,8 @@ impl<Tag> Step<'_, Tag> {
         }
         self.written |= bound.mask;
         self.referred &= !bound.mask;
-        // SAFETY: `bind` has found each to be a slot of this plan with memory and of its type, and
-        // none of them twice.
+        // SAFETY: `bind` has found each to be a slot of this plan that is one run of elements of
+        // its type in a ring slot, and none of them twice.
         Ok(unsafe { bound.slots.slices_unchecked(self) })
     }
 

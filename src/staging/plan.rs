@@ -343,7 +343,8 @@ fn spread(slots: &[SlotSpec], counts: Counts, fields: &mut [Field]) -> Option<Ex
                 field.span = ByteRange { offset: end, size };
                 end = end.checked_add(size)?.checked_next_multiple_of(ALIGN)?;
             } else if slot.kind == SlotKind::DeviceOnly {
-                // It has nothing in the ring slot: the offset is its place.
+                // It has nothing in the ring slot, and the offset says nothing: `Shape::place` is
+                // where it lies on the device.
                 field.span.size = slot.size(counts)?;
             }
         }

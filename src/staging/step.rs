@@ -298,12 +298,6 @@ impl<'a, Tag> Step<'a, Tag> {
     /// The error of a slot that was not found.
     #[cold]
     pub(super) fn refuse(&self, slot: usize, set: usize) -> StageError {
-        let plan = &self.shared.plan;
-        let fault = match plan.slots.get(slot).filter(|_| set == self.set()) {
-            Some(spec) if spec.kind == SlotKind::Dynamic => SlotFault::IsDynamic,
-            Some(spec) => spec.refusal().map_or(SlotFault::Foreign, SlotFault::Shape),
-            None => SlotFault::Foreign,
-        };
-        self.shared.misuse(slot, fault)
+        self.shared.misuse(slot, self.shared.refusal(slot, set))
     }
 }

@@ -18,6 +18,7 @@ use super::plan::{Bucket, Plan};
 use super::read_events::ReadEvents;
 use super::region::{DeviceRegion, HostRegion};
 use super::ring::{Claim, Ring};
+use super::spec::SlotKind;
 use super::state::{Extras, SlotState};
 use super::submission::{Submission, Submitting};
 use crate::driver::{CaptureElsewhere, Context, HomeWord};
@@ -166,6 +167,16 @@ impl Transfer {
             _ => slot.to_string().into(),
         };
         StageError::Slot { slot: name, fault }
+    }
+
+    /// Why a step has no elements of a slot of the set of that number, one after the other.
+    #[cold]
+    pub(super) fn refusal(&self, slot: usize, set: usize) -> SlotFault {
+        match self.plan.slots.get(slot).filter(|_| set == self.id()) {
+            Some(spec) if spec.kind == SlotKind::Dynamic => SlotFault::IsDynamic,
+            Some(spec) => spec.refusal().map_or(SlotFault::Foreign, SlotFault::Shape),
+            None => SlotFault::Foreign,
+        }
     }
 
     /// The most that a step of these counts has of a count by name; `None` if it is another set's.

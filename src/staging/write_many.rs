@@ -26,7 +26,8 @@ pub trait SlotIds<Tag> {
     ///
     /// # Safety
     ///
-    /// All are different slots of the step's set, with memory and elements of their types.
+    /// All are different slots of the step's set, each a run of elements of its type in a ring
+    /// slot.
     #[doc(hidden)]
     unsafe fn slices_unchecked<'s>(&self, step: &'s mut Step<'_, Tag>) -> Self::Slices<'s>;
 }
@@ -66,8 +67,8 @@ impl<Tag> Step<'_, Tag> {
     ///
     /// # Safety
     ///
-    /// It is of the step's set, with memory and elements of this type, and `'s` is no longer than a
-    /// borrow of the step in which the slot's elements are taken once.
+    /// It is of the step's set, a run of elements of this type in a ring slot, and `'s` is no
+    /// longer than a borrow of the step in which the slot's elements are taken once.
     #[inline]
     unsafe fn elements_of<'s, T: Element>(&self, slot: SlotId<T, Tag>) -> &'s mut [T] {
         // SAFETY: a slot of the set, which each of its tables has.

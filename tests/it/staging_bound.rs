@@ -1,6 +1,6 @@
 //! Slots that are checked once.
 
-use wharf::staging::{InputBuffers, Layout, Len, Pad, SlotFault, SlotId, StageError};
+use wharf::staging::{InputBuffers, Layout, Len, Pad, ShapeFault, SlotFault, SlotId, StageError};
 use wharf::{Context, Driver, Stream};
 
 use crate::backend::on_each_driver;
@@ -9,6 +9,7 @@ use crate::staging_rig::{context, words};
 on_each_driver!(
     bound_slots_are_those_of_single_writes,
     what_cannot_be_bound_is_refused,
+    a_slot_that_is_no_run_of_a_ring_slot_is_not_bound,
     bound_slots_are_of_one_set,
     bound_slots_wait_for_their_counts,
 );
@@ -82,6 +83,36 @@ fn what_cannot_be_bound_is_refused(driver: &Driver) {
     let hidden: SlotId<u64> = inputs.slot_id("hidden").unwrap();
     let dynamic = inputs.bind((ids, hidden)).unwrap_err();
     assert_eq!(fault(dynamic), ("hidden".into(), SlotFault::IsDynamic));
+}
+
+/// There is no place in a ring slot for what the device alone writes, too little for a table, and
+/// the rows of a slot are apart.
+fn a_slot_that_is_no_run_of_a_ring_slot_is_not_bound(driver: &Driver) {
+    let context = context(driver);
+    for layout in [Layout::PerSlot, Layout::Packed] {
+        let set = InputBuffers::builder(&context)
+            .slot::<u64>("ids", Len::Tokens)
+            .slot_rows::<u64>("mrope", 3, Len::Tokens)
+            .device_only::<u64>("hidden", Len::Tokens.times(1024))
+            .persistent::<u64>("table", 4, 6, 2)
+            .buckets([4, 8])
+            .layout(layout);
+        let set = set.build().unwrap();
+        let names = ["mrope", "hidden", "table"];
+        let view = set.view(&["ids", "mrope", "hidden", "table"]).unwrap().buckets([2, 4]).build();
+        for inputs in std::iter::once(&set).chain(&view) {
+            let ids: SlotId<u64> = inputs.slot_id("ids").unwrap();
+            let faults = [ShapeFault::HasRows, ShapeFault::IsDeviceOnly, ShapeFault::IsPersistent];
+            for (name, wanted) in names.into_iter().zip(faults) {
+                let slot: SlotId<u64> = inputs.slot_id(name).unwrap();
+                let wanted =
+                    StageError::Slot { slot: name.into(), fault: SlotFault::Shape(wanted) };
+                assert_eq!(inputs.bind([slot]).unwrap_err(), wanted, "{layout:?}");
+                assert_eq!(inputs.bind((ids, slot)).unwrap_err(), wanted, "{layout:?}");
+            }
+            inputs.bind([ids]).unwrap();
+        }
+    }
 }
 
 fn bound_slots_are_of_one_set(driver: &Driver) {
