@@ -81,7 +81,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
 impl<Tag> Step<'_, Tag> {
     /// The rows of a slot that was [added](super::InputBuffersBuilder::slot_rows) with `N` rows, in
     /// pinned memory, to be written in place: each of as many elements as the step has. Their
-    /// contents are left from earlier steps.
+    /// contents are left from earlier steps. A slot that was added without rows has one.
     ///
     /// # Errors
     ///
@@ -95,6 +95,8 @@ impl<Tag> Step<'_, Tag> {
         let (index, memory) = (slot.index(), self.claim.memory);
         let plan = &self.shared.plan;
         self.written |= 1 << index;
+        // One row may have been read elsewhere.
+        self.referred &= !(1 << index);
         Ok(std::array::from_fn(|row| {
             // SAFETY: the rows are apart and lie in the ring slot that this step has claimed; each
             // holds at least so many elements, and `self` is borrowed as long as the slices.
@@ -128,6 +130,7 @@ impl<Tag> Step<'_, Tag> {
             to.copy_from_slice(&from[row * len..][..len]);
         }
         self.written |= 1 << index;
+        self.referred &= !(1 << index);
         Ok(())
     }
 
@@ -144,8 +147,8 @@ impl<Tag> Step<'_, Tag> {
         else {
             return Err(shared.misuse(index, SlotFault::Foreign));
         };
-        if shared.plan.rows & 1 << index == 0 || spec.shape.rows != rows {
-            let has = if spec.is_staged() { spec.shape.rows } else { 0 };
+        let has = if spec.is_staged() { spec.shape.rows } else { 0 };
+        if has != rows || !spec.is_staged() {
             let fault = ShapeFault::Rows { wanted: has, given: rows };
             return Err(shared.misuse(index, SlotFault::Shape(fault)));
         }

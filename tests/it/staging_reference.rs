@@ -74,6 +74,18 @@ fn a_buffer_is_read_where_it_is(driver: &Driver) {
             step.write(ids).fill(7);
         };
         assert_eq!(stage(&both), [7, 7, 7, tail]);
+        // As rows, of which it has one.
+        let both = |step: &mut Step<'_>| {
+            step.refer_buffer(ids, &buffer).unwrap();
+            let [row] = step.write_rows(ids).unwrap();
+            row.fill(7);
+        };
+        assert_eq!(stage(&both), [7, 7, 7, tail]);
+        let both = |step: &mut Step<'_>| {
+            step.refer_buffer(ids, &buffer).unwrap();
+            step.write_rows_from(ids, &vec![7; tokens]).unwrap();
+        };
+        assert_eq!(stage(&both), [7, 7, 7, tail]);
         let both = |step: &mut Step<'_>| {
             step.write(ids).fill(8);
             step.refer_buffer(ids, &filled(&pool, padded, 5, &stream)).unwrap();

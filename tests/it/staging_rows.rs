@@ -183,6 +183,36 @@ fn rows_in_embedded_graphs_and_views() {
     });
 }
 
+/// As by code that has the number of rows from a model's description.
+#[test]
+fn a_slot_of_one_row_is_written_as_rows() {
+    on_softcuda(|driver| {
+        let context = context(driver);
+        for way in WAYS {
+            let set = InputBuffers::builder(&context).slot::<u32>("ids", Len::Tokens);
+            let set = set.slot_rows_padded::<u64>("one", 1, Len::Tokens, Pad::Value(7));
+            let set = set.buckets([2, 5]).max_tokens(MAX).layout(way.0).submission(way.1);
+            let inputs = set.build().unwrap();
+            let ids = inputs.slot_id::<u32>("ids").unwrap();
+            let one = inputs.slot_id::<u64>("one").unwrap();
+            let (stream, checker) = (Stream::new(&context).unwrap(), Checker::default());
+            for (number, tokens) in [3, 5, 11, 1, 12].into_iter().enumerate() {
+                let mut step = inputs.begin(tokens, 1).unwrap();
+                step.write_rows_from(ids, &vec![1; tokens]).unwrap();
+                let [row] = step.write_rows(one).unwrap();
+                row.fill(number as u64);
+                let staged = step.submit(&stream).unwrap();
+                let mut wanted = vec![number as u64; tokens];
+                wanted.resize(staged.padded().tokens, 7);
+                let bytes = wanted.iter().flat_map(|it| it.to_ne_bytes()).collect();
+                checker.compare(&stream, vec![(staged.device_ptr(one), bytes)], number);
+            }
+            stream.synchronize().unwrap();
+            assert_eq!(checker.wrong(), Vec::<String>::new(), "{way:?}");
+        }
+    });
+}
+
 /// One node and one call, however many rows.
 #[test]
 fn rows_are_one_node() {
@@ -277,8 +307,8 @@ fn misuse_of_rows_is_refused() {
         let mut step = inputs.begin(3, 1).unwrap();
         let refused = fault(step.write_rows::<_, 2>(ids.mrope).map(drop).unwrap_err());
         assert_eq!(refused, SlotFault::Shape(ShapeFault::Rows { wanted: 3, given: 2 }));
-        let refused = fault(step.write_rows::<_, 1>(ids.ids).map(drop).unwrap_err());
-        assert_eq!(refused, SlotFault::Shape(ShapeFault::Rows { wanted: 1, given: 1 }));
+        let refused = fault(step.write_rows::<_, 2>(ids.ids).map(drop).unwrap_err());
+        assert_eq!(refused, SlotFault::Shape(ShapeFault::Rows { wanted: 1, given: 2 }));
         let refused = fault(step.write_rows_from(ids.mrope, &[0; 8]).unwrap_err());
         assert_eq!(refused, SlotFault::Length { wanted: 9, given: 8 });
         let refused = fault(step.write_from(ids.mrope, &[0; 3]).unwrap_err());
