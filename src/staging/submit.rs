@@ -99,12 +99,10 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.check_fork().map_err(StageError::from)?;
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         // The engine's graph has the copies of all slots: none can be left out or read elsewhere.
-        if self.finish()? != 0 {
-            let kept = shared.plan.all & !self.written;
-            return Err(self
-                .shared
-                .misuse(kept.trailing_zeros() as usize, SlotFault::Forgotten)
-                .into());
+        let kept = self.finish()?;
+        if kept != 0 {
+            let slot = kept.trailing_zeros() as usize;
+            return Err(shared.misuse(slot, SlotFault::Forgotten).into());
         }
         if self.referred != 0 {
             return self.submit_patched_with(stream, launch);

@@ -3,7 +3,7 @@
 
 use wharf::graph::{CaptureMode, CaptureScope, Copy1d, GraphDefinition};
 use wharf::memory::{MemoryResource, PinnedMemoryResource, PinnedOptions};
-use wharf::staging::{Layout, StageError};
+use wharf::staging::{Forgotten, InputBuffers, Layout, Len, SlotFault, StageError};
 use wharf::{Driver, Stream};
 
 use crate::backend::on_each_driver;
@@ -16,6 +16,7 @@ on_each_driver!(
     steps_of_an_embedded_ring_are_written_ahead,
     an_embedded_graph_needs_no_launch_of_its_own,
     an_embedded_graph_is_captured,
+    an_embedded_step_names_the_slot_that_it_cannot_leave_out,
 );
 
 /// It reads the static buffers long after set, context handle and everything are gone.
@@ -152,4 +153,37 @@ fn an_embedded_graph_is_captured(driver: &Driver) {
     assert_eq!((cells.get(0), cells.get(1)), (1, 2));
     drop((engine, embedded, inputs));
     before.restored(driver);
+}
+
+/// A slot that was not written and is padding is no fault, nor is a dynamic one: they come first
+/// here.
+fn an_embedded_step_names_the_slot_that_it_cannot_leave_out(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    let inputs = InputBuffers::builder(&context)
+        .slot::<u32>("padded", Len::Tokens)
+        .when_forgotten(Forgotten::Pad)
+        .dynamic::<u32>("hidden")
+        .when_forgotten(Forgotten::Pad)
+        .slot::<u32>("kept", Len::Tokens)
+        .when_forgotten(Forgotten::Keep)
+        .buckets([4])
+        .build()
+        .unwrap();
+    let embedded = inputs.embed(4).unwrap();
+    let mut engine = GraphDefinition::new(&context).unwrap();
+    embedded.as_child_of(&mut engine, &[]).unwrap();
+    let mut engine = engine.instantiate().unwrap();
+    let step = embedded.begin(3, 1).unwrap();
+    let never = || -> Result<(), StageError> { panic!("it is not launched") };
+    let refused = step.submit_with(&stream, never).unwrap_err();
+    let fault = SlotFault::Forgotten;
+    assert_eq!(refused, StageError::Slot { slot: "kept".into(), fault });
+    let mut step = embedded.begin(3, 1).unwrap();
+    step.write(inputs.slot_id::<u32>("kept").unwrap()).fill(1);
+    step.submit_with::<StageError>(&stream, || Ok(engine.launch(&stream)?)).unwrap();
+    stream.synchronize().unwrap();
+    // What the graphs kept ends on a thread of the driver's.
+    drop((engine, embedded, inputs));
+    driver.wait_deferred(crate::deadline::LONG).unwrap();
 }
