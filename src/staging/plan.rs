@@ -136,10 +136,14 @@ impl Plan {
     ) -> Result<Self, BuildError> {
         let forgotten: Box<[_]> =
             slots.iter().map(|slot| slot.forgotten.unwrap_or(forgotten)).collect();
+        let mut policies = slots.iter().zip(&forgotten);
+        let is_kept = |(slot, policy): &(&SlotSpec, &Forgotten)| {
+            slot.is_staged() && **policy == Forgotten::Keep
+        };
         if layout == Layout::Packed
-            && let Some(at) = forgotten.iter().position(|policy| *policy == Forgotten::Keep)
+            && let Some((slot, _)) = policies.find(is_kept)
         {
-            return Err(BuildError::KeepNeedsPerSlot(slots[at].name.clone()));
+            return Err(BuildError::KeepNeedsPerSlot(slot.name.clone()));
         }
         let mut fields = fields_of(&slots);
         let size = spread(&slots, max, &mut fields).ok_or(BuildError::TooLarge)?.end;

@@ -19,6 +19,7 @@ on_each_driver!(
     a_ring_that_is_full_would_block,
     what_a_set_cannot_be_is_refused,
     slots_are_checked,
+    slots_that_are_not_copied_may_be_kept_in_a_packed_layout,
     steps_are_checked,
     sizes_are_checked,
 );
@@ -225,6 +226,18 @@ fn what_a_set_cannot_be_is_refused(driver: &Driver) {
     ] {
         assert!(!error.to_string().is_empty());
     }
+}
+
+/// What no copy brings keeps its contents in every layout.
+fn slots_that_are_not_copied_may_be_kept_in_a_packed_layout(driver: &Driver) {
+    let context = context(driver);
+    let set = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens);
+    let set = set.when_forgotten(Forgotten::Error).layout(Layout::Packed).buckets([4]);
+    let set = set.device_only::<u8>("hidden", Len::Tokens).persistent::<u8>("table", 2, 2, 1);
+    let set = set.dynamic::<u8>("passed").when_forgotten(Forgotten::Keep);
+    set.clone().forgotten(Forgotten::Keep).build().unwrap();
+    let kept = set.slot::<i32>("last", Len::Tokens).forgotten(Forgotten::Keep).build();
+    assert_eq!(kept.unwrap_err(), BuildError::KeepNeedsPerSlot("last".into()));
 }
 
 fn slots_are_checked(driver: &Driver) {
