@@ -161,6 +161,7 @@ kinds! {
         | Self::SourceNeedsPerSlot(_)
         | Self::ResultsNeedCompletion
         | Self::ReadEventsInPlace
+        | Self::ReadEventsOfView
         | Self::PeerSlot(_)
         | Self::View { .. } => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),

@@ -73,6 +73,10 @@ pub enum BuildError {
     /// [`read_events`](super::InputBuffersBuilder::read_events) of a set with zero-copy slots,
     /// whose readers have to be declared.
     ReadEventsInPlace,
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a
+    /// [view](super::InputBuffers::view) that are not those of its set: wanted where the set has
+    /// none, or left out where it has some.
+    ReadEventsOfView,
     /// A slot that cannot be on [several devices](super::InputBuffersBuilder::build_on): zero-copy,
     /// a persistent table, or a view's.
     PeerSlot(Box<str>),
@@ -205,6 +209,10 @@ impl BuildError {
             Self::ReadEventsInPlace => f.write_str(
                 "reads of zero-copy slots are declared by `Staged::reader`: leave `read_events` \
                  out, or use slots that are copied",
+            ),
+            Self::ReadEventsOfView => f.write_str(
+                "a view has the read events of the set whose memory it overwrites, and no others: \
+                 call `read_events` for the set alone",
             ),
             Self::PeerSlot(name) => write!(
                 f,

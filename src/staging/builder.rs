@@ -276,7 +276,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
 
     /// Lets the set have [`ReadEvents`](super::ReadEvents): two nodes more in each staging graph,
     /// and two calls more for steps without a graph. Not for sets with zero-copy slots. By default
-    /// `false`.
+    /// `false`; a [view](InputBuffers::view) has those of its set.
     pub fn read_events(mut self, wanted: bool) -> Self {
         self.set.options.read_events = wanted;
         self

@@ -19,7 +19,8 @@ use crate::stream::Stream;
 /// Each step has one read, which begins behind its submission, and whose end is in its stream, by a
 /// launch or a call, before the next step is submitted. For several readers, and where that cannot
 /// be said, there is `Staged::reader`, which works beside this. A read that is declared by
-/// neither is not waited for.
+/// neither is not waited for. Steps of a [view](super::InputBuffers::view) are steps of its set
+/// here, in the same stream.
 ///
 /// # Examples
 ///

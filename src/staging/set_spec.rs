@@ -120,7 +120,7 @@ impl SetSpec {
         call: &'static CStr,
     ) -> Result<Transfer, BuildError> {
         self.check()?;
-        let Self { context, options, .. } = self;
+        let Self { context, mut options, .. } = self;
         // The waits below would invalidate captures of other threads.
         let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
         check_buckets(&self.buckets)?;
@@ -133,6 +133,9 @@ impl SetSpec {
         let tables = own.then(|| number_tables(&mut slots)).into_iter().flatten();
         if let Some(viewed) = &self.viewed {
             viewed.check(&slots, self.layout, max)?;
+            viewed.check_events(options.read_events)?;
+            // Those of the set that is viewed, below.
+            options.read_events = false;
         }
         let mut plan = Plan::new(direction, slots, self.layout, &self.buckets, max, forgotten)?;
         if plan.has_zero_copy && options.read_events {
@@ -144,11 +147,14 @@ impl SetSpec {
         let budget = self.budget.as_ref().map(|budget| (budget, &*self.name));
         let tables = Tables::new(sizes);
         let mut device = DeviceRegion::new(&context, plan.device_size, tables, budget)?;
-        device.share(self.viewed.map(|viewed| viewed.device));
+        device.share(self.viewed.as_ref().map(|viewed| Arc::clone(&viewed.device)));
         let device = Arc::new(device);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));
         let mut transfer = Transfer::new(Arc::new(plan), names, device, &options, &context)?;
-        transfer.decide(self.submission)?;
+        match self.viewed {
+            Some(viewed) => viewed.share_with(&mut transfer, self.submission),
+            None => transfer.decide(self.submission)?,
+        }
         if self.instantiation == Instantiation::Eager {
             transfer.prepare_all()?;
         }

@@ -17,7 +17,8 @@ pub enum Submission {
     /// all that the step's stream has been given by then, and takes up to three driver calls more.
     Calls,
     /// By whichever of the two is faster: each sends a step of the middle bucket a few dozen times
-    /// when the set is built. Graphs stay where calls save less than a tenth.
+    /// when the set is built. Graphs stay where calls save less than a tenth. A
+    /// [view](super::InputBuffers::view) takes the way of its set.
     Fastest,
 }
 

@@ -24,14 +24,18 @@ impl<Tag> InputBuffers<Tag> {
     /// staged: the view's [`static_buffers`](Self::static_buffers) and buckets say where and how
     /// much, and [`begin_padded`](Self::begin_padded) pads for the larger of the two.
     ///
-    /// Persistent tables are the same tables, whichever set patches them.
+    /// Persistent tables are the same tables, whichever set patches them. The
+    /// [read events](InputBuffersBuilder::read_events) of this set are the view's, whose steps wait
+    /// for the same reads. With [`Submission::Fastest`](super::Submission::Fastest) a view takes
+    /// the way of this set, and measures nothing.
     ///
     /// # Errors
     ///
     /// [`SlotError::Unknown`]: a slot is not there. [`InputBuffersBuilder::build`] returns
     /// [`BuildError::View`] for what cannot be viewed: sets of
     /// [`Layout::Packed`](super::Layout::Packed) or with zero-copy slots, and steps that are larger
-    /// than this set's.
+    /// than this set's; [`BuildError::ReadEventsOfView`] for read events where this set has none,
+    /// or none where it has some.
     ///
     /// # Examples
     ///
@@ -80,11 +84,14 @@ impl<Tag> InputBuffers<Tag> {
         let counts = plan.counts.iter();
         set.counts = counts.map(|count| (count.name.to_string(), count.most.length())).collect();
         (set.options, set.submission) = (shared.options, shared.submitting.by);
+        set.options.read_events = shared.read_events.is_some();
         set.viewed = Some(Viewed {
             device: Arc::clone(&shared.device),
             guard: Arc::clone(&shared.guard),
             is_per_slot: plan.layout == Layout::PerSlot,
             has_zero_copy: plan.has_zero_copy,
+            read_events: shared.read_events.clone(),
+            submitting: shared.submitting,
         });
         Ok(InputBuffersBuilder::of(set))
     }

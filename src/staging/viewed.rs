@@ -6,9 +6,12 @@ use super::build_error::BuildError;
 use super::guard::Guard;
 use super::len::Counts;
 use super::plan::Layout;
+use super::read_events::ReadEvents;
 use super::region::DeviceRegion;
 use super::shape_error::ViewFault;
 use super::spec::{SlotKind, SlotSpec};
+use super::submission::{Submission, Submitting};
+use super::transfer::Transfer;
 
 /// The set that a view is of.
 #[derive(Clone, Debug)]
@@ -18,6 +21,9 @@ pub(super) struct Viewed {
     /// Whether slots have one address in all its steps.
     pub(super) is_per_slot: bool,
     pub(super) has_zero_copy: bool,
+    /// What orders the reads of the memory on another stream.
+    pub(super) read_events: Option<Arc<ReadEvents>>,
+    pub(super) submitting: Submitting,
 }
 
 impl Viewed {
@@ -47,5 +53,21 @@ impl Viewed {
             return Err(BuildError::View { slot: slot.name.clone(), fault });
         }
         Ok(())
+    }
+
+    /// Refuses a view whose steps would not wait for the reads of the memory, or for others.
+    pub(super) fn check_events(&self, wanted: bool) -> Result<(), BuildError> {
+        let has = self.read_events.is_some();
+        if wanted == has { Ok(()) } else { Err(BuildError::ReadEventsOfView) }
+    }
+
+    /// Gives a view what it has of its set.
+    pub(super) fn share_with(self, view: &mut Transfer, submission: Submission) {
+        view.read_events = self.read_events;
+        view.submitting = match submission {
+            // To measure is to send steps, which would overwrite what the set has staged.
+            Submission::Fastest => self.submitting,
+            by => Submitting { by, measured: None },
+        };
     }
 }

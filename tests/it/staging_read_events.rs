@@ -18,6 +18,8 @@ on_each_driver!(
     a_graph_that_reads_orders_the_next_step,
     calls_that_read_order_the_next_step,
     what_reads_in_place_has_no_read_events,
+    a_view_waits_for_what_reads_its_set,
+    a_view_has_no_read_events_of_its_own,
 );
 
 fn small(context: &Context) -> InputBuffersBuilder {
@@ -136,6 +138,49 @@ fn calls_that_read_order_the_next_step(driver: &Driver) {
             assert_eq!(words::<8>(&rig.model, rig.own.base()), [value; 8], "{layout:?}");
         }
         rig.copies.synchronize().unwrap();
+    }
+}
+
+/// The memory is the set's, and so is what is declared of its reads.
+fn a_view_waits_for_what_reads_its_set(driver: &Driver) {
+    let context = context(driver);
+    for submission in [Submission::Graph, Submission::Calls] {
+        let rig = Model::new(small(&context).submission(submission), &context);
+        let view = rig.inputs.view(&["ids"]).unwrap().buckets([2, 8]).build().unwrap();
+        // Of a view, too.
+        let second = view.view(&["ids"]).unwrap().buckets([8]).build().unwrap();
+        let mut graph = rig.graph();
+        for value in 0..6 {
+            rig.submit(8, value);
+            let gate = Gate::close(&rig.model);
+            graph.launch(&rig.model).unwrap();
+            let set = if value % 2 == 0 { &view } else { &second };
+            let mut step = set.begin(8, 1).unwrap();
+            step.write(set.slot_id::<u32>("ids").unwrap()).fill(100 + value);
+            // Its copy comes behind the model.
+            step.submit(&rig.copies).unwrap();
+            gate.open();
+            assert_eq!(words::<8>(&rig.model, rig.own.base()), [value; 8], "{submission:?}");
+            graph.launch(&rig.model).unwrap();
+            assert_eq!(words::<8>(&rig.model, rig.own.base()), [100 + value; 8]);
+        }
+        rig.copies.synchronize().unwrap();
+        let events = rig.inputs.read_events().unwrap();
+        for view in [&view, &second] {
+            assert!(std::ptr::eq(view.read_events().unwrap(), events));
+        }
+    }
+    driver.wait_deferred(crate::deadline::LONG).unwrap();
+}
+
+fn a_view_has_no_read_events_of_its_own(driver: &Driver) {
+    let context = context(driver);
+    for has in [false, true] {
+        let set = small(&context).read_events(has).build().unwrap();
+        let view = || set.view(&["ids"]).unwrap().buckets([4]);
+        let other = view().read_events(!has).build().unwrap_err();
+        assert_eq!(other, BuildError::ReadEventsOfView);
+        assert_eq!(view().read_events(has).build().unwrap().read_events().is_some(), has);
     }
 }
 

@@ -193,6 +193,28 @@ fn the_faster_way_is_taken() {
     }
 }
 
+/// To measure is to send steps of zeros, and the memory is the target's.
+#[test]
+fn a_view_that_takes_the_faster_way_leaves_what_is_staged() {
+    on_softcuda(|driver| {
+        let (context, fastest) = (context(driver), Submission::Fastest);
+        for by in [Submission::Graph, Submission::Calls, fastest] {
+            let target = small(&context).submission(by).build().unwrap();
+            let (ids, stream) = (target.slot_id("ids").unwrap(), Stream::new(&context).unwrap());
+            let mut step = target.begin(8, 1).unwrap();
+            step.write::<u32>(ids).fill(7);
+            let staged = step.submit(&stream).unwrap();
+            stream.synchronize().unwrap();
+            let view = target.view(&["ids"]).unwrap().buckets([2, 6]).submission(fastest);
+            let view = view.build().unwrap();
+            assert_eq!(words(&stream, staged.device_ptr(ids)), [7; 8], "{by:?}");
+            assert_eq!(view.submission(), target.submission());
+            let own = target.view(&["ids"]).unwrap().buckets([2]).submission(Submission::Calls);
+            assert_eq!(own.build().unwrap().submission().by, Submission::Calls);
+        }
+    });
+}
+
 /// What a slow call takes: far longer than any other call here.
 const SLOW: Duration = Duration::from_millis(20);
 
