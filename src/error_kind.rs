@@ -139,7 +139,7 @@ kinds! {
         Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,
         Self::ReaderCaptured { .. } => ErrorKind::Capturing,
-        Self::OtherDevice { .. } => ErrorKind::WrongOwner,
+        Self::OtherDevice { .. } | Self::Exchanged => ErrorKind::WrongOwner,
         Self::Driver(error) => error.kind(),
         Self::Graph(error) => error.kind(),
     };
@@ -162,6 +162,7 @@ kinds! {
         | Self::ResultsNeedCompletion
         | Self::ReadEventsInPlace
         | Self::ReadEventsOfView
+        | Self::ReadEventsOfPeers
         | Self::PeerSlot(_)
         | Self::View { .. } => ErrorKind::Invalid,
         Self::Driver(error) => error.kind(),

@@ -77,8 +77,12 @@ pub enum BuildError {
     /// [view](super::InputBuffers::view) that are not those of its set: wanted where the set has
     /// none, or left out where it has some.
     ReadEventsOfView,
+    /// [`read_events`](super::InputBuffersBuilder::read_events) of a set on
+    /// [several devices](super::InputBuffersBuilder::build_on), each of which has readers of its
+    /// own.
+    ReadEventsOfPeers,
     /// A slot that cannot be on [several devices](super::InputBuffersBuilder::build_on): zero-copy,
-    /// a persistent table, or a view's.
+    /// dynamic, a persistent table, or a view's.
     PeerSlot(Box<str>),
     /// A slot that cannot be in a [view](super::InputBuffers::view).
     View {
@@ -214,10 +218,14 @@ impl BuildError {
                 "a view has the read events of the set whose memory it overwrites, and no others: \
                  call `read_events` for the set alone",
             ),
+            Self::ReadEventsOfPeers => f.write_str(
+                "a set on several devices has no read events: leave `read_events` out, and declare \
+                 reads by `Staged::reader`",
+            ),
             Self::PeerSlot(name) => write!(
                 f,
-                "slot {name:?} is zero-copy, a persistent table or a view's, which cannot be on \
-                 several devices: make a set for each device"
+                "slot {name:?} is zero-copy, dynamic, a persistent table or a view's, which cannot \
+                 be on several devices: make a set for each device"
             ),
             Self::View { slot, fault } => fault.fmt_of(slot, f),
             _ => Ok(()),

@@ -235,7 +235,7 @@ impl<Tag> InputBuffersBuilder<Tag> {
     }
 
     /// Counts the device memory of the set against a budget, which others share, under the set's
-    /// name. None by default.
+    /// name; on [several devices](Self::build_on) that of the builder's own. None by default.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.set.budget = Some(budget.clone());
         self
@@ -275,8 +275,9 @@ impl<Tag> InputBuffersBuilder<Tag> {
     }
 
     /// Lets the set have [`ReadEvents`](super::ReadEvents): two nodes more in each staging graph,
-    /// and two calls more for steps without a graph. Not for sets with zero-copy slots. By default
-    /// `false`; a [view](InputBuffers::view) has those of its set.
+    /// and two calls more for steps without a graph. Not for sets with zero-copy slots or on
+    /// [several devices](Self::build_on). By default `false`; a [view](InputBuffers::view) has
+    /// those of its set.
     pub fn read_events(mut self, wanted: bool) -> Self {
         self.set.options.read_events = wanted;
         self

@@ -78,6 +78,8 @@ pub enum StageError {
         /// The driver's handle of the stream, as a number.
         stream: usize,
     },
+    /// The step in a [`PeerStep`](super::PeerStep) is not the one that was begun with it.
+    Exchanged,
     /// Another number of streams than the set has devices.
     Streams {
         /// The devices.
@@ -235,6 +237,9 @@ impl fmt::Display for StageError {
                 f,
                 "a reader of the last step on stream {stream:#x} has not ended: drop it, or call \
                  `end`, before the next step is submitted"
+            ),
+            Self::Exchanged => f.write_str(
+                "the step for several devices was exchanged for another: submit it as it was begun",
             ),
             Self::Streams { wanted, given } => {
                 write!(f, "{given} streams for a set on {wanted} devices: give one of each")

@@ -7,8 +7,11 @@
 //!   a copy to each device            device 0  device 1     a graph, a word and an event each
 //! ```
 //!
-//! A ring slot is free when every device has read it. Each device has a guard of its own: its steps
-//! are ordered with what reads them there, and with nothing of another device.
+//! A ring slot is free when every device has read it: a step claims the same one in the rings of
+//! all devices, and hands the first ring's to its device last. So the first ring says whether a
+//! ring slot may be asked for, and the holder of its claim alone asks the others. Each device has a
+//! guard of its own: its steps are ordered with what reads them there, and with nothing of another
+//! device.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -81,14 +84,21 @@ pub struct PeerBuffers<Tag = Untagged> {
 
 impl<Tag> InputBuffersBuilder<Tag> {
     /// Makes the set on the builder's device and on those of `others`, with one ring for all, which
-    /// a step writes once.
+    /// a step writes once. A [budget](Self::budget) counts the memory on the builder's device, and
+    /// none of the others'.
     ///
     /// # Errors
     ///
-    /// As [`build`](Self::build); [`BuildError::PeerSlot`] for a slot that is zero-copy or a
-    /// persistent table, and for a [view](InputBuffers::view)'s.
+    /// * As [`build`](Self::build).
+    /// * [`BuildError::PeerSlot`]: a slot is zero-copy, a persistent table, a
+    ///   [view](InputBuffers::view)'s, or dynamic: an address is one device's.
+    /// * [`BuildError::ReadEventsOfPeers`]: with [read events](Self::read_events).
     pub fn build_on(self, others: &[Context]) -> Result<PeerBuffers<Tag>, BuildError> {
-        let is_alone = |kind| matches!(kind, SlotKind::ZeroCopy | SlotKind::Persistent);
+        let is_alone =
+            |kind| matches!(kind, SlotKind::ZeroCopy | SlotKind::Persistent | SlotKind::Dynamic);
+        if self.set.options.read_events {
+            return Err(BuildError::ReadEventsOfPeers);
+        }
         let mut slots = self.set.slots.iter();
         if let Some(slot) = slots.find(|slot| is_alone(slot.kind) || slot.device.is_some()) {
             return Err(BuildError::PeerSlot(slot.name.clone()));
@@ -157,11 +167,11 @@ impl<Tag> PeerBuffers<Tag> {
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<PeerStep<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
         let counts = self.first.shared.checked(tokens, requests)?;
-        let claim = match self.try_claim()? {
-            Some(claim) => claim,
-            None => self.wait_for_claim()?,
+        let claims = match self.try_claim()? {
+            Some(claims) => claims,
+            None => self.wait_for_claims()?,
         };
-        Ok(self.step(claim, counts))
+        Ok(self.step(claims, counts))
     }
 
     /// Begins a step if a ring slot is free; does not wait.
@@ -175,39 +185,63 @@ impl<Tag> PeerBuffers<Tag> {
         requests: usize,
     ) -> Result<PeerStep<'_, Tag>, StageError> {
         let counts = self.first.shared.checked(tokens, requests)?;
-        let claim = self.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(self.step(claim, counts))
+        let claims = self.try_claim()?.ok_or(StageError::WouldBlock)?;
+        Ok(self.step(claims, counts))
     }
 
-    fn step<'a>(&'a self, claim: Claim<'a, SlotState>, counts: Counts) -> PeerStep<'a, Tag> {
-        PeerStep { step: Step::new(&self.first.shared, claim, counts), others: &self.others }
+    fn step<'a>(&'a self, claims: Claims<'a>, counts: Counts) -> PeerStep<'a, Tag> {
+        let Claims { others, first } = claims;
+        PeerStep {
+            others,
+            first: &self.first.shared,
+            step: Step::new(&self.first.shared, first, counts),
+        }
     }
 
     /// Takes a ring slot that every device has read.
-    fn try_claim(&self) -> Result<Option<Claim<'_, SlotState>>, Error> {
-        self.first.shared.ring.claim(|index| self.is_read(index))
-    }
-
-    fn is_read(&self, index: usize) -> Result<bool, Error> {
-        for part in self.parts() {
-            if part.ring.in_flight().any(|at| at == index) && !part.is_done(index)? {
-                return Ok(false);
+    fn try_claim(&self) -> Result<Option<Claims<'_>>, Error> {
+        for index in 0..self.first.shared.ring.len() {
+            if let Some(claims) = self.claim_at(index)? {
+                return Ok(Some(claims));
             }
         }
-        Ok(true)
+        Ok(None)
+    }
+
+    /// Takes this ring slot of every device, or of none.
+    fn claim_at(&self, index: usize) -> Result<Option<Claims<'_>>, Error> {
+        let shared = &self.first.shared;
+        let Some(first) = shared.ring.claim_at(index, |index| shared.is_done(index))? else {
+            return Ok(None);
+        };
+        let mut others = Vec::with_capacity(self.others.len());
+        for other in &self.others {
+            match other.ring.claim_at(index, |index| other.is_done(index)) {
+                Ok(Some(claim)) => others.push((&**other, claim)),
+                missing => {
+                    others.into_iter().for_each(|(_, claim)| claim.put_back());
+                    // Last: the holder of the next claim finds the others as they are.
+                    first.put_back();
+                    return missing.map(|_| None);
+                }
+            }
+        }
+        Ok(Some(Claims { others, first }))
     }
 
     #[cold]
-    fn wait_for_claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
-        let (shared, mut claim) = (&self.first.shared, None);
+    fn wait_for_claims(&self) -> Result<Claims<'_>, StageError> {
+        let (shared, mut claims) = (&self.first.shared, None);
         let waited = shared.sentinel.wait(shared.options.deadline, || {
-            claim = self.try_claim()?;
-            Ok(claim.is_some())
+            claims = self.try_claim()?;
+            Ok(claims.is_some())
         });
-        match (waited, claim) {
-            (Ok(()), Some(claim)) => Ok(claim),
+        match (waited, claims) {
+            (Ok(()), Some(claims)) => Ok(claims),
             (Err(GaveUp::Driver(error)), _) => Err(StageError::Driver(error)),
             (Err(GaveUp::Deadline { probes, .. }), _) => {
+                // The wait has asked the first device alone.
+                self.others.iter().try_for_each(|part| part.sentinel.probe())?;
                 let is_late = |part: &&Shared| {
                     part.ring.in_flight().any(|index| !part.is_done(index).unwrap_or(false))
                 };
@@ -224,11 +258,22 @@ impl<Tag> PeerBuffers<Tag> {
     }
 }
 
+/// The same ring slot in the rings of all devices. Fields are dropped in their order: a thread that
+/// finds the first ring's free finds the others' free too.
+struct Claims<'a> {
+    others: Vec<OtherClaim<'a>>,
+    first: Claim<'a, SlotState>,
+}
+
+type OtherClaim<'a> = (&'a Shared, Claim<'a, SlotState>);
+
 /// A step of [`PeerBuffers`] that is being filled, as a [`Step`] is.
 #[must_use = "a step that is dropped has not happened"]
 pub struct PeerStep<'a, Tag = Untagged> {
+    /// Ahead of the first's, as in [`Claims`].
+    others: Vec<OtherClaim<'a>>,
+    first: &'a Shared,
     step: Step<'a, Tag>,
-    others: &'a [Arc<Shared>],
 }
 
 impl<'a, Tag> PeerStep<'a, Tag> {
@@ -240,29 +285,15 @@ impl<'a, Tag> PeerStep<'a, Tag> {
     ///
     /// * [`StageError::Streams`]: another number of streams than there are devices.
     /// * [`StageError::OtherDevice`]: a stream is of another device than its place says.
+    /// * [`StageError::Exchanged`]: the step was exchanged for another, as by [`std::mem::swap`].
     /// * As [`Step::submit`]; a slot [referred](Step::refer_buffer) to other memory is
     ///   [`ShapeFault::ManyDevices`].
     ///
     /// If the driver refuses the copy to one device, those before it have the step, and those
     /// behind it have not: it may be staged again for all.
-    pub fn submit(self, streams: &[&Stream]) -> Result<Vec<Staged<'a, Tag>>, StageError> {
-        let Self { mut step, others } = self;
-        let shared = step.shared;
-        let (wanted, given) = (1 + others.len(), streams.len());
-        if wanted != given {
-            return Err(StageError::Streams { wanted, given });
-        }
-        for (part, stream) in
-            std::iter::once(shared).chain(others.iter().map(|part| &**part)).zip(streams)
-        {
-            check_device(&part.context, stream)?;
-            part.refuse_capture(stream, |api| api.graph_launch.name())?;
-        }
-        let skipped = step.finish()?;
-        if step.referred != 0 {
-            let slot = step.referred.trailing_zeros() as usize;
-            return Err(shared.misuse(slot, SlotFault::Shape(ShapeFault::ManyDevices)));
-        }
+    pub fn submit(mut self, streams: &[&Stream]) -> Result<Vec<Staged<'a, Tag>>, StageError> {
+        let skipped = self.finish(streams)?;
+        let (shared, step) = (self.first, &mut self.step);
         let (counts, index) = (step.counts(), step.claim.index());
         let sent = Sent { bucket: step.bucket, skipped, referred: 0 };
         let stream = streams[0];
@@ -272,30 +303,71 @@ impl<'a, Tag> PeerStep<'a, Tag> {
             shared.guard.undo(begun);
             return Err(error);
         }
-        let mut all = vec![step.hand_over(stream, begun)];
-        for (other, stream) in others.iter().zip(&streams[1..]) {
-            all.push(send(other, index, counts, sent, stream)?);
+        shared.launched(index, stream, begun);
+        let this = (begun.number, stream.id());
+        let mut all = Vec::with_capacity(streams.len());
+        let mut outcome = Ok(());
+        let mut others = self.others.into_iter().zip(&streams[1..]);
+        for ((other, claim), stream) in &mut others {
+            match send(other, claim, counts, sent, stream) {
+                Ok(staged) => all.push(staged),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
         }
-        Ok(all)
+        // Of devices that have not been sent it.
+        drop(others);
+        // Last, also behind an error: who has it next asks for those of all devices.
+        let Step { claim, bucket, keep, .. } = self.step;
+        all.insert(0, Staged::new(shared, claim, counts, bucket, this, keep));
+        outcome.map(|()| all)
+    }
+
+    /// Checks the step and its streams, and fills the tails. Returns a bit for each slot whose
+    /// contents the devices keep.
+    fn finish(&mut self, streams: &[&Stream]) -> Result<u64, StageError> {
+        let Self { others, first, step } = self;
+        let (wanted, given) = (1 + others.len(), streams.len());
+        if wanted != given {
+            return Err(StageError::Streams { wanted, given });
+        }
+        // Of another ring slot, the other devices would copy what may be another step's.
+        let index = step.claim.index();
+        let is_own = std::ptr::eq(step.shared, *first)
+            && others.iter().all(|(_, claim)| claim.index() == index);
+        if !is_own {
+            return Err(StageError::Exchanged);
+        }
+        let parts = std::iter::once(*first).chain(others.iter().map(|(part, _)| *part));
+        for (part, stream) in parts.zip(streams) {
+            check_device(&part.context, stream)?;
+            part.refuse_capture(stream, |api| api.graph_launch.name())?;
+        }
+        let skipped = step.finish()?;
+        if step.referred != 0 {
+            let slot = step.referred.trailing_zeros() as usize;
+            return Err(first.misuse(slot, SlotFault::Shape(ShapeFault::ManyDevices)));
+        }
+        Ok(skipped)
     }
 }
 
-/// Sends the ring slot of `index` to another device.
+/// Sends a claimed ring slot to another device.
 fn send<'a, Tag>(
     other: &'a Shared,
-    index: usize,
+    mut claim: Claim<'a, SlotState>,
     counts: Counts,
     sent: Sent<'a>,
     stream: &Stream,
 ) -> Result<Staged<'a, Tag>, StageError> {
-    // The device has read it: the step's claim came behind that.
-    let claim = other.ring.claim_at(index, |index| other.is_done(index))?;
-    let mut claim = claim.ok_or(StageError::WouldBlock)?;
     if sent.bucket.is_none() {
         // It fits, as it did in the first ring.
         let _extent = other.plan.exact(counts, &mut claim.fields);
     }
     let begun = other.guard.begin(stream)?;
+    let index = claim.index();
     other.host.reset(index);
     if let Err(error) = other.launch(&mut claim, sent, stream) {
         other.guard.undo(begun);

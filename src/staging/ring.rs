@@ -7,7 +7,8 @@
 //!
 //! ```text
 //!   claim ──> Claim ──submit──> in flight ──(is_done)──> claim ...
-//!              │ └──drop──> free   ^
+//!              │ └──drop, put_back──> free
+//!              │                   ^
 //!              └──hold──> Hold ──drop
 //! ```
 //!
@@ -158,6 +159,15 @@ impl<T> Claim<'_, T> {
     #[inline]
     pub(crate) fn this(&self) -> SlotUse {
         self.this
+    }
+
+    /// Gives a slot back that was not written, with its state as it was found: the device has read
+    /// it, so it is free.
+    pub(crate) fn put_back(self) {
+        let cancelled = self.slot.word.cancel(self.this);
+        debug_assert!(cancelled.is_ok(), "{cancelled:?}");
+        #[expect(clippy::mem_forget, reason = "the drop would cancel again; a claim owns nothing")]
+        std::mem::forget(self);
     }
 
     /// Hands the slot to the device.

@@ -1,6 +1,9 @@
 #![expect(unsafe_code, reason = "refers to memory of the test's")]
 //! One write for several devices: every byte on each.
 
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use softcuda::Schedule;
@@ -8,6 +11,7 @@ use wharf::staging::{
     BuildError, InputBuffers, InputBuffersBuilder, Instantiation, Layout, Len, Pad, PeerBuffers,
     ShapeFault, SlotFault, StageError, Submission,
 };
+use wharf::sys::bindings::{CUgraphExec, CUresult, CUstream};
 use wharf::{Context, CudaError, Driver, Error, Stream};
 
 use crate::backend::{Config, Simulator, on_machine};
@@ -135,6 +139,112 @@ fn the_slowest_device_holds_the_ring() {
     });
 }
 
+/// A wait without success says of no device that it works which was not asked.
+#[test]
+fn a_wait_in_vain_has_asked_each_device_whether_it_works() {
+    let machine = machine(Schedule::Async, Config::default().version);
+    on_machine(&machine, |driver| {
+        let contexts = contexts(driver);
+        let inputs = builder(&contexts[0], WAYS[0]).deadline(std::time::Duration::ZERO);
+        let inputs = inputs.ring_depth(1).build_on(&contexts[1..]).unwrap();
+        let held = inputs.begin(1, 1).unwrap();
+        for device in 1..=DEVICES as u64 {
+            let (call, code) = ("cuStreamQuery", CudaError::OPERATING_SYSTEM);
+            machine.fail(call, device, code);
+            let lost = inputs.begin(1, 1).map(drop).unwrap_err();
+            assert_eq!(lost, StageError::Driver(Error::Driver { call, code }), "{device}");
+        }
+        let stalled = inputs.begin(1, 1).map(drop).unwrap_err();
+        assert!(matches!(stalled, StageError::Stalled(_)), "{stalled}");
+        drop(held);
+        drop(inputs.begin(1, 1).unwrap());
+    });
+}
+
+/// The first device has read it, and the others have not been given it yet.
+#[test]
+fn a_ring_slot_on_its_way_to_other_devices_is_no_other_steps() {
+    let machine = machine(Schedule::Eager, Config::default().version);
+    let _bound = machine.bind();
+    // SAFETY: softcuda's functions and the one below have the signatures of the rows and live for
+    // ever.
+    let driver = unsafe {
+        Driver::from_fns(|row| match row.name {
+            "cuGraphLaunch" => observed_launch as *mut c_void,
+            _ => ::softcuda::entry_point(row.name, row.version),
+        })
+    };
+    let contexts = contexts(&driver.unwrap());
+    let inputs = builder(&contexts[0], WAYS[0]).ring_depth(1).build_on(&contexts[1..]).unwrap();
+    let inputs = Rc::new(inputs);
+    let streams = contexts.each_ref().map(|context| Stream::new(context).unwrap());
+    let (found, checker) = (Rc::new(RefCell::new(Vec::new())), Checker::default());
+    let (asked, noted) = (Rc::clone(&inputs), Rc::clone(&found));
+    AT_LAUNCH.set(Some(Box::new(move || {
+        noted.borrow_mut().push(asked.try_begin(1, 1).map(drop));
+    })));
+    stage(&inputs, &streams.each_ref(), 3, 1, &checker).unwrap();
+    AT_LAUNCH.set(None);
+    streams.iter().for_each(|stream| stream.synchronize().unwrap());
+    assert_eq!(*found.borrow(), [(); DEVICES].map(|()| Err(StageError::WouldBlock)));
+    inputs.try_begin(1, 1).map(drop).unwrap();
+    assert_eq!(checker.wrong(), Vec::<String>::new());
+}
+
+thread_local! {
+    /// What the thread's launches call first.
+    static AT_LAUNCH: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+}
+
+unsafe extern "C" fn observed_launch(exec: CUgraphExec, stream: CUstream) -> CUresult {
+    type Real = unsafe extern "C" fn(CUgraphExec, CUstream) -> CUresult;
+    AT_LAUNCH.with_borrow_mut(|look| look.iter_mut().for_each(|look| look()));
+    let real = ::softcuda::entry_point("cuGraphLaunch", 10_000);
+    // SAFETY: softcuda's function has the signature of the row.
+    let real = unsafe { std::mem::transmute::<*mut c_void, Real>(real) };
+    // SAFETY: the caller's arguments.
+    unsafe { real(exec, stream) }
+}
+
+/// By `mem::swap`, since a step for several devices is written as any step is.
+#[test]
+fn a_step_that_was_exchanged_goes_to_no_device() {
+    on_machine(&machine(Schedule::Async, Config::default().version), |driver| {
+        let contexts = contexts(driver);
+        let inputs = builder(&contexts[0], WAYS[0]).build_on(&contexts[1..]).unwrap();
+        let alone = builder(&contexts[0], WAYS[0]).build().unwrap();
+        let streams = contexts.each_ref().map(|context| Stream::new(context).unwrap());
+        let all = streams.each_ref();
+        let begin = || {
+            let mut step = inputs.begin(2, 1).unwrap();
+            step.write::<u32>(inputs.slot_id("ids").unwrap()).fill(1);
+            step.write_rows_from::<u64>(inputs.slot_id("mrope").unwrap(), &[0; 6]).unwrap();
+            step
+        };
+        let mut foreign = alone.begin(2, 1).unwrap();
+        foreign.write::<u32>(alone.slot_id("ids").unwrap()).fill(1);
+        foreign.write_rows_from::<u64>(alone.slot_id("mrope").unwrap(), &[0; 6]).unwrap();
+        let mut step = begin();
+        std::mem::swap(&mut *step, &mut foreign);
+        assert_eq!(step.submit(&all).map(drop), Err(StageError::Exchanged));
+        // What is left of it is a step for the first device.
+        foreign.submit(&streams[0]).unwrap();
+        let [mut one, mut other] = [(); 2].map(|()| begin());
+        std::mem::swap(&mut *one, &mut *other);
+        for step in [one, other] {
+            assert_eq!(step.submit(&all).map(drop), Err(StageError::Exchanged));
+        }
+        // Nothing was lost: all ring slots are there.
+        streams.iter().for_each(|stream| stream.synchronize().unwrap());
+        let steps = [(); 3].map(|()| inputs.try_begin(1, 1).unwrap());
+        drop(steps);
+        let checker = Checker::default();
+        stage(&inputs, &all, 2, 1, &checker).unwrap();
+        streams.iter().for_each(|stream| stream.synchronize().unwrap());
+        assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
 /// Each call fails in turn, of building too; the step is staged again and every device has it.
 #[test]
 fn a_device_that_refuses_leaves_the_set_usable() {
@@ -223,5 +333,19 @@ fn misuse_of_several_devices_is_refused() {
         stage(&inputs, &[first, second, third], 2, 1, &checker).unwrap();
         streams.iter().for_each(|stream| stream.synchronize().unwrap());
         assert_eq!(checker.wrong(), Vec::<String>::new());
+    });
+}
+
+/// An address is one device's, and so is what reads it.
+#[test]
+fn addresses_and_read_events_of_several_devices_are_refused() {
+    on_machine(&machine(Schedule::Async, Config::default().version), |driver| {
+        let contexts = contexts(driver);
+        let refused =
+            |builder: InputBuffersBuilder| builder.build_on(&contexts[1..]).map(drop).unwrap_err();
+        let passed = builder(&contexts[0], WAYS[0]).dynamic::<u32>("passed");
+        assert_eq!(refused(passed), BuildError::PeerSlot("passed".into()));
+        let events = builder(&contexts[0], WAYS[0]).read_events(true);
+        assert_eq!(refused(events), BuildError::ReadEventsOfPeers);
     });
 }
