@@ -67,8 +67,14 @@ impl<Tag> Staged<'_, Tag> {
     ///
     /// # Safety
     ///
-    /// The launch of the step has made its copies, as when an event that the engine recorded behind
-    /// it is complete, or when results of the same step are there.
+    /// With `Completion::Neither` the ring slot is the next step's from here on, so:
+    ///
+    /// * The launch of the step has made its copies, as when an event that the engine recorded
+    ///   behind it is complete, or when results of the same step are there. Of the step of an
+    ///   [`Embedded`] graph no other launch of a graph that contains the staging graph is pending:
+    ///   it copies the same ring slot.
+    /// * No other thread is in this call for the same step, or in `release_lost` for its ring slot:
+    ///   the later of the two would say it of the next step.
     pub unsafe fn set_complete(&self) -> Result<(), StageError> {
         self.shared.check_fork()?;
         if self.shared.ring.is_in_flight(self.index, self.this) {
