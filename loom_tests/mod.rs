@@ -8,8 +8,8 @@
 //! Run them with
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom -C debug-assertions=on" LOOM_MAX_PREEMPTIONS=2 \
-//!     cargo test --release --lib
+//! RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=2 \
+//!     cargo test --profile model --lib
 //! ```
 //!
 //! `mutants/` holds single-place mistakes, each named after the model that finds it.

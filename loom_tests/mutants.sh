@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 models=${MUTANTS_TARGET_DIR:-$work/target}
 tests=${MUTANTS_TEST_TARGET_DIR:-$work/target/tests}
 export LOOM_MAX_PREEMPTIONS=${LOOM_MAX_PREEMPTIONS:-2}
-# A mutant differs in one place: only what depends on it is compiled anew, in release builds too.
+# A mutant differs in one place: only what depends on it is compiled anew, of models too.
 export CARGO_INCREMENTAL=1
 
 # Everything but build outputs and history; softcuda and sys are workspace members. Files are as new as the
@@ -28,8 +28,8 @@ run() { # KIND SECONDS ARGUMENT...
     shift 2
     case $kind in
         model)
-            CARGO_TARGET_DIR=$models RUSTFLAGS="--cfg loom -C debug-assertions=on --cap-lints allow" \
-                timeout "$limit" cargo test --quiet --release --lib -p wharf-cuda "$@"
+            CARGO_TARGET_DIR=$models RUSTFLAGS="--cfg loom" \
+                timeout "$limit" cargo test --quiet --profile model --lib -p wharf-cuda "$@"
             ;;
         # Nothing is read of a failure but that it is one, and links are half as long without lines.
         test)

@@ -6,7 +6,7 @@
 //! models in `loom_tests`. A failure prints a schedule that `shuttle::replay` plays again.
 //!
 //! Run them with
-//! `RUSTFLAGS="--cfg loom --cfg shuttle -C debug-assertions=on" cargo test --release --lib`.
+//! `RUSTFLAGS="--cfg loom --cfg shuttle" cargo test --profile model --lib`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests: a failure panics")]
 
