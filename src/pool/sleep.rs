@@ -72,8 +72,8 @@ impl Pool {
     /// streams that the pool knows, by now or after it woke: to addresses without memory it is a
     /// fault of the device. An executable graph that names buffers is of use again after `wake`.
     ///
-    /// Only memory of a device that is mapped piece by piece can sleep. That of the host is where
-    /// contents are kept.
+    /// Only memory of a device that is mapped piece by piece can sleep, and that no transport has
+    /// registered. That of the host is where contents are kept.
     ///
     /// [`AllocError::Asleep`]: crate::slab::AllocError::Asleep
     ///
@@ -204,7 +204,10 @@ impl Core {
     /// Makes sure that the memory can be unmapped, and copied on a stream.
     fn check_sleeper(&self, stream: &Stream) -> Result<(), SleepError> {
         let resource = self.upstream.resource();
-        if resource.kind() != MemoryKind::Device {
+        // A peer may write to what a transport has registered, so contents that were copied are not
+        // those that are there later.
+        let is_registered = || resource.registrations().is_some();
+        if resource.kind() != MemoryKind::Device || resource.is_whole() || is_registered() {
             return Err(CANNOT_SUSPEND.into());
         }
         resource.check_fork()?;

@@ -30,6 +30,11 @@ impl<R: MemoryResource> Store<R> {
             self.leave_free(&growing);
             return Ok(bytes);
         };
+        if self.sleep.suspended.lock().is_empty() {
+            // Nothing is gone, and what is there may be newer than what was saved.
+            self.sleep.is_asleep.store(false, Relaxed);
+            return Err(awake(error));
+        }
         // What follows is on the way back: its error is not the cause.
         let is_asleep = self.resume(&growing, keeper).is_err();
         Err(Interrupted { error, is_asleep })

@@ -11,6 +11,7 @@ mod peers;
 mod reserve;
 mod simple;
 mod sleep;
+mod sleep_edges;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
