@@ -1,16 +1,23 @@
 //! Sleep where it is refused, where a call fails, and beside what other threads do.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
+use ::softcuda::Schedule;
 use wharf::memory::{DeviceMemoryResource, Piece, Wire, WiredResource};
-use wharf::pool::{Buffer, Contents, Pool};
+use wharf::pool::{Buffer, Contents, Pool, SleepError};
 use wharf::{Context, CudaError, DeviceAttribute, Error, ErrorKind, Stream};
 
-use super::{SPAN, builder, context, device_pool, streams};
-use crate::backend::{Config, Simulator, on_machine};
+use super::{SPAN, builder, context, device_pool, gate, pinned_pool, streams};
+use crate::backend::{Config, Simulator, binder, on_machine};
 use crate::deadline::LONG;
 
 const MIB: usize = 1 << 20;
+
+/// More than a sleep takes that waits for nothing. Only a failure waits for so long.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// A transport that does nothing.
 #[derive(Debug)]
@@ -92,5 +99,55 @@ fn nothing_is_restored_where_nothing_was_suspended() {
         pool.sleep(Contents::Kept, &stream, LONG).unwrap();
         pool.wake(&stream).unwrap();
         drop(buffer);
+    });
+}
+
+/// A copy that waits for a stream that is held up: a sleep with a limit keeps to it.
+fn sleeps_beside(call: &str, copy: fn(&Buffer<u8>, &mut [u8], &Stream)) {
+    let config = Config { schedule: Schedule::Async, ..Config::default() };
+    let machine = Arc::new(Simulator::new(config));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let [stream, other] = streams(&context);
+        let (pool, pinned) = (device_pool(&context), pinned_pool(&context));
+        let buffer = filled(&pool, &stream);
+        let mut host: Buffer<u8> = pinned.alloc(MIB, &stream).unwrap();
+        let host = host.host_mut(LONG).unwrap();
+        let (held, before, bind) = (gate(&stream), machine.calls(call), binder());
+        let outcome = thread::scope(|scope| {
+            let (copier, sleeper) = (bind.clone(), bind);
+            let (buffer, stream, other, pool) = (&buffer, &stream, &other, &pool);
+            scope.spawn(move || {
+                let _bound = copier();
+                copy(buffer, host, stream);
+            });
+            while machine.calls(call) == before {
+                thread::yield_now();
+            }
+            let (tell, told) = channel();
+            scope.spawn(move || {
+                let _bound = sleeper();
+                tell.send(pool.sleep(Contents::Kept, other, Duration::ZERO)).unwrap();
+            });
+            let outcome = told.recv_timeout(HANGS);
+            drop(held);
+            outcome
+        });
+        assert!(matches!(outcome, Ok(Err(SleepError::Busy(_)))), "{outcome:?}");
+        drop(buffer);
+    });
+}
+
+#[test]
+fn a_sleep_does_not_wait_for_a_copy_to_a_slice() {
+    sleeps_beside("cuMemcpyDtoHAsync", |buffer, host, stream| {
+        buffer.copy_to_slice(host, stream).unwrap();
+    });
+}
+
+#[test]
+fn a_sleep_does_not_wait_for_a_copy_from_a_pinned_slice() {
+    sleeps_beside("cuMemcpyHtoDAsync", |buffer, host, stream| {
+        buffer.copy_from_slice(host, stream).unwrap();
     });
 }
