@@ -163,8 +163,12 @@ impl Pool {
     /// all that it has kept, and another call may succeed.
     #[doc(alias = "cuMemMap")]
     pub fn wake(&self, stream: &Stream) -> Result<usize, SleepError> {
-        let _range = range!("pool::wake");
         let core = &*self.core;
+        // Without the lock, which copies and fills would take for a sleep.
+        if !core.gate.is_asleep() {
+            return Ok(0);
+        }
+        let _range = range!("pool::wake");
         let mut state = core.sleeper.0.write();
         if state.is_none() {
             return Ok(0);

@@ -1,6 +1,7 @@
 //! Sleep where it is refused, where a call fails, and beside what other threads do.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -149,5 +150,33 @@ fn a_sleep_does_not_wait_for_a_copy_to_a_slice() {
 fn a_sleep_does_not_wait_for_a_copy_from_a_pinned_slice() {
     sleeps_beside("cuMemcpyHtoDAsync", |buffer, host, stream| {
         buffer.copy_from_slice(host, stream).unwrap();
+    });
+}
+
+/// A wake that has nothing to do must not make copies and fills believe that the pool sleeps.
+#[test]
+fn a_wake_of_an_awake_pool_refuses_no_fill() {
+    const FILLS: usize = 20_000;
+    let machine = Arc::new(Simulator::new(Config::default()));
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        let [stream, other] = streams(&context);
+        let pool = device_pool(&context);
+        let buffer = filled(&pool, &stream);
+        let (is_done, bind) = (AtomicBool::new(false), binder());
+        let refused = thread::scope(|scope| {
+            let (is_done, other, pool) = (&is_done, &other, &pool);
+            scope.spawn(move || {
+                let _bound = bind();
+                while !is_done.load(Relaxed) {
+                    assert_eq!(pool.wake(other), Ok(0));
+                }
+            });
+            let refused = (0..FILLS).filter(|_| buffer.fill(1, &stream).is_err()).count();
+            is_done.store(true, Relaxed);
+            refused
+        });
+        assert_eq!(refused, 0, "of {FILLS}");
+        drop(buffer);
     });
 }
