@@ -9,6 +9,7 @@ use std::time::Duration;
 use ::softcuda::Schedule;
 use wharf::memory::{DeviceMemoryResource, Piece, Wire, WiredResource};
 use wharf::pool::{Buffer, Contents, Pool, SleepError};
+use wharf::slab::AllocError;
 use wharf::{Context, CudaError, DeviceAttribute, Error, ErrorKind, Stream};
 
 use super::{SPAN, builder, context, device_pool, gate, pinned_pool, streams};
@@ -179,4 +180,40 @@ fn a_wake_of_an_awake_pool_refuses_no_fill() {
         assert_eq!(refused, 0, "of {FILLS}");
         drop(buffer);
     });
+}
+
+/// The device's fault is found by sleep or wake: nothing is allocated after it.
+#[test]
+fn a_fault_in_sleep_or_wake_ends_the_pool() {
+    let fault = CudaError::ILLEGAL_ADDRESS;
+    for (call, in_wake) in [
+        ("cuMemUnmap", false),
+        ("cuMemcpyDtoHAsync", false),
+        ("cuStreamIsCapturing", false),
+        ("cuMemCreate", true),
+        ("cuMemcpyHtoDAsync", true),
+    ] {
+        let machine = Arc::new(Simulator::new(Config::default()));
+        on_machine(&machine, |driver| {
+            let context = context(driver);
+            let [stream] = streams(&context);
+            let pool = device_pool(&context);
+            let buffer = filled(&pool, &stream);
+            let outcome = if in_wake {
+                pool.sleep(Contents::Kept, &stream, LONG).unwrap();
+                machine.fail(call, 1, fault);
+                pool.wake(&stream).map(drop)
+            } else {
+                machine.fail(call, 1, fault);
+                pool.sleep(Contents::Kept, &stream, LONG).map(drop)
+            };
+            let SleepError::Failed { error, is_asleep } = outcome.unwrap_err() else {
+                panic!("{call}: the pool is in use");
+            };
+            assert_eq!((error.code(), is_asleep), (Some(fault), in_wake), "{call}");
+            let refused = pool.alloc::<u8>(MIB, &stream).unwrap_err();
+            assert_eq!(refused, AllocError::Upstream(error), "{call}");
+            drop(buffer);
+        });
+    }
 }
