@@ -12,6 +12,7 @@ mod reserve;
 mod simple;
 mod sleep;
 mod sleep_edges;
+mod sleep_leased;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
