@@ -238,7 +238,7 @@ impl Core {
         }
         resource.check_fork()?;
         stream.check()?;
-        resource.kind().check_reach(resource.ordinal(), resource.peers(), stream.context())?;
+        resource.kind().check_reach(resource.ordinal(), || resource.peers(), stream.context())?;
         if stream.capture_status()? != CaptureStatus::Inactive {
             let call = stream.context().driver().api().memcpy_dtoh_async.name();
             let code = CudaError::STREAM_CAPTURE_UNSUPPORTED;
