@@ -290,8 +290,8 @@ impl<R: MemoryResource, W: Wire> Debug for Shared<R, W> {
 const NOT_CALLED: Error =
     Error::Driver { call: "registration of a piece", code: CudaError::INVALID_CONTEXT };
 
-/// The limit is where the memory is made, and a handle holds the resource: drop it, and ask the pool
-/// for one.
+/// The limit is where the memory is made, and a handle holds the resource: drop it, and ask the
+/// pool for one.
 const HELD: Error = Error::Driver {
     call: "limit of memory in one allocation, whose registrations are held",
     code: CudaError::INVALID_VALUE,

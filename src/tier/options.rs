@@ -110,8 +110,8 @@ impl TierBuilder {
     }
 
     /// Counts what the device's tier commits against a budget, which others share, under the name
-    /// `device tier`, also if its memory is a [resource](Self::resource) of the caller's. Where the budget has no room, it is as where the device has no memory. None
-    /// by default.
+    /// `device tier`, also if its memory is a [resource](Self::resource) of the caller's. Where the
+    /// budget has no room, it is as where the device has no memory. None by default.
     pub fn budget(self, budget: &Budget) -> Self {
         Self { budget: Some(budget.clone()), ..self }
     }
