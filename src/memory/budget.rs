@@ -28,8 +28,8 @@ use crate::sync::{Mutex, try_update};
 /// [ladder](crate::pool::PoolBuilder::on_pressure); it takes nothing from other pools. A limit of
 /// its own applies besides.
 ///
-/// Memory that is leaked stays counted. So does what a resource failed to decommit, until the
-/// resource ends.
+/// Memory that is leaked stays counted. So do what a resource failed to decommit, until the
+/// resource ends, and what a [`Lease`](super::Lease) keeps from the end of its pool.
 ///
 /// # Examples
 ///

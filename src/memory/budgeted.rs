@@ -48,6 +48,10 @@ impl<R: MemoryResource> Budgeted<R> {
     /// As `new`, or the resource as it is.
     pub(crate) fn if_any(resource: R, budget: Option<&Budget>, name: &str) -> Self {
         let share = budget.map(|budget| budget.share(name, resource.kind()));
+        if let (Some(share), Some(registrations)) = (&share, resource.registrations()) {
+            // What leases keep of it outlives this.
+            registrations.count_against(share);
+        }
         Self { resource, share, is_counted: false }
     }
 

@@ -4,6 +4,7 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use super::MemoryKind;
+use super::budget::Share;
 use super::descriptor::Descriptor;
 use super::piece_table::{PieceTable, Place};
 use super::wire::Piece;
@@ -14,6 +15,9 @@ pub(super) trait Attached: Debug + Send + Sync {
     fn base(&self) -> u64;
     fn kind(&self) -> MemoryKind;
     fn ordinal(&self) -> Option<i32>;
+
+    /// Keeps the account of a budget open until the resource ends.
+    fn count_against(&self, share: &Arc<Share>);
 
     /// A piece as transports see it.
     fn piece(&self, place: Place) -> Piece {

@@ -171,12 +171,16 @@ impl Span for MappedSpan {
         }
         if !self.is_suspended(offset, len) {
             // What an earlier call could not take back.
-            let section = owner.enter()?;
-            self.unmap(&section, offset)?;
+            self.unback(offset, len)?;
+            owner.tally.decommit(len);
         }
-        self.back(offset, len).map_err(|failed| failed.error)?;
-        owner.tally.commit(len);
-        Ok(())
+        let outcome = self.back(offset, len).map_err(|failed| failed.error);
+        // Also after an error, if the mapping could not be undone: decommits and the next call end
+        // it.
+        if !self.is_suspended(offset, len) {
+            owner.tally.commit(len);
+        }
+        outcome
     }
 
     fn is_suspended(&self, offset: usize, len: usize) -> bool {

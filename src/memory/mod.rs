@@ -169,7 +169,8 @@ pub unsafe trait MemoryResource: Send + Sync {
     ///
     /// # Errors
     ///
-    /// The driver's error, if the memory could not be had. Nothing was taken.
+    /// The driver's error, if the memory could not be had; that of a [`WiredResource`] whose
+    /// [`Registrations`] are held, if its span is one allocation. Nothing was taken.
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         let _ = bytes;
         Ok(())

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::budget::Share;
 use super::descriptor::Descriptor;
 use super::lease::{Attached, Lease};
 use super::wire::Piece;
@@ -20,6 +21,11 @@ pub struct Registrations(Arc<dyn Attached>);
 impl Registrations {
     pub(super) fn new(resource: Arc<dyn Attached>) -> Self {
         Self(resource)
+    }
+
+    /// Keeps the account of a budget open until the resource ends, which leases may put off.
+    pub(super) fn count_against(&self, share: &Arc<Share>) {
+        self.0.count_against(share);
     }
 
     /// The pieces that are registered at this moment, by address.

@@ -7,6 +7,7 @@ use std::fmt::{self, Debug};
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
+use super::budget::Share;
 use super::lease::Attached;
 use super::piece_table::{PieceTable, Place};
 use super::registrations::Registrations;
@@ -45,6 +46,8 @@ struct Shared<R: MemoryResource, W: Wire> {
     table: PieceTable,
     /// Bytes of pieces that the transport may still use though they have no key any more.
     lost: AtomicUsize,
+    /// What commits count against, as long as any of the memory is there.
+    shares: Mutex<Vec<Arc<Share>>>,
 }
 
 impl<R: MemoryResource, W: Wire> WiredResource<R, W> {
@@ -52,7 +55,8 @@ impl<R: MemoryResource, W: Wire> WiredResource<R, W> {
     pub fn new(resource: R, wire: W) -> Self {
         let table = PieceTable::new(resource.size(), resource.granularity());
         let (resource, keys) = (ManuallyDrop::new(resource), Mutex::new(HashMap::new()));
-        Self { shared: Arc::new(Shared { resource, wire, keys, table, lost: AtomicUsize::new(0) }) }
+        let (lost, shares) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        Self { shared: Arc::new(Shared { resource, wire, keys, table, lost, shares }) }
     }
 
     /// The transport.
@@ -145,6 +149,10 @@ impl<R: MemoryResource, W: Wire> Attached for Shared<R, W> {
     fn ordinal(&self) -> Option<i32> {
         self.resource.ordinal()
     }
+
+    fn count_against(&self, share: &Arc<Share>) {
+        self.shares.lock().push(Arc::clone(share));
+    }
 }
 
 impl<R: MemoryResource, W: Wire> Drop for Shared<R, W> {
@@ -159,6 +167,8 @@ impl<R: MemoryResource, W: Wire> Drop for Shared<R, W> {
             }
             let lost = self.lost.load(Relaxed);
             if lost > 0 {
+                #[expect(clippy::mem_forget, reason = "what is leaked stays counted")]
+                std::mem::forget(std::mem::take(&mut *self.shares.lock()));
                 // Its end would take back what the transport may use.
                 return self.resource.note_leak(lost);
             }
@@ -204,7 +214,13 @@ where
 
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         // Once, before any other thread has the resource; without a piece there is no lease.
-        Arc::get_mut(&mut self.shared).map_or(Ok(()), |shared| shared.resource.limit_to(bytes))
+        let is_whole = self.is_whole();
+        match Arc::get_mut(&mut self.shared) {
+            Some(shared) => shared.resource.limit_to(bytes),
+            None if is_whole => Err(HELD),
+            // Its base is fixed, and it is memory only where it is committed.
+            None => Ok(()),
+        }
     }
 
     fn check_fork(&self) -> Result<(), Error> {
@@ -273,6 +289,13 @@ impl<R: MemoryResource, W: Wire> Debug for Shared<R, W> {
 /// The context of the memory cannot be used, and the transport was not called.
 const NOT_CALLED: Error =
     Error::Driver { call: "registration of a piece", code: CudaError::INVALID_CONTEXT };
+
+/// The limit is where the memory is made, and a handle holds the resource: drop it, and ask the
+/// pool for one.
+const HELD: Error = Error::Driver {
+    call: "limit of memory in one allocation, whose registrations are held",
+    code: CudaError::INVALID_VALUE,
+};
 
 const NOT_FREE: Error =
     Error::Driver { call: "commit of a range that is not free", code: CudaError::INVALID_VALUE };

@@ -78,7 +78,7 @@ impl<T: Element> Buffer<T> {
             });
         }
         let size = size_of_val(source);
-        let _awake = self.core().stay_awake()?;
+        let awake = self.core().stay_awake()?;
         self.check_seen(size)?;
         let (slot, timeline) = self.slot_of(stream)?;
         self.order(slot, stream)?;
@@ -96,6 +96,8 @@ impl<T: Element> Buffer<T> {
             unsafe { stream.copy_htod(to, from.wrapping_add(part.start).cast(), part.len()) }
         });
         let noted = self.settle(submitted, || self.note(slot, timeline, stream));
+        // A sleep waits for the use that is noted, for as long as it was told to.
+        drop(awake);
         // The driver may still read memory that it knows.
         let waited = if is_known.get() && submitted.any {
             stream.synchronize()
@@ -123,7 +125,7 @@ impl<T: Element> Buffer<T> {
         if stream.capture_status()? != crate::stream::CaptureStatus::Inactive {
             return Err(Error::Driver { call, code: CudaError::STREAM_CAPTURE_UNSUPPORTED });
         }
-        let _awake = self.core().stay_awake()?;
+        let awake = self.core().stay_awake()?;
         self.check_seen(self.size())?;
         let (slot, timeline) = self.slot_of(stream)?;
         self.order(slot, stream)?;
@@ -139,6 +141,8 @@ impl<T: Element> Buffer<T> {
             unsafe { stream.copy_dtoh(to.wrapping_add(part.start).cast(), from, part.len()) }
         });
         let noted = self.settle(submitted, || self.note(slot, timeline, stream));
+        // A sleep waits for the use that is noted, for as long as it was told to.
+        drop(awake);
         // Also after an error: what was submitted before it still writes.
         let waited = if submitted.any { stream.synchronize() } else { Ok(()) };
         submitted.outcome.and(noted).and(waited)

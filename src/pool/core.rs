@@ -153,7 +153,7 @@ impl Core {
     fn new_slot(&self, timeline: &Timeline) -> Result<usize, Error> {
         let resource = self.upstream.resource();
         let kind = resource.kind();
-        kind.check_reach(resource.ordinal(), resource.peers(), timeline.context())?;
+        kind.check_reach(resource.ordinal(), || resource.peers(), timeline.context())?;
         self.slots.of(timeline).ok_or(Error::TooManyStreams { max: StreamSlots::MOST })
     }
 

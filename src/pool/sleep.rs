@@ -72,8 +72,8 @@ impl Pool {
     /// streams that the pool knows, by now or after it woke: to addresses without memory it is a
     /// fault of the device. An executable graph that names buffers is of use again after `wake`.
     ///
-    /// Only memory of a device that is mapped piece by piece can sleep. That of the host is where
-    /// contents are kept.
+    /// Only memory of a device that is mapped piece by piece can sleep, and that no transport has
+    /// registered. That of the host is where contents are kept.
     ///
     /// [`AllocError::Asleep`]: crate::slab::AllocError::Asleep
     ///
@@ -129,28 +129,7 @@ impl Pool {
     ) -> Result<Slept, SleepError> {
         let _range = range!("pool::sleep");
         let core = &*self.core;
-        core.check_sleeper(stream)?;
-        let mut state = core.sleeper.0.write();
-        if state.is_some() {
-            return Err(SleepError::Failed { error: Error::Asleep, is_asleep: true });
-        }
-        core.gate.set_asleep(true);
-        let mut copies = Copies { stream, keeps: contents == Contents::Kept, kept: None };
-        let outcome = core.quiesce(stream, limit).and_then(|()| {
-            core.upstream.sleep(&mut copies).map_err(|interrupted| SleepError::Failed {
-                error: interrupted.error,
-                is_asleep: interrupted.is_asleep,
-            })
-        });
-        let kept = copies.kept;
-        let slept =
-            outcome.map(|released| Slept { released, kept: kept.as_ref().map_or(0, Kept::bytes) });
-        if slept.is_ok() || slept.is_err_and(|error| error.is_asleep()) {
-            *state = Some(State { kept });
-        } else {
-            core.gate.set_asleep(false);
-        }
-        slept
+        core.noted(core.sleep(contents, stream, limit))
     }
 
     /// Maps memory at the addresses of a pool that sleeps, and copies contents that were kept back
@@ -163,26 +142,13 @@ impl Pool {
     /// all that it has kept, and another call may succeed.
     #[doc(alias = "cuMemMap")]
     pub fn wake(&self, stream: &Stream) -> Result<usize, SleepError> {
-        let _range = range!("pool::wake");
         let core = &*self.core;
-        let mut state = core.sleeper.0.write();
-        if state.is_none() {
+        // Without the lock, which copies and fills would take for a sleep.
+        if !core.gate.is_asleep() {
             return Ok(0);
         }
-        core.check_sleeper(stream).map_err(SleepError::in_sleep)?;
-        // What was dropped meanwhile needs no memory.
-        core.drain_in_turn();
-        let copies = Copies { stream, keeps: true, kept: state.take().and_then(|it| it.kept) };
-        match core.upstream.wake(&copies) {
-            Ok(bytes) => {
-                core.gate.set_asleep(false);
-                Ok(bytes)
-            }
-            Err(interrupted) => {
-                *state = Some(State { kept: copies.kept });
-                Err(SleepError::Failed { error: interrupted.error, is_asleep: true })
-            }
-        }
+        let _range = range!("pool::wake");
+        core.noted(core.wake(stream))
     }
 
     /// Whether the pool sleeps, or is on its way there or back.
@@ -192,6 +158,66 @@ impl Pool {
 }
 
 impl Core {
+    fn sleep(
+        &self,
+        contents: Contents,
+        stream: &Stream,
+        limit: Duration,
+    ) -> Result<Slept, SleepError> {
+        self.check_sleeper(stream)?;
+        let mut state = self.sleeper.0.write();
+        if state.is_some() {
+            return Err(SleepError::Failed { error: Error::Asleep, is_asleep: true });
+        }
+        self.gate.set_asleep(true);
+        let mut copies = Copies { stream, keeps: contents == Contents::Kept, kept: None };
+        let outcome = self.quiesce(stream, limit).and_then(|()| {
+            self.upstream.sleep(&mut copies).map_err(|interrupted| SleepError::Failed {
+                error: interrupted.error,
+                is_asleep: interrupted.is_asleep,
+            })
+        });
+        let kept = copies.kept;
+        let slept =
+            outcome.map(|released| Slept { released, kept: kept.as_ref().map_or(0, Kept::bytes) });
+        if slept.is_ok() || slept.is_err_and(|error| error.is_asleep()) {
+            *state = Some(State { kept });
+        } else {
+            self.gate.set_asleep(false);
+        }
+        slept
+    }
+
+    fn wake(&self, stream: &Stream) -> Result<usize, SleepError> {
+        let mut state = self.sleeper.0.write();
+        if state.is_none() {
+            return Ok(0);
+        }
+        self.check_sleeper(stream).map_err(SleepError::in_sleep)?;
+        // What was dropped meanwhile needs no memory.
+        self.drain_in_turn();
+        let copies = Copies { stream, keeps: true, kept: state.take().and_then(|it| it.kept) };
+        match self.upstream.wake(&copies) {
+            Ok(bytes) => {
+                self.gate.set_asleep(false);
+                Ok(bytes)
+            }
+            Err(interrupted) => {
+                *state = Some(State { kept: copies.kept });
+                Err(SleepError::Failed { error: interrupted.error, is_asleep: true })
+            }
+        }
+    }
+
+    /// Takes note of an error, as of those of all other calls to the driver.
+    fn noted<T>(&self, outcome: Result<T, SleepError>) -> Result<T, SleepError> {
+        outcome.inspect_err(|error| {
+            if let SleepError::Failed { error, .. } = error {
+                self.note_error(*error);
+            }
+        })
+    }
+
     /// Holds the pool awake, for a copy or fill of its memory.
     ///
     /// # Errors
@@ -204,12 +230,15 @@ impl Core {
     /// Makes sure that the memory can be unmapped, and copied on a stream.
     fn check_sleeper(&self, stream: &Stream) -> Result<(), SleepError> {
         let resource = self.upstream.resource();
-        if resource.kind() != MemoryKind::Device {
+        // A peer may write to what a transport has registered, so contents that were copied are not
+        // those that are there later.
+        let is_registered = || resource.registrations().is_some();
+        if resource.kind() != MemoryKind::Device || resource.is_whole() || is_registered() {
             return Err(CANNOT_SUSPEND.into());
         }
         resource.check_fork()?;
         stream.check()?;
-        resource.kind().check_reach(resource.ordinal(), resource.peers(), stream.context())?;
+        resource.kind().check_reach(resource.ordinal(), || resource.peers(), stream.context())?;
         if stream.capture_status()? != CaptureStatus::Inactive {
             let call = stream.context().driver().api().memcpy_dtoh_async.name();
             let code = CudaError::STREAM_CAPTURE_UNSUPPORTED;
@@ -232,10 +261,7 @@ impl Core {
             match timeline.wait(*ticket, limit.saturating_sub(start.elapsed())) {
                 Ok(()) => {}
                 Err(WaitError::Deadline(stalled)) => return Err(SleepError::Busy(stalled)),
-                Err(WaitError::Driver(error)) => {
-                    self.note_error(error);
-                    return Err(error.into());
-                }
+                Err(WaitError::Driver(error)) => return Err(error.into()),
             }
         }
         self.drain_in_turn();

@@ -78,7 +78,9 @@ impl<R: MemoryResource> Store<R> {
             self.span.heaps.give(address);
             self.counts.give_large(self.geometry.bytes(len));
             self.count_freed(head, 1);
-            self.freed_last[len.get() % FREED_LAST].store(head.word(), Relaxed);
+            if self.folds_late {
+                self.freed_last[len.get() % FREED_LAST].store(head.word(), Relaxed);
+            }
         }
     }
 

@@ -87,10 +87,12 @@ impl<R: MemoryResource> Store<R> {
         }
         let len = self.geometry.slices_for(size);
         let align = self.geometry.slices_for(align).word();
-        if self.folds_late
-            && let Some(address) = self.take_freed_last(len, align)
-        {
-            return Ok((address, 0));
+        if self.folds_late {
+            // What takes the lock of the map finds out there.
+            self.span.resource().check_fork()?;
+            if let Some(address) = self.take_freed_last(len, align) {
+                return Ok((address, 0));
+            }
         }
         let wanted = self.wanted(len, align, owner);
         if let Some(taken) = self.take_large(wanted)? {

@@ -7,7 +7,8 @@
 //!
 //! ```text
 //!   sleep   save what is held -> suspend piece by piece -> free pieces leave
-//!             | fails: awake     | fails: resumed, restored, awake; else asleep
+//!             | fails: awake     | fails: resumed, restored, awake; else asleep. Of the first
+//!                                  piece: awake, and nothing is restored
 //!   wake    free pieces leave -> resume piece by piece -> restore what was held
 //!                                  | fails: suspended again, asleep
 //! ```

@@ -67,7 +67,8 @@ pub(crate) struct Store<R> {
     pub(super) blocks: Bitmaps,
     pub(super) raw: Bitmaps,
     pub(super) room: Bitmaps,
-    /// The large block that was freed last, by its length modulo so many: hints.
+    /// The large block that was freed last, by its length modulo so many: hints, of a store that
+    /// folds late.
     pub(super) freed_last: [AtomicU32; FREED_LAST],
     pub(super) counts: Counts,
     pub(super) recalls: Recalls,

@@ -6,7 +6,7 @@ use super::number::SliceId;
 use super::sleep::{Interrupted, Keeper};
 use super::space::Slices;
 use super::store::Store;
-use super::trim::Trimmed;
+use super::trim::EVERYTHING;
 use crate::error::Error;
 use crate::memory::MemoryResource;
 use crate::sync::MutexGuard;
@@ -27,9 +27,15 @@ impl<R: MemoryResource> Store<R> {
         self.sleep.is_asleep.store(true, Relaxed);
         let Err(error) = self.suspend(&growing, pieces) else {
             let bytes = self.sleep.bytes();
-            self.leave_free(&growing);
+            // While they are suspended that is no call, so nothing is lost.
+            let _left = self.leave_idle(&growing, EVERYTHING);
             return Ok(bytes);
         };
+        if self.sleep.suspended.lock().is_empty() {
+            // Nothing is gone, and what is there may be newer than what was saved.
+            self.sleep.is_asleep.store(false, Relaxed);
+            return Err(awake(error));
+        }
         // What follows is on the way back: its error is not the cause.
         let is_asleep = self.resume(&growing, keeper).is_err();
         Err(Interrupted { error, is_asleep })
@@ -39,7 +45,7 @@ impl<R: MemoryResource> Store<R> {
     /// held. Returns how many bytes that were.
     pub(crate) fn wake(&self, keeper: &dyn Keeper) -> Result<usize, Interrupted> {
         let growing = self.growing.lock();
-        self.leave_free(&growing);
+        let _left = self.leave_idle(&growing, EVERYTHING);
         let (bytes, pieces) = (self.sleep.bytes(), self.sleep.suspended.lock().clone());
         self.resume(&growing, keeper).map_err(|error| {
             let still = self.sleep.suspended.lock().clone();
@@ -79,14 +85,6 @@ impl<R: MemoryResource> Store<R> {
         keeper.restore(&self.addresses(pieces))?;
         self.sleep.is_asleep.store(false, Relaxed);
         Ok(())
-    }
-
-    /// Gives up pieces of which all is free: while they are suspended that is no call.
-    fn leave_free(&self, growing: &MutexGuard<'_, ()>) {
-        let leaving = self.folded().map(|mut space| space.leave_idle(0, 0, 0));
-        for piece in leaving.unwrap_or_default() {
-            self.decommit(growing, piece, &mut Trimmed::default());
-        }
     }
 
     fn addresses(&self, ranges: Vec<Slices>) -> Vec<Range<u64>> {

@@ -35,18 +35,26 @@ pub(crate) struct TrimPolicy {
     pub(crate) keep: usize,
 }
 
+/// All free pieces.
+pub(super) const EVERYTHING: TrimPolicy = TrimPolicy { now: 0, idle: 0, keep: 0 };
+
 impl<R: MemoryResource> Store<R> {
     /// Releases free pieces by `policy`; those kept are the lowest.
     pub(crate) fn trim(&self, policy: TrimPolicy) -> Trimmed {
-        let mut trimmed = Trimmed::default();
         if let Err(error) = self.span.resource().check_fork() {
-            return Trimmed { error: Some(error), ..trimmed };
+            return Trimmed { error: Some(error), ..Trimmed::default() };
         }
-        let growing = self.growing.lock();
-        let keep = self.slices_of(policy.keep);
-        let leaving = self.folded().map(|mut it| it.leave_idle(policy.now, policy.idle, keep));
+        self.leave_idle(&self.growing.lock(), policy)
+    }
+
+    /// Gives free pieces up by `policy`; those that a lease holds stay as they are.
+    #[must_use = "it may have lost memory"]
+    pub(super) fn leave_idle(&self, growing: &MutexGuard<'_, ()>, policy: TrimPolicy) -> Trimmed {
+        let mut trimmed = Trimmed::default();
+        let TrimPolicy { now, idle, keep } = policy;
+        let leaving = self.folded().map(|mut it| it.leave_idle(now, idle, self.slices_of(keep)));
         for piece in leaving.unwrap_or_default() {
-            if let Some(leased) = self.decommit(&growing, piece, &mut trimmed) {
+            if let Some(leased) = self.decommit(growing, piece, &mut trimmed) {
                 self.space.lock().give(leased);
             }
         }
@@ -94,6 +102,7 @@ impl<R: MemoryResource> Store<R> {
 
     /// Decommits a piece that has been taken out of the map for it. Returns it if a lease holds it:
     /// it is to go back into the map.
+    #[must_use = "a piece that is leased is in no map"]
     pub(super) fn decommit(
         &self,
         _growing: &MutexGuard<'_, ()>,
@@ -102,7 +111,10 @@ impl<R: MemoryResource> Store<R> {
     ) -> Option<Slices> {
         let bytes = self.bytes(&piece);
         let outcome = self.span.decommit(self.offset(&piece), bytes);
-        self.sleep.forget(&piece, bytes);
+        // One that is leased stays suspended, and comes back when the store wakes.
+        if outcome != Err(Error::Leased) {
+            self.sleep.forget(&piece, bytes);
+        }
         // Before the addresses are free: another commit there counts on the sum.
         match outcome {
             Ok(()) => {

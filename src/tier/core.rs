@@ -83,9 +83,10 @@ impl Core {
     }
 
     /// Makes sure that a stream may use objects in a tier.
+    #[inline]
     pub(super) fn check_reach(&self, tier: usize, stream: &Stream) -> Result<(), Error> {
         let ordinal = self.stream.context().device().ordinal();
-        let peers = self.memory(tier).map_or(&[][..], TierMemory::peers);
+        let peers = || self.memory(tier).map_or(&[][..], TierMemory::peers);
         Tier::from_index(tier).kind().check_reach(Some(ordinal), peers, stream.context())
     }
 

@@ -102,7 +102,10 @@ impl TieredObject {
         let counter = if is_hit { &counters.hits } else { &counters.misses };
         counter.fetch_add(1, Relaxed);
         let pinned = held.and_then(|(lease, state)| {
-            self.core.check_reach(state.tier(), stream)?;
+            // The tier that was asked for was looked at first.
+            if tier.is_none() {
+                self.core.check_reach(state.tier(), stream)?;
+            }
             Ok(Pin::new(self, lease, state, write, stream))
         });
         if let (Err(_), Some((lease, _))) = (&pinned, claimed) {

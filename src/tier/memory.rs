@@ -16,6 +16,9 @@ use crate::slab::{
 use crate::stream::Stream;
 use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+/// The device's tier, to a budget.
+pub(super) const DEVICE_TIER: &str = "device tier";
+
 /// The block that an object has in a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TierBlock {
@@ -58,7 +61,7 @@ impl TierMemory {
         let granule = resource.granularity();
         let unit = (limit / UNITS).next_power_of_two().clamp(LEAST_UNIT, MOST_UNIT);
         let limit = (limit / granule).max(1) * granule;
-        let resource = Budgeted::if_any(resource, budget, "device tier");
+        let resource = Budgeted::if_any(resource, budget, DEVICE_TIER);
         let slabs = slabs(resource, limit, PoolOptions::default().slice(unit))?;
         Ok(Self { slabs_up_to: unit, ..Self::of(slabs, limit) })
     }

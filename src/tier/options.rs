@@ -1,12 +1,12 @@
 //! How a pool of tiers is made.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::memory::TierMemory;
+use super::memory::{DEVICE_TIER, TierMemory};
 use super::pool::TieredPool;
 use super::rate_limit::RateLimit;
 use super::record::ObjectRecord;
@@ -17,7 +17,7 @@ use crate::driver::{Context, DeviceAttribute};
 use crate::error::{CudaError, Error};
 use crate::lockfree::bitmap::Bitmaps;
 use crate::memory::{
-    Budget, FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
+    Budget, Budgeted, FileMappedMemoryResource, ManagedMemoryResource, MemoryKind, MemoryResource,
     PinnedMemoryResource, PinnedOptions,
 };
 use crate::stream::Stream;
@@ -31,7 +31,7 @@ pub struct TierBuilder {
     context: Context,
     limits: [Option<usize>; Tier::ALL.len()],
     /// Tiers whose memory the caller has brought.
-    made: [Option<Result<TierMemory, TierError>>; Tier::ALL.len()],
+    brought: [Option<Brought>; Tier::ALL.len()],
     budget: Option<Budget>,
     file: Option<File>,
     max_in_flight: usize,
@@ -41,13 +41,24 @@ pub struct TierBuilder {
     wait: Duration,
 }
 
+/// Makes a tier of a resource of the caller's, when all options are known.
+struct Brought(Box<Make>);
+
+type Make = dyn FnOnce(Option<&Budget>) -> Result<TierMemory, TierError> + Send + Sync;
+
+impl Debug for Brought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a resource")
+    }
+}
+
 impl TieredPool {
     /// Begins to describe a pool, which has no tiers yet.
     pub fn builder(context: &Context) -> TierBuilder {
         TierBuilder {
             context: context.clone(),
             limits: [None; Tier::ALL.len()],
-            made: [const { None }; Tier::ALL.len()],
+            brought: [const { None }; Tier::ALL.len()],
             budget: None,
             file: None,
             max_in_flight: 32,
@@ -77,29 +88,30 @@ impl TierBuilder {
         R: MemoryResource + Debug + 'static,
     {
         let (kind, ordinal) = (resource.kind(), self.context.device().ordinal());
-        let tier = match kind {
-            MemoryKind::Device if resource.ordinal() == Some(ordinal) => Tier::Device,
+        let (tier, refused) = match kind {
+            MemoryKind::Device if resource.ordinal() == Some(ordinal) => (Tier::Device, None),
             MemoryKind::Device => {
                 let memory = resource.ordinal().unwrap_or(-1);
-                let error = Error::OtherDevice { stream: ordinal, memory };
-                self.made[Tier::Device.index()] = Some(Err(error.into()));
-                return self;
+                (Tier::Device, Some(Error::OtherDevice { stream: ordinal, memory }))
             }
-            _ => Tier::Pinned,
+            MemoryKind::Pinned => (Tier::Pinned, None),
+            _ => (Tier::Pinned, Some(NO_TIER)),
         };
-        let made = match kind {
-            MemoryKind::Device | MemoryKind::Pinned => {
-                TierMemory::new(resource, bytes).map_err(TierError::from)
+        let make = move |budget: Option<&Budget>| {
+            if let Some(error) = refused {
+                return Err(error.into());
             }
-            _ => Err(TierError::Driver(NO_TIER)),
+            let budget = budget.filter(|_| tier == Tier::Device);
+            let resource = Budgeted::if_any(resource, budget, DEVICE_TIER);
+            Ok(TierMemory::new(resource, bytes)?)
         };
-        self.made[tier.index()] = Some(made);
+        self.brought[tier.index()] = Some(Brought(Box::new(make)));
         self
     }
 
     /// Counts what the device's tier commits against a budget, which others share, under the name
-    /// `device tier`. Where the budget has no room, it is as where the device has no memory. None
-    /// by default.
+    /// `device tier`, also if its memory is a [resource](Self::resource) of the caller's. Where the
+    /// budget has no room, it is as where the device has no memory. None by default.
     pub fn budget(self, budget: &Budget) -> Self {
         Self { budget: Some(budget.clone()), ..self }
     }
@@ -186,9 +198,14 @@ impl TierBuilder {
     }
 
     fn tiers(&mut self) -> Result<[Option<TierMemory>; Tier::ALL.len()], TierError> {
+        for (limit, brought) in self.limits.iter_mut().zip(&self.brought) {
+            *limit = limit.filter(|_| brought.is_none());
+        }
         let mut tiers = self.own_tiers()?;
-        for (tier, made) in tiers.iter_mut().zip(self.made.each_mut().map(Option::take)) {
-            *tier = made.transpose()?.or(tier.take());
+        for (tier, brought) in tiers.iter_mut().zip(&mut self.brought) {
+            if let Some(Brought(make)) = brought.take() {
+                *tier = Some(make(self.budget.as_ref())?);
+            }
         }
         Ok(tiers)
     }

@@ -21,6 +21,7 @@ use wharf::memory::{
     PinnedOptions, WriteCombinedMemoryResource,
 };
 use wharf::pool::{Buffer, Pool};
+use wharf::slab::{PoolOptions, SlabPool};
 use wharf::staging::{InputBuffers, Len};
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Driver, Event, EventPool, Stream};
@@ -34,6 +35,7 @@ on_each_driver!(
     every_call_of_a_child_on_a_stream_is_refused,
     every_call_of_a_child_on_graphs_and_captures_is_refused,
     every_call_of_a_child_on_memory_is_refused,
+    a_child_gets_no_large_block_that_its_parent_has_freed_last,
     a_child_that_polls_for_what_is_marked_or_done_is_refused,
     what_a_child_drops_reaches_neither_driver_nor_parent,
     a_fork_inside_a_scope_and_a_capture_is_refused,
@@ -267,6 +269,15 @@ fn every_call_of_a_child_on_memory_is_refused(driver: &Driver) {
     }
     buffer.fill(2, &stream).unwrap();
     assert_eq!(buffer.host_mut(Duration::from_secs(30)).unwrap(), [2; 1000]);
+}
+
+fn a_child_gets_no_large_block_that_its_parent_has_freed_last(driver: &Driver) {
+    let context = Context::retain(&driver.device(0).unwrap()).unwrap();
+    let resource = DeviceMemoryResource::new(&context, 64 * MIB).unwrap();
+    let pool = SlabPool::new(resource, PoolOptions::default()).unwrap();
+    pool.dealloc(pool.alloc(16 * MIB).unwrap()).unwrap();
+    in_a_child(|doors| doors.shut("alloc of what was freed last", pool.alloc(16 * MIB)));
+    pool.dealloc(pool.alloc(16 * MIB).unwrap()).unwrap();
 }
 
 /// What has its marker already makes no call, so no table finds out.

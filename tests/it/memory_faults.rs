@@ -9,7 +9,9 @@ use wharf::memory::{
 use wharf::{Context, CudaError, Error};
 
 use crate::backend::{Config, Simulator, on_machine};
-use crate::memory_kinds::{Kind, commit, context_of, decommit, host_bytes, pattern, read, write};
+use crate::memory_kinds::{
+    Kind, commit, context_of, decommit, host_bytes, pattern, read, resume, suspend, write,
+};
 
 const GRANULE: usize = 2 << 20;
 const SIZE: usize = 16 * GRANULE;
@@ -276,4 +278,28 @@ fn memory_that_runs_out_is_an_error() {
         );
     });
     assert_eq!(machine.leaks(), Vec::<String>::new());
+}
+
+/// Memory is mapped that could not be made accessible and could not be unmapped: it counts as long
+/// as it is there, and once.
+#[test]
+fn a_resume_whose_undo_fails_is_counted_while_its_memory_is_there() {
+    for again in [false, true] {
+        bench::<DeviceMemoryResource>(|Bench { machine, resource, .. }| {
+            let committed = || resource.report().committed;
+            commit(&resource, 0, GRANULE).unwrap();
+            suspend(&resource, 0, GRANULE).unwrap();
+            assert_eq!(committed(), 0);
+            machine.fail("cuMemSetAccess", 1, CudaError::UNKNOWN);
+            machine.fail("cuMemUnmap", 1, CudaError::UNKNOWN);
+            resume(&resource, 0, GRANULE).unwrap_err();
+            assert_eq!(committed(), GRANULE, "it is mapped");
+            if again {
+                resume(&resource, 0, GRANULE).unwrap();
+                assert_eq!(committed(), GRANULE);
+            }
+            decommit(&resource, 0, GRANULE).unwrap();
+            assert_eq!((committed(), resource.report().lost), (0, 0));
+        });
+    }
 }

@@ -77,6 +77,26 @@ pub(crate) fn commit(
     unsafe { resource.commit(offset, len) }
 }
 
+/// Suspends a range that the test has committed.
+pub(crate) fn suspend(
+    resource: &impl MemoryResource,
+    offset: usize,
+    len: usize,
+) -> Result<(), Error> {
+    // SAFETY: as above.
+    unsafe { resource.suspend(offset, len) }
+}
+
+/// Resumes a range that the test has suspended.
+pub(crate) fn resume(
+    resource: &impl MemoryResource,
+    offset: usize,
+    len: usize,
+) -> Result<(), Error> {
+    // SAFETY: as above.
+    unsafe { resource.resume(offset, len) }
+}
+
 /// Decommits a range that the test has committed and uses no more.
 pub(crate) fn decommit(
     resource: &impl MemoryResource,

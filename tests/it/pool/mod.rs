@@ -11,6 +11,8 @@ mod peers;
 mod reserve;
 mod simple;
 mod sleep;
+mod sleep_edges;
+mod sleep_leased;
 mod stress;
 
 use std::sync::mpsc::{Sender, channel};
