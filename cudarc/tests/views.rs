@@ -304,8 +304,7 @@ fn a_source_may_be_dropped_when_the_fetch_was_submitted() {
     let outputs = Arc::new(outputs.buckets([8]).build().unwrap());
     let ids = outputs.slot_id("ids").unwrap();
     let other = rig.cuda.new_stream().unwrap();
-    for (number, stream) in [&rig.queue, &other, &rig.queue, &other].into_iter().enumerate() {
-        let number = number as i32;
+    for (number, stream) in (0..4).zip([&rig.queue, &other].into_iter().cycle()) {
         let theirs = stream.clone_htod(&[number; 8]).unwrap();
         let mut fetch = FetchFrom::new(outputs.begin(5, 1).unwrap(), &rig.stream);
         fetch.source(ids, &theirs).unwrap();
