@@ -14,6 +14,7 @@ use wharf::pool::{Buffer, HostError, HostView};
 use wharf::{CudaError, Error};
 
 use crate::error::{not_in_a_capture, to_cudarc};
+use crate::handing::is_captured;
 use crate::stream::BorrowedStream;
 
 /// A view of a pinned buffer as the source of cudarc's copies to the device.
@@ -186,6 +187,5 @@ fn stream_is_capturing(ours: &BorrowedStream, stream: &CudaStream) -> Result<boo
     if ours.is(stream) {
         return Ok(ours.capture_status()? != CaptureStatus::Inactive);
     }
-    let status = stream.capture_status().map_err(crate::error::from_cudarc)?;
-    Ok(status != cudarc::driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    is_captured(stream)
 }

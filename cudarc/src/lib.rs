@@ -70,6 +70,7 @@
 
 mod error;
 mod fetch;
+mod handing;
 mod host;
 mod output_view;
 mod recording;
