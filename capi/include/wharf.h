@@ -734,58 +734,6 @@ wharf_status wharf_fetch_from(wharf_outputs outputs,
                               wharf_stream stream,
                               wharf_results *results);
 
-// Writes whether the results are there. No driver call.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// `complete` is NULL or can be written.
-wharf_status wharf_results_is_complete(wharf_results results, bool *complete);
-
-// Waits for the results, and for nothing that the stream was given behind the fetch.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread releases the handle meanwhile.
-wharf_status wharf_results_wait(wharf_results results, uint64_t timeout_ms);
-
-// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
-// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
-// is good until wharf_results_release, and is only read.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// `data` and `size` are NULL or can be written.
-wharf_status wharf_results_read(wharf_results results,
-                                size_t slot,
-                                const void **data,
-                                size_t *size);
-
-// Makes what `writer` is given from here on wait, on the device, until the device memory has been
-// read: for a step on another stream than the fetch's, which writes it again.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread releases the handles meanwhile.
-wharf_status wharf_results_source_free_on(wharf_results results, wharf_stream writer);
-
-// Releases results: their memory may be overwritten, when the device has written it. Does not
-// wait.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
-wharf_status wharf_results_release(wharf_results results);
-
 // Makes a pool.
 //
 // Thread-safe.
@@ -865,6 +813,58 @@ wharf_status wharf_reader_begin(wharf_step step, wharf_stream stream, wharf_read
 //
 // No other thread is inside a call with the handle meanwhile, or releases the stream.
 wharf_status wharf_reader_end(wharf_reader reader);
+
+// Writes whether the results are there. No driver call.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `complete` is NULL or can be written.
+wharf_status wharf_results_is_complete(wharf_results results, bool *complete);
+
+// Waits for the results, and for nothing that the stream was given behind the fetch.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handle meanwhile.
+wharf_status wharf_results_wait(wharf_results results, uint64_t timeout_ms);
+
+// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
+// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
+// is good until wharf_results_release, and is only read.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `data` and `size` are NULL or can be written.
+wharf_status wharf_results_read(wharf_results results,
+                                size_t slot,
+                                const void **data,
+                                size_t *size);
+
+// Makes what `writer` is given from here on wait, on the device, until the device memory has been
+// read: for a step on another stream than the fetch's, which writes it again.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handles meanwhile.
+wharf_status wharf_results_source_free_on(wharf_results results, wharf_stream writer);
+
+// Releases results: their memory may be overwritten, when the device has written it. Does not
+// wait.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
+wharf_status wharf_results_release(wharf_results results);
 
 // Returns the version of the library, as "0.1.0".
 //

@@ -11,7 +11,7 @@ use wharf::memory::{
 use wharf::pool::Pool;
 use wharf::report::Snapshot;
 
-use crate::args::{Growing, millis, out, sized, text_or};
+use crate::args::{Growing, millis, out, out_or_none, sized, text_or};
 use crate::context::wharf_context;
 use crate::status::{Failure, call, wharf_status};
 use crate::table::{get, handle, insert, remove};
@@ -188,7 +188,7 @@ pub unsafe extern "C" fn wharf_pool_trim(
         // SAFETY: the caller's promise.
         let trimmed = unsafe { get(pool) }?.trim(Duration::from_millis(idle_ms), keep);
         // SAFETY: the caller's promise.
-        if let Ok(to) = unsafe { out(released, "released") } {
+        if let Some(to) = unsafe { out_or_none(released) } {
             to.set(trimmed.released);
         }
         trimmed.error.map_or(Ok(()), |error| Err(error.into()))
