@@ -112,7 +112,7 @@ typedef enum {
   WHARF_COUNT_FIXED = 2,
 } wharf_count;
 
-// What is behind a step's elements, up to the length of its bucket.
+// The padding behind a step's elements, up to the length of its bucket.
 typedef enum {
   // Zeros.
   WHARF_PAD_ZERO = 0,
@@ -283,8 +283,8 @@ typedef struct {
 } wharf_results;
 
 // Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
-// it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
-// from the pool.
+// it did. Called on the thread that allocates, several at once; must not throw, and must not
+// allocate from the pool.
 typedef bool (*wharf_pressure)(void *user, size_t size);
 
 // What a pool is to be. Zero it, and set `struct_size`.
@@ -302,7 +302,7 @@ typedef struct {
   uint64_t wait_ms;
   // The pool's name in reports and profilers; may be NULL.
   const char *name;
-  // What is asked to free memory; may be NULL.
+  // The function that is asked to free memory; may be NULL.
   wharf_pressure on_pressure;
   // What `on_pressure` is given.
   void *user;
@@ -314,7 +314,7 @@ typedef struct {
   size_t struct_size;
   // The most that may be obtained.
   size_t limit;
-  // What is obtained from the driver.
+  // The bytes that the driver has given.
   size_t reserved;
   // The most that was obtained at once.
   size_t peak_reserved;
@@ -1121,8 +1121,8 @@ wharf_status wharf_ticket_release(wharf_ticket ticket);
 // `stream` is NULL or a stream of the device's primary context that is never destroyed.
 void *wharf_torch_malloc(ptrdiff_t size, int device, void *stream);
 
-// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. What is not
-// handed out is told to the log, and nothing is freed.
+// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. An address that
+// is not handed out is told to the log, and nothing is freed.
 //
 // Thread-safe.
 //

@@ -27,7 +27,7 @@ pub struct wharf_step {
     pub number: u64,
 }
 
-/// What is in a ring slot.
+/// The content of a ring slot.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     /// How many steps were begun in it.

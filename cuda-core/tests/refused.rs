@@ -1,6 +1,6 @@
 //! Sources that are dropped behind a fetch, where an event cannot be recorded. The software driver
-//! refuses each call in turn, in a process of its own; another driver refuses none. Without a driver
-//! the test says that it was skipped.
+//! refuses each call in turn, in a process of its own; another driver refuses none. Without one the
+//! test says that it was skipped.
 
 use std::process::Command;
 use std::time::Duration;

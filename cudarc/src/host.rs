@@ -175,7 +175,7 @@ impl<T: Element> fmt::Debug for HostTarget<'_, T> {
     }
 }
 
-/// What is to be done behind a copy on `stream`: nothing on ours, whose use is recorded.
+/// The wait behind a copy on `stream`: none on ours, whose use is recorded.
 fn behind<'b>(ours: &BorrowedStream, stream: &'b CudaStream) -> Result<SyncOnDrop<'b>, Error> {
     if stream_is_capturing(ours, stream)? {
         return Err(not_in_a_capture("capturing a copy of pinned memory"));
