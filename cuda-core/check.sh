@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks wharf-cuda-core on the software driver, which cuda-core loads as any other: its tests, and the
-# example cuda_core_engine under every schedule with all checks, with another order of drops each time.
+# Checks wharf-cuda-core: its documentation without a warning, what would be published, and, on the
+# software driver, which cuda-core loads as any other, its tests, and the example cuda_core_engine under
+# every schedule with all checks, with another order of drops each time.
 #
 #   cuda-core/check.sh DIR     the driver is kept in DIR
 #
@@ -13,6 +14,18 @@ driver=$(cd "$1" && pwd)
 "$here/../softcuda/install.sh" "$driver"
 export LD_LIBRARY_PATH=$driver WHARF_REQUIRE_GPU=1
 cargo=(--quiet --locked --manifest-path "$here/Cargo.toml" --features cuda-async)
+
+RUSTDOCFLAGS="-D warnings" cargo doc "${cargo[@]}" --no-deps
+
+# The README and the licences, the sources, and nothing that is of use in the checkout only.
+published=$(cargo package --quiet --locked --allow-dirty --list --manifest-path "$here/Cargo.toml")
+for file in Cargo.toml README.md LICENSE-MIT LICENSE-APACHE $(cd "$here" && echo src/*.rs); do
+    grep -qx "$file" <<<"$published" || { echo "the package lacks $file"; exit 1; }
+done
+if grep -vxE '\.cargo_vcs_info\.json|Cargo\.(lock|toml|toml\.orig)|README\.md|LICENSE-(MIT|APACHE)|src/.*\.rs' <<<"$published"; then
+    echo "the package must not hold these"
+    exit 1
+fi
 
 for schedule in async late; do
     SOFTCUDA_SCHEDULE=$schedule cargo test "${cargo[@]}"

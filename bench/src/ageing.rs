@@ -165,7 +165,8 @@ impl fmt::Display for Outcome {
         let over_requested = ratio(self.peak_reserved, self.peak_requested);
         writeln!(
             f,
-            "reserved / live   {over_live:7.3}     of requested bytes {over_requested:.3}; goal 1.25"
+            "reserved / live   {over_live:7.3}     \
+             of requested bytes {over_requested:.3}; goal 1.25"
         )?;
         let growth = |peak, early| 100.0 * (ratio(peak, early) - 1.0);
         let (reserved, live) = (
@@ -174,7 +175,8 @@ impl fmt::Display for Outcome {
         );
         write!(
             f,
-            "growth            {reserved:7.2} %   after the first tenth, of live blocks {live:.2} %; goal 2 %"
+            "growth            {reserved:7.2} %   \
+             after the first tenth, of live blocks {live:.2} %; goal 2 %"
         )
     }
 }

@@ -112,7 +112,7 @@ typedef enum {
   WHARF_COUNT_FIXED = 2,
 } wharf_count;
 
-// What is behind a step's elements, up to the length of its bucket.
+// The padding behind a step's elements, up to the length of its bucket.
 typedef enum {
   // Zeros.
   WHARF_PAD_ZERO = 0,
@@ -283,8 +283,8 @@ typedef struct {
 } wharf_results;
 
 // Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
-// it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
-// from the pool.
+// it did. Called on the thread that allocates, several at once; must not throw, and must not
+// allocate from the pool.
 typedef bool (*wharf_pressure)(void *user, size_t size);
 
 // What a pool is to be. Zero it, and set `struct_size`.
@@ -302,7 +302,7 @@ typedef struct {
   uint64_t wait_ms;
   // The pool's name in reports and profilers; may be NULL.
   const char *name;
-  // What is asked to free memory; may be NULL.
+  // The function that is asked to free memory; may be NULL.
   wharf_pressure on_pressure;
   // What `on_pressure` is given.
   void *user;
@@ -314,7 +314,7 @@ typedef struct {
   size_t struct_size;
   // The most that may be obtained.
   size_t limit;
-  // What is obtained from the driver.
+  // The bytes that the driver has given.
   size_t reserved;
   // The most that was obtained at once.
   size_t peak_reserved;
@@ -734,58 +734,6 @@ wharf_status wharf_fetch_from(wharf_outputs outputs,
                               wharf_stream stream,
                               wharf_results *results);
 
-// Writes whether the results are there. No driver call.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// `complete` is NULL or can be written.
-wharf_status wharf_results_is_complete(wharf_results results, bool *complete);
-
-// Waits for the results, and for nothing that the stream was given behind the fetch.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread releases the handle meanwhile.
-wharf_status wharf_results_wait(wharf_results results, uint64_t timeout_ms);
-
-// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
-// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
-// is good until wharf_results_release, and is only read.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// `data` and `size` are NULL or can be written.
-wharf_status wharf_results_read(wharf_results results,
-                                size_t slot,
-                                const void **data,
-                                size_t *size);
-
-// Makes what `writer` is given from here on wait, on the device, until the device memory has been
-// read: for a step on another stream than the fetch's, which writes it again.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread releases the handles meanwhile.
-wharf_status wharf_results_source_free_on(wharf_results results, wharf_stream writer);
-
-// Releases results: their memory may be overwritten, when the device has written it. Does not
-// wait.
-//
-// Thread-safe.
-//
-// # Safety
-//
-// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
-wharf_status wharf_results_release(wharf_results results);
-
 // Makes a pool.
 //
 // Thread-safe.
@@ -865,6 +813,58 @@ wharf_status wharf_reader_begin(wharf_step step, wharf_stream stream, wharf_read
 //
 // No other thread is inside a call with the handle meanwhile, or releases the stream.
 wharf_status wharf_reader_end(wharf_reader reader);
+
+// Writes whether the results are there. No driver call.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `complete` is NULL or can be written.
+wharf_status wharf_results_is_complete(wharf_results results, bool *complete);
+
+// Waits for the results, and for nothing that the stream was given behind the fetch.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handle meanwhile.
+wharf_status wharf_results_wait(wharf_results results, uint64_t timeout_ms);
+
+// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
+// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
+// is good until wharf_results_release, and is only read.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `data` and `size` are NULL or can be written.
+wharf_status wharf_results_read(wharf_results results,
+                                size_t slot,
+                                const void **data,
+                                size_t *size);
+
+// Makes what `writer` is given from here on wait, on the device, until the device memory has been
+// read: for a step on another stream than the fetch's, which writes it again.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread releases the handles meanwhile.
+wharf_status wharf_results_source_free_on(wharf_results results, wharf_stream writer);
+
+// Releases results: their memory may be overwritten, when the device has written it. Does not
+// wait.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
+wharf_status wharf_results_release(wharf_results results);
 
 // Returns the version of the library, as "0.1.0".
 //
@@ -1121,8 +1121,8 @@ wharf_status wharf_ticket_release(wharf_ticket ticket);
 // `stream` is NULL or a stream of the device's primary context that is never destroyed.
 void *wharf_torch_malloc(ptrdiff_t size, int device, void *stream);
 
-// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. What is not
-// handed out is told to the log, and nothing is freed.
+// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. An address that
+// is not handed out is told to the log, and nothing is freed.
 //
 // Thread-safe.
 //

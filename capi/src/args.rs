@@ -26,7 +26,18 @@ impl<T> Out<T> {
 /// `at` is null, or can be written as long as the result is kept.
 #[inline]
 pub(crate) unsafe fn out<T>(at: *mut T, name: &'static str) -> Result<Out<T>, Failure> {
-    NonNull::new(at).map(Out).ok_or_else(|| null(name))
+    // SAFETY: the caller's promise.
+    unsafe { out_or_none(at) }.ok_or_else(|| null(name))
+}
+
+/// The place for a result that the caller may do without: none where it is null.
+///
+/// # Safety
+///
+/// As [`out`].
+#[inline]
+pub(crate) unsafe fn out_or_none<T>(at: *mut T) -> Option<Out<T>> {
+    NonNull::new(at).map(Out)
 }
 
 /// Structures that grow: their first field is their size, as the caller was compiled with.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use wharf::driver::CaptureElsewhere;
 use wharf::{Context, Driver};
 
-use crate::args::{millis, out};
+use crate::args::{millis, out, out_or_none};
 use crate::status::{Failure, call, tell_drop, wharf_status};
 use crate::table::{get, handle, insert, remove};
 
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn wharf_drop_deferred(
         // SAFETY: the caller's promise.
         let count = unsafe { get(context) }?.context.driver().drop_deferred()?;
         // SAFETY: the caller's promise.
-        if let Ok(to) = unsafe { out(dropped, "dropped") } {
+        if let Some(to) = unsafe { out_or_none(dropped) } {
             to.set(count);
         }
         Ok(())

@@ -10,8 +10,8 @@
 //! * `table`: objects behind handles.
 //! * `args`: pointers and options of the caller.
 //! * `slots`: how a slot is described.
-//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `outputs`: the functions,
-//!   by their objects.
+//! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `results`, `outputs`: the
+//!   functions, by their objects.
 //! * `torch`: PyTorch's pluggable allocator.
 
 #![expect(
@@ -27,6 +27,7 @@ mod inputs;
 mod outputs;
 mod pool;
 mod reader;
+mod results;
 mod slots;
 mod status;
 mod step;
@@ -40,6 +41,7 @@ pub use inputs::*;
 pub use outputs::*;
 pub use pool::*;
 pub use reader::*;
+pub use results::*;
 pub use slots::*;
 pub use status::*;
 pub use step::*;

@@ -1,17 +1,17 @@
 #![expect(unsafe_code, reason = "exports symbols; takes the caller's handles and structures")]
 //! Sets of output buffers: results of steps on their way to the host.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_char;
 use std::sync::Arc;
 
 use wharf::staging::{
-    Counts, Fetch, OutputBuffers, OutputBuffersBuilder, Pending, SlotInfo, StageError,
-    StaticBuffers,
+    Counts, Fetch, OutputBuffers, OutputBuffersBuilder, SlotInfo, StageError, StaticBuffers,
 };
 
 use crate::args::{Growing, array, array_of, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
 use crate::inputs::{MOST_BUCKETS, MOST_SLOTS, RING_DEPTH, find};
+use crate::results::{ResultsObject, wharf_results};
 use crate::slots::{layout_of, wharf_slot};
 use crate::status::{Failure, call, wharf_status};
 use crate::stream::wharf_stream;
@@ -28,30 +28,12 @@ pub struct wharf_outputs {
 
 handle!(wharf_outputs, OutputsObject, "outputs");
 
-/// The results of one step, which the device is copying or has copied. They are not overwritten
-/// before wharf_results_release.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct wharf_results {
-    /// The number; 0 is none.
-    pub id: u64,
-}
-
-handle!(wharf_results, ResultsObject, "results");
-
 /// A set of results.
 #[derive(Debug)]
 pub struct OutputsObject {
     slots: Arc<[SlotInfo]>,
     buffers: StaticBuffers,
     set: OutputBuffers,
-}
-
-/// What a fetch brings. It keeps its share of the set.
-#[derive(Debug)]
-pub struct ResultsObject {
-    pending: Pending,
-    slots: Arc<[SlotInfo]>,
 }
 
 /// What a set of results is to be. Zero it, and set `struct_size`, `slot_size` and `buckets`.
@@ -285,106 +267,6 @@ pub unsafe extern "C" fn wharf_fetch_from(
     })
 }
 
-/// Writes whether the results are there. No driver call.
-///
-/// Thread-safe.
-///
-/// # Safety
-///
-/// `complete` is NULL or can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_results_is_complete(
-    results: wharf_results,
-    complete: *mut bool,
-) -> wharf_status {
-    call(|| {
-        // SAFETY: the caller's promise.
-        let to = unsafe { out(complete, "complete") }?;
-        // SAFETY: the caller's promise.
-        to.set(unsafe { get(results) }?.pending.is_complete()?);
-        Ok(())
-    })
-}
-
-/// Waits for the results, and for nothing that the stream was given behind the fetch.
-///
-/// Thread-safe.
-///
-/// # Safety
-///
-/// No other thread releases the handle meanwhile.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_results_wait(
-    results: wharf_results,
-    timeout_ms: u64,
-) -> wharf_status {
-    // SAFETY: the caller's promise.
-    call(|| Ok(unsafe { get(results) }?.pending.wait(millis(timeout_ms)).map(drop)?))
-}
-
-/// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
-/// elements as the step has. WHARF_STATUS_WOULD_BLOCK if the results are not there yet. The memory
-/// is good until wharf_results_release, and is only read.
-///
-/// Thread-safe.
-///
-/// # Safety
-///
-/// `data` and `size` are NULL or can be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_results_read(
-    results: wharf_results,
-    slot: usize,
-    data: *mut *const c_void,
-    size: *mut usize,
-) -> wharf_status {
-    call(|| {
-        // SAFETY: the caller's promise.
-        let to = unsafe { out(data, "data") }?;
-        // SAFETY: the caller's promise.
-        let to_size = unsafe { out(size, "size") }?;
-        // SAFETY: the caller's promise.
-        let object = unsafe { get(results) }?;
-        let info = find(&object.slots, slot)?;
-        let there = object.pending.try_read()?.ok_or_else(not_there)?;
-        let bytes = there.read_raw(info)?;
-        to.set(bytes.as_ptr().cast());
-        to_size.set(bytes.len());
-        Ok(())
-    })
-}
-
-/// Makes what `writer` is given from here on wait, on the device, until the device memory has been
-/// read: for a step on another stream than the fetch's, which writes it again.
-///
-/// Thread-safe.
-///
-/// # Safety
-///
-/// No other thread releases the handles meanwhile.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_results_source_free_on(
-    results: wharf_results,
-    writer: wharf_stream,
-) -> wharf_status {
-    // SAFETY: the caller's promise.
-    call(|| Ok(unsafe { get(results) }?.pending.source_free_on(unsafe { get(writer) }?)?))
-}
-
-/// Releases results: their memory may be overwritten, when the device has written it. Does not
-/// wait.
-///
-/// Thread-safe.
-///
-/// # Safety
-///
-/// No other thread is inside a call with the handle meanwhile, or reads the memory from here on.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_results_release(results: wharf_results) -> wharf_status {
-    // SAFETY: the caller's promise.
-    call(|| unsafe { remove(results) }.map(drop))
-}
-
 /// Fetches slots from `sources`, or from where they are.
 ///
 /// # Safety
@@ -410,7 +292,7 @@ unsafe fn fetch(
         unsafe { fetch.source_raw(info, *address) }?;
     }
     let pending = fetch.submit(stream)?;
-    to.set(insert(ResultsObject { pending, slots: Arc::clone(&object.slots) })?);
+    to.set(insert(ResultsObject::new(pending, &object.slots))?);
     Ok(())
 }
 
@@ -437,10 +319,4 @@ impl wharf_outputs_options {
         }
         Ok(builder)
     }
-}
-
-#[cold]
-fn not_there() -> Failure {
-    let text = "the results are not there yet: call wharf_results_wait first";
-    Failure::new(wharf_status::WouldBlock, text)
 }

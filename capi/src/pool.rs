@@ -11,7 +11,7 @@ use wharf::memory::{
 use wharf::pool::Pool;
 use wharf::report::Snapshot;
 
-use crate::args::{Growing, millis, out, sized, text_or};
+use crate::args::{Growing, millis, out, out_or_none, sized, text_or};
 use crate::context::wharf_context;
 use crate::status::{Failure, call, wharf_status};
 use crate::table::{get, handle, insert, remove};
@@ -41,8 +41,8 @@ pub enum wharf_kind {
 }
 
 /// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
-/// it did. Called on the thread that allocates, several at once; must not throw, and must not allocate
-/// from the pool.
+/// it did. Called on the thread that allocates, several at once; must not throw, and must not
+/// allocate from the pool.
 pub type wharf_pressure = Option<unsafe extern "C" fn(user: *mut c_void, size: usize) -> bool>;
 
 /// What a pool is to be. Zero it, and set `struct_size`.
@@ -62,7 +62,7 @@ pub struct wharf_pool_options {
     pub wait_ms: u64,
     /// The pool's name in reports and profilers; may be NULL.
     pub name: *const c_char,
-    /// What is asked to free memory; may be NULL.
+    /// The function that is asked to free memory; may be NULL.
     pub on_pressure: wharf_pressure,
     /// What `on_pressure` is given.
     pub user: *mut c_void,
@@ -76,7 +76,7 @@ pub struct wharf_pool_stats {
     pub struct_size: usize,
     /// The most that may be obtained.
     pub limit: usize,
-    /// What is obtained from the driver.
+    /// The bytes that the driver has given.
     pub reserved: usize,
     /// The most that was obtained at once.
     pub peak_reserved: usize,
@@ -188,7 +188,7 @@ pub unsafe extern "C" fn wharf_pool_trim(
         // SAFETY: the caller's promise.
         let trimmed = unsafe { get(pool) }?.trim(Duration::from_millis(idle_ms), keep);
         // SAFETY: the caller's promise.
-        if let Ok(to) = unsafe { out(released, "released") } {
+        if let Some(to) = unsafe { out_or_none(released) } {
             to.set(trimmed.released);
         }
         trimmed.error.map_or(Ok(()), |error| Err(error.into()))

@@ -56,7 +56,7 @@ pub enum wharf_count {
     Fixed = 2,
 }
 
-/// What is behind a step's elements, up to the length of its bucket.
+/// The padding behind a step's elements, up to the length of its bucket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum wharf_pad {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf::staging::{Counts, InputBuffers, StageError, Staged, Step};
 
-use crate::args::out;
+use crate::args::{out, out_or_none};
 use crate::inputs::{InputsObject, wharf_inputs};
 use crate::status::{Failure, call, wharf_status};
 use crate::stream::wharf_stream;
@@ -27,7 +27,7 @@ pub struct wharf_step {
     pub number: u64,
 }
 
-/// What is in a ring slot.
+/// The content of a ring slot.
 #[derive(Debug, Default)]
 pub(crate) struct Cell {
     /// How many steps were begun in it.
@@ -283,7 +283,7 @@ pub unsafe extern "C" fn wharf_step_padded(
             (requests, padded.requests),
         ] {
             // SAFETY: the caller's promise.
-            if let Ok(to) = unsafe { out(to, "to") } {
+            if let Some(to) = unsafe { out_or_none(to) } {
                 to.set(value);
             }
         }

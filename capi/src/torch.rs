@@ -45,8 +45,8 @@ pub unsafe extern "C" fn wharf_torch_malloc(
     pointer(address)
 }
 
-/// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. What is not
-/// handed out is told to the log, and nothing is freed.
+/// Frees what wharf_torch_malloc returned, behind what `stream` was given by now. An address that
+/// is not handed out is told to the log, and nothing is freed.
 ///
 /// Thread-safe.
 ///

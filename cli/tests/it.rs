@@ -56,6 +56,16 @@ fn steps_are_those_of_the_reference_scheduler() {
 }
 
 #[test]
+fn the_exit_statuses_are_those_of_the_readme() {
+    let help = run(&mut wharf(&["--help"]));
+    let (_, behind) = text(&help.stdout).split_once("Exit status:\n").unwrap();
+    let (listed, _) = behind.split_once("\n\n").unwrap();
+    let path = format!("{}/README.md", env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(path).unwrap();
+    assert!(readme.contains(&format!("```text\n{listed}\n```")), "README.md has not\n{listed}");
+}
+
+#[test]
 fn made_up_steps_are_the_same_every_time() {
     let steps = |seed| {
         run(&mut wharf(&["replay", "--dump-steps", "--steps", "500", "--seed", seed])).stdout

@@ -46,8 +46,8 @@ unsafe impl<T: Send + Sync + 'static> DeviceAllocation for Owned<T> {
 /// Waits on the host, for at most `limit`, until the device is past earlier uses of the memory:
 /// cuda-core may use it on any stream, and its own uses alone are in the order that it keeps. Made
 /// once and kept, as engines keep their activations, that is no cost; for memory of every step use
-/// wharf's own buffers. What is done through other handles of wharf's to the block is the caller's
-/// to order.
+/// wharf's own buffers. Uses of the block through other handles of wharf's are the caller's to
+/// order.
 ///
 /// # Errors
 ///

@@ -16,9 +16,9 @@ pub fn to_cuda_core(error: &Error) -> DriverError {
     let code = match error {
         Error::Driver { code, .. } => *code,
         Error::Unsupported { .. } => CudaError::NOT_SUPPORTED,
-        Error::System { .. } if error.is_out_of_memory() => CudaError::OUT_OF_MEMORY,
+        Error::TooManyStreams { .. } => CudaError::OUT_OF_MEMORY,
+        _ if error.is_out_of_memory() => CudaError::OUT_OF_MEMORY,
         Error::System { .. } => CudaError::OPERATING_SYSTEM,
-        Error::HostMemory { .. } | Error::TooManyStreams { .. } => CudaError::OUT_OF_MEMORY,
         Error::OtherThread | Error::StreamForgotten => CudaError::INVALID_HANDLE,
         Error::OtherDevice { .. } => CudaError::INVALID_CONTEXT,
         _ => CudaError::UNKNOWN,
@@ -39,5 +39,19 @@ mod tests {
         }
         let gone = to_cuda_core(&Error::StreamForgotten);
         assert_eq!(from_cuda_core(gone).code(), Some(CudaError::INVALID_HANDLE));
+    }
+
+    #[test]
+    fn what_is_out_of_memory_stays_so() {
+        let (wanted, used, limit, free, total, is_group) = (2, 1, 2, 1, 4, false);
+        for error in [
+            Error::OverBudget { wanted, used, limit },
+            Error::HostMemory { wanted, free, total, is_group },
+            Error::System { call: "mmap", errno: 12 },
+        ] {
+            assert!(error.is_out_of_memory());
+            let there = to_cuda_core(&error);
+            assert_eq!(from_cuda_core(there).code(), Some(CudaError::OUT_OF_MEMORY), "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use cuda_core::{AllocationLease, DeviceBuffer, DeviceCopy};
 #[cfg(doc)]
 use wharf::CudaError;
 use wharf::element::Element;
-use wharf::staging::{Fetch, Pending, SlotFault, SlotId, StageError, Untagged};
+use wharf::staging::{Fetch, Pending, SlotId, StageError, Untagged};
 
 use crate::error::from_cuda_core;
 use crate::stream::BorrowedStream;
@@ -43,11 +43,7 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
         slot: SlotId<T, Tag>,
         from: &DeviceBuffer<T>,
     ) -> Result<(), StageError> {
-        let (wanted, given) = (self.fetch.source_len(slot)?, from.len());
-        if given < wanted {
-            let fault = SlotFault::Length { wanted, given };
-            return Err(StageError::Slot { slot: slot.index().to_string().into(), fault });
-        }
+        self.fetch.check_source(slot, from.len())?;
         let stream = self.stream.cuda_core();
         let lease = from.storage().acquire(stream, false, false).map_err(driver)?;
         // SAFETY: so many elements, which the lease keeps, and keeps from being written on other
@@ -61,14 +57,14 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
     ///
     /// # Errors
     ///
-    /// As that, and [`StageError::Driver`] where cuda-core could not note that the sources are in
-    /// use: they are never freed then.
+    /// As that, and [`StageError::Driver`] where cuda-core could not note that a source is in use:
+    /// that one is never freed then, and the others are when their copies are done.
     pub fn submit(self) -> Result<Pending<Tag>, StageError> {
         let Self { fetch, stream, leases } = self;
         let pending = fetch.submit(stream)?;
-        for lease in leases {
-            lease.retain_until_complete(stream.cuda_core()).map_err(driver)?;
-        }
+        // All of them, whatever becomes of the first: a lease that is dropped ends before its copy.
+        let retained = leases.into_iter().map(|it| it.retain_until_complete(stream.cuda_core()));
+        retained.fold(Ok(()), Result::and).map_err(driver)?;
         Ok(pending)
     }
 }

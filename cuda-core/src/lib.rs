@@ -15,8 +15,8 @@
 //! * [`from_cuda_core`], [`to_cuda_core`]: errors.
 //!
 //! cuda-core keeps a lease of the memory that it is given until the device is done with it, also in
-//! graphs. What is wharf's is an owner behind such a lease: it goes back to its pool when the last
-//! buffer and the last lease are gone, and needs no record of its uses.
+//! graphs. Memory of wharf's is an owner behind such a lease: it goes back to its pool when the
+//! last buffer and the last lease are gone, and needs no record of its uses.
 //!
 //! # Examples
 //!

@@ -18,11 +18,9 @@ pub fn to_cudarc(error: &Error) -> DriverError {
     let code = match error {
         Error::Driver { code, .. } => return DriverError(theirs(*code)),
         Error::Unsupported { .. } => Theirs::CUDA_ERROR_NOT_SUPPORTED,
-        Error::System { .. } if error.is_out_of_memory() => Theirs::CUDA_ERROR_OUT_OF_MEMORY,
+        Error::TooManyStreams { .. } => Theirs::CUDA_ERROR_OUT_OF_MEMORY,
+        _ if error.is_out_of_memory() => Theirs::CUDA_ERROR_OUT_OF_MEMORY,
         Error::System { .. } => Theirs::CUDA_ERROR_OPERATING_SYSTEM,
-        Error::HostMemory { .. } | Error::OverBudget { .. } | Error::TooManyStreams { .. } => {
-            Theirs::CUDA_ERROR_OUT_OF_MEMORY
-        }
         Error::OtherThread | Error::StreamForgotten => Theirs::CUDA_ERROR_INVALID_HANDLE,
         Error::OtherDevice { .. } => Theirs::CUDA_ERROR_INVALID_CONTEXT,
         _ => Theirs::CUDA_ERROR_UNKNOWN,
@@ -93,5 +91,18 @@ mod tests {
         let newer = Error::Driver { call: "cuX", code: CudaError::KEY_ROTATION };
         assert_eq!(to_cudarc(&newer).0, Theirs::CUDA_ERROR_UNKNOWN);
         assert_eq!(to_cudarc(&Error::StreamForgotten).0, Theirs::CUDA_ERROR_INVALID_HANDLE);
+    }
+
+    #[test]
+    fn what_is_out_of_memory_stays_so() {
+        let (wanted, used, limit, free, total, is_group) = (2, 1, 2, 1, 4, false);
+        for error in [
+            Error::OverBudget { wanted, used, limit },
+            Error::HostMemory { wanted, free, total, is_group },
+            Error::System { call: "mmap", errno: 12 },
+        ] {
+            assert!(error.is_out_of_memory());
+            assert_eq!(to_cudarc(&error).0, Theirs::CUDA_ERROR_OUT_OF_MEMORY, "{error}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use cudarc::driver::{CudaSlice, DevicePtr, SyncOnDrop};
 use wharf::element::Element;
-use wharf::staging::{Fetch, Pending, SlotFault, SlotId, StageError, Untagged};
+use wharf::staging::{Fetch, Pending, SlotId, StageError, Untagged};
 
 use crate::error::from_cudarc;
 use crate::stream::BorrowedStream;
@@ -42,11 +42,7 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
         slot: SlotId<T, Tag>,
         from: &'a CudaSlice<T>,
     ) -> Result<(), StageError> {
-        let (wanted, given) = (self.fetch.source_len(slot)?, from.len());
-        if given < wanted {
-            let fault = SlotFault::Length { wanted, given };
-            return Err(StageError::Slot { slot: slot.index().to_string().into(), fault });
-        }
+        self.fetch.check_source(slot, from.len())?;
         let stream = self.stream.cudarc();
         let (address, behind) = from.device_ptr(stream);
         // The trait has no errors: cudarc's context has recorded what went wrong.
@@ -62,13 +58,19 @@ impl<'a, Tag> FetchFrom<'a, Tag> {
     ///
     /// # Errors
     ///
-    /// As that, and [`StageError::Driver`] where cudarc could not record that the sources are read.
+    /// As that, and [`StageError::Driver`] where cudarc could not record that the sources are read:
+    /// the host has waited for the copies then.
     pub fn submit(self) -> Result<Pending<Tag>, StageError> {
         let Self { fetch, stream, behind } = self;
         let pending = fetch.submit(stream)?;
         drop(behind);
         let told = stream.cudarc().context().check_err();
-        told.map_err(|error| StageError::from(from_cudarc(error)))?;
+        told.map_err(|error| {
+            // Nothing keeps the sources from being freed under the copies: they are to be over. If
+            // the stream cannot be waited for either, nothing will ever run in it again.
+            _ = stream.synchronize();
+            StageError::from(from_cudarc(error))
+        })?;
         Ok(pending)
     }
 }

@@ -14,6 +14,7 @@ use wharf::pool::{Buffer, HostError, HostView};
 use wharf::{CudaError, Error};
 
 use crate::error::{not_in_a_capture, to_cudarc};
+use crate::handing::is_captured;
 use crate::stream::BorrowedStream;
 
 /// A view of a pinned buffer as the source of cudarc's copies to the device.
@@ -174,7 +175,7 @@ impl<T: Element> fmt::Debug for HostTarget<'_, T> {
     }
 }
 
-/// What is to be done behind a copy on `stream`: nothing on ours, whose use is recorded.
+/// The wait behind a copy on `stream`: none on ours, whose use is recorded.
 fn behind<'b>(ours: &BorrowedStream, stream: &'b CudaStream) -> Result<SyncOnDrop<'b>, Error> {
     if stream_is_capturing(ours, stream)? {
         return Err(not_in_a_capture("capturing a copy of pinned memory"));
@@ -186,6 +187,5 @@ fn stream_is_capturing(ours: &BorrowedStream, stream: &CudaStream) -> Result<boo
     if ours.is(stream) {
         return Ok(ours.capture_status()? != CaptureStatus::Inactive);
     }
-    let status = stream.capture_status().map_err(crate::error::from_cudarc)?;
-    Ok(status != cudarc::driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    is_captured(stream)
 }

@@ -15,8 +15,8 @@
 //! * [`Recording`]: a capture by cudarc that wharf knows of.
 //! * [`from_cudarc`], [`to_cudarc`]: errors.
 //!
-//! What is captured keeps its memory: a view that is used on a stream which is being captured gives
-//! the graph a share of it.
+//! A graph keeps the memory that it captured: a view that is used on a stream which is being
+//! captured gives the graph a share of it.
 //!
 //! # Examples
 //!
@@ -70,6 +70,7 @@
 
 mod error;
 mod fetch;
+mod handing;
 mod host;
 mod output_view;
 mod recording;

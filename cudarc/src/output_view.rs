@@ -6,12 +6,11 @@ use std::sync::Arc;
 use cudarc::driver::{
     CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop, sys::CUdeviceptr,
 };
-use wharf::driver::CaptureStatus;
 use wharf::element::Element;
 use wharf::graph::keep_alive_in_capture;
 use wharf::staging::{OutputBuffers, SlotId};
 
-use crate::error::{from_cudarc, not_in_a_capture, of_graph, to_cudarc};
+use crate::handing;
 use crate::stream::BorrowedStream;
 
 /// A slot of results in device memory, to be written by the graphs that cudarc captures and by its
@@ -47,31 +46,10 @@ impl<'a, T: Element, Tag> OutputView<'a, T, Tag> {
         Some(Self { outputs: Arc::clone(outputs), slot, address, len, stream })
     }
 
-    fn take<'b>(&'b self, stream: &'b CudaStream) -> (CUdeviceptr, SyncOnDrop<'b>) {
-        match self.captured(stream) {
-            Ok(true) => (self.address, SyncOnDrop::Sync(None)),
-            // The set may be dropped behind the call, and does not know of the work.
-            Ok(false) => (self.address, SyncOnDrop::Sync(Some(stream))),
-            Err(error) => {
-                stream.context().record_err::<()>(Err(to_cudarc(&error)));
-                (0, SyncOnDrop::Sync(None))
-            }
-        }
-    }
-
-    /// Whether the graph that the stream captures has a share of the set now.
-    fn captured(&self, stream: &CudaStream) -> Result<bool, wharf::Error> {
-        if !self.stream.is(stream) {
-            let status = stream.capture_status().map_err(from_cudarc)?;
-            let none = cudarc::driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-            let call = "capturing a slot on another stream than its view's";
-            return if status == none { Ok(false) } else { Err(not_in_a_capture(call)) };
-        }
-        if self.stream.capture_status()? != CaptureStatus::Active {
-            return Ok(false);
-        }
-        keep_alive_in_capture(self.stream, Arc::clone(&self.outputs)).map_err(of_graph)?;
-        Ok(true)
+    fn take<'b>(&self, stream: &'b CudaStream) -> (CUdeviceptr, SyncOnDrop<'b>) {
+        handing::slot(self.address, self.stream, stream, |captured| {
+            keep_alive_in_capture(captured, Arc::clone(&self.outputs))
+        })
     }
 }
 

@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaStream, DevicePtr, DeviceSlice, SyncOnDrop, sys::CUdeviceptr};
-use wharf::driver::CaptureStatus;
 use wharf::element::Element;
 use wharf::staging::{InputBuffers, SlotId, StaticBuffers};
 
-use crate::error::{not_in_a_capture, of_graph, to_cudarc};
+use crate::handing;
 use crate::stream::BorrowedStream;
 
 /// A slot's device memory, which steps write, to be read by the graphs that cudarc captures and by
@@ -44,21 +43,6 @@ impl<'a, T: Element, Tag> StaticView<'a, T, Tag> {
         let len = buffers.len(slot, tokens)?;
         Some(Self { buffers, slot, tokens, len, stream })
     }
-
-    /// The address, when the graph that the stream captures has a share of the memory.
-    fn captured(&self, stream: &CudaStream) -> Result<bool, wharf::Error> {
-        if !self.stream.is(stream) {
-            let status = stream.capture_status().map_err(crate::error::from_cudarc)?;
-            let none = cudarc::driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-            let call = "capturing a slot on another stream than its view's";
-            return if status == none { Ok(false) } else { Err(not_in_a_capture(call)) };
-        }
-        if self.stream.capture_status()? != CaptureStatus::Active {
-            return Ok(false);
-        }
-        self.buffers.keep_alive_in_capture(self.stream).map_err(of_graph)?;
-        Ok(true)
-    }
 }
 
 impl<T: Element, Tag> DeviceSlice<T> for StaticView<'_, T, Tag> {
@@ -74,15 +58,9 @@ impl<T: Element, Tag> DeviceSlice<T> for StaticView<'_, T, Tag> {
 impl<T: Element, Tag> DevicePtr<T> for StaticView<'_, T, Tag> {
     fn device_ptr<'b>(&'b self, stream: &'b CudaStream) -> (CUdeviceptr, SyncOnDrop<'b>) {
         let address = self.buffers.device_ptr(self.slot, self.tokens).unwrap_or(0);
-        match self.captured(stream) {
-            Ok(true) => (address, SyncOnDrop::Sync(None)),
-            // The set may be dropped behind the call, and does not know of the read.
-            Ok(false) => (address, SyncOnDrop::Sync(Some(stream))),
-            Err(error) => {
-                stream.context().record_err::<()>(Err(to_cudarc(&error)));
-                (0, SyncOnDrop::Sync(None))
-            }
-        }
+        handing::slot(address, self.stream, stream, |captured| {
+            self.buffers.keep_alive_in_capture(captured)
+        })
     }
 }
 

@@ -12,7 +12,8 @@ use wharf::graph::keep_alive_in_capture;
 use wharf::pool::Buffer;
 use wharf::{CudaError, Error};
 
-use crate::error::{from_cudarc, not_in_a_capture, of_graph, to_cudarc};
+use crate::error::{from_cudarc, not_in_a_capture, of_graph};
+use crate::handing::{address_or_none, is_captured};
 use crate::stream::BorrowedStream;
 
 /// A buffer as cudarc's copies, fills and launches take device memory.
@@ -67,13 +68,7 @@ impl<'a, T: Element> DeviceView<'a, T> {
     }
 
     fn take<'b>(&'b self, stream: &'b CudaStream) -> (CUdeviceptr, SyncOnDrop<'b>) {
-        match self.prepare(stream) {
-            Ok(taken) => taken,
-            Err(error) => {
-                stream.context().record_err::<()>(Err(to_cudarc(&error)));
-                (0, SyncOnDrop::Sync(None))
-            }
-        }
+        address_or_none(stream, || self.prepare(stream))
     }
 
     /// Orders a stream behind the owners before; the address, and what is to be done behind the
@@ -100,8 +95,7 @@ impl<'a, T: Element> DeviceView<'a, T> {
 
     /// Orders a stream that wharf does not know behind the view's.
     fn order_unknown(&self, stream: &CudaStream) -> Result<(), Error> {
-        let status = stream.capture_status().map_err(from_cudarc)?;
-        if status != cudarc::driver::sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+        if is_captured(stream)? {
             return Err(not_in_a_capture("capturing a view on a stream that it does not know"));
         }
         self.buffer.acquire(self.home)?;

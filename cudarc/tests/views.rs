@@ -295,3 +295,23 @@ fn errors_come_by_the_context_where_a_trait_has_none() {
     let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     stranger.end_capture(flags).unwrap();
 }
+
+/// What frees the source is behind the copy, whatever stream of cudarc's it was made on.
+#[test]
+fn a_source_may_be_dropped_when_the_fetch_was_submitted() {
+    let Some(rig) = rig() else { return };
+    let outputs = OutputBuffers::builder(&rig.context).slot::<i32>("ids", Len::Tokens);
+    let outputs = Arc::new(outputs.buckets([8]).build().unwrap());
+    let ids = outputs.slot_id("ids").unwrap();
+    let other = rig.cuda.new_stream().unwrap();
+    for (number, stream) in (0..4).zip([&rig.queue, &other].into_iter().cycle()) {
+        let theirs = stream.clone_htod(&[number; 8]).unwrap();
+        let mut fetch = FetchFrom::new(outputs.begin(5, 1).unwrap(), &rig.stream);
+        fetch.source(ids, &theirs).unwrap();
+        let pending = fetch.submit().unwrap();
+        drop(theirs);
+        let results = pending.wait(LIMIT).unwrap();
+        assert_eq!(results.read(ids).unwrap(), [number; 5]);
+    }
+    rig.queue.synchronize().unwrap();
+}

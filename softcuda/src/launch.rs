@@ -110,7 +110,8 @@ impl Call<'_> {
             return None;
         }
         let mut works = Vec::new();
-        plan.walk(&mut |step| works.push(self.machine.step_work(state, self.name, step, context)));
+        let origin = (self.name, context, When::Launch);
+        plan.walk(&mut |step| works.push(self.machine.step_work(state, step, origin)));
         Some(works.into_iter())
     }
 }
@@ -169,7 +170,8 @@ impl Expansion {
             Some(work) => work,
             None => match self.machine.upgrade() {
                 Some(machine) => {
-                    machine.step_work(state, self.origin.call, step, self.origin.context)
+                    let Origin { call, context, .. } = self.origin;
+                    machine.step_work(state, step, (call, context, When::Begin))
                 }
                 None => Work::Nothing,
             },
@@ -183,7 +185,12 @@ impl Expansion {
 impl Machine {
     /// What a step does, with its addresses resolved. One that resolves to nothing is a device
     /// fault when its turn comes.
-    fn step_work(&self, state: &State, call: &'static str, step: &Step, context: u64) -> Work {
+    fn step_work(
+        &self,
+        state: &State,
+        step: &Step,
+        (call, context, when): (&'static str, u64, When),
+    ) -> Work {
         if !step.enabled {
             return Work::Nothing;
         }
@@ -208,7 +215,7 @@ impl Machine {
             Action::MemOps(ops) => Task::MemOps(ops.tasks.clone()),
             Action::Kernel(kernel) => Task::Kernel(kernel.clone()),
         };
-        self.prepare(state, call, runs_in, &task, When::Launch).unwrap_or_else(|_| {
+        self.prepare(state, call, runs_in, &task, when).unwrap_or_else(|_| {
             Work::Apply(Box::new(move |state| state.lose(context, CudaError::ILLEGAL_ADDRESS)))
         })
     }

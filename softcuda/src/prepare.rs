@@ -20,6 +20,9 @@ pub(crate) enum When {
     Call,
     /// A launch of a graph.
     Launch,
+    /// The begin of a graph that was launched before: a call may have freed its memory since, in
+    /// the order of a stream that is not there yet.
+    Begin,
 }
 
 impl Machine {
@@ -42,14 +45,16 @@ impl Machine {
                 Work::Copy(Box::new(self.prepare_copy(state, call, context, copy, when)?))
             }
             Task::Fill(fill) => {
-                Work::Fill(Box::new(self.prepare_fill(state, call, context, fill)?))
+                Work::Fill(Box::new(self.prepare_fill(state, call, context, fill, when)?))
             }
             Task::Host(function, data) => Work::Host(*function, *data),
             Task::Alloc(block) => Work::Begin(Arc::clone(block)),
             Task::Free(block) => Work::End(Arc::clone(block), State::finish_free),
             Task::MemOps(ops) => {
-                let ops: Result<_, _> =
-                    ops.iter().map(|op| self.prepare_mem_op(state, call, context, op)).collect();
+                let ops: Result<_, _> = ops
+                    .iter()
+                    .map(|op| self.prepare_mem_op(state, call, context, op, when))
+                    .collect();
                 Work::MemOps(ops?, 0)
             }
             // Kernels are out of scope: only their place in the order counts.
@@ -66,8 +71,8 @@ impl Machine {
         task: &CopyTask,
         when: When,
     ) -> Result<Copy, CudaError> {
-        let dst = self.side(state, call, task, &task.dst)?;
-        let src = self.side(state, call, task, &task.src)?;
+        let dst = self.side(state, call, task, (&task.dst, when))?;
+        let src = self.side(state, call, task, (&task.src, when))?;
         for (side, operand, usage) in
             [(&dst, &task.dst, Use::CopyTo), (&src, &task.src, Use::CopyFrom)]
         {
@@ -104,7 +109,7 @@ impl Machine {
         state: &State,
         call: &'static str,
         task: &CopyTask,
-        operand: &Operand,
+        (operand, when): (&Operand, When),
     ) -> Result<Side, CudaError> {
         let extent = task.extent(operand).ok_or(CudaError::INVALID_VALUE)?;
         let Operand { address, place, pitch, layer, .. } = *operand;
@@ -113,7 +118,11 @@ impl Machine {
         if extent == 0 {
             return Ok(pageable);
         }
-        match state.memory.reach(address, extent) {
+        let reach = match when {
+            When::Call | When::Launch => state.memory.reach(address, extent),
+            When::Begin => state.memory.reach_launched(address, extent),
+        };
+        match reach {
             Reach::Known(blocks) => {
                 let host = blocks.first().map_or(address, |block| host_address(block, address));
                 return Ok(Side { host, shown: address, pitch, layer, blocks });
@@ -172,6 +181,7 @@ impl Machine {
         call: &'static str,
         context: u64,
         task: &FillTask,
+        when: When,
     ) -> Result<Fill, CudaError> {
         let row = task.width.checked_mul(task.element).ok_or(CudaError::INVALID_VALUE)?;
         let operand = Operand { pitch: task.pitch, ..Operand::linear(task.address, Place::Device) };
@@ -182,7 +192,7 @@ impl Machine {
         {
             return Err(CudaError::INVALID_VALUE);
         }
-        let dst = self.side(state, call, &shape, &operand)?;
+        let dst = self.side(state, call, &shape, (&operand, when))?;
         self.check_access(state, call, context, (&dst.blocks, task.address), Use::Write)?;
         Ok(Fill {
             dst,
@@ -199,9 +209,10 @@ impl Machine {
         call: &'static str,
         context: u64,
         task: &MemOpTask,
+        when: When,
     ) -> Result<MemOp, CudaError> {
         let reached = |address: u64, wide, usage| {
-            let (host, block) = word(state, address, wide)?;
+            let (host, block) = word(state, address, wide, when)?;
             self.check_access(
                 state,
                 call,
@@ -226,13 +237,22 @@ impl Machine {
 }
 
 /// The host address of an aligned word that the device reaches.
-fn word(state: &State, address: u64, wide: bool) -> Result<(u64, Arc<Block>), CudaError> {
+fn word(
+    state: &State,
+    address: u64,
+    wide: bool,
+    when: When,
+) -> Result<(u64, Arc<Block>), CudaError> {
     let size = if wide { 8 } else { 4 };
     if !address.is_multiple_of(size as u64) {
         return Err(CudaError::INVALID_VALUE);
     }
-    let blocks = state.memory.cover(address, size).ok_or(CudaError::INVALID_VALUE)?;
-    let block = blocks.into_iter().next().ok_or(CudaError::INVALID_VALUE)?;
+    let known = state.memory.cover(address, size).and_then(|blocks| blocks.into_iter().next());
+    let leaving = || match when {
+        When::Call | When::Launch => None,
+        When::Begin => state.memory.leaving_at(address, size).cloned(),
+    };
+    let block = known.or_else(leaving).ok_or(CudaError::INVALID_VALUE)?;
     // "None of the operations accepts pointers to managed memory buffers" (Stream Memory
     // Operations).
     if state.is_managed(block.kind) {

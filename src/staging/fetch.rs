@@ -104,6 +104,24 @@ impl<Tag> Fetch<Tag> {
         Ok(self.referable(slot.index(), slot.set, T::DTYPE)?.size / size_of::<T>())
     }
 
+    /// Checks a source of `len` elements for a slot of this step, before
+    /// [`source`](Self::source) takes its address: as many as the slot has, or more.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: as `source`; or the source is too short.
+    pub fn check_source<T: Element>(
+        &self,
+        slot: SlotId<T, Tag>,
+        len: usize,
+    ) -> Result<(), StageError> {
+        let (wanted, given) = (self.source_len(slot)?, len);
+        if given < wanted {
+            return Err(self.shared.misuse(slot.index(), SlotFault::Length { wanted, given }));
+        }
+        Ok(())
+    }
+
     /// Fetches a slot of elements of `dtype` from `address`, which the caller vouches for.
     pub(super) fn refer_to(
         &mut self,
@@ -132,10 +150,7 @@ impl<Tag> Fetch<Tag> {
         from: &Buffer<T>,
     ) -> Result<(), StageError> {
         let span = self.referable(slot.index(), slot.set, T::DTYPE)?;
-        let (wanted, given) = (span.size / size_of::<T>(), from.len());
-        if given < wanted {
-            return Err(self.shared.misuse(slot.index(), SlotFault::Length { wanted, given }));
-        }
+        self.check_source(slot, from.len())?;
         let kind = from.kind();
         if !matches!(kind, MemoryKind::Device) {
             return Err(self.shared.misuse(slot.index(), SlotFault::NotDevice { kind }));

@@ -80,6 +80,10 @@ fn memory_of_another_allocator_is_a_source(driver: &Driver) {
     for round in 0..6 {
         let mut fetch = outputs.begin(5, 1).unwrap();
         assert_eq!(fetch.source_len(words).unwrap(), 8);
+        fetch.check_source(words, 8).unwrap();
+        let short = fetch.check_source(words, 7).unwrap_err();
+        assert!(short.to_string().contains("words"), "names the slot: {short}");
+        assert_eq!(fault(short), SlotFault::Length { wanted: 8, given: 7 });
         let is_theirs = round % 3 > 0;
         if is_theirs {
             source(&mut fetch, round % 3 == 1).unwrap();

@@ -6,6 +6,7 @@
 //!     +── totals of each ───+   callgrind counts inside `counted` alone, and dumps at its end
 //! ```
 
+mod folder;
 mod probe;
 
 use std::fs::{self, File};
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use folder::Folder;
 pub use probe::Probe;
 
 use crate::stream_order::Failure;
@@ -123,9 +125,8 @@ fn with_arguments(command: &mut Command, subject: Subject, gib: usize) {
 
 /// The instructions of each counted operation of a probe.
 fn counts(subject: Subject, gib: usize, arguments: &[&str]) -> Result<Vec<u64>, Failure> {
-    let folder = std::env::temp_dir().join(format!("wharf-scale-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let out = folder.join("out");
+    let folder = Folder::new()?;
+    let out = folder.path().join("out");
     let mut command = Command::new("valgrind");
     command.args([
         "--tool=callgrind",
@@ -137,16 +138,18 @@ fn counts(subject: Subject, gib: usize, arguments: &[&str]) -> Result<Vec<u64>, 
     with_arguments(&mut command, subject, gib);
     let status = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let status = status.map_err(|error| format!("valgrind: {error}"))?;
+    if !status.success() {
+        return Err(format!("a probe of {gib} GiB failed").into());
+    }
     let mut totals = Vec::new();
     for part in 1.. {
-        let Ok(text) = fs::read_to_string(folder.join(format!("out.{part}"))) else { break };
+        let Ok(text) = fs::read_to_string(folder.path().join(format!("out.{part}"))) else { break };
         // What comes behind the last operation is empty.
         let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
         let total: u64 = total.ok_or("a dump without totals")?.trim().parse()?;
         totals.extend(Some(total).filter(|total| *total > 0));
     }
-    fs::remove_dir_all(&folder)?;
-    if status.success() { Ok(totals) } else { Err(format!("a probe of {gib} GiB failed").into()) }
+    Ok(totals)
 }
 
 fn table(figures: &[Figures]) -> Table {

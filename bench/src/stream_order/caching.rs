@@ -1,10 +1,9 @@
 //! PyTorch's caching host allocator, as published: a mutex for each power of two, an event for
 //! each use of a freed block, one queue of events.
 //!
-//! Written after the description of
-//! [CachingHostAllocator](https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/core/CachingHostAllocator.h):
-//! which locks are taken and which driver calls are made, in which order. Here it hands out device
-//! memory, as the schemes beside it do.
+//! Written after the description in `aten/src/ATen/core/CachingHostAllocator.h` of
+//! [PyTorch](https://github.com/pytorch/pytorch): which locks are taken and which driver calls are
+//! made, in which order. Here it hands out device memory, as the schemes beside it do.
 //!
 //! ```text
 //!   alloc   pop finished events, oldest first, until one is not; then the list of the power of two

@@ -5,7 +5,7 @@
 //! | W1 | a 4 KiB block allocated and freed; 32 others are live, and 32 were freed before |
 //! | W2 | one of 256 live blocks, 256 B to 1 MiB, replaced |
 //! | W3 | the same by each of two threads on one allocator |
-//! | W4 | a block allocated by one thread and freed by another, handed over through a ring; W4f: all 4 KiB |
+//! | W4 | a block allocated by one thread, freed by another, through a ring; W4f: all 4 KiB |
 //! | W5 | W2 by eight threads on two cores: processor time, and the time of single operations |
 //! | W6 | the 12 inputs of a step of inference allocated, then freed; two other steps are live |
 //! | W6b | the same inputs as parts of one block |

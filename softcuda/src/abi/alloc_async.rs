@@ -120,7 +120,7 @@ fn free_async(call: Call, pointer: CUdeviceptr, stream: CUstream) -> Status {
         return Err(CudaError::INVALID_VALUE);
     }
     // From this call on the address is invalid to the program, whenever the stream gets there.
-    state.memory.forget(&block);
+    state.memory.leave(&block);
     let stream_id = state.streams.get(handle).map_or(0, |stream| stream.id);
     drop(state);
     let freed = call.submit(stream, &Task::Free(Arc::clone(&block)), Return::Enqueued);

@@ -112,6 +112,7 @@ impl State {
 
     /// Completes the free of `block` when the stream reaches it; the table has forgotten the block.
     pub(crate) fn finish_free(&mut self, block: &Block) {
+        self.memory.left(block);
         block.free();
         self.advice.forget(block);
         match block.kind {

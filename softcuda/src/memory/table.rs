@@ -18,6 +18,9 @@ pub(crate) struct Table {
     least_alignment: bool,
     /// By first address; registered memory with a device alias is in twice.
     blocks: BTreeMap<u64, Arc<Block>>,
+    /// By device address: freed by a call, in the order of a stream that is not there yet. Graphs
+    /// that were launched before still use them, and are resolved later.
+    leaving: BTreeMap<u64, Arc<Block>>,
     /// Bytes taken from each device, by number.
     pub(crate) used: BTreeMap<i32, u64>,
     /// Bytes of pinned host memory, allocated or registered.
@@ -164,8 +167,24 @@ impl Table {
         }
     }
 
+    /// As [`forget`](Self::forget), for an operation that is to be enqueued, and calls
+    /// [`left`](Self::left).
+    pub(crate) fn leave(&mut self, block: &Arc<Block>) {
+        self.forget(block);
+        self.leaving.insert(block.device, Arc::clone(block));
+    }
+
+    /// Notes that the operation that frees an allocation has run.
+    pub(crate) fn left(&mut self, block: &Block) {
+        // The address may have been given out and freed again meanwhile.
+        if self.leaving.get(&block.device).is_some_and(|known| known.id == block.id) {
+            self.leaving.remove(&block.device);
+        }
+    }
+
     /// Puts back an allocation that was not freed after all.
     pub(crate) fn recall(&mut self, block: &Arc<Block>) {
+        self.left(block);
         self.blocks.insert(block.host, Arc::clone(block));
         self.blocks.insert(block.device, Arc::clone(block));
     }
@@ -199,6 +218,24 @@ impl Table {
         let end = address.saturating_add(size as u64);
         let first = || self.blocks.range(address..end).next().map(|(_, block)| block);
         self.find(address).or_else(first).map_or(Reach::Unknown, Reach::Straddles)
+    }
+
+    /// As [`reach`](Self::reach), for work that was submitted before a call that may have freed its
+    /// memory in the order of a stream.
+    pub(crate) fn reach_launched(&self, address: u64, size: usize) -> Reach<'_> {
+        match (self.reach(address, size), self.leaving_at(address, size)) {
+            (Reach::Straddles(_) | Reach::Unknown, Some(block)) => {
+                Reach::Known(vec![Arc::clone(block)])
+            }
+            (known, _) => known,
+        }
+    }
+
+    /// The allocation that is leaving and contains the range.
+    pub(crate) fn leaving_at(&self, address: u64, size: usize) -> Option<&Arc<Block>> {
+        let (base, block) = self.leaving.range(..=address).next_back()?;
+        let end = (address - base).checked_add(size as u64)?;
+        (end <= block.size as u64).then_some(block)
     }
 
     /// The allocations that together cover the range without a gap: one, or neighbouring

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use softcuda::{Check, Config, Schedule};
+use softcuda::{Check, Checks, Config, Schedule};
 use wharf_sys::bindings::{
     CUdevice_attribute, CUmemAccess_flags, CUmemAccessDesc, CUmemAllocationType, CUmemLocationType,
     CUmemPool_attribute as Attribute, CUmemPoolProps, CUmemoryPool, CUstream,
@@ -82,6 +82,35 @@ fn an_allocation_is_usable_in_its_streams_order() {
         rig.synchronize(stream);
         assert_eq!(rig.read(kept, 16), [7; 16], "{schedule:?}");
         assert_eq!(rig.simulator.violations(), [], "{schedule:?}");
+    }
+}
+
+#[test]
+fn a_launched_graph_uses_what_is_freed_behind_it() {
+    let checked = [Checks::default(), Checks::ALL];
+    for (schedule, checks) in SCHEDULES.into_iter().flat_map(|it| checked.map(|at| (it, at))) {
+        let rig = Rig::with(Config { schedule, checks, recycle: Some(true), ..Rig::config() });
+        let (stream, kept) = (rig.stream(1), rig.device(4));
+        let pointer = rig.alloc(64, stream).unwrap();
+        rig.begin(stream, RELAXED);
+        unsafe {
+            rig.api.memset_d8_async.call(pointer, 7, 64, stream).unwrap();
+            rig.api.stream_write_value_32.call(stream, pointer + 4, 9, 0).unwrap();
+            rig.api.memcpy_dtod_async.call(kept, pointer + 4, 4, stream).unwrap();
+        }
+        let exec = rig.instantiate(rig.end(stream).unwrap());
+        rig.launch(exec, stream);
+        rig.free(pointer, stream).unwrap();
+        // The same addresses for a shorter allocation, while the graph may not have begun.
+        let shorter = rig.alloc(1, stream).unwrap();
+        rig.synchronize(stream);
+        assert_eq!(rig.word(kept), 9, "{schedule:?}, {checks:?}");
+        assert_eq!(rig.simulator.violations(), [], "{schedule:?}");
+        rig.free(shorter, stream).unwrap();
+        rig.synchronize(stream);
+        rig.launch(exec, stream);
+        let gone = unsafe { rig.api.stream_synchronize.call(stream) };
+        assert_eq!(code(gone), CudaError::ILLEGAL_ADDRESS, "{schedule:?}: it has been freed");
     }
 }
 

@@ -116,6 +116,19 @@ fn unsafe_is_found_outside_the_list() {
 }
 
 #[test]
+fn an_entry_without_unsafe_is_stale() {
+    let files = [
+        file("src/a/b.rs", "unsafe impl Send for T {}"),
+        file("src/c.rs", "//! unsafe\nfn f() {}"),
+    ];
+    for (entry, is) in
+        [("src/a/", false), ("src/a/b.rs", false), ("src/c.rs", true), ("src/gone.rs", true)]
+    {
+        assert_eq!(is_stale(entry, &files), is, "{entry}");
+    }
+}
+
+#[test]
 fn the_list_of_unsafe_modules_is_read() {
     let text = "# A\n- `src/no.rs`\n## Unsafe modules\n\nWhy.\n\n- `src/a.rs`: reason\n\
                 - `src/b/`\n\n## Next\n- `src/c.rs`";

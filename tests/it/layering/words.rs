@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::sizes::sources;
+use super::sizes::{SOURCES, sources};
 use super::{read, root};
 
 /// What the text does without: a pronoun in the place of a noun, and "; whether" for "Returns
@@ -12,9 +12,21 @@ const PHRASES: &[&str] = &["nobody", "somebody", "whoever", "; whether"];
 /// How no sentence begins.
 const OPENINGS: &[&str] = &["Who ", "What is "];
 
-/// Where sources are read; and documents.
-const SOURCES: &[&str] = &["src", "softcuda/src", "cli/src"];
-const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+/// The documents that are read beside the sources and those of `docs/`.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "sys/README.md",
+    "softcuda/README.md",
+    "cli/README.md",
+    "capi/README.md",
+    "cudarc/README.md",
+    "cuda-core/README.md",
+    "python/README.md",
+    "bench/README.md",
+];
 
 #[test]
 fn sentences_name_their_subjects() {

@@ -310,9 +310,10 @@ const MOST_BYTES: usize = 1 << 40;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0         success
-  1         the driver, a comparison, a promise or the output failed
-  2         invalid arguments, an invalid trace, or a file that cannot be written; nothing has run
+  0              success; of doctor, whatever it found
+  1              the driver, a comparison, a promise or the output failed
+  2              invalid arguments, an invalid variable SOFTCUDA_*, an invalid trace, or a file that
+                 cannot be opened; there are no figures and no files
   129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the figures so far are printed
 
 Examples:

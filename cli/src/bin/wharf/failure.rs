@@ -26,7 +26,7 @@ pub(crate) enum Failure {
     /// Two arguments name one file: exit status 2.
     #[error(transparent)]
     Collision(#[from] Collision),
-    /// A file cannot be begun or read, so nothing has run: exit status 2.
+    /// A file cannot be opened, so nothing has run: exit status 2.
     #[error("{0}; nothing has run")]
     File(io::Error),
     /// The replay ended early.
