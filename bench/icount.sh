@@ -20,7 +20,7 @@ collected() { # PEER WORKLOAD COUNT
 }
 
 goal() { # WORKLOAD
-    case $1 in W1) echo 55 ;; W2) echo 65 ;; esac
+    case $1 in W1) echo 50 ;; W2) echo 57 ;; esac
 }
 
 printf '%-10s' ''

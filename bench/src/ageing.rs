@@ -166,7 +166,7 @@ impl fmt::Display for Outcome {
         writeln!(
             f,
             "reserved / live   {over_live:7.3}     \
-             of requested bytes {over_requested:.3}; goal 1.25"
+             goal 1.15; of requested bytes {over_requested:.3}"
         )?;
         let growth = |peak, early| 100.0 * (ratio(peak, early) - 1.0);
         let (reserved, live) = (

@@ -25,14 +25,14 @@ pub struct Comparison {
 /// The largest ratio to the best peer that is good enough.
 const GOALS: &[(&str, f64)] = &[
     ("W1", 0.40),
-    ("W2", 0.45),
-    ("W3", 0.22),
-    ("W4", 0.50),
+    ("W2", 0.32),
+    ("W3", 0.20),
+    ("W4", 0.42),
     ("W4f", 0.85),
-    ("W5", 0.25),
-    ("W5 p99.9", 1.4),
-    ("W6", 0.55),
-    ("W6b", 0.09),
+    ("W5", 0.19),
+    ("W5 p99.9", 1.1),
+    ("W6", 0.42),
+    ("W6b", 0.08),
 ];
 
 /// The largest ratio of wharf's time with two threads to its time with one.

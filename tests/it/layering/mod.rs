@@ -5,6 +5,7 @@
 //! unsafe is the list in CONTRIBUTING.md.
 
 mod circles;
+mod figures;
 mod layers;
 mod proofs;
 mod sizes;
