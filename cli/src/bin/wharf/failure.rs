@@ -46,6 +46,9 @@ pub(crate) enum Failure {
     /// Promises were broken.
     #[error("{0} of the promises fail")]
     Broken(usize),
+    /// A figure could not be taken.
+    #[error("the figures ended early: {0}")]
+    Figures(String),
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Output(#[from] io::Error),

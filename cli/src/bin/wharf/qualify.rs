@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use wharf_cli::output::{First, Named, Output, distinct, for_people};
-use wharf_cli::qualify::{COUNT, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify};
+use wharf_cli::qualify::{
+    COUNT, FIGURES_FAILED, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify,
+};
 
 use crate::arguments::Qualify;
 use crate::failure::Failure;
@@ -51,6 +53,9 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     }
     kept.note(printed);
     kept.result()?;
+    if let Some(reason) = report.figures_failed {
+        return Err(Failure::Figures(reason));
+    }
     match (signals.which.load(Ordering::Relaxed), report.count(Verdict::Fails)) {
         (_, count @ 1..) => Err(Failure::Broken(count)),
         (0, 0) => Ok(()),
@@ -90,6 +95,9 @@ fn print_rest(output: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if report.count(Verdict::Fails) > 0 {
         writeln!(output, "\n{NO_FIGURES}")?;
+    }
+    if let Some(reason) = &report.figures_failed {
+        writeln!(output, "\n{FIGURES_FAILED}{reason}")?;
     }
     writeln!(output, "\n{}", report.count_text())
 }
