@@ -36,7 +36,7 @@ impl Output {
             });
         }
         // A link stays one: what it leads to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = resolved(path);
         let kept_as_it_is = fs::metadata(&path).is_ok_and(|there| !there.is_file());
         let part = (!kept_as_it_is).then(|| {
             let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -152,22 +152,23 @@ pub struct Collision {
     path: PathBuf,
 }
 
-/// Sees that no output is another output or an input, whatever the paths look like.
+/// Sees that no output is another output or an input, whatever the paths look like, nor the file
+/// that a standard stream goes to: what is printed there would be lost with the file.
 ///
 /// # Errors
 ///
 /// [`Collision`]: two arguments name one file.
 pub fn distinct(inputs: &[Named], outputs: &[Named]) -> Result<(), Collision> {
-    let inputs: Vec<_> =
-        inputs.iter().filter_map(|file| Some((file, identity(&file.path)?))).collect();
-    let mut before = inputs;
+    let streams = STREAMS.iter().filter_map(|(name, path)| Some((*name, file_at(path)?)));
+    let inputs = inputs.iter().filter_map(|file| Some((file.argument, identity(&file.path)?)));
+    let mut before: Vec<_> = streams.chain(inputs).collect();
     for output in outputs {
         let Some(place) = identity(&output.path) else { continue };
-        if let Some((other, _)) = before.iter().find(|(_, known)| *known == place) {
-            let (first, second, path) = (other.argument, output.argument, output.path.clone());
+        if let Some((first, _)) = before.iter().find(|(_, known)| *known == place) {
+            let (second, path) = (output.argument, output.path.clone());
             return Err(Collision { first, second, path });
         }
-        before.push((output, place));
+        before.push((output.argument, place));
     }
     Ok(())
 }
@@ -178,10 +179,9 @@ fn identity(path: &Path) -> Option<PathBuf> {
     if is_standard(path) {
         return Some(PathBuf::from("-"));
     }
-    if let Ok(place) = fs::canonicalize(path) {
-        return fs::metadata(&place)
-            .is_ok_and(|there| there.is_file() || there.is_dir())
-            .then_some(place);
+    let path = &resolved(path);
+    if path.exists() {
+        return file_at(path);
     }
     // Of a folder that is still to be made, the part that is there counts.
     let mut missing = vec![path.file_name()?.to_owned()];
@@ -195,6 +195,32 @@ fn identity(path: &Path) -> Option<PathBuf> {
         folder = folder.parent()?;
     }
 }
+
+/// The place of a file or folder that is there.
+fn file_at(path: impl AsRef<Path>) -> Option<PathBuf> {
+    let place = fs::canonicalize(path).ok()?;
+    fs::metadata(&place).is_ok_and(|there| there.is_file() || there.is_dir()).then_some(place)
+}
+
+/// Where a path leads, also by a link to a file that is not there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let mut place = path.to_owned();
+    for _ in 0..LINKS {
+        if place.exists() {
+            // A pipe has no path but that of the link to it.
+            return fs::canonicalize(&place).unwrap_or(place);
+        }
+        let Ok(target) = fs::read_link(&place) else { break };
+        place = place.parent().unwrap_or(Path::new("")).join(target);
+    }
+    place
+}
+
+/// The most links that are followed, as by the kernel.
+const LINKS: usize = 40;
+/// The streams that figures and notes go to.
+const STREAMS: [(&str, &str); 2] =
+    [("standard output", "/proc/self/fd/1"), ("standard error", "/proc/self/fd/2")];
 
 impl Drop for Output {
     fn drop(&mut self) {
@@ -241,6 +267,8 @@ mod tests {
         let (file, link) = (folder.join("file"), folder.join("link"));
         fs::write(&file, "1").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink("new", folder.join("ahead")).unwrap();
+        let ahead = folder.join("ahead");
         let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
         let new = folder.join("new");
         let around = folder.join(".").join("new");
@@ -251,6 +279,7 @@ mod tests {
             (vec![named("--trace", &file)], vec![named("--json", &new)], false),
             (vec![], vec![named("--json", &new), named("--html", &around)], true),
             (vec![], vec![named("--json", &deep), named("--html", &deep)], true),
+            (vec![], vec![named("--json", &new), named("--html", &ahead)], true),
             (vec![], vec![named("--json", &new), named("--html", &deep)], false),
             (
                 vec![],
@@ -284,15 +313,21 @@ mod tests {
         fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         std::os::unix::fs::symlink("/dev/null", &device).unwrap();
-        for path in [&link, &device] {
+        // To a file that is not there yet, by another link.
+        let (new, far) = (folder.join("new"), folder.join("far"));
+        std::os::unix::fs::symlink("near", &far).unwrap();
+        std::os::unix::fs::symlink("new", folder.join("near")).unwrap();
+        for path in [&link, &device, &far] {
             let mut output = Output::create(path).unwrap();
             output.write_all(b"new").unwrap();
             output.keep().unwrap();
             assert!(path.is_symlink());
         }
-        assert_eq!(fs::read(&file).unwrap(), b"new");
+        for written in [&file, &new] {
+            assert_eq!(fs::read(written).unwrap(), b"new");
+        }
         assert!(!fs::metadata(&device).unwrap().is_file());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 6);
         fs::remove_dir_all(&folder).unwrap();
         // A folder is not written to, and what does not fit is told.
         assert!(Output::create(&std::env::temp_dir()).is_err());

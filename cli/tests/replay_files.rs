@@ -91,6 +91,37 @@ fn the_page_has_the_figures_and_needs_nothing_else() {
     assert!(run["buckets"].as_array().is_some_and(|buckets| buckets.len() > 50), "{run}");
 }
 
+/// A table that went to a file which `--json` then replaced was lost with it, and so was a trace.
+#[test]
+fn the_file_of_a_standard_stream_is_not_replaced() {
+    let folder = Folder::new("streams");
+    let path = folder.file("x");
+    let told = |mut command: Command| {
+        let output = command.args(["--steps=3", "--json"]).arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+        text(&output.stderr).to_owned()
+    };
+    let mut command = wharf("replay");
+    command.stdout(fs::File::create(&path).unwrap());
+    let message = told(command);
+    assert!(message.contains("standard output and --json both name"), "{message}");
+    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,1,1\n";
+    fs::write(&path, trace).unwrap();
+    for subcommand in ["replay", "map"] {
+        let mut command = wharf(subcommand);
+        command.args(["--trace", "-"]).stdin(fs::File::open(&path).unwrap());
+        let message = told(command);
+        assert!(message.contains("--trace and --json both name"), "{message}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), trace);
+    }
+    // A pipe is not a file that is replaced.
+    let mut command = wharf("replay");
+    command.args(["--steps=3", "--html", "/dev/stderr"]);
+    let output = command.output().unwrap();
+    assert!(text(&output.stderr).starts_with("<!DOCTYPE html>"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+}
+
 /// A replay that takes the time of its trace, once it runs: its files are begun when it listens to
 /// signals.
 fn running(folder: &Folder) -> Child {

@@ -1,13 +1,14 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
 use wharf_cli::map::Kind;
+use wharf_cli::output::Named;
 use wharf_cli::replay::{Preset, Workload};
 use wharf_cli::target::Choice;
-use wharf_cli::trace::{Columns, Options, Unit, Unsorted};
+use wharf_cli::trace::{Columns, Options, STANDARD_INPUT, Unit, Unsorted};
 
 /// Lock-free staging memory for CUDA engines: replays serving traces and examines the machine.
 #[derive(Debug, Parser)]
@@ -97,6 +98,14 @@ impl Requests {
             unsorted: self.unsorted,
             prefix_cache: self.prefix_cache,
         }
+    }
+
+    /// The file of the trace, also where it is standard input.
+    pub(crate) fn input(&self) -> Option<Named> {
+        let path = self.trace.clone()?;
+        let is_standard = path == Path::new(STANDARD_INPUT);
+        let path = if is_standard { PathBuf::from("/dev/stdin") } else { path };
+        Some(Named { argument: "--trace", path })
     }
 }
 

@@ -9,7 +9,6 @@ use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
 use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, for_people};
 use wharf_cli::target::{Software, Target};
-use wharf_cli::trace::STANDARD_INPUT;
 
 use crate::arguments::Map;
 use crate::failure::Failure;
@@ -55,8 +54,7 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
 /// Sees that no file that a run writes is another one, or the trace.
 fn check(options: &Map, kinds: &[Kind]) -> Result<(), Collision> {
     let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
-    let trace = options.requests.trace.as_deref().filter(|path| *path != Path::new(STANDARD_INPUT));
-    let trace: Vec<_> = trace.map(|path| named("--trace", path)).into_iter().collect();
+    let trace: Vec<_> = options.requests.input().into_iter().collect();
     let mut outputs: Vec<_> = options.json.iter().map(|path| named("--json", path)).collect();
     if let Some(folder) = &options.svg {
         outputs.extend(kinds.iter().map(|kind| named("--svg", &picture(folder, *kind))));

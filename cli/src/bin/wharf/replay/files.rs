@@ -1,7 +1,7 @@
 //! The files that a replay leaves.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
@@ -9,7 +9,6 @@ use wharf_cli::chrome::ChromeTrace;
 use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
-use wharf_cli::trace::STANDARD_INPUT;
 
 use super::html;
 use crate::arguments::Replay;
@@ -52,9 +51,7 @@ impl Contents<'_> {
 pub(super) fn check(options: &Replay) -> Result<(), Collision> {
     let named =
         |argument, path: &Option<PathBuf>| path.clone().map(|path| Named { argument, path });
-    let trace = options.requests.trace.clone();
-    let trace = trace.filter(|path| path.as_path() != Path::new(STANDARD_INPUT));
-    let inputs: Vec<_> = named("--trace", &trace).into_iter().collect();
+    let inputs: Vec<_> = options.requests.input().into_iter().collect();
     let files = [
         named("--plan", &options.plan),
         named("--json", &options.json),
