@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves
@@ -132,6 +133,20 @@ impl First {
     pub fn result(self) -> io::Result<()> {
         self.0.map_or(Ok(()), Err)
     }
+}
+
+/// Opens the pipes among files that are to be written, which waits until each has a reader; after
+/// that, [`Output::create`] does not. Only the end of the process interrupts such a wait.
+///
+/// # Errors
+///
+/// A pipe cannot be opened; the error names it.
+pub fn open_pipes(outputs: &[Named]) -> io::Result<Vec<File>> {
+    let paths = outputs.iter().map(|output| output.path.as_path());
+    let is_pipe = |path: &Path| fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo());
+    let pipes = paths.filter(|path| !is_standard(path) && is_pipe(path));
+    let open = |path: &Path| File::options().write(true).open(path);
+    pipes.map(|path| open(path).map_err(|error| named(path, &error))).collect()
 }
 
 /// A file that an argument names.

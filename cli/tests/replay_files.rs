@@ -4,6 +4,9 @@
 mod rig;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -160,4 +163,79 @@ fn stopped_it_prints_what_it_has() {
         fs::remove_file(folder.file("r.json")).unwrap();
         fs::remove_file(folder.file("t.json")).unwrap();
     }
+}
+
+fn signal(child: &Child, name: &str) {
+    let kill = format!("kill -{name} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+}
+
+fn pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// The read was begun again after each signal, so the command stayed until the pipe's end.
+#[test]
+fn a_signal_ends_the_wait_for_a_trace() {
+    let folder = Folder::new("waits");
+    let fifo = folder.file("fifo");
+    pipe(&fifo);
+    let requests = "Timestamp,Request tokens,Response tokens\n1,9,9\n2,9,9\n3,9,9\n";
+    for (subcommand, sent, named, part) in [
+        ("replay", "", "-", ""),
+        ("replay", requests, "-", "stopped early"),
+        ("replay", "", fifo.to_str().unwrap(), ""),
+        ("map", "", "-", ""),
+        ("map", requests, "-", "stopped early"),
+    ] {
+        let mut command = wharf(subcommand);
+        command.args(["--trace", named, "--json"]).arg(folder.file("r.json"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // Kept to the end: it is the signal that ends the command.
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(sent.as_bytes()).unwrap();
+        // Its file is begun when it listens to signals; whether it waits by then is all one.
+        while folder.names().len() < 2 && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        signal(&child, "TERM");
+        let status = child.wait().unwrap().code();
+        drop(stdin);
+        let mut told = [String::new(), String::new()];
+        child.stdout.take().unwrap().read_to_string(&mut told[0]).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut told[1]).unwrap();
+        assert_eq!((told[1].as_str(), status), ("wharf: stopped\n", Some(143)), "{}", told[0]);
+        // Of a trace whose head had come, the signal may have been first all the same.
+        assert!(told[0].is_empty() || told[0].contains(part), "{}", told[0]);
+        let _ = fs::remove_file(folder.file("r.json"));
+        assert_eq!(folder.names(), ["fifo"]);
+    }
+}
+
+/// So was the opening of a pipe that nothing reads.
+#[test]
+fn a_signal_ends_the_wait_for_a_reader() {
+    let folder = Folder::new("readers");
+    pipe(&folder.file("fifo"));
+    for subcommand in ["replay", "map", "qualify"] {
+        let mut command = wharf(subcommand);
+        command.stdout(Stdio::null());
+        match subcommand {
+            "qualify" => command.arg("--json").arg(folder.file("other")).arg("--html"),
+            _ => command.arg("--svg").arg(folder.file("charts")).arg("--json"),
+        };
+        command.arg(folder.file("fifo"));
+        let mut child = command.spawn().unwrap();
+        signal(&child, "TERM");
+        assert_eq!(child.wait().unwrap().signal(), Some(15), "{subcommand}");
+        assert_eq!(folder.names(), ["fifo"]);
+    }
+    // With a reader it is written as any file is.
+    let mut command = wharf("replay");
+    command.args(["--steps=3", "--json"]).arg(folder.file("fifo")).stdout(Stdio::null());
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let text = fs::read_to_string(folder.file("fifo")).unwrap();
+    done(&child.wait_with_output().unwrap());
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["steps"], 3);
 }

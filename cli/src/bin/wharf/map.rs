@@ -1,5 +1,6 @@
 //! `wharf map`.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -7,7 +8,9 @@ use std::sync::atomic::Ordering;
 use wharf::memory::Budget;
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, for_people};
+use wharf_cli::output::{
+    Collision, First, Named, Output, create_folder, distinct, for_people, open_pipes,
+};
 use wharf_cli::target::{Software, Target};
 
 use crate::arguments::Map;
@@ -31,14 +34,19 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     if let Some(reason) = &target.instead_of {
         writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
     }
+    // Before signals are caught, since it may wait.
+    let _readers = pipes(options, &kinds).map_err(Failure::File)?;
     let signals = Signals::install()?;
     // Created before the run: a path that cannot be written must not cost the run.
     let files = Files::create(options, &kinds).map_err(Failure::File)?;
     let taken = Taken::default();
-    let steps = steps_of(&options.requests, options.steps, &taken)?;
+    let stopped = |failure: Failure| failure.unless_stopped(&signals);
+    let steps = steps_of(&options.requests, options.steps, &taken, Some(&signals));
+    let steps = steps.map_err(|error| stopped(error.into()))?;
     taken.note()?;
     let budget = Budget::new(options.budget.unwrap_or(usize::MAX));
-    let mut map = map::run(&target, &kinds, options.max_bytes, &budget, steps, &signals.stop)?;
+    let map = map::run(&target, &kinds, options.max_bytes, &budget, steps, &signals.stop);
+    let mut map = map.map_err(|error| stopped(error.into()))?;
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
@@ -53,13 +61,22 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
 
 /// Sees that no file that a run writes is another one, or the trace.
 fn check(options: &Map, kinds: &[Kind]) -> Result<(), Collision> {
-    let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
     let trace: Vec<_> = options.requests.input().into_iter().collect();
+    distinct(&trace, &outputs(options, kinds))
+}
+
+/// Waits for the readers of what a run writes, as [`open_pipes`].
+fn pipes(options: &Map, kinds: &[Kind]) -> io::Result<Vec<File>> {
+    open_pipes(&outputs(options, kinds))
+}
+
+fn outputs(options: &Map, kinds: &[Kind]) -> Vec<Named> {
+    let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
     let mut outputs: Vec<_> = options.json.iter().map(|path| named("--json", path)).collect();
     if let Some(folder) = &options.svg {
         outputs.extend(kinds.iter().map(|kind| named("--svg", &picture(folder, *kind))));
     }
-    distinct(&trace, &outputs)
+    outputs
 }
 
 /// The picture of a pool.

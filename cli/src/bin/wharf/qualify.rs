@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf_cli::output::{First, Named, Output, distinct, for_people};
+use wharf_cli::output::{First, Named, Output, distinct, for_people, open_pipes};
 use wharf_cli::qualify::{
     COUNT, FIGURES_FAILED, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify,
 };
@@ -17,7 +17,10 @@ use crate::signals::Signals;
 pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let named = [("--json", &options.json), ("--html", &options.html)];
     let named = named.map(|(argument, path)| path.clone().map(|path| Named { argument, path }));
-    distinct(&[], named.into_iter().flatten().collect::<Vec<_>>().as_slice())?;
+    let named: Vec<_> = named.into_iter().flatten().collect();
+    distinct(&[], &named)?;
+    // Before a file is begun, which a signal would leave.
+    let _readers = open_pipes(&named).map_err(Failure::File)?;
     let begin = |path: &Option<_>| path.as_deref().map(Output::create).transpose();
     let json = begin(&options.json).map_err(Failure::File)?;
     let html = begin(&options.html).map_err(Failure::File)?;

@@ -1,12 +1,13 @@
 //! The files that a replay leaves.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
 use wharf_cli::chrome::ChromeTrace;
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, open_pipes};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
 
@@ -49,9 +50,18 @@ impl Contents<'_> {
 
 /// Sees that no file that a run writes is another one, or one that it reads.
 pub(super) fn check(options: &Replay) -> Result<(), Collision> {
+    let inputs: Vec<_> = options.requests.input().into_iter().collect();
+    distinct(&inputs, &outputs(options))
+}
+
+/// Waits for the readers of what a run writes, as [`open_pipes`].
+pub(super) fn pipes(options: &Replay) -> io::Result<Vec<File>> {
+    open_pipes(&outputs(options))
+}
+
+fn outputs(options: &Replay) -> Vec<Named> {
     let named =
         |argument, path: &Option<PathBuf>| path.clone().map(|path| Named { argument, path });
-    let inputs: Vec<_> = options.requests.input().into_iter().collect();
     let files = [
         named("--plan", &options.plan),
         named("--json", &options.json),
@@ -62,7 +72,7 @@ pub(super) fn check(options: &Replay) -> Result<(), Collision> {
     for chart in CHARTS {
         outputs.extend(named("--svg", &options.svg.as_ref().map(|folder| folder.join(chart))));
     }
-    distinct(&inputs, &outputs)
+    outputs
 }
 
 impl Files {

@@ -42,6 +42,8 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
         .device(0)
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
+    // Before signals are caught, since it may wait.
+    let _readers = files::pipes(options).map_err(Failure::File)?;
     let signals = Signals::install()?;
     let plan = options.plan.as_deref().map(RunPlan::read).transpose().map_err(Failure::File)?;
     let plan = plan.flatten();
@@ -52,7 +54,8 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
     let bar = progress(options, extent.as_ref());
     let taken = Taken::default();
-    let steps = source::steps(options, &taken)?;
+    let steps = source::steps(options, &taken, Some(&signals));
+    let steps = steps.map_err(|error| Failure::from(error).unless_stopped(&signals))?;
     taken.note()?;
     let mut number = 0;
     let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
@@ -80,7 +83,8 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let outputs = [&options.json, &options.html, &options.chrome_trace, &options.plan];
     let printed = table::print(&mut for_people(&outputs), &summary);
     // The files of a run that failed are absent.
-    let outcome = outcome.whole()?;
+    let whole = outcome.whole();
+    let outcome = whole.map_err(|error| Failure::from(error).unless_stopped(&signals))?;
     let (summary, collector, needed) = (&summary, &collector, &outcome.needed);
     files.keep(&Contents { summary, collector, calls: &calls, needed })?;
     printed?;
@@ -131,7 +135,7 @@ fn run_of(options: &Replay, settings: &Settings, target: &Target, taken: &Taken)
 fn dump(options: &Replay) -> Result<(), Failure> {
     let mut output = BufWriter::new(io::stdout().lock());
     let taken = Taken::default();
-    let steps = source::steps(options, &taken)?;
+    let steps = source::steps(options, &taken, None)?;
     taken.note()?;
     for step in steps {
         let Step { tokens, requests, prefill, .. } = step?;
