@@ -110,7 +110,13 @@ pub fn for_people(outputs: &[&Option<PathBuf>]) -> Box<dyn Write> {
 ///
 /// It is not there and cannot be made; the error names the path.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path).map_err(|error| named(path, &error))
+    fs::create_dir_all(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let why = format!("{}: this is a file, and a folder is wanted", path.display());
+            io::Error::new(error.kind(), why)
+        }
+        _ => named(path, &error),
+    })
 }
 
 /// The first of several errors; what does not depend on each other is done all the same.

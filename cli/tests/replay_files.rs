@@ -37,7 +37,10 @@ fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
         (&[("--json", "c/driver-calls.svg"), ("--svg", "./c")], "--json and --svg both name"),
         (&[("--trace", "t.csv"), ("--json", "t.csv")], "--trace and --json both name"),
         (&[("--trace", "t.csv"), ("--plan", "link")], "--trace and --plan both name"),
-        (&[("--trace", "t.csv"), ("--svg", "t.csv")], "t.csv: "),
+        (
+            &[("--trace", "t.csv"), ("--svg", "t.csv")],
+            "t.csv: this is a file, and a folder is wanted",
+        ),
         (&[("--json", "no/such/folder.json")], "no/such/folder.json: "),
         (&[("--html", "t.csv/r.html")], "t.csv/r.html: "),
         (&[("--svg", "t.csv/charts")], "t.csv/charts: "),
@@ -51,6 +54,20 @@ fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
     // Devices may be named twice.
     let null = [("--json", "/dev/null"), ("--html", "/dev/null"), ("--chrome-trace", "/dev/null")];
     done(&with_files(&folder, &null));
+}
+
+/// They were left out without a word.
+#[test]
+fn steps_that_are_only_printed_leave_no_files_and_say_so() {
+    let folder = Folder::new("dump");
+    for argument in ["--json", "--html", "--svg", "--chrome-trace", "--plan"] {
+        let mut command = wharf("replay");
+        let output = command.args(["--dump-steps", argument]).arg(folder.file("a")).output();
+        let output = output.unwrap();
+        let told = text(&output.stderr);
+        assert!(told.contains("'--dump-steps' cannot be used with"), "{argument}: {told}");
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{argument}");
+    }
 }
 
 /// A device that is full, which only shows when it is written to: the table is there, and so are

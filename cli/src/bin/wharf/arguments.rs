@@ -119,8 +119,8 @@ pub(crate) struct Replay {
     /// steps
     #[arg(long, value_name = "COUNT")]
     pub(crate) steps: Option<usize>,
-    /// Prints the steps as `num_tokens,num_reqs,prefill_tokens` and runs nothing
-    #[arg(long)]
+    /// Prints the steps as `num_tokens,num_reqs,prefill_tokens`; runs nothing and writes no file
+    #[arg(long, conflicts_with_all = ["verify", "plan", "json", "html", "svg", "chrome_trace"])]
     pub(crate) dump_steps: bool,
     /// The driver to run on
     #[arg(long, value_enum, default_value_t)]
@@ -292,6 +292,7 @@ fn size(text: &str) -> Result<usize, String> {
         "k" | "kib" => Some(10),
         "m" | "mib" => Some(20),
         "g" | "gib" => Some(30),
+        "t" | "tib" => Some(40),
         _ => None,
     };
     let bytes = digits
@@ -300,7 +301,7 @@ fn size(text: &str) -> Result<usize, String> {
         .zip(unit)
         .and_then(|(number, unit): (usize, u32)| number.checked_mul(1 << unit));
     let bytes = bytes.filter(|bytes| (1..=MOST_BYTES).contains(bytes));
-    bytes.ok_or_else(|| "a size from 1 byte to 1024GiB, such as 64MiB".to_owned())
+    bytes.ok_or_else(|| "a size from 1 byte to 1TiB, such as 64MiB".to_owned())
 }
 
 /// Reports whether wharf works on this machine and how fast, with a remedy for each problem.
