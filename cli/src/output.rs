@@ -119,23 +119,27 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     })
 }
 
-/// The first of several errors; what does not depend on each other is done all the same.
+/// What went wrong of several outputs, each of which is written whatever becomes of the others.
 #[derive(Debug, Default)]
-pub struct First(Option<io::Error>);
+pub struct Kept(Option<io::Error>);
 
-impl First {
-    /// Takes note of how something went.
+impl Kept {
+    /// Takes note of how an output went. A reader that closes a pipe early has what it wanted, so
+    /// that is no error here: it must not stand before a verdict, or before the others.
     pub fn note(&mut self, done: io::Result<()>) {
-        if let Err(error) = done {
-            self.0.get_or_insert(error);
-        }
+        let Err(error) = done else { return };
+        self.0 = match self.0.take() {
+            before if error.kind() == io::ErrorKind::BrokenPipe => before,
+            None => Some(error),
+            Some(first) => Some(io::Error::new(first.kind(), format!("{first}; {error}"))),
+        };
     }
 
     /// How all of it went.
     ///
     /// # Errors
     ///
-    /// The first that there was.
+    /// All that there were, of the kind of the first.
     pub fn result(self) -> io::Result<()> {
         self.0.map_or(Ok(()), Err)
     }
@@ -279,6 +283,23 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(&folder).unwrap();
         assert!(Output::create(&path).unwrap_err().to_string().contains("a.json"));
+    }
+
+    #[test]
+    fn a_reader_that_leaves_hides_no_other_error() {
+        let error = |kind, text: &str| Err(io::Error::new(kind, text));
+        let mut kept = Kept::default();
+        kept.note(error(io::ErrorKind::BrokenPipe, "left"));
+        kept.note(Ok(()));
+        assert!(Kept(kept.0.take()).result().is_ok());
+        kept.note(error(io::ErrorKind::StorageFull, "a: full"));
+        kept.note(error(io::ErrorKind::BrokenPipe, "left"));
+        kept.note(error(io::ErrorKind::NotFound, "b: gone"));
+        let told = kept.result().unwrap_err();
+        assert_eq!(
+            (told.kind(), told.to_string()),
+            (io::ErrorKind::StorageFull, "a: full; b: gone".into())
+        );
     }
 
     #[test]

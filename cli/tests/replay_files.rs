@@ -182,6 +182,26 @@ fn stopped_it_prints_what_it_has() {
     }
 }
 
+/// A closed pipe came before the verdict, and its status was 0.
+#[test]
+fn a_reader_that_leaves_does_not_change_the_status() {
+    let folder = Folder::new("leaves");
+    let mut child = running(&folder);
+    drop(child.stdout.take());
+    signal(&child, "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(folder.json("r.json")["stopped"], true);
+    // Nor does it hide a file that could not be written.
+    let mut command = wharf("replay");
+    command.args(["--steps=3", "--html=/dev/full", "--json=-"]).stderr(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let told = text(&output.stderr);
+    assert!(told.contains("writing the result: /dev/full: "), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
 fn signal(child: &Child, name: &str) {
     let kill = format!("kill -{name} {}", child.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());

@@ -54,8 +54,8 @@ pub enum Problem {
     Read(#[source] io::Error),
     /// There is nothing in the file.
     #[error(
-        "the file is empty, or has nothing but comments: a trace is a CSV file with a head, such as \
-         TIMESTAMP,ContextTokens,GeneratedTokens, or has a JSON object on each line"
+        "the file is empty, or has nothing but comments: a trace is a CSV file with a head, such \
+         as TIMESTAMP,ContextTokens,GeneratedTokens, or has a JSON object on each line"
     )]
     Empty,
     /// Nothing follows the head.

@@ -58,7 +58,7 @@ pub(super) fn row(lines: &Lines) -> Result<Row, Fault> {
     })
 }
 
-/// What is wrong with a line or a value, without its place there.
+/// The problem of a line or a value, without its place there.
 fn problem(error: &serde_json::Error) -> Problem {
     let text = error.to_string();
     let told = text.rsplit_once(" at line ").map_or(text.as_str(), |(told, _)| told);

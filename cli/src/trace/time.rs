@@ -52,7 +52,7 @@ pub(super) fn microseconds(field: &str, unit: Unit) -> Option<i64> {
     stamp.map(Timestamp::as_microsecond)
 }
 
-/// What is wrong with a field that names no moment.
+/// The problem of a field that names no moment.
 pub(super) fn problem(column: &str, field: &str) -> Problem {
     let (column, found) = (column.to_owned(), field.to_owned());
     let is_number = field.parse::<f64>().is_ok_and(f64::is_finite);

@@ -9,7 +9,7 @@ use wharf::memory::Budget;
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
 use wharf_cli::output::{
-    Collision, First, Named, Output, create_folder, distinct, for_people, open_pipes,
+    Collision, Kept, Named, Output, create_folder, distinct, for_people, open_pipes,
 };
 use wharf_cli::target::{Software, Target};
 
@@ -37,22 +37,29 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     // Before signals are caught, since it may wait.
     let _readers = pipes(options, &kinds).map_err(Failure::File)?;
     let signals = Signals::install()?;
+    run_on(&target, options, &kinds, &signals).map_err(|failure| failure.unless_stopped(&signals))
+}
+
+fn run_on(
+    target: &Target,
+    options: &Map,
+    kinds: &[Kind],
+    signals: &Signals,
+) -> Result<(), Failure> {
     // Created before the run: a path that cannot be written must not cost the run.
-    let files = Files::create(options, &kinds).map_err(Failure::File)?;
+    let files = Files::create(options, kinds).map_err(Failure::File)?;
     let taken = Taken::default();
-    let stopped = |failure: Failure| failure.unless_stopped(&signals);
-    let steps = steps_of(&options.requests, options.steps, &taken, Some(&signals));
-    let steps = steps.map_err(|error| stopped(error.into()))?;
+    let steps = steps_of(&options.requests, options.steps, &taken, Some(signals))?;
     taken.note()?;
     let budget = Budget::new(options.budget.unwrap_or(usize::MAX));
-    let map = map::run(&target, &kinds, options.max_bytes, &budget, steps, &signals.stop);
-    let mut map = map.map_err(|error| stopped(error.into()))?;
+    let mut map = map::run(target, kinds, options.max_bytes, &budget, steps, &signals.stop)?;
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
     let printed = print(&mut for_people(&[&options.json]), &map, options);
-    files.keep(&map)?;
-    printed?;
+    let mut kept = files.keep(&map);
+    kept.note(printed);
+    kept.result()?;
     match signals.which.load(Ordering::Relaxed) {
         0 => Ok(()),
         signal => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
@@ -107,8 +114,8 @@ impl Files {
     }
 
     /// Finishes the files, each whatever became of the others.
-    fn keep(self, map: &map::Map) -> io::Result<()> {
-        let mut kept = First::default();
+    fn keep(self, map: &map::Map) -> Kept {
+        let mut kept = Kept::default();
         if let Some(json) = self.json {
             let text = serde_json::to_string_pretty(map).map_err(io::Error::from);
             kept.note(text.and_then(|text| json.keep_text(&text)));
@@ -116,7 +123,7 @@ impl Files {
         for (picture, pool) in self.pictures.into_iter().zip(&map.pools) {
             kept.note(picture.keep_text(pool.snapshot.to_svg().trim_end()));
         }
-        kept.result()
+        kept
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf_cli::output::{First, Named, Output, distinct, for_people, open_pipes};
+use wharf_cli::output::{Kept, Named, Output, distinct, for_people, open_pipes};
 use wharf_cli::qualify::{
     COUNT, FIGURES_FAILED, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify,
 };
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let report = report?;
     printed = printed.and_then(|()| print_rest(&mut for_people(&files), &report));
     // The files, whatever became of the table.
-    let mut kept = First::default();
+    let mut kept = Kept::default();
     if let Some(json) = json {
         let text = serde_json::to_string_pretty(&report).map_err(io::Error::from);
         kept.note(text.and_then(|text| json.keep_text(&text)));

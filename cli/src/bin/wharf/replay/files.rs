@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
 use wharf_cli::chrome::ChromeTrace;
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, open_pipes};
+use wharf_cli::output::{Collision, Kept, Named, Output, create_folder, distinct, open_pipes};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
 
@@ -24,8 +24,8 @@ pub(super) struct Files {
     charts: Vec<(&'static str, Output)>,
     /// Where a first run keeps its plan.
     plan: Option<(Output, SizeRecorder)>,
-    /// The first that went wrong during the run, which goes on to its figures.
-    failed: First,
+    /// What went wrong during the run, which goes on to its figures.
+    failed: Kept,
 }
 
 /// What the files are made of.
@@ -93,7 +93,7 @@ impl Files {
         let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
         let chrome = chrome.map(ChromeTrace::new).transpose()?;
         let plan = plan.map(|output| (output, SizeRecorder::new()));
-        Ok(Self { json, html, chrome, charts, plan, failed: First::default() })
+        Ok(Self { json, html, chrome, charts, plan, failed: Kept::default() })
     }
 
     /// Takes a step; a file that cannot be written on is told at the end.
@@ -110,7 +110,7 @@ impl Files {
     }
 
     /// Finishes the files, each whatever became of the others.
-    pub(super) fn keep(self, contents: &Contents<'_>) -> io::Result<()> {
+    pub(super) fn keep(self, contents: &Contents<'_>) -> Kept {
         let mut kept = self.failed;
         if let Some((output, sizes)) = self.plan {
             let [device, pinned] = contents
@@ -133,7 +133,7 @@ impl Files {
         for (name, output) in self.charts {
             kept.note(contents.chart(name).and_then(|svg| output.keep_text(&svg)));
         }
-        kept.result()
+        kept
     }
 }
 

@@ -37,28 +37,37 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     if let Some(reason) = &target.instead_of {
         writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
     }
+    // Before signals are caught, since it may wait.
+    let _readers = files::pipes(options).map_err(Failure::File)?;
+    let signals = Signals::install()?;
+    run_on(&target, options, extent.as_ref(), &signals)
+        .map_err(|failure| failure.unless_stopped(&signals))
+}
+
+fn run_on(
+    target: &Target,
+    options: &Replay,
+    extent: Option<&Extent>,
+    signals: &Signals,
+) -> Result<(), Failure> {
     let device = target
         .driver
         .device(0)
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
-    // Before signals are caught, since it may wait.
-    let _readers = files::pipes(options).map_err(Failure::File)?;
-    let signals = Signals::install()?;
     let plan = options.plan.as_deref().map(RunPlan::read).transpose().map_err(Failure::File)?;
     let plan = plan.flatten();
     // Created before the run: a path that cannot be written must not cost the run.
     let counted = target.software().is_some();
     let mut files = Files::create(options, plan.is_some(), counted).map_err(Failure::File)?;
-    let settings = settings(options, extent.as_ref(), plan.as_ref())?;
+    let settings = settings(options, extent, plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
-    let bar = progress(options, extent.as_ref());
+    let bar = progress(options, extent);
     let taken = Taken::default();
-    let steps = source::steps(options, &taken, Some(&signals));
-    let steps = steps.map_err(|error| Failure::from(error).unless_stopped(&signals))?;
+    let steps = source::steps(options, &taken, Some(signals))?;
     taken.note()?;
     let mut number = 0;
-    let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
+    let outcome = replay(target, &settings, steps, &signals.stop, |record| {
         files.record(number, record);
         collector.record(record);
         number += 1;
@@ -70,7 +79,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let setting = Setting {
         driver: target.name(),
         device,
-        run: run_of(options, &settings, &target, &taken),
+        run: run_of(options, &settings, target, &taken),
         requests: taken.count(),
         driver_calls: target.driver_calls(),
         budget: settings.budget.clone(),
@@ -83,12 +92,12 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let outputs = [&options.json, &options.html, &options.chrome_trace, &options.plan];
     let printed = table::print(&mut for_people(&outputs), &summary);
     // The files of a run that failed are absent.
-    let whole = outcome.whole();
-    let outcome = whole.map_err(|error| Failure::from(error).unless_stopped(&signals))?;
+    let outcome = outcome.whole()?;
     let (summary, collector, needed) = (&summary, &collector, &outcome.needed);
-    files.keep(&Contents { summary, collector, calls: &calls, needed })?;
-    printed?;
-    verdict(&outcome, &signals)
+    let mut kept = files.keep(&Contents { summary, collector, calls: &calls, needed });
+    kept.note(printed);
+    kept.result()?;
+    verdict(&outcome, signals)
 }
 
 /// Whether bytes arrived, and whether the run came to its end.
