@@ -324,7 +324,8 @@ Exit status:
   1              the driver, a comparison, a promise or the output failed
   2              invalid arguments, an invalid variable SOFTCUDA_*, an invalid trace, or a file that
                  cannot be opened; there are no figures and no files
-  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the figures so far are printed
+  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; replay, map and qualify print the figures so
+                 far
 
 Examples:
   wharf doctor                                what this machine offers

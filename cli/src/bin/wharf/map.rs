@@ -31,9 +31,7 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     check(options, &kinds)?;
     let software = Software { schedule: options.schedule, verify: false };
     let target = Target::new(options.driver, software)?;
-    if let Some(reason) = &target.instead_of {
-        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
-    }
+    target.tell_instead_of();
     // Before signals are caught, since it may wait.
     let _readers = pipes(options, &kinds).map_err(Failure::File)?;
     let signals = Signals::install()?;
@@ -50,7 +48,7 @@ fn run_on(
     let files = Files::create(options, kinds).map_err(Failure::File)?;
     let taken = Taken::default();
     let steps = steps_of(&options.requests, options.steps, &taken, Some(signals))?;
-    taken.note()?;
+    taken.note();
     let budget = Budget::new(options.budget.unwrap_or(usize::MAX));
     let mut map = map::run(target, kinds, options.max_bytes, &budget, steps, &signals.stop)?;
     map.trace = taken.origin();

@@ -34,9 +34,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let extent = Extent::of(options)?;
     let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
-    if let Some(reason) = &target.instead_of {
-        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
-    }
+    target.tell_instead_of();
     // Before signals are caught, since it may wait.
     let _readers = files::pipes(options).map_err(Failure::File)?;
     let signals = Signals::install()?;
@@ -65,7 +63,7 @@ fn run_on(
     let bar = progress(options, extent);
     let taken = Taken::default();
     let steps = source::steps(options, &taken, Some(signals))?;
-    taken.note()?;
+    taken.note();
     let mut number = 0;
     let outcome = replay(target, &settings, steps, &signals.stop, |record| {
         files.record(number, record);
@@ -145,7 +143,7 @@ fn dump(options: &Replay) -> Result<(), Failure> {
     let mut output = BufWriter::new(io::stdout().lock());
     let taken = Taken::default();
     let steps = source::steps(options, &taken, None)?;
-    taken.note()?;
+    taken.note();
     for step in steps {
         let Step { tokens, requests, prefill, .. } = step?;
         writeln!(output, "{tokens},{requests},{prefill}")?;

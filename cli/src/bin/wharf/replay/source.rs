@@ -35,13 +35,11 @@ impl Taken {
     }
 
     /// Tells of requests that had to be sorted.
-    pub(crate) fn note(&self) -> io::Result<()> {
-        match self.origin() {
-            Some(Origin { path, reordered: count @ 1.., .. }) => {
-                let note = "requests were not in the order of their arrival, and were sorted";
-                writeln!(io::stderr(), "{path}: {count} {note}")
-            }
-            _ => Ok(()),
+    pub(crate) fn note(&self) {
+        if let Some(Origin { path, reordered: count @ 1.., .. }) = self.origin() {
+            let note = "requests were not in the order of their arrival, and were sorted";
+            // Where nothing can be told, the figures have the number.
+            let _ = writeln!(io::stderr(), "{path}: {count} {note}");
         }
     }
 
