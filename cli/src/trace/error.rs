@@ -69,6 +69,12 @@ pub enum Problem {
         Excerpt(.0)
     )]
     Head(String),
+    /// Columns are named, and the lines are objects.
+    #[error(
+        "--columns names columns of a CSV file, and this is a JSON object: leave it out, and name \
+         the fields timestamp (in milliseconds), input_length and output_length"
+    )]
+    ColumnsOfObjects,
     /// The head lacks a column.
     #[error(
         "no column {missing}, which a trace of the form {form} has; there are {}",

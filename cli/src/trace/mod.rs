@@ -248,7 +248,10 @@ impl Records {
             return Err(lines.fault(0, Problem::PrefixesUnsorted));
         }
         let prefixes = options.prefix_cache.then(PrefixCache::default);
-        if options.columns.is_none() && lines.bytes().trim_ascii_start().starts_with(b"{") {
+        if lines.bytes().trim_ascii_start().starts_with(b"{") {
+            if options.columns.is_some() {
+                return Err(lines.fault(0, Problem::ColumnsOfObjects));
+            }
             let (format, unit) = (Format::Mooncake, Unit::Ms);
             return Ok(Self { lines, format, table: None, unit, prefixes, is_ahead: true });
         }

@@ -204,6 +204,13 @@ fn a_broken_object_is_told_with_its_line_and_column() {
 }
 
 #[test]
+fn columns_of_objects_are_not_looked_for_in_a_head() {
+    let options = columns("time=timestamp,input=input_length,output=output_length");
+    let error = read_by("{\"timestamp\":0}\n", &options).unwrap_err().to_string();
+    assert!(error.starts_with("t.csv:1:1: --columns names columns of a CSV file"), "{error}");
+}
+
+#[test]
 fn an_error_ends_the_trace() {
     let text = format!("{HEAD}x,1,1\n2023-11-16 18:17:03.2,1,1\n");
     let mut trace = open(text.as_bytes(), &Options::default()).unwrap();
