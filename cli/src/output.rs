@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,11 @@ impl Output {
         }
         // A link stays one: what it leads to is replaced.
         let path = resolved(path);
+        // Of `a/`, the name `a` could be begun, and not be given.
+        let name = path.file_name().unwrap_or_default();
+        if !path.exists() && !path.as_os_str().as_bytes().ends_with(name.as_bytes()) {
+            return Err(named(&path, &io::ErrorKind::IsADirectory.into()));
+        }
         let kept_as_it_is = fs::metadata(&path).is_ok_and(|there| !there.is_file());
         let part = (!kept_as_it_is).then(|| {
             let mut name = path.file_name().unwrap_or_default().to_owned();

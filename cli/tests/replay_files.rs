@@ -44,6 +44,8 @@ fn files_that_collide_or_cannot_be_begun_are_told_before_anything_runs() {
         (&[("--json", "no/such/folder.json")], "no/such/folder.json: "),
         (&[("--html", "t.csv/r.html")], "t.csv/r.html: "),
         (&[("--svg", "t.csv/charts")], "t.csv/charts: "),
+        (&[("--json", "new/")], "new/: is a directory"),
+        (&[("--json", "new/.")], "new/.: is a directory"),
     ] {
         let output = with_files(&folder, files);
         assert!(text(&output.stderr).contains(part), "{files:?}: {}", text(&output.stderr));
