@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// A file that takes its name only when it is [kept](Output::keep). Dropped before, it leaves
@@ -36,7 +38,12 @@ impl Output {
             });
         }
         // A link stays one: what it leads to is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = resolved(path);
+        // Of `a/`, the name `a` could be begun, and not be given.
+        let name = path.file_name().unwrap_or_default();
+        if !path.exists() && !path.as_os_str().as_bytes().ends_with(name.as_bytes()) {
+            return Err(named(&path, &io::ErrorKind::IsADirectory.into()));
+        }
         let kept_as_it_is = fs::metadata(&path).is_ok_and(|there| !there.is_file());
         let part = (!kept_as_it_is).then(|| {
             let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -109,29 +116,53 @@ pub fn for_people(outputs: &[&Option<PathBuf>]) -> Box<dyn Write> {
 ///
 /// It is not there and cannot be made; the error names the path.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path).map_err(|error| named(path, &error))
+    fs::create_dir_all(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let why = format!("{}: this is a file, and a folder is wanted", path.display());
+            io::Error::new(error.kind(), why)
+        }
+        _ => named(path, &error),
+    })
 }
 
-/// The first of several errors; what does not depend on each other is done all the same.
+/// What went wrong of several outputs, each of which is written whatever becomes of the others.
 #[derive(Debug, Default)]
-pub struct First(Option<io::Error>);
+pub struct Kept(Option<io::Error>);
 
-impl First {
-    /// Takes note of how something went.
+impl Kept {
+    /// Takes note of how an output went. A reader that closes a pipe early has what it wanted, so
+    /// that is no error here: it must not stand before a verdict, or before the others.
     pub fn note(&mut self, done: io::Result<()>) {
-        if let Err(error) = done {
-            self.0.get_or_insert(error);
-        }
+        let Err(error) = done else { return };
+        self.0 = match self.0.take() {
+            before if error.kind() == io::ErrorKind::BrokenPipe => before,
+            None => Some(error),
+            Some(first) => Some(io::Error::new(first.kind(), format!("{first}; {error}"))),
+        };
     }
 
     /// How all of it went.
     ///
     /// # Errors
     ///
-    /// The first that there was.
+    /// All that there were, of the kind of the first.
     pub fn result(self) -> io::Result<()> {
         self.0.map_or(Ok(()), Err)
     }
+}
+
+/// Opens the pipes among files that are to be written, which waits until each has a reader; after
+/// that, [`Output::create`] does not. Only the end of the process interrupts such a wait.
+///
+/// # Errors
+///
+/// A pipe cannot be opened; the error names it.
+pub fn open_pipes(outputs: &[Named]) -> io::Result<Vec<File>> {
+    let paths = outputs.iter().map(|output| output.path.as_path());
+    let is_pipe = |path: &Path| fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo());
+    let pipes = paths.filter(|path| !is_standard(path) && is_pipe(path));
+    let open = |path: &Path| File::options().write(true).open(path);
+    pipes.map(|path| open(path).map_err(|error| named(path, &error))).collect()
 }
 
 /// A file that an argument names.
@@ -152,22 +183,23 @@ pub struct Collision {
     path: PathBuf,
 }
 
-/// Sees that no output is another output or an input, whatever the paths look like.
+/// Sees that no output is another output or an input, whatever the paths look like, nor the file
+/// that a standard stream goes to: what is printed there would be lost with the file.
 ///
 /// # Errors
 ///
 /// [`Collision`]: two arguments name one file.
 pub fn distinct(inputs: &[Named], outputs: &[Named]) -> Result<(), Collision> {
-    let inputs: Vec<_> =
-        inputs.iter().filter_map(|file| Some((file, identity(&file.path)?))).collect();
-    let mut before = inputs;
+    let streams = STREAMS.iter().filter_map(|(name, path)| Some((*name, file_at(path)?)));
+    let inputs = inputs.iter().filter_map(|file| Some((file.argument, identity(&file.path)?)));
+    let mut before: Vec<_> = streams.chain(inputs).collect();
     for output in outputs {
         let Some(place) = identity(&output.path) else { continue };
-        if let Some((other, _)) = before.iter().find(|(_, known)| *known == place) {
-            let (first, second, path) = (other.argument, output.argument, output.path.clone());
+        if let Some((first, _)) = before.iter().find(|(_, known)| *known == place) {
+            let (second, path) = (output.argument, output.path.clone());
             return Err(Collision { first, second, path });
         }
-        before.push((output, place));
+        before.push((output.argument, place));
     }
     Ok(())
 }
@@ -178,10 +210,9 @@ fn identity(path: &Path) -> Option<PathBuf> {
     if is_standard(path) {
         return Some(PathBuf::from("-"));
     }
-    if let Ok(place) = fs::canonicalize(path) {
-        return fs::metadata(&place)
-            .is_ok_and(|there| there.is_file() || there.is_dir())
-            .then_some(place);
+    let path = &resolved(path);
+    if path.exists() {
+        return file_at(path);
     }
     // Of a folder that is still to be made, the part that is there counts.
     let mut missing = vec![path.file_name()?.to_owned()];
@@ -195,6 +226,32 @@ fn identity(path: &Path) -> Option<PathBuf> {
         folder = folder.parent()?;
     }
 }
+
+/// The place of a file or folder that is there.
+fn file_at(path: impl AsRef<Path>) -> Option<PathBuf> {
+    let place = fs::canonicalize(path).ok()?;
+    fs::metadata(&place).is_ok_and(|there| there.is_file() || there.is_dir()).then_some(place)
+}
+
+/// Where a path leads, also by a link to a file that is not there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let mut place = path.to_owned();
+    for _ in 0..LINKS {
+        if place.exists() {
+            // A pipe has no path but that of the link to it.
+            return fs::canonicalize(&place).unwrap_or(place);
+        }
+        let Ok(target) = fs::read_link(&place) else { break };
+        place = place.parent().unwrap_or(Path::new("")).join(target);
+    }
+    place
+}
+
+/// The most links that are followed, as by the kernel.
+const LINKS: usize = 40;
+/// The streams that figures and notes go to.
+const STREAMS: [(&str, &str); 2] =
+    [("standard output", "/proc/self/fd/1"), ("standard error", "/proc/self/fd/2")];
 
 impl Drop for Output {
     fn drop(&mut self) {
@@ -235,12 +292,31 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_leaves_hides_no_other_error() {
+        let error = |kind, text: &str| Err(io::Error::new(kind, text));
+        let mut kept = Kept::default();
+        kept.note(error(io::ErrorKind::BrokenPipe, "left"));
+        kept.note(Ok(()));
+        assert!(Kept(kept.0.take()).result().is_ok());
+        kept.note(error(io::ErrorKind::StorageFull, "a: full"));
+        kept.note(error(io::ErrorKind::BrokenPipe, "left"));
+        kept.note(error(io::ErrorKind::NotFound, "b: gone"));
+        let told = kept.result().unwrap_err();
+        assert_eq!(
+            (told.kind(), told.to_string()),
+            (io::ErrorKind::StorageFull, "a: full; b: gone".into())
+        );
+    }
+
+    #[test]
     fn one_file_is_one_file_by_any_path() {
         let folder = std::env::temp_dir().join(format!("wharf-distinct-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let (file, link) = (folder.join("file"), folder.join("link"));
         fs::write(&file, "1").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
+        std::os::unix::fs::symlink("new", folder.join("ahead")).unwrap();
+        let ahead = folder.join("ahead");
         let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
         let new = folder.join("new");
         let around = folder.join(".").join("new");
@@ -251,6 +327,7 @@ mod tests {
             (vec![named("--trace", &file)], vec![named("--json", &new)], false),
             (vec![], vec![named("--json", &new), named("--html", &around)], true),
             (vec![], vec![named("--json", &deep), named("--html", &deep)], true),
+            (vec![], vec![named("--json", &new), named("--html", &ahead)], true),
             (vec![], vec![named("--json", &new), named("--html", &deep)], false),
             (
                 vec![],
@@ -284,15 +361,21 @@ mod tests {
         fs::write(&file, "old").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         std::os::unix::fs::symlink("/dev/null", &device).unwrap();
-        for path in [&link, &device] {
+        // To a file that is not there yet, by another link.
+        let (new, far) = (folder.join("new"), folder.join("far"));
+        std::os::unix::fs::symlink("near", &far).unwrap();
+        std::os::unix::fs::symlink("new", folder.join("near")).unwrap();
+        for path in [&link, &device, &far] {
             let mut output = Output::create(path).unwrap();
             output.write_all(b"new").unwrap();
             output.keep().unwrap();
             assert!(path.is_symlink());
         }
-        assert_eq!(fs::read(&file).unwrap(), b"new");
+        for written in [&file, &new] {
+            assert_eq!(fs::read(written).unwrap(), b"new");
+        }
         assert!(!fs::metadata(&device).unwrap().is_file());
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 6);
         fs::remove_dir_all(&folder).unwrap();
         // A folder is not written to, and what does not fit is told.
         assert!(Output::create(&std::env::temp_dir()).is_err());

@@ -1,5 +1,7 @@
 //! The driver that a command works on.
 
+use std::io::{self, Write};
+
 use softcuda::{Binding, Config, ConfigError, Schedule, Simulator};
 use wharf::{Driver, LoadError};
 
@@ -64,6 +66,15 @@ impl Target {
                 Ok(driver) => Ok(Self::system(driver)),
                 Err(error) => Self::softcuda(software, Some(error)),
             },
+        }
+    }
+
+    /// Tells a person that this is not the system's driver, where that was tried.
+    pub fn tell_instead_of(&self) {
+        if let Some(reason) = &self.instead_of {
+            let note = "on softcuda, since the system's driver cannot be used";
+            // Where nothing can be told, the figures name the driver.
+            let _ = writeln!(io::stderr(), "{note}: {reason}");
         }
     }
 

@@ -318,3 +318,23 @@ fn counters_are_those_of_the_replay() {
     assert_eq!(count("cuInit"), 1, "{said}");
     assert!(count("cuGraphLaunch") >= 100, "{said}");
 }
+
+/// A bench on the software driver was not told from one on a device but at its end; and a note that
+/// could not be printed ended a run.
+#[test]
+fn a_driver_that_stands_in_is_told_and_the_note_costs_no_run() {
+    let without = |arguments: &[&str]| {
+        let mut command = wharf(arguments);
+        command.env("WHARF_LIBCUDA", "/nowhere/libcuda.so");
+        command
+    };
+    for arguments in [["bench", "--rounds=1"], ["replay", "--steps=3"], ["map", "--steps=3"]] {
+        let output = run(&mut without(&arguments));
+        let told = text(&output.stderr);
+        assert!(told.starts_with("on softcuda, since the system's driver cannot be"), "{told}");
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = run(without(&arguments).stderr(full));
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty(), "{arguments:?}");
+    }
+}

@@ -73,6 +73,27 @@ fn a_promise_that_fails_is_told() {
     );
 }
 
+/// The verdicts, and the figures before it, are printed and in the files.
+#[test]
+fn a_driver_that_fails_in_the_figures_does_not_lose_the_report() {
+    let folder = Folder::new("qualify-figures");
+    let mut command = wharf("qualify");
+    command.env("SOFTCUDA_FAIL", "cuMemcpyHtoDAsync@5000=700").arg("--json");
+    command.arg(folder.file("q.json")).arg("--html").arg(folder.file("q.html"));
+    let output = command.output().unwrap();
+    let (told, stdout) = (text(&output.stderr), text(&output.stdout));
+    assert!(told.starts_with("wharf: the figures ended early: cuMemcpyHtoDAsync"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout.contains(" hold, 0 fail, 3 are not offered"), "{stdout}");
+    assert!(stdout.contains("Not all figures were taken: cuMemcpyHtoDAsync"), "{stdout}");
+    let report = folder.json("q.json");
+    assert_eq!(with(&report, "fails"), Vec::<&str>::new());
+    assert_eq!(report["figures"]["values"][0]["topic"], "commit");
+    assert!(report["figures_failed"].as_str().is_some_and(|reason| reason.contains("700")));
+    let page = fs::read_to_string(folder.file("q.html")).unwrap();
+    assert!(page.contains("Not all figures were taken"), "{page}");
+}
+
 #[test]
 fn files_are_begun_before_anything_runs() {
     let folder = Folder::new("qualify-files");

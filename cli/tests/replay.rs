@@ -146,7 +146,8 @@ fn a_second_run_by_a_plan_asks_for_no_memory() {
     assert!(warm["instantiated_share"].as_f64() < Some(0.25), "{warm}");
     fs::write(folder.file("plan.json"), "no plan").unwrap();
     let output = wharf("replay").arg("--plan").arg(folder.file("plan.json")).output().unwrap();
-    assert!(text(&output.stderr).contains("plan.json: "), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    assert!(told.contains("plan.json:1:2: this is no plan that --plan has written"), "{told}");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""));
 }
 

@@ -58,7 +58,9 @@ pub fn examine(choice: Choice) -> Vec<Fact> {
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let unit = (bytes.max(1).ilog2() / 10).min(4);
-    let (whole, tenths) = (bytes >> (10 * unit), ((bytes * 10) >> (10 * unit)) % 10);
+    let whole = bytes >> (10 * unit);
+    // Of the rest, which has room for a digit more.
+    let tenths = ((bytes - (whole << (10 * unit))) * 10) >> (10 * unit);
     if tenths == 0 {
         format!("{whole} {}", UNITS[unit as usize])
     } else {
@@ -77,5 +79,6 @@ mod tests {
             ["0 bytes", "1023 bytes", "1 KiB", "64 KiB", "1.5 KiB"]
         );
         assert_eq!(size(u64::from(u32::MAX)), "3.9 GiB");
+        assert_eq!(size(u64::MAX), "16777215.9 TiB");
     }
 }

@@ -58,17 +58,21 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Takes the figures on the first device, until `stop` is set.
-pub(super) fn take(target: &Target, stop: &AtomicBool) -> Result<Figures, ReplayError> {
-    let mut figures = Figures::default();
+/// Takes the figures on the first device, until `stop` is set. What an error leaves are those that
+/// were taken before it.
+pub(super) fn take(
+    target: &Target,
+    stop: &AtomicBool,
+    figures: &mut Figures,
+) -> Result<(), ReplayError> {
     let parts: [Part; 6] = [commits, ways, steps, fetches, copies, growth];
     for part in parts {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        part(target, &mut figures)?;
+        part(target, figures)?;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Takes some of the figures.

@@ -31,6 +31,9 @@ pub fn page(report: &Report) -> io::Result<String> {
     if report.count(Verdict::Fails) > 0 {
         page.text(super::NO_FIGURES);
     }
+    if let Some(reason) = &report.figures_failed {
+        page.text(&format!("{}{reason}", super::FIGURES_FAILED));
+    }
     let mut topics: Vec<&str> = Vec::new();
     for figure in &report.figures.values {
         if !topics.contains(&figure.topic) {

@@ -56,6 +56,8 @@ pub struct Report {
     pub lines: Vec<Line>,
     /// What things cost.
     pub figures: Figures,
+    /// What ended the figures early, where a driver call was refused.
+    pub figures_failed: Option<String>,
     /// The duration of all of it.
     pub seconds: f64,
     /// Whether a signal ended it early.
@@ -99,6 +101,9 @@ pub const NO_GPU: &str = "On softcuda, times are the software driver's on this p
 /// Why there are no figures where a promise fails.
 pub const NO_FIGURES: &str = "Figures were not taken: a driver that breaks a promise may do so \
                               there too.";
+
+/// What goes before the reason why figures are missing.
+pub const FIGURES_FAILED: &str = "Not all figures were taken: ";
 
 /// The number of checks.
 pub const COUNT: usize = CHECKS.len();
@@ -152,7 +157,7 @@ pub enum QualifyError {
     /// There is no driver to work on.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The driver does not say what it is, or a figure could not be taken.
+    /// The driver does not say what it is.
     #[error(transparent)]
     Replay(#[from] ReplayError),
 }
@@ -168,8 +173,8 @@ impl From<wharf::Error> for QualifyError {
 ///
 /// # Errors
 ///
-/// [`QualifyError`]: there is no driver, or it refuses what is not tested. A refusal of what is
-/// tested is a line that fails.
+/// [`QualifyError`]: there is no driver, or it does not say what it is. A refusal of what is tested
+/// is a line that fails; one in the figures is in the report.
 pub fn run(
     choice: Choice,
     schedule: Option<Schedule>,
@@ -190,6 +195,7 @@ pub fn run(
         compute_capability: capability.to_string(),
         lines: Vec::with_capacity(COUNT),
         figures: Figures::default(),
+        figures_failed: None,
         seconds: 0.0,
         stopped: false,
     };
@@ -206,7 +212,9 @@ pub fn run(
     // A driver that breaks a promise may have lost its context: its costs say nothing then.
     if report.count(Verdict::Fails) == 0 && !stop.load(Ordering::Relaxed) {
         let target = Target::new(choice, Software { schedule, verify: false })?;
-        report.figures = figures::take(&target, stop)?;
+        // The verdicts stand, whatever becomes of the figures.
+        let taken = figures::take(&target, stop, &mut report.figures);
+        report.figures_failed = taken.err().map(|error| error.to_string());
     }
     report.stopped = stop.load(Ordering::Relaxed);
     report.seconds = start.elapsed().as_secs_f64();

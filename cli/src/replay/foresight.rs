@@ -74,12 +74,29 @@ impl RunPlan {
             return Ok(None);
         }
         match fs::read(path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(|error| named(error.into()))
-            }
+            Ok(text) => Self::parse(&text)
+                .map(Some)
+                .map_err(|fault| io::Error::other(format!("{}{fault}", path.display()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(named(error)),
         }
+    }
+
+    /// The plan that a text is; else where it is none, and why.
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        let plan: Self = serde_json::from_slice(text).map_err(|error| {
+            let (line, column, why) = (error.line(), error.column().max(1), error.to_string());
+            let why = why.rsplit_once(" at line ").map_or(why.as_str(), |(why, _)| why);
+            format!(":{line}:{column}: {NO_PLAN}: {why}; {OTHER_FILE}")
+        })?;
+        let blocks = plan.device.iter().chain(&plan.pinned);
+        let blocks = blocks.map(|(size, count)| (*size).max(LEAST_BLOCK).saturating_mul(*count));
+        let peak = usize::try_from(plan.peak_reserved).unwrap_or(usize::MAX);
+        let most = blocks.chain(plan.reserved).chain([peak]).max().unwrap_or(0);
+        if most > MOST_PLANNED {
+            return Err(format!(": {NO_PLAN}: it asks for {most} bytes; {OTHER_FILE}"));
+        }
+        Ok(plan)
     }
 
     /// Writes it to a file that was begun.
@@ -136,5 +153,49 @@ impl Default for SizeRecorder {
     }
 }
 
+const NO_PLAN: &str = "this is no plan that --plan has written";
+const OTHER_FILE: &str = "name another file, or remove this one";
+/// The least bytes that a block takes of its pool.
+const LEAST_BLOCK: usize = 256;
+/// More bytes than any run has needed.
+const MOST_PLANNED: usize = 1 << 40;
 /// The number of changes of size that a plan holds, at eight bytes each.
 const CHANGES: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a plan took minutes, or ended the command where its figures were printed.
+    #[test]
+    fn a_plan_that_no_run_has_written_is_refused_with_its_place() {
+        let plan = |device: &str, reserved: &str, peak: &str| {
+            let text = format!(
+                "{{\"sizes\":[],\"device\":[{device}],\"pinned\":[],\"reserved\":[0,{reserved}],\
+                 \"peak_reserved\":{peak}}}"
+            );
+            RunPlan::parse(text.as_bytes())
+        };
+        assert!(plan("[16777216,1]", "2097152", "20971520").is_ok());
+        for (device, reserved, peak) in [
+            ("[1,1000000000000]", "0", "0"),
+            ("[4294967296,4294967296]", "0", "0"),
+            ("", "99999999999999", "0"),
+            ("", "0", "18446744073709551615"),
+        ] {
+            let told = plan(device, reserved, peak).unwrap_err();
+            assert!(
+                told.starts_with(": this is no plan that --plan has written: it asks"),
+                "{told}"
+            );
+        }
+        for (text, start) in [
+            ("", ":1:1: this is no plan that --plan has written: EOF while"),
+            ("{\n}", ":2:1: this is no plan that --plan has written: missing field `sizes`; name"),
+            ("hi\n", ":1:1: this is no plan"),
+        ] {
+            let told = RunPlan::parse(text.as_bytes()).unwrap_err();
+            assert!(told.starts_with(start), "{told}");
+        }
+    }
+}

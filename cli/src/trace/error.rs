@@ -54,8 +54,8 @@ pub enum Problem {
     Read(#[source] io::Error),
     /// There is nothing in the file.
     #[error(
-        "the file is empty: a trace is a CSV file with a head, such as \
-         TIMESTAMP,ContextTokens,GeneratedTokens, or has a JSON object on each line"
+        "the file is empty, or has nothing but comments: a trace is a CSV file with a head, such \
+         as TIMESTAMP,ContextTokens,GeneratedTokens, or has a JSON object on each line"
     )]
     Empty,
     /// Nothing follows the head.
@@ -69,6 +69,12 @@ pub enum Problem {
         Excerpt(.0)
     )]
     Head(String),
+    /// Columns are named, and the lines are objects.
+    #[error(
+        "--columns names columns of a CSV file, and this is a JSON object: leave it out, and name \
+         the fields timestamp (in milliseconds), input_length and output_length"
+    )]
+    ColumnsOfObjects,
     /// The head lacks a column.
     #[error(
         "no column {missing}, which a trace of the form {form} has; there are {}",
@@ -97,6 +103,19 @@ pub enum Problem {
     /// Fewer fields than the head has names.
     #[error("the line has too few fields: it ends before {0}")]
     Fields(String),
+    /// More fields than the head has names: a number with a comma in it would be two.
+    #[error(
+        "the line has more fields than the head: {} is in no column; quote a field that has a \
+         delimiter in it",
+        Excerpt(.0)
+    )]
+    Beyond(String),
+    /// One JSON document.
+    #[error(
+        "this is a JSON array: a trace has a JSON object on each line, which `jq -c '.[]'` makes \
+         of an array"
+    )]
+    Array,
     /// An object that is none, or of other fields.
     #[error(
         "{0}; each line is a JSON object with the numbers timestamp, input_length and output_length"
@@ -109,6 +128,14 @@ pub enum Problem {
         Excerpt(found)
     )]
     Timestamp {
+        /// The column's name.
+        column: String,
+        /// The text found there.
+        found: String,
+    },
+    /// A time that cannot be counted.
+    #[error("{column} is {}, which is too far away to be counted in microseconds", Excerpt(found))]
+    FarTime {
         /// The column's name.
         column: String,
         /// The text found there.

@@ -36,7 +36,7 @@ use self::lines::Lines;
 use self::prefix::PrefixCache;
 use self::table::Table;
 pub use self::time::Unit;
-use self::time::microseconds;
+use self::time::{microseconds, problem};
 use crate::request::Request;
 
 /// The longest line that is read, and the longest record, in bytes.
@@ -248,7 +248,10 @@ impl Records {
             return Err(lines.fault(0, Problem::PrefixesUnsorted));
         }
         let prefixes = options.prefix_cache.then(PrefixCache::default);
-        if options.columns.is_none() && lines.bytes().trim_ascii_start().starts_with(b"{") {
+        if lines.bytes().trim_ascii_start().starts_with(b"{") {
+            if options.columns.is_some() {
+                return Err(lines.fault(0, Problem::ColumnsOfObjects));
+            }
             let (format, unit) = (Format::Mooncake, Unit::Ms);
             return Ok(Self { lines, format, table: None, unit, prefixes, is_ahead: true });
         }
@@ -308,14 +311,20 @@ fn recognise(
         let head: Vec<_> = table.fields().iter().map(|field| table.text(*field)).collect();
         for form in forms {
             match form.find(&head) {
-                Ok(columns) => return Ok((form.clone(), (table, columns))),
+                Ok(columns) => {
+                    table.head_ends();
+                    return Ok((form.clone(), (table, columns)));
+                }
                 Err((found, problem)) if found > nearest.0 => nearest = (found, Some(problem)),
                 Err((_, problem)) if named.is_some() => drop(nearest.1.get_or_insert(problem)),
                 Err(_) => (),
             }
         }
     }
-    let head = || Problem::Head(String::from_utf8_lossy(lines.bytes()).into_owned());
+    let head = || match lines.bytes().trim_ascii_start() {
+        [b'[', ..] if named.is_none() => Problem::Array,
+        head => Problem::Head(String::from_utf8_lossy(head).into_owned()),
+    };
     let problem = nearest.1.unwrap_or_else(head);
     Err(lines.fault(0, problem))
 }
@@ -335,14 +344,15 @@ fn of_table(
         field.ok_or_else(|| lines.fault(end, Problem::Fields(names[index].to_owned())))
     };
     let [time, prompt, generated] = [field(0)?, field(1)?, field(2)?];
+    if let Some(field) = table.beyond() {
+        return Err(field.fault(Problem::Beyond(table.text(field).to_owned())));
+    }
     let count = |index: usize, field: table::Field| {
         tokens(names[index], table.text(field)).map_err(|problem| field.fault(problem))
     };
     let (prompt, generated) = (count(1, prompt)?, count(2, generated)?);
     let text = table.text(time);
-    let moment = microseconds(text, unit).ok_or_else(|| {
-        time.fault(Problem::Timestamp { column: names[0].to_owned(), found: text.to_owned() })
-    })?;
+    let moment = microseconds(text, unit).ok_or_else(|| time.fault(problem(names[0], text)))?;
     Ok(Row { time: moment, prompt, generated, blocks: None })
 }
 

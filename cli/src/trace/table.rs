@@ -12,6 +12,8 @@ pub(super) struct Table {
     /// The fields of the record, one after the other.
     text: Vec<u8>,
     fields: Vec<Field>,
+    /// The number of fields of the head.
+    width: usize,
 }
 
 /// A field of the record.
@@ -34,7 +36,7 @@ impl Table {
     pub(super) fn new(delimiter: u8) -> Self {
         let mut parser = ReaderBuilder::new();
         parser.delimiter(delimiter).terminator(Terminator::Any(b'\n'));
-        Self { parser: parser.build(), text: vec![0; USUAL], fields: Vec::new() }
+        Self { parser: parser.build(), text: vec![0; USUAL], fields: Vec::new(), width: 0 }
     }
 
     /// Takes the record that begins with the current line, and the lines that its quotes reach to.
@@ -91,6 +93,17 @@ impl Table {
 
     pub(super) fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// The record is the head.
+    pub(super) fn head_ends(&mut self) {
+        self.width = self.fields.len();
+    }
+
+    /// The first field beyond those of the head that says something.
+    pub(super) fn beyond(&self) -> Option<Field> {
+        let mut beyond = self.fields.iter().skip(self.width).copied();
+        beyond.find(|field| !self.text(*field).is_empty())
     }
 
     /// The text of a field of this record, without spaces around it.

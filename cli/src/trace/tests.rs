@@ -158,6 +158,18 @@ fn a_broken_table_is_told_with_its_line_and_column() {
         (row("2022-11-16 18:17:03.2,1,1"), "t.csv:3:1: the time goes backwards"),
         (row("yesterday,1,1"), "t.csv:3:1: TIMESTAMP is \"yesterday\""),
         (row("2023-02-30 00:00:00.1,1,1"), "t.csv:3:1: TIMESTAMP is "),
+        (row("1e300,1,1"), "t.csv:3:1: TIMESTAMP is \"1e300\", which is too far away"),
+        (
+            row("9999-12-31 23:59:59,1,1"),
+            "t.csv:3:1: TIMESTAMP is \"9999-12-31 23:59:59\", which is",
+        ),
+        // A comma in a number would be a request of 1 token that generates none.
+        (
+            row("2023-11-16 18:17:03.2,1,000,7"),
+            "t.csv:3:29: the line has more fields than the head",
+        ),
+        (message("[{\"timestamp\":0,\n"), "t.csv:1:1: this is a JSON array"),
+        (message("# a\n\n"), "t.csv:3:1: the file is empty, or has nothing but comments"),
         (row("2023-11-16 18:17:03.2,1"), "t.csv:3:24: the line has too few fields"),
         (row("\"2023-11-16\n\n,1,1"), "t.csv:3:1: the field begins with a quote"),
         (row(&"x".repeat(LINE_LIMIT)), "t.csv:3:1: the line is longer than 1048576 bytes"),
@@ -175,16 +187,27 @@ fn a_broken_object_is_told_with_its_line_and_column() {
     let good = "{\"timestamp\":0,\"input_length\":1,\"output_length\":1}\n";
     for (line, start) in [
         ("{\"timestamp\":0,\"input_length\":1}", "t.csv:2:32: missing field `output_length`"),
-        ("{\"timestamp\":0,\"input_length\":\"1\"}", "t.csv:2:33: invalid type: string"),
+        (&good.replace(":1,", ":\"1\","), "t.csv:2:31: invalid type: string"),
         ("{\"timestamp\":", "t.csv:2:13: EOF while parsing"),
-        ("5,6", "t.csv:2:1: "),
-        (&good.replace(":1,", ":1.5,"), "t.csv:2:1: input_length is \"1.5\""),
-        (&good.replace(":1,", ":-1,"), "t.csv:2:1: input_length is \"-1\""),
-        (&good.replace(":0,", ":1e300,"), "t.csv:2:1: timestamp is \"1e+300\""),
+        ("5,6", "t.csv:2:1: this is no object"),
+        ("[0,1,1,[]]", "t.csv:2:1: this is no object"),
+        (&good.replace(":1,", ":1.5,"), "t.csv:2:31: input_length is \"1.5\""),
+        (&good.replace(":1,", ":-1,"), "t.csv:2:31: input_length is \"-1\""),
+        (
+            &good.replace(":0,", ":1e300,"),
+            "t.csv:2:14: timestamp is \"1e300\", which is too far away",
+        ),
     ] {
         let message = message(format!("{good}{line}\n"));
         assert!(message.starts_with(start), "{message}, not {start}");
     }
+}
+
+#[test]
+fn columns_of_objects_are_not_looked_for_in_a_head() {
+    let options = columns("time=timestamp,input=input_length,output=output_length");
+    let error = read_by("{\"timestamp\":0}\n", &options).unwrap_err().to_string();
+    assert!(error.starts_with("t.csv:1:1: --columns names columns of a CSV file"), "{error}");
 }
 
 #[test]

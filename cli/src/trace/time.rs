@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+use super::error::Problem;
+
 /// The unit of times that are numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Unit {
@@ -48,6 +50,17 @@ pub(super) fn microseconds(field: &str, unit: Unit) -> Option<i64> {
         Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
     });
     stamp.map(Timestamp::as_microsecond)
+}
+
+/// The problem of a field that names no moment.
+pub(super) fn problem(column: &str, field: &str) -> Problem {
+    let (column, found) = (column.to_owned(), field.to_owned());
+    let is_number = field.parse::<f64>().is_ok_and(f64::is_finite);
+    if is_number || field.parse::<DateTime>().is_ok() {
+        Problem::FarTime { column, found }
+    } else {
+        Problem::Timestamp { column, found }
+    }
 }
 
 /// The largest number of microseconds, 2^53: every whole one up to it is an `f64`.

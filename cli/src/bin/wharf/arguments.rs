@@ -1,13 +1,14 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use softcuda::Schedule;
 use wharf_cli::map::Kind;
+use wharf_cli::output::Named;
 use wharf_cli::replay::{Preset, Workload};
 use wharf_cli::target::Choice;
-use wharf_cli::trace::{Columns, Options, Unit, Unsorted};
+use wharf_cli::trace::{Columns, Options, STANDARD_INPUT, Unit, Unsorted};
 
 /// Lock-free staging memory for CUDA engines: replays serving traces and examines the machine.
 #[derive(Debug, Parser)]
@@ -98,6 +99,14 @@ impl Requests {
             prefix_cache: self.prefix_cache,
         }
     }
+
+    /// The file of the trace, also where it is standard input.
+    pub(crate) fn input(&self) -> Option<Named> {
+        let path = self.trace.clone()?;
+        let is_standard = path == Path::new(STANDARD_INPUT);
+        let path = if is_standard { PathBuf::from("/dev/stdin") } else { path };
+        Some(Named { argument: "--trace", path })
+    }
 }
 
 /// Replays a request trace through the staging of a serving engine and reports its cost.
@@ -110,8 +119,8 @@ pub(crate) struct Replay {
     /// steps
     #[arg(long, value_name = "COUNT")]
     pub(crate) steps: Option<usize>,
-    /// Prints the steps as `num_tokens,num_reqs,prefill_tokens` and runs nothing
-    #[arg(long)]
+    /// Prints the steps as `num_tokens,num_reqs,prefill_tokens`; runs nothing and writes no file
+    #[arg(long, conflicts_with_all = ["verify", "plan", "json", "html", "svg", "chrome_trace"])]
     pub(crate) dump_steps: bool,
     /// The driver to run on
     #[arg(long, value_enum, default_value_t)]
@@ -283,6 +292,7 @@ fn size(text: &str) -> Result<usize, String> {
         "k" | "kib" => Some(10),
         "m" | "mib" => Some(20),
         "g" | "gib" => Some(30),
+        "t" | "tib" => Some(40),
         _ => None,
     };
     let bytes = digits
@@ -291,7 +301,7 @@ fn size(text: &str) -> Result<usize, String> {
         .zip(unit)
         .and_then(|(number, unit): (usize, u32)| number.checked_mul(1 << unit));
     let bytes = bytes.filter(|bytes| (1..=MOST_BYTES).contains(bytes));
-    bytes.ok_or_else(|| "a size from 1 byte to 1024GiB, such as 64MiB".to_owned())
+    bytes.ok_or_else(|| "a size from 1 byte to 1TiB, such as 64MiB".to_owned())
 }
 
 /// Reports whether wharf works on this machine and how fast, with a remedy for each problem.
@@ -314,7 +324,8 @@ Exit status:
   1              the driver, a comparison, a promise or the output failed
   2              invalid arguments, an invalid variable SOFTCUDA_*, an invalid trace, or a file that
                  cannot be opened; there are no figures and no files
-  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the figures so far are printed
+  129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; replay, map and qualify print the figures so
+                 far
 
 Examples:
   wharf doctor                                what this machine offers

@@ -12,6 +12,7 @@ use crate::failure::Failure;
 /// Runs the comparisons and prints them.
 pub(crate) fn run(options: &Bench) -> Result<(), Failure> {
     let target = Target::new(options.driver, Software::default())?;
+    target.tell_instead_of();
     let (tokens, rounds) = (options.tokens, options.rounds as usize);
     let step = Step { start: 0, tokens, requests: tokens, prefill: 0, kv_blocks: 0 };
     let mut output = io::stdout().lock();

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use softcuda::ConfigError;
 use wharf::LoadError;
@@ -10,6 +11,8 @@ use wharf_cli::qualify::QualifyError;
 use wharf_cli::replay::ReplayError;
 use wharf_cli::target::TargetError;
 use wharf_cli::trace::TraceError;
+
+use crate::signals::Signals;
 
 /// Why the command failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,9 @@ pub(crate) enum Failure {
     /// Promises were broken.
     #[error("{0} of the promises fail")]
     Broken(usize),
+    /// A figure could not be taken.
+    #[error("the figures ended early: {0}")]
+    Figures(String),
     /// The result could not be written.
     #[error("writing the result: {0}")]
     Output(#[from] io::Error),
@@ -87,6 +93,17 @@ impl From<ReplayError> for Failure {
 }
 
 impl Failure {
+    /// The failure of a run that a signal ended, if it did: a trace that ends early is not to
+    /// blame.
+    pub(crate) fn unless_stopped(self, signals: &Signals) -> Self {
+        match (signals.which.load(Ordering::Relaxed), &self) {
+            (signal @ 1.., Self::Trace(_)) => {
+                Self::Stopped { signal: u8::try_from(signal).unwrap_or(0) }
+            }
+            _ => self,
+        }
+    }
+
     /// Prints the failure and returns the exit status.
     pub(crate) fn report(&self) -> ExitCode {
         // A reader that closes the pipe early has the output that it wanted.

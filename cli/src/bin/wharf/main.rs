@@ -5,13 +5,15 @@
 //! | module | holds |
 //! |---|---|
 //! | `arguments` | the command line |
-//! | `failure`, `signals` | exit statuses; SIGINT, SIGTERM and SIGHUP |
+//! | `signals`, `input` | SIGINT, SIGTERM and SIGHUP; traces that come while the command runs |
+//! | `failure` | exit statuses |
 //! | `replay`, `map`, `bench`, `doctor`, `qualify` | the subcommands |
 
 mod arguments;
 mod bench;
 mod doctor;
 mod failure;
+mod input;
 mod map;
 mod qualify;
 mod replay;

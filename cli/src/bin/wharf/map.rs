@@ -1,5 +1,6 @@
 //! `wharf map`.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -7,9 +8,10 @@ use std::sync::atomic::Ordering;
 use wharf::memory::Budget;
 use wharf_cli::doctor::size;
 use wharf_cli::map::{self, Kind, Mapped};
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct, for_people};
+use wharf_cli::output::{
+    Collision, Kept, Named, Output, create_folder, distinct, for_people, open_pipes,
+};
 use wharf_cli::target::{Software, Target};
-use wharf_cli::trace::STANDARD_INPUT;
 
 use crate::arguments::Map;
 use crate::failure::Failure;
@@ -29,23 +31,33 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
     check(options, &kinds)?;
     let software = Software { schedule: options.schedule, verify: false };
     let target = Target::new(options.driver, software)?;
-    if let Some(reason) = &target.instead_of {
-        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
-    }
+    target.tell_instead_of();
+    // Before signals are caught, since it may wait.
+    let _readers = pipes(options, &kinds).map_err(Failure::File)?;
     let signals = Signals::install()?;
+    run_on(&target, options, &kinds, &signals).map_err(|failure| failure.unless_stopped(&signals))
+}
+
+fn run_on(
+    target: &Target,
+    options: &Map,
+    kinds: &[Kind],
+    signals: &Signals,
+) -> Result<(), Failure> {
     // Created before the run: a path that cannot be written must not cost the run.
-    let files = Files::create(options, &kinds).map_err(Failure::File)?;
+    let files = Files::create(options, kinds).map_err(Failure::File)?;
     let taken = Taken::default();
-    let steps = steps_of(&options.requests, options.steps, &taken)?;
-    taken.note()?;
+    let steps = steps_of(&options.requests, options.steps, &taken, Some(signals))?;
+    taken.note();
     let budget = Budget::new(options.budget.unwrap_or(usize::MAX));
-    let mut map = map::run(&target, &kinds, options.max_bytes, &budget, steps, &signals.stop)?;
+    let mut map = map::run(target, kinds, options.max_bytes, &budget, steps, &signals.stop)?;
     map.trace = taken.origin();
     map.seed = map.trace.is_none().then_some(options.requests.seed);
     // The table first, whatever becomes of the files, and the files, whatever becomes of it.
     let printed = print(&mut for_people(&[&options.json]), &map, options);
-    files.keep(&map)?;
-    printed?;
+    let mut kept = files.keep(&map);
+    kept.note(printed);
+    kept.result()?;
     match signals.which.load(Ordering::Relaxed) {
         0 => Ok(()),
         signal => Err(Failure::Stopped { signal: u8::try_from(signal).unwrap_or(0) }),
@@ -54,14 +66,22 @@ pub(crate) fn run(options: &Map) -> Result<(), Failure> {
 
 /// Sees that no file that a run writes is another one, or the trace.
 fn check(options: &Map, kinds: &[Kind]) -> Result<(), Collision> {
+    let trace: Vec<_> = options.requests.input().into_iter().collect();
+    distinct(&trace, &outputs(options, kinds))
+}
+
+/// Waits for the readers of what a run writes, as [`open_pipes`].
+fn pipes(options: &Map, kinds: &[Kind]) -> io::Result<Vec<File>> {
+    open_pipes(&outputs(options, kinds))
+}
+
+fn outputs(options: &Map, kinds: &[Kind]) -> Vec<Named> {
     let named = |argument, path: &Path| Named { argument, path: path.to_owned() };
-    let trace = options.requests.trace.as_deref().filter(|path| *path != Path::new(STANDARD_INPUT));
-    let trace: Vec<_> = trace.map(|path| named("--trace", path)).into_iter().collect();
     let mut outputs: Vec<_> = options.json.iter().map(|path| named("--json", path)).collect();
     if let Some(folder) = &options.svg {
         outputs.extend(kinds.iter().map(|kind| named("--svg", &picture(folder, *kind))));
     }
-    distinct(&trace, &outputs)
+    outputs
 }
 
 /// The picture of a pool.
@@ -92,8 +112,8 @@ impl Files {
     }
 
     /// Finishes the files, each whatever became of the others.
-    fn keep(self, map: &map::Map) -> io::Result<()> {
-        let mut kept = First::default();
+    fn keep(self, map: &map::Map) -> Kept {
+        let mut kept = Kept::default();
         if let Some(json) = self.json {
             let text = serde_json::to_string_pretty(map).map_err(io::Error::from);
             kept.note(text.and_then(|text| json.keep_text(&text)));
@@ -101,7 +121,7 @@ impl Files {
         for (picture, pool) in self.pictures.into_iter().zip(&map.pools) {
             kept.note(picture.keep_text(pool.snapshot.to_svg().trim_end()));
         }
-        kept.result()
+        kept
     }
 }
 

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wharf_cli::output::{First, Named, Output, distinct, for_people};
-use wharf_cli::qualify::{COUNT, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify};
+use wharf_cli::output::{Kept, Named, Output, distinct, for_people, open_pipes};
+use wharf_cli::qualify::{
+    COUNT, FIGURES_FAILED, Line, NO_FIGURES, NO_GPU, Report, Verdict, page, run as qualify,
+};
 
 use crate::arguments::Qualify;
 use crate::failure::Failure;
@@ -15,7 +17,10 @@ use crate::signals::Signals;
 pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let named = [("--json", &options.json), ("--html", &options.html)];
     let named = named.map(|(argument, path)| path.clone().map(|path| Named { argument, path }));
-    distinct(&[], named.into_iter().flatten().collect::<Vec<_>>().as_slice())?;
+    let named: Vec<_> = named.into_iter().flatten().collect();
+    distinct(&[], &named)?;
+    // Before a file is begun, which a signal would leave.
+    let _readers = open_pipes(&named).map_err(Failure::File)?;
     let begin = |path: &Option<_>| path.as_deref().map(Output::create).transpose();
     let json = begin(&options.json).map_err(Failure::File)?;
     let html = begin(&options.html).map_err(Failure::File)?;
@@ -41,7 +46,7 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     let report = report?;
     printed = printed.and_then(|()| print_rest(&mut for_people(&files), &report));
     // The files, whatever became of the table.
-    let mut kept = First::default();
+    let mut kept = Kept::default();
     if let Some(json) = json {
         let text = serde_json::to_string_pretty(&report).map_err(io::Error::from);
         kept.note(text.and_then(|text| json.keep_text(&text)));
@@ -51,6 +56,9 @@ pub(crate) fn run(options: &Qualify) -> Result<(), Failure> {
     }
     kept.note(printed);
     kept.result()?;
+    if let Some(reason) = report.figures_failed {
+        return Err(Failure::Figures(reason));
+    }
     match (signals.which.load(Ordering::Relaxed), report.count(Verdict::Fails)) {
         (_, count @ 1..) => Err(Failure::Broken(count)),
         (0, 0) => Ok(()),
@@ -90,6 +98,9 @@ fn print_rest(output: &mut impl Write, report: &Report) -> io::Result<()> {
     }
     if report.count(Verdict::Fails) > 0 {
         writeln!(output, "\n{NO_FIGURES}")?;
+    }
+    if let Some(reason) = &report.figures_failed {
+        writeln!(output, "\n{FIGURES_FAILED}{reason}")?;
     }
     writeln!(output, "\n{}", report.count_text())
 }

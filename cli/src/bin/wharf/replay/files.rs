@@ -1,15 +1,15 @@
 //! The files that a replay leaves.
 
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wharf::pool::MemoryPlan;
 use wharf_cli::charts;
 use wharf_cli::chrome::ChromeTrace;
-use wharf_cli::output::{Collision, First, Named, Output, create_folder, distinct};
+use wharf_cli::output::{Collision, Kept, Named, Output, create_folder, distinct, open_pipes};
 use wharf_cli::replay::{Record, RunPlan, SizeRecorder};
 use wharf_cli::summary::{Collector, Summary};
-use wharf_cli::trace::STANDARD_INPUT;
 
 use super::html;
 use crate::arguments::Replay;
@@ -24,8 +24,8 @@ pub(super) struct Files {
     charts: Vec<(&'static str, Output)>,
     /// Where a first run keeps its plan.
     plan: Option<(Output, SizeRecorder)>,
-    /// The first that went wrong during the run, which goes on to its figures.
-    failed: First,
+    /// What went wrong during the run, which goes on to its figures.
+    failed: Kept,
 }
 
 /// What the files are made of.
@@ -50,11 +50,18 @@ impl Contents<'_> {
 
 /// Sees that no file that a run writes is another one, or one that it reads.
 pub(super) fn check(options: &Replay) -> Result<(), Collision> {
+    let inputs: Vec<_> = options.requests.input().into_iter().collect();
+    distinct(&inputs, &outputs(options))
+}
+
+/// Waits for the readers of what a run writes, as [`open_pipes`].
+pub(super) fn pipes(options: &Replay) -> io::Result<Vec<File>> {
+    open_pipes(&outputs(options))
+}
+
+fn outputs(options: &Replay) -> Vec<Named> {
     let named =
         |argument, path: &Option<PathBuf>| path.clone().map(|path| Named { argument, path });
-    let trace = options.requests.trace.clone();
-    let trace = trace.filter(|path| path.as_path() != Path::new(STANDARD_INPUT));
-    let inputs: Vec<_> = named("--trace", &trace).into_iter().collect();
     let files = [
         named("--plan", &options.plan),
         named("--json", &options.json),
@@ -65,7 +72,7 @@ pub(super) fn check(options: &Replay) -> Result<(), Collision> {
     for chart in CHARTS {
         outputs.extend(named("--svg", &options.svg.as_ref().map(|folder| folder.join(chart))));
     }
-    distinct(&inputs, &outputs)
+    outputs
 }
 
 impl Files {
@@ -86,7 +93,7 @@ impl Files {
         let chrome = options.chrome_trace.as_deref().map(Output::create).transpose()?;
         let chrome = chrome.map(ChromeTrace::new).transpose()?;
         let plan = plan.map(|output| (output, SizeRecorder::new()));
-        Ok(Self { json, html, chrome, charts, plan, failed: First::default() })
+        Ok(Self { json, html, chrome, charts, plan, failed: Kept::default() })
     }
 
     /// Takes a step; a file that cannot be written on is told at the end.
@@ -103,7 +110,7 @@ impl Files {
     }
 
     /// Finishes the files, each whatever became of the others.
-    pub(super) fn keep(self, contents: &Contents<'_>) -> io::Result<()> {
+    pub(super) fn keep(self, contents: &Contents<'_>) -> Kept {
         let mut kept = self.failed;
         if let Some((output, sizes)) = self.plan {
             let [device, pinned] = contents
@@ -126,7 +133,7 @@ impl Files {
         for (name, output) in self.charts {
             kept.note(contents.chart(name).and_then(|svg| output.keep_text(&svg)));
         }
-        kept.result()
+        kept
     }
 }
 

@@ -34,28 +34,38 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let extent = Extent::of(options)?;
     let software = Software { schedule: options.schedule, verify: options.verify };
     let target = Target::new(options.driver, software)?;
-    if let Some(reason) = &target.instead_of {
-        writeln!(io::stderr(), "on softcuda, since the system's driver cannot be used: {reason}")?;
-    }
+    target.tell_instead_of();
+    // Before signals are caught, since it may wait.
+    let _readers = files::pipes(options).map_err(Failure::File)?;
+    let signals = Signals::install()?;
+    run_on(&target, options, extent.as_ref(), &signals)
+        .map_err(|failure| failure.unless_stopped(&signals))
+}
+
+fn run_on(
+    target: &Target,
+    options: &Replay,
+    extent: Option<&Extent>,
+    signals: &Signals,
+) -> Result<(), Failure> {
     let device = target
         .driver
         .device(0)
         .and_then(|device| device.name())
         .map_err(|error| Failure::Replay(error.into()))?;
-    let signals = Signals::install()?;
     let plan = options.plan.as_deref().map(RunPlan::read).transpose().map_err(Failure::File)?;
     let plan = plan.flatten();
     // Created before the run: a path that cannot be written must not cost the run.
     let counted = target.software().is_some();
     let mut files = Files::create(options, plan.is_some(), counted).map_err(Failure::File)?;
-    let settings = settings(options, extent.as_ref(), plan.as_ref())?;
+    let settings = settings(options, extent, plan.as_ref())?;
     let mut collector = Collector::new(settings.foresight.name(), settings.foresight.forecast());
-    let bar = progress(options, extent.as_ref());
+    let bar = progress(options, extent);
     let taken = Taken::default();
-    let steps = source::steps(options, &taken)?;
-    taken.note()?;
+    let steps = source::steps(options, &taken, Some(signals))?;
+    taken.note();
     let mut number = 0;
-    let outcome = replay(&target, &settings, steps, &signals.stop, |record| {
+    let outcome = replay(target, &settings, steps, &signals.stop, |record| {
         files.record(number, record);
         collector.record(record);
         number += 1;
@@ -67,7 +77,7 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     let setting = Setting {
         driver: target.name(),
         device,
-        run: run_of(options, &settings, &target, &taken),
+        run: run_of(options, &settings, target, &taken),
         requests: taken.count(),
         driver_calls: target.driver_calls(),
         budget: settings.budget.clone(),
@@ -82,9 +92,10 @@ pub(crate) fn run(options: &Replay) -> Result<(), Failure> {
     // The files of a run that failed are absent.
     let outcome = outcome.whole()?;
     let (summary, collector, needed) = (&summary, &collector, &outcome.needed);
-    files.keep(&Contents { summary, collector, calls: &calls, needed })?;
-    printed?;
-    verdict(&outcome, &signals)
+    let mut kept = files.keep(&Contents { summary, collector, calls: &calls, needed });
+    kept.note(printed);
+    kept.result()?;
+    verdict(&outcome, signals)
 }
 
 /// Whether bytes arrived, and whether the run came to its end.
@@ -131,8 +142,8 @@ fn run_of(options: &Replay, settings: &Settings, target: &Target, taken: &Taken)
 fn dump(options: &Replay) -> Result<(), Failure> {
     let mut output = BufWriter::new(io::stdout().lock());
     let taken = Taken::default();
-    let steps = source::steps(options, &taken)?;
-    taken.note()?;
+    let steps = source::steps(options, &taken, None)?;
+    taken.note();
     for step in steps {
         let Step { tokens, requests, prefill, .. } = step?;
         writeln!(output, "{tokens},{requests},{prefill}")?;

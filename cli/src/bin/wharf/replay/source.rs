@@ -1,8 +1,7 @@
 //! Where steps come from.
 
 use std::cell::{Cell, RefCell};
-use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -13,9 +12,11 @@ use wharf_cli::generate::Generator;
 use wharf_cli::replay::SizeRecorder;
 use wharf_cli::schedule::{Scheduler, Step};
 use wharf_cli::summary::Origin;
-use wharf_cli::trace::{STANDARD_INPUT, Trace, TraceError};
+use wharf_cli::trace::{Problem, STANDARD_INPUT, Trace, TraceError};
 
 use crate::arguments::{Replay, Requests};
+use crate::input::{Input, is_special};
+use crate::signals::Signals;
 
 /// What was found out about the requests while they were taken.
 #[derive(Clone, Debug, Default)]
@@ -34,13 +35,11 @@ impl Taken {
     }
 
     /// Tells of requests that had to be sorted.
-    pub(crate) fn note(&self) -> io::Result<()> {
-        match self.origin() {
-            Some(Origin { path, reordered: count @ 1.., .. }) => {
-                let note = "requests were not in the order of their arrival, and were sorted";
-                writeln!(io::stderr(), "{path}: {count} {note}")
-            }
-            _ => Ok(()),
+    pub(crate) fn note(&self) {
+        if let Some(Origin { path, reordered: count @ 1.., .. }) = self.origin() {
+            let note = "requests were not in the order of their arrival, and were sorted";
+            // Where nothing can be told, the figures have the number.
+            let _ = writeln!(io::stderr(), "{path}: {count} {note}");
         }
     }
 
@@ -65,13 +64,12 @@ impl Extent {
             let steps = options.steps.unwrap_or(MADE_UP_STEPS);
             return Ok(Some(Self { steps: steps as u64 }));
         };
-        let special = fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir());
-        if special || path == Path::new(STANDARD_INPUT) {
+        if is_special(path) || path == Path::new(STANDARD_INPUT) {
             return Ok(None);
         }
         // A long trace takes its time.
         let bar = ProgressBar::new_spinner().with_message("reading the trace");
-        let steps = steps(options, &Taken::default())?.try_fold(0, |count: u64, step| {
+        let steps = steps(options, &Taken::default(), None)?.try_fold(0, |count: u64, step| {
             if count.is_multiple_of(4096) {
                 bar.tick();
             }
@@ -88,17 +86,19 @@ impl Extent {
     }
 }
 
-/// The steps that the options ask for, one after the other.
+/// The steps that the options ask for, one after the other. One of `signals` ends the wait for
+/// them.
 pub(super) fn steps(
     options: &Replay,
     taken: &Taken,
+    signals: Option<&Signals>,
 ) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
     let limit = match (options.steps, &options.requests.trace) {
         (Some(steps), _) => steps,
         (None, Some(_)) => usize::MAX,
         (None, None) => MADE_UP_STEPS,
     };
-    steps_of(&options.requests, limit, taken)
+    steps_of(&options.requests, limit, taken, signals)
 }
 
 /// At most `limit` steps of a trace, or of the requests that a seed stands for.
@@ -106,10 +106,11 @@ pub(crate) fn steps_of(
     requests: &Requests,
     limit: usize,
     taken: &Taken,
+    signals: Option<&Signals>,
 ) -> Result<impl Iterator<Item = Result<Step, TraceError>> + use<>, TraceError> {
     let source: Box<dyn Iterator<Item = Result<Request, TraceError>>> = match &requests.trace {
         Some(path) => {
-            let trace = Trace::open(path, &requests.options())?;
+            let trace = open(path, requests, signals)?;
             let (path, format) = (path.display().to_string(), trace.format().name());
             let (reordered, prefix_cache) = (trace.reordered(), requests.prefix_cache);
             taken.0.trace.replace(Some(Origin { path, format, reordered, prefix_cache }));
@@ -122,11 +123,23 @@ pub(crate) fn steps_of(
     Ok(Scheduler::new(counted).take(limit))
 }
 
+fn open(path: &Path, requests: &Requests, signals: Option<&Signals>) -> Result<Trace, TraceError> {
+    let input = signals.map(|signals| Input::open(path, signals)).transpose();
+    let input = input.map_err(|error| {
+        let (path, problem) = (path.to_owned(), Problem::Open(error));
+        TraceError { path, line: 0, column: 0, problem }
+    })?;
+    match input.flatten() {
+        Some(input) => Trace::read(path, BufReader::new(input), &requests.options()),
+        None => Trace::open(path, &requests.options()),
+    }
+}
+
 /// The recording of an earlier run of the same requests.
 pub(super) fn plan(options: &Replay, extent: Option<&Extent>) -> Result<Plan, TraceError> {
     let mut recorder = SizeRecorder::new();
     if extent.is_some() {
-        for step in steps(options, &Taken::default())? {
+        for step in steps(options, &Taken::default(), None)? {
             recorder.record(&step?);
         }
     }

@@ -37,7 +37,7 @@ fn steps(mut row: impl FnMut(&str, String) -> io::Result<()>, summary: &Summary)
     row("requests, tokens", format!("{requests}, {tokens}"))?;
     let calls = summary.driver_calls_per_step.map(|calls| format!("{calls:.1}"));
     let uncounted = || match summary.driver {
-        "softcuda" => format!("counted after the first {WARM_UP}"),
+        "softcuda" => format!("not known: counted from step {} on", WARM_UP + 1),
         _ => "counted on softcuda only".to_owned(),
     };
     row("driver calls a step", calls.unwrap_or_else(uncounted))?;
