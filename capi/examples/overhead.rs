@@ -1,25 +1,29 @@
 //! The loop of `tests/c/overhead.c`, on the library itself: for `capi/check.sh`, which counts the
 //! instructions of both.
 //!
-//! `overhead alloc|step COUNT`, with a driver such as softcuda's.
+//! `overhead alloc|step|results COUNT`, with a driver such as softcuda's.
 
 use std::error::Error;
+use std::time::Duration;
 
 use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, Pool};
-use wharf::staging::{InputBuffers, Len};
+use wharf::staging::{InputBuffers, Len, OutputBuffers};
 use wharf::{Context, Driver, Stream};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, what, count] = &arguments[..] else { return Err("overhead alloc|step COUNT".into()) };
+    let [_, what, count] = &arguments[..] else {
+        return Err("overhead alloc|step|results COUNT".into());
+    };
     let count: usize = count.parse()?;
     let context = Context::retain(&Driver::load()?.device(0)?)?;
     let stream = Stream::new(&context)?;
     match what.as_str() {
         "alloc" => alloc(&context, &stream, count),
         "step" => step(&context, &stream, count),
-        other => Err(format!("{other:?} is neither alloc nor step").into()),
+        "results" => results(&context, &stream, count),
+        other => Err(format!("{other:?} is none of alloc, step and results").into()),
     }
 }
 
@@ -46,4 +50,16 @@ fn step(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn 
     }
     stream.synchronize()?;
     Ok(())
+}
+
+/// The results of one slot that are fetched, waited for and read, again and again.
+fn results(context: &Context, stream: &Stream, count: usize) -> Result<(), Box<dyn Error>> {
+    let outputs = OutputBuffers::builder(context).slot::<i32>("ids", Len::Tokens).buckets([8]);
+    let outputs = outputs.build()?;
+    let (ids, mut sum) = (outputs.slot_id::<i32>("ids")?, 0);
+    for _ in 0..count {
+        let pending = outputs.fetch(8, 1, stream)?;
+        sum += pending.wait(Duration::from_secs(1))?.read(ids)?[0];
+    }
+    if sum == 0 { Ok(()) } else { Err("the device memory is not zeros".into()) }
 }

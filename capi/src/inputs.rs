@@ -2,7 +2,7 @@
 //! Sets of input buffers.
 
 use std::ffi::c_char;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use wharf::staging::{Counts, InputBuffers, InputBuffersBuilder, SlotInfo, StaticBuffers};
 
@@ -10,9 +10,9 @@ use crate::args::{Growing, array, array_of, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
 use crate::slots::{layout_of, wharf_slot};
 use crate::status::{Failure, call, wharf_status};
-use crate::step::Cell;
+use crate::step::{PLACES, StepCell};
 use crate::stream::wharf_stream;
-use crate::table::{get, handle, insert, remove};
+use crate::table::{end, get, handle, insert};
 
 /// The inputs of an engine's steps: host slots to write, and device memory at addresses that
 /// never change.
@@ -29,7 +29,7 @@ handle!(wharf_inputs, InputsObject, "inputs");
 #[derive(Debug)]
 pub struct InputsObject {
     /// One for each ring slot. Before the set, whose memory they use.
-    pub(crate) cells: Box<[Mutex<Cell>]>,
+    pub(crate) cells: Box<[StepCell; PLACES]>,
     pub(crate) slots: Box<[SlotInfo]>,
     buffers: StaticBuffers,
     pub(crate) set: Arc<InputBuffers>,
@@ -105,7 +105,11 @@ pub unsafe extern "C" fn wharf_inputs_create(
             builder = slot.add_to(builder, name)?;
         }
         let set = Arc::new(builder.build()?);
-        let cells = (0..depth).map(|_| Mutex::default()).collect();
+        if depth > PLACES {
+            let text = format!("options->ring_depth is {depth}, and {PLACES} at most");
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
+        let cells = Box::new(std::array::from_fn(|_| StepCell::default()));
         let (slots, buffers) = (set.slots().collect(), set.static_buffers());
         to.set(insert(InputsObject { cells, slots, buffers, set })?);
         Ok(())
@@ -127,7 +131,7 @@ pub unsafe extern "C" fn wharf_inputs_destroy(inputs: wharf_inputs) -> wharf_sta
         // SAFETY: the caller's promise.
         unsafe { get(inputs) }?.set.wait()?;
         // SAFETY: the caller's promise.
-        unsafe { remove(inputs) }.map(drop)
+        unsafe { end(inputs) }
     })
 }
 
@@ -253,10 +257,14 @@ impl InputsObject {
 /// A slot of a set by its number.
 #[inline]
 pub(crate) fn find(slots: &[SlotInfo], slot: usize) -> Result<&SlotInfo, Failure> {
-    slots.get(slot).ok_or_else(|| {
-        let text = format!("there is no slot {slot}: the set has {}", slots.len());
-        Failure::new(wharf_status::Invalid, text)
-    })
+    slots.get(slot).ok_or_else(|| no_slot(slot, slots.len()))
+}
+
+/// The failure of a slot that a set of so many does not have.
+#[cold]
+pub(crate) fn no_slot(slot: usize, slots: usize) -> Failure {
+    let text = format!("there is no slot {slot}: the set has {slots}");
+    Failure::new(wharf_status::Invalid, text)
 }
 
 impl wharf_inputs_options {

@@ -8,6 +8,7 @@
 //!
 //! * `status`: what calls return, the thread's last error, the log.
 //! * `table`: objects behind handles.
+//! * `cell`: places for what one call at a time may use.
 //! * `args`: pointers and options of the caller.
 //! * `slots`: how a slot is described.
 //! * `context`, `stream`, `pool`, `buffer`, `step`, `inputs`, `reader`, `results`, `outputs`: the
@@ -22,6 +23,7 @@
 
 mod args;
 mod buffer;
+mod cell;
 mod context;
 mod inputs;
 mod outputs;

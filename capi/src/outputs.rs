@@ -2,20 +2,17 @@
 //! Sets of output buffers: results of steps on their way to the host.
 
 use std::ffi::c_char;
-use std::sync::Arc;
 
-use wharf::staging::{
-    Counts, Fetch, OutputBuffers, OutputBuffersBuilder, SlotInfo, StageError, StaticBuffers,
-};
+use wharf::staging::{Counts, OutputBuffers, OutputBuffersBuilder, SlotInfo, StaticBuffers};
 
 use crate::args::{Growing, array, array_of, millis, out, sized, text, text_or};
 use crate::context::wharf_context;
 use crate::inputs::{MOST_BUCKETS, MOST_SLOTS, RING_DEPTH, find};
 use crate::results::{ResultsObject, wharf_results};
 use crate::slots::{layout_of, wharf_slot};
-use crate::status::{Failure, call, wharf_status};
+use crate::status::{Failure, call, fail, wharf_status};
 use crate::stream::wharf_stream;
-use crate::table::{get, handle, insert, remove};
+use crate::table::{end, get, handle, insert};
 
 /// The results of an engine's steps: device memory at addresses that never change, for kernels to
 /// write, and pinned memory in which the host reads what a fetch has copied.
@@ -31,7 +28,7 @@ handle!(wharf_outputs, OutputsObject, "outputs");
 /// A set of results.
 #[derive(Debug)]
 pub struct OutputsObject {
-    slots: Arc<[SlotInfo]>,
+    slots: Box<[SlotInfo]>,
     buffers: StaticBuffers,
     set: OutputBuffers,
 }
@@ -122,7 +119,7 @@ pub unsafe extern "C" fn wharf_outputs_create(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_outputs_destroy(outputs: wharf_outputs) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { remove(outputs) }.map(drop))
+    call(|| unsafe { end(outputs) })
 }
 
 /// Writes the number of the slot with a name.
@@ -216,7 +213,7 @@ pub unsafe extern "C" fn wharf_fetch(
     results: *mut wharf_results,
 ) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { fetch(outputs, &[], stream, results, |set| set.begin(tokens, requests)) })
+    unsafe { fetch(outputs, tokens, requests, stream, results, &Way::USUAL) }
 }
 
 /// As wharf_fetch; WHARF_STATUS_WOULD_BLOCK if no ring slot is free.
@@ -235,7 +232,9 @@ pub unsafe extern "C" fn wharf_try_fetch(
     results: *mut wharf_results,
 ) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { fetch(outputs, &[], stream, results, |set| set.try_begin(tokens, requests)) })
+    unsafe {
+        fetch(outputs, tokens, requests, stream, results, &Way { sources: &[], waits: false })
+    }
 }
 
 /// As wharf_fetch, with slots from other memory of the device: `sources` has an address for each
@@ -259,41 +258,63 @@ pub unsafe extern "C" fn wharf_fetch_from(
     stream: wharf_stream,
     results: *mut wharf_results,
 ) -> wharf_status {
-    call(|| {
-        // SAFETY: the caller's promise.
-        let sources = unsafe { array(sources, source_count, MOST_SLOTS, "sources") }?;
-        // SAFETY: the caller's promise.
-        unsafe { fetch(outputs, sources, stream, results, |set| set.begin(tokens, requests)) }
-    })
+    // SAFETY: the caller's promise.
+    match unsafe { array(sources, source_count, MOST_SLOTS, "sources") } {
+        Ok(sources) => {
+            let way = Way { sources, waits: true };
+            // SAFETY: the caller's promise.
+            unsafe { fetch(outputs, tokens, requests, stream, results, &way) }
+        }
+        Err(failure) => fail(failure),
+    }
 }
 
-/// Fetches slots from `sources`, or from where they are.
+/// How slots are fetched.
+struct Way<'a> {
+    /// Where from; no address, or 0, is where the slot is.
+    sources: &'a [u64],
+    /// Whether to wait for a ring slot.
+    waits: bool,
+}
+
+impl Way<'_> {
+    const USUAL: Self = Self { sources: &[], waits: true };
+}
+
+/// A fetch: one function for all ways, which takes what they are given as they are given it.
 ///
 /// # Safety
 ///
 /// As `wharf_fetch_from`.
 unsafe fn fetch(
     outputs: wharf_outputs,
-    sources: &[u64],
+    tokens: usize,
+    requests: usize,
     stream: wharf_stream,
     results: *mut wharf_results,
-    begin: impl for<'a> FnOnce(&'a OutputBuffers) -> Result<Fetch, StageError>,
-) -> Result<(), Failure> {
-    // SAFETY: the caller's promise.
-    let to = unsafe { out(results, "results") }?;
-    // SAFETY: the caller's promise.
-    let object = unsafe { get(outputs) }?;
-    // SAFETY: the caller's promise.
-    let stream = unsafe { get(stream) }?;
-    let mut fetch = begin(&object.set)?;
-    for (slot, address) in sources.iter().enumerate().filter(|(_, address)| **address != 0) {
-        let info = find(&object.slots, slot)?;
+    way: &Way<'_>,
+) -> wharf_status {
+    call(|| {
         // SAFETY: the caller's promise.
-        unsafe { fetch.source_raw(info, *address) }?;
-    }
-    let pending = fetch.submit(stream)?;
-    to.set(insert(ResultsObject::new(pending, &object.slots))?);
-    Ok(())
+        let to = unsafe { out(results, "results") }?;
+        // SAFETY: the caller's promise.
+        let object = unsafe { get(outputs) }?;
+        // SAFETY: the caller's promise.
+        let stream = unsafe { get(stream) }?;
+        let mut fetch = match way.waits {
+            true => object.set.begin(tokens, requests)?,
+            false => object.set.try_begin(tokens, requests)?,
+        };
+        let sources = way.sources.iter().enumerate();
+        for (slot, address) in sources.filter(|(_, address)| **address != 0) {
+            let info = find(&object.slots, slot)?;
+            // SAFETY: the caller's promise.
+            unsafe { fetch.source_raw(info, *address) }?;
+        }
+        let pending = fetch.submit(stream)?;
+        to.set(insert(ResultsObject::new(pending, object.slots.len()))?);
+        Ok(())
+    })
 }
 
 impl wharf_outputs_options {

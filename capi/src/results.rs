@@ -2,15 +2,14 @@
 //! Results that a fetch brings.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
-use wharf::staging::{Pending, SlotInfo};
+use wharf::staging::Pending;
 
 use crate::args::{millis, out};
-use crate::inputs::find;
+use crate::inputs::no_slot;
 use crate::status::{Failure, call, wharf_status};
 use crate::stream::wharf_stream;
-use crate::table::{get, handle, remove};
+use crate::table::{end, get, handle};
 
 /// The results of one step, which the device is copying or has copied. They are not overwritten
 /// before wharf_results_release.
@@ -27,13 +26,15 @@ handle!(wharf_results, ResultsObject, "results");
 #[derive(Debug)]
 pub struct ResultsObject {
     pending: Pending,
-    slots: Arc<[SlotInfo]>,
+    /// How many slots it has.
+    slots: usize,
 }
 
 impl ResultsObject {
-    /// The results of a fetch of a set with these slots.
-    pub(crate) fn new(pending: Pending, slots: &Arc<[SlotInfo]>) -> Self {
-        Self { pending, slots: Arc::clone(slots) }
+    /// The results of a fetch of a set with so many slots.
+    #[inline]
+    pub(crate) fn new(pending: Pending, slots: usize) -> Self {
+        Self { pending, slots }
     }
 }
 
@@ -70,8 +71,15 @@ pub unsafe extern "C" fn wharf_results_wait(
     results: wharf_results,
     timeout_ms: u64,
 ) -> wharf_status {
-    // SAFETY: the caller's promise.
-    call(|| Ok(unsafe { get(results) }?.pending.wait(millis(timeout_ms)).map(drop)?))
+    call(|| {
+        // SAFETY: the caller's promise.
+        let pending = &unsafe { get(results) }?.pending;
+        // Most results are there when they are asked for.
+        if !pending.is_complete()? {
+            pending.wait(millis(timeout_ms))?;
+        }
+        Ok(())
+    })
 }
 
 /// Writes where a slot's elements are, in pinned memory, and how many bytes they have: as many
@@ -97,9 +105,11 @@ pub unsafe extern "C" fn wharf_results_read(
         let to_size = unsafe { out(size, "size") }?;
         // SAFETY: the caller's promise.
         let object = unsafe { get(results) }?;
-        let info = find(&object.slots, slot)?;
+        if slot >= object.slots {
+            return Err(no_slot(slot, object.slots));
+        }
         let there = object.pending.try_read()?.ok_or_else(not_there)?;
-        let bytes = there.read_raw(info)?;
+        let bytes = there.read_raw_at(slot)?;
         to.set(bytes.as_ptr().cast());
         to_size.set(bytes.len());
         Ok(())
@@ -134,7 +144,7 @@ pub unsafe extern "C" fn wharf_results_source_free_on(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_results_release(results: wharf_results) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { remove(results) }.map(drop))
+    call(|| unsafe { end(results) })
 }
 
 #[cold]

@@ -158,11 +158,8 @@ failures!(
 /// Runs the body of a function: no panic leaves it, and a failure becomes the thread's last.
 #[inline]
 pub(crate) fn call(body: impl FnOnce() -> Result<(), Failure>) -> wharf_status {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => wharf_status::Ok,
-        Ok(Err(failure)) => fail(failure),
-        Err(panic) => fail(panicked(&*panic)),
-    }
+    let body = || body().map_or_else(fail, |()| wharf_status::Ok);
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| fail(panicked(&*panic)))
 }
 
 /// Notes a failure for the calling thread, and tells the log.

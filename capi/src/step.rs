@@ -6,12 +6,15 @@
 //! submitted it names what was staged.
 
 use std::ffi::c_void;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
+use wharf::Stream;
 use wharf::staging::{Counts, InputBuffers, StageError, Staged, Step};
 
 use crate::args::{out, out_or_none};
-use crate::inputs::{InputsObject, wharf_inputs};
+use crate::cell::{Cell, Taken};
+use crate::inputs::{InputsObject, no_slot, wharf_inputs};
 use crate::status::{Failure, call, wharf_status};
 use crate::stream::wharf_stream;
 use crate::table::get;
@@ -27,21 +30,15 @@ pub struct wharf_step {
     pub number: u64,
 }
 
-/// The content of a ring slot.
+/// What a ring slot has of C: one of the two, or nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Cell {
-    /// How many steps were begun in it.
-    life: u64,
-    content: Content,
+pub(crate) struct Content {
+    open: Option<Step<'static>>,
+    staged: Option<Staged<'static>>,
 }
 
-#[derive(Debug, Default)]
-enum Content {
-    #[default]
-    Empty,
-    Open(Step<'static>),
-    Staged(Staged<'static>),
-}
+/// The cell of a ring slot. Its life is the number of steps that were begun in it.
+pub(crate) type StepCell = Cell<Content>;
 
 /// Begins a step: takes a ring slot that the device does not read any more, and waits for one until
 /// the set's deadline if need be.
@@ -126,9 +123,9 @@ pub unsafe extern "C" fn wharf_step_slot(
         let to_size = unsafe { out(size, "size") }?;
         // SAFETY: the caller's promise.
         let object = unsafe { get(step.inputs) }?;
-        let info = object.slot(slot)?;
         let mut cell = object.cell(step)?;
-        let bytes = cell.open()?.write_raw(info);
+        let bytes = cell.open()?.write_raw_at(slot);
+        let bytes = bytes.ok_or_else(|| no_slot(slot, object.slots.len()))?;
         to.set(bytes.as_mut_ptr().cast());
         to_size.set(bytes.len());
         Ok(())
@@ -154,13 +151,8 @@ pub unsafe extern "C" fn wharf_submit(step: wharf_step, stream: wharf_stream) ->
         // SAFETY: the caller's promise.
         let stream = unsafe { get(stream) }?;
         let mut cell = object.cell(step)?;
-        cell.content = match std::mem::take(&mut cell.content) {
-            Content::Open(open) => Content::Staged(open.submit(stream)?),
-            other => {
-                cell.content = other;
-                return Err(not_open());
-            }
-        };
+        cell.submit(stream)?;
+        drop(cell);
         Ok(())
     })
 }
@@ -177,9 +169,7 @@ pub unsafe extern "C" fn wharf_step_abandon(step: wharf_step) -> wharf_status {
     call(|| {
         // SAFETY: the caller's promise.
         let mut cell = unsafe { get(step.inputs) }?.cell(step)?;
-        cell.open()?;
-        cell.content = Content::Empty;
-        Ok(())
+        cell.open.take().ok_or_else(not_open).map(drop)
     })
 }
 
@@ -272,10 +262,10 @@ pub unsafe extern "C" fn wharf_step_padded(
         // SAFETY: the caller's promise.
         let object = unsafe { get(step.inputs) }?;
         let cell = object.cell(step)?;
-        let (found, padded) = match &cell.content {
-            Content::Open(step) => (step.bucket(), step.padded()),
-            Content::Staged(staged) => (staged.bucket(), staged.padded()),
-            Content::Empty => return Err(stale()),
+        let (found, padded) = match &*cell {
+            Content { open: Some(step), .. } => (step.bucket(), step.padded()),
+            Content { staged: Some(staged), .. } => (staged.bucket(), staged.padded()),
+            _ => return Err(stale()),
         };
         for (to, value) in [
             (bucket, found.unwrap_or(usize::MAX)),
@@ -331,49 +321,64 @@ unsafe fn begin(
     // SAFETY: the set is behind an `Arc` that is dropped after the cells, and what borrows it is
     // put into a cell below and never leaves it.
     let set: &'static InputBuffers = unsafe { &*Arc::as_ptr(&object.set) };
-    let open = begin(set)?;
+    // Would be lost if what follows panicked; has nothing to see to if it cannot.
+    let open = ManuallyDrop::new(begin(set)?);
     let place = open.ring_slot();
-    let mut cell = lock(&object.cells[place]);
-    cell.life += 1;
-    cell.content = Content::Open(open);
-    to.set(wharf_step { inputs, number: cell.life << PLACE_BITS | place as u64 });
+    let mut cell = object.cells[place % PLACES].begin();
+    cell.clear();
+    // Nothing is there to be dropped, so that the step is copied once.
+    #[expect(clippy::mem_forget, reason = "it is None")]
+    std::mem::forget(cell.open.replace(ManuallyDrop::into_inner(open)));
+    to.set(wharf_step { inputs, number: cell.life() << PLACE_BITS | place as u64 });
     Ok(())
 }
 
 impl InputsObject {
     /// The cell of a step that is in it.
     #[inline]
-    pub(crate) fn cell(&self, step: wharf_step) -> Result<MutexGuard<'_, Cell>, Failure> {
+    pub(crate) fn cell(&self, step: wharf_step) -> Result<Taken<'_, Content>, Failure> {
         let place = step.number & ((1 << PLACE_BITS) - 1);
-        let cell = self.cells.get(place as usize).map(lock);
-        cell.filter(|cell| cell.life == step.number >> PLACE_BITS).ok_or_else(stale)
+        let cell = &self.cells[place as usize];
+        cell.take(step.number >> PLACE_BITS).ok_or_else(stale)
     }
 }
 
-impl Cell {
+impl Content {
+    /// Drops what the ring slot had before.
+    #[inline]
+    fn clear(&mut self) {
+        self.staged = None;
+        if self.open.is_some() {
+            self.give_up();
+        }
+    }
+
+    /// A ring slot that has an open step is not begun again, so there is none.
+    #[cold]
+    fn give_up(&mut self) {
+        self.open = None;
+    }
+
     #[inline]
     fn open(&mut self) -> Result<&mut Step<'static>, Failure> {
-        match &mut self.content {
-            Content::Open(step) => Ok(step),
-            _ => Err(not_open()),
-        }
+        self.open.as_mut().ok_or_else(not_open)
+    }
+
+    #[inline]
+    fn submit(&mut self, stream: &Stream) -> Result<(), Failure> {
+        let step = self.open.take().ok_or_else(not_open)?;
+        Ok(step.submit_to(stream, &mut self.staged)?)
     }
 
     pub(crate) fn staged(&self) -> Result<&Staged<'static>, Failure> {
-        match &self.content {
-            Content::Staged(staged) => Ok(staged),
-            Content::Open(_) => {
+        self.staged.as_ref().ok_or_else(|| match self.open {
+            Some(_) => {
                 let text = "the step was not submitted yet: call wharf_submit first";
-                Err(Failure::new(wharf_status::Invalid, text))
+                Failure::new(wharf_status::Invalid, text)
             }
-            Content::Empty => Err(stale()),
-        }
+            None => stale(),
+        })
     }
-}
-
-#[inline]
-fn lock(cell: &Mutex<Cell>) -> MutexGuard<'_, Cell> {
-    cell.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cold]
@@ -387,5 +392,7 @@ fn stale() -> Failure {
     Failure::new(wharf_status::Stale, text)
 }
 
-/// Bits of a step's number that name its ring slot, of which a set has 64 at most.
-const PLACE_BITS: u32 = 8;
+/// The ring slots that a step's number tells apart: as many as a set has at most. So each number
+/// names a cell, and one of no ring slot is one that no step was begun in.
+pub(crate) const PLACES: usize = 1 << PLACE_BITS;
+const PLACE_BITS: u32 = 6;

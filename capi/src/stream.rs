@@ -9,7 +9,7 @@ use wharf::timeline::Ticket;
 use crate::args::{millis, out};
 use crate::context::wharf_context;
 use crate::status::{call, wharf_status};
-use crate::table::{get, handle, insert, remove};
+use crate::table::{end, get, handle, insert};
 
 /// A stream.
 #[repr(C)]
@@ -147,7 +147,7 @@ pub unsafe extern "C" fn wharf_stream_synchronize(stream: wharf_stream) -> wharf
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_stream_release(stream: wharf_stream) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { remove(stream) }.map(drop))
+    call(|| unsafe { end(stream) })
 }
 
 /// Takes a ticket: the point behind all work that the stream was given by now.
@@ -215,5 +215,5 @@ pub unsafe extern "C" fn wharf_ticket_wait(ticket: wharf_ticket, timeout_ms: u64
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn wharf_ticket_release(ticket: wharf_ticket) -> wharf_status {
     // SAFETY: the caller's promise.
-    call(|| unsafe { remove(ticket) }.map(drop))
+    call(|| unsafe { end(ticket) })
 }

@@ -48,9 +48,9 @@ impl<'a> ContextScope<'a> {
     /// Makes `raw` current, unless a scope has.
     #[inline]
     pub(super) fn enter_raw(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
-        let outer = MARK.with(Cell::get);
-        if outer.context == raw && !driver.verifies_scopes() && !driver.is_forked() {
-            return Ok(Self::begin(driver, raw, outer, None));
+        let is_current = SCOPES.with(|scopes| scopes.innermost.get().context == raw);
+        if is_current && !driver.verifies_scopes() && !driver.is_forked() {
+            return Ok(Self::begin(driver, raw, None));
         }
         Self::make_current(driver, raw)
     }
@@ -58,12 +58,15 @@ impl<'a> ContextScope<'a> {
     /// Makes `raw` current, unless the driver says that it is.
     pub(super) fn make_current(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
         let previous = switch(driver, raw)?;
-        Ok(Self::begin(driver, raw, MARK.with(Cell::get), previous))
+        Ok(Self::begin(driver, raw, previous))
     }
 
-    fn begin(driver: &'a Driver, raw: CUcontext, outer: Mark, previous: Option<CUcontext>) -> Self {
-        let mark = Mark { context: raw, serial: next_serial() };
-        MARK.with(|innermost| innermost.set(mark));
+    fn begin(driver: &'a Driver, raw: CUcontext, previous: Option<CUcontext>) -> Self {
+        let (mark, outer) = SCOPES.with(|scopes| {
+            let mark = Mark { context: raw, serial: scopes.last.get() + 1 };
+            scopes.last.set(mark.serial);
+            (mark, scopes.innermost.replace(mark))
+        });
         Self { driver, mark, outer, previous, thread_bound: PhantomData }
     }
 
@@ -77,7 +80,7 @@ impl Context {
     /// Whether a scope of this context is the innermost of the calling thread.
     #[inline]
     pub fn is_entered(&self) -> bool {
-        MARK.with(Cell::get).context == self.as_raw()
+        SCOPES.with(|scopes| scopes.innermost.get().context == self.as_raw())
     }
 
     /// Whether a call needs no scope of its own: as [`is_entered`](Self::is_entered), but for
@@ -93,6 +96,12 @@ impl Context {
     pub(crate) fn make_current(&self) -> Result<ContextScope<'_>, Error> {
         ContextScope::make_current(self.driver(), self.as_raw())
     }
+
+    /// Makes it current for one call of the driver; asks the driver.
+    pub(crate) fn visit(&self) -> Result<Visit<'_>, Error> {
+        let driver = self.driver();
+        Ok(Visit { driver, previous: switch(driver, self.as_raw())? })
+    }
 }
 
 impl fmt::Debug for ContextScope<'_> {
@@ -103,16 +112,25 @@ impl fmt::Debug for ContextScope<'_> {
 
 impl Drop for ContextScope<'_> {
     fn drop(&mut self) {
-        let in_order = MARK.with(Cell::get).serial == self.mark.serial;
-        MARK.with(|innermost| innermost.set(if in_order { self.outer } else { Mark::NONE }));
-        let Some(previous) = self.previous else { return };
-        // SAFETY: `previous` was current when the scope began. If it was destroyed since, the
-        // driver answers with an error (Driver API, cuCtxSetCurrent: CUDA_ERROR_INVALID_CONTEXT)
-        // and this thread has nothing to go back to.
-        let restored = unsafe { self.driver.api().ctx_set_current.call(previous) };
-        if release::tell(self.driver, restored) {
-            MARK.with(|innermost| innermost.set(Mark::NONE));
-        }
+        SCOPES.with(|scopes| {
+            let in_order = scopes.innermost.get().serial == self.mark.serial;
+            scopes.innermost.set(if in_order { self.outer } else { Mark::NONE });
+        });
+        restore(self.driver, self.previous);
+    }
+}
+
+/// A context is current for one call of the driver, beside the scopes of the thread: nothing of
+/// this crate runs meanwhile, so it leaves no mark.
+pub(crate) struct Visit<'a> {
+    driver: &'a Driver,
+    previous: Option<CUcontext>,
+}
+
+impl Drop for Visit<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        restore(self.driver, self.previous);
     }
 }
 
@@ -145,6 +163,18 @@ fn switch(driver: &Driver, raw: CUcontext) -> Result<Option<CUcontext>, Error> {
     Ok(Some(previous))
 }
 
+/// Makes the context current again that [`switch`] found, if that was another.
+fn restore(driver: &Driver, previous: Option<CUcontext>) {
+    let Some(previous) = previous else { return };
+    // SAFETY: `previous` was current when the scope began. If it was destroyed since, the driver
+    // answers with an error (Driver API, cuCtxSetCurrent: CUDA_ERROR_INVALID_CONTEXT) and this
+    // thread has nothing to go back to.
+    let restored = unsafe { driver.api().ctx_set_current.call(previous) };
+    if release::tell(driver, restored) {
+        SCOPES.with(|scopes| scopes.innermost.set(Mark::NONE));
+    }
+}
+
 /// The context of a scope, and which scope it was.
 #[derive(Clone, Copy)]
 struct Mark {
@@ -157,15 +187,15 @@ impl Mark {
     const NONE: Self = Self { context: ptr::null_mut(), serial: 0 };
 }
 
-/// A number that no other scope of this thread has.
-fn next_serial() -> u64 {
-    let next = SERIAL.with(Cell::get) + 1;
-    SERIAL.with(|serial| serial.set(next));
-    next
+/// What a thread knows of its scopes. One variable: in a shared library each look at one is a call.
+struct Scopes {
+    innermost: Cell<Mark>,
+    /// The serial number of the last one that began.
+    last: Cell<u64>,
 }
 
 crate::sync::thread_local! {
-    /// The innermost scope of this thread. Has no destructor, so it works in those of others.
-    static MARK: Cell<Mark> = const { Cell::new(Mark::NONE) };
-    static SERIAL: Cell<u64> = const { Cell::new(0) };
+    /// Has no destructor, so it works in those of others.
+    static SCOPES: Scopes =
+        const { Scopes { innermost: Cell::new(Mark::NONE), last: Cell::new(0) } };
 }

@@ -60,7 +60,7 @@ impl GraphExec {
     #[cold]
     fn launch_from_elsewhere(&mut self, stream: &Stream) -> Result<(), GraphError> {
         let context = self.context().clone();
-        let _scope = context.enter()?;
+        let _visit = context.visit()?;
         self.launch_here(stream)
     }
 

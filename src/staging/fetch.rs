@@ -46,13 +46,14 @@ pub struct Fetch<Tag = Untagged> {
 }
 
 impl<Tag> Fetch<Tag> {
-    #[inline]
+    // Always: a fetch is built where it goes, and not moved there.
+    #[inline(always)]
     pub(super) fn new(shared: &Arc<Transfer>, claim: Claim<'_, SlotState>, counts: Counts) -> Self {
         Self::in_bucket(shared, claim, counts, shared.plan.bucket_of(counts))
     }
 
     /// The claim is of the transfer's ring.
-    #[inline]
+    #[inline(always)]
     pub(super) fn in_bucket(
         shared: &Arc<Transfer>,
         mut claim: Claim<'_, SlotState>,

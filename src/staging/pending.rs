@@ -11,6 +11,7 @@ use super::guard::check_device;
 use super::len::Counts;
 use super::ring::{Claim, Hold};
 use super::slot_id::{SlotId, Untagged};
+use super::spec::SlotSpec;
 use super::stall::{Stall, StallCause};
 use super::state::SlotState;
 use super::transfer::Transfer;
@@ -33,7 +34,7 @@ use crate::timeline::GaveUp;
 pub struct Pending<Tag = Untagged> {
     // Before the owner of the ring: fields are dropped in their order.
     hold: Hold<'static, SlotState>,
-    shared: Arc<Transfer>,
+    pub(super) shared: Arc<Transfer>,
     counts: Counts,
     /// Which bucket's, if it has one.
     bucket: Option<usize>,
@@ -43,7 +44,7 @@ pub struct Pending<Tag = Untagged> {
 
 /// Results that are there: a view of a [`Pending`]'s ring slot.
 pub struct Results<'a, Tag = Untagged> {
-    pending: &'a Pending<Tag>,
+    pub(super) pending: &'a Pending<Tag>,
 }
 
 impl<Tag> Pending<Tag> {
@@ -183,15 +184,27 @@ impl<'a, Tag> Results<'a, Tag> {
         dtype: DType,
         per_element: usize,
     ) -> Result<&'a [T], StageError> {
-        let Pending { hold, shared, counts, bucket, .. } = self.pending;
-        let plan = &shared.plan;
-        let Some(spec) = plan.slots.get(index).filter(|spec| {
+        let shared = &self.pending.shared;
+        let Some(spec) = shared.plan.slots.get(index).filter(|spec| {
             // The type is looked at again: the address that stands for a set may be another's
             // later.
             set == shared.id() && spec.dtype == dtype
         }) else {
             return Err(shared.misuse(index, SlotFault::Foreign));
         };
+        Ok(self.elements(index, spec, per_element))
+    }
+
+    /// What a slot of the set holds, as values that `per_element` make an element.
+    #[inline]
+    pub(super) fn elements<T: Element>(
+        self,
+        index: usize,
+        spec: &SlotSpec,
+        per_element: usize,
+    ) -> &'a [T] {
+        let Pending { hold, shared, counts, bucket, .. } = self.pending;
+        let plan = &shared.plan;
         let span = match bucket {
             Some(bucket) => plan.buckets[*bucket].fields[index].span,
             None => plan.exact_span(*counts, index),
@@ -206,7 +219,7 @@ impl<'a, Tag> Results<'a, Tag> {
         // SAFETY: the span is of the ring slot that is held as long as the pending is borrowed, and
         // holds at least so many elements; offsets are multiples of 256. A `Results` is made when
         // the device is done with the slot.
-        Ok(unsafe { shared.host.slot(hold.index()).results(span, len) })
+        unsafe { shared.host.slot(hold.index()).results(span, len) }
     }
 
     /// The step's tokens and requests.

@@ -3,7 +3,7 @@
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::error::{SlotError, StageError};
+use super::error::{SlotError, SlotFault, StageError};
 use super::fetch::Fetch;
 use super::len::Counts;
 use super::outputs::OutputBuffers;
@@ -57,8 +57,24 @@ impl<'a, Tag> Results<'a, Tag> {
     /// assert_eq!(bytes, [0; 8]); // two elements of device memory that nothing has written
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn read_raw(self, slot: &SlotInfo) -> Result<&'a [u8], StageError> {
         self.take(slot.index, slot.set, slot.dtype, slot.dtype.size())
+    }
+
+    /// As [`read_raw`](Self::read_raw), of the slot of this set that has a
+    /// [number](SlotInfo::index).
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::Slot`]: no slot has the number.
+    #[inline]
+    pub fn read_raw_at(self, index: usize) -> Result<&'a [u8], StageError> {
+        let shared = &self.pending.shared;
+        match shared.plan.slots.get(index) {
+            Some(spec) => Ok(self.elements(index, spec, spec.dtype.size())),
+            None => Err(shared.misuse(index, SlotFault::Foreign)),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use wharf_sys::bindings::CUdeviceptr;
 use super::buffers::InputBuffers;
 use super::error::{SlotError, SlotFault, StageError};
 use super::len::Len;
+use super::plan::Field;
 use super::spec::SlotKind;
 use super::step::Step;
 use super::transfer::Transfer;
@@ -103,15 +104,26 @@ impl<Tag> Step<'_, Tag> {
     /// ```
     #[inline]
     pub fn write_raw(&mut self, slot: &SlotInfo) -> &mut [u8] {
-        let field = self.fields().get(slot.index);
-        let here = field.filter(|field| slot.set == self.set() && field.dtype == Some(slot.dtype));
-        match here.map(|field| (field.span, field.len.of(&self.claim.counts))) {
-            Some((span, len)) => self.take(slot.index, span, len * slot.dtype.size()),
-            None => {
-                self.claim.extras().refused.get_or_insert((slot.index, slot.set));
-                &mut []
-            }
+        // The number of a set may be another's later.
+        let is_here = |field: &Field| field.dtype == Some(slot.dtype);
+        if slot.set == self.set() && self.fields().get(slot.index).is_some_and(is_here) {
+            return self.write_raw_at(slot.index).unwrap_or_default();
         }
+        self.note_refused(slot.index, slot.set);
+        &mut []
+    }
+
+    /// As [`write_raw`](Self::write_raw), of the slot of this set that has a
+    /// [number](SlotInfo::index). `None` if no slot has it.
+    #[inline]
+    pub fn write_raw_at(&mut self, index: usize) -> Option<&mut [u8]> {
+        let field = self.fields().get(index)?;
+        if let Some(dtype) = field.dtype {
+            let (span, len) = (field.span, field.len.of(&self.claim.counts));
+            return Some(self.take(index, span, len * dtype.size()));
+        }
+        self.note_refused(index, self.set());
+        Some(&mut [])
     }
 
     /// Writes the bytes of all elements of a slot, which have the slot's length in this step.

@@ -76,23 +76,22 @@ impl<'a, Tag> Staged<'a, Tag> {
         (number, stream): (u64, StreamId),
         keep: Option<Arc<Shared>>,
     ) -> Self {
-        let mut staged = Self {
+        let has_dynamic = claim.has_extras && shared.plan.staged != shared.plan.all;
+        let dynamic = has_dynamic.then(|| Box::new(claim.extras.dynamic));
+        let (index, this) = (claim.index(), claim.this());
+        claim.submit();
+        Self {
             shared,
-            index: claim.index(),
-            this: claim.this(),
+            index,
+            this,
             number,
             stream,
             counts,
             bucket,
-            dynamic: None,
+            dynamic,
             tag: PhantomData,
             keep,
-        };
-        if claim.has_extras && shared.plan.staged != shared.plan.all {
-            staged.dynamic = Some(Box::new(claim.extras.dynamic));
         }
-        claim.submit();
-        staged
     }
 
     /// Where the device finds a slot's elements: the same address in every step, in a

@@ -112,12 +112,17 @@ impl SlotState {
     #[inline]
     pub(super) fn forget(&mut self) {
         if self.has_extras {
-            self.has_extras = false;
-            self.counts[BY_NAME..].fill(0);
-            let mut patches = std::mem::take(&mut self.extras.patches);
-            patches.iter_mut().for_each(Patches::clear);
-            self.extras = Extras { patches, ..Extras::default() };
+            self.forget_extras();
         }
+    }
+
+    #[cold]
+    fn forget_extras(&mut self) {
+        self.has_extras = false;
+        self.counts[BY_NAME..].fill(0);
+        let mut patches = std::mem::take(&mut self.extras.patches);
+        patches.iter_mut().for_each(Patches::clear);
+        self.extras = Extras { patches, ..Extras::default() };
     }
 
     /// As `forget`, for a step that is given up: it may have written anything.

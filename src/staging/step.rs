@@ -41,13 +41,14 @@ pub struct Step<'a, Tag = Untagged> {
 }
 
 impl<'a, Tag> Step<'a, Tag> {
-    #[inline]
+    // Always: a step is built where it goes, and not moved there.
+    #[inline(always)]
     pub(super) fn new(shared: &'a Shared, claim: Claim<'a, SlotState>, counts: Counts) -> Self {
         let bucket = shared.plan.bucket_of(counts);
         Self::in_bucket(shared, claim, counts, bucket)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn in_bucket(
         shared: &'a Shared,
         mut claim: Claim<'a, SlotState>,
@@ -104,7 +105,7 @@ impl<'a, Tag> Step<'a, Tag> {
         match self.find(slot) {
             Some((span, len)) => self.take(slot.index(), span, len),
             None => {
-                self.claim.extras().refused.get_or_insert((slot.index(), slot.set));
+                self.note_refused(slot.index(), slot.set);
                 &mut []
             }
         }
@@ -293,6 +294,12 @@ impl<'a, Tag> Step<'a, Tag> {
     /// How many elements the step has of a slot.
     pub(super) fn len_of(&self, slot: usize) -> usize {
         self.shared.plan.slots[slot].len.of(&self.claim.counts)
+    }
+
+    /// Lets the step fail for a slot that it could not write.
+    #[cold]
+    pub(super) fn note_refused(&mut self, slot: usize, set: usize) {
+        self.claim.extras().refused.get_or_insert((slot, set));
     }
 
     /// The error of a slot that was not found.

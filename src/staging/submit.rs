@@ -59,12 +59,41 @@ impl<'a, Tag> Step<'a, Tag> {
     #[doc(alias = "cuGraphLaunch")]
     pub fn submit(mut self, stream: &Stream) -> Result<Staged<'a, Tag>, StageError> {
         let _range = Range::enter(self.shared.names.submit(self.bucket), Some(self.size()));
+        match self.launch(stream)? {
+            Launched::Begun(begun) => Ok(self.hand_over(stream, begun)),
+            Launched::NotYet { skipped } => self.submit_referred(skipped, stream),
+        }
+    }
+
+    /// As [`submit`](Self::submit), for callers that keep what was submitted in a place of theirs:
+    /// it is written there, and not moved.
+    ///
+    /// # Errors
+    ///
+    /// As `submit`; the place is then as it was.
+    #[inline]
+    pub fn submit_to(
+        mut self,
+        stream: &Stream,
+        place: &mut Option<Staged<'a, Tag>>,
+    ) -> Result<(), StageError> {
+        let _range = Range::enter(self.shared.names.submit(self.bucket), Some(self.size()));
+        match self.launch(stream)? {
+            Launched::Begun(begun) => *place = Some(self.hand_over(stream, begun)),
+            Launched::NotYet { skipped } => *place = Some(self.submit_referred(skipped, stream)?),
+        }
+        Ok(())
+    }
+
+    /// Launches the copies of a step, unless some are of other memory than its ring slot.
+    #[inline(always)] // Each way to submit is one function, as far as a usual step goes.
+    fn launch(&mut self, stream: &Stream) -> Result<Launched, StageError> {
         // A forked child has pages of its own here, and is refused by the launch.
         let shared = self.shared;
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         let skipped = self.finish()?;
         if self.referred != 0 {
-            return self.submit_referred(skipped, stream);
+            return Ok(Launched::NotYet { skipped });
         }
         let begun = shared.guard.begin(stream)?;
         shared.host.reset(self.claim.index());
@@ -73,7 +102,7 @@ impl<'a, Tag> Step<'a, Tag> {
             shared.guard.undo(begun);
             return Err(error);
         }
-        Ok(self.hand_over(stream, begun))
+        Ok(Launched::Begun(begun))
     }
 
     /// As [`submit`](Self::submit), for a step of an [embedded](super::Embedded) graph: `launch`
@@ -248,4 +277,12 @@ impl<'a, Tag> Step<'a, Tag> {
         };
         self.claim.tails.filter(reaches).map_or(padded, |tails| tails.counts)
     }
+}
+
+/// How far a step has come.
+enum Launched {
+    /// Its copies are in the stream.
+    Begun(Begun),
+    /// It is checked and padded. A bit for each slot that is left out.
+    NotYet { skipped: u64 },
 }

@@ -17,6 +17,8 @@ use crate::staging_rig::context;
 
 on_each_driver!(
     results_are_read_without_their_types,
+    slots_are_written_and_read_by_their_numbers,
+    a_step_is_submitted_to_a_place_which_keeps_what_it_had_if_that_fails,
     memory_of_another_allocator_is_a_source,
     addresses_are_found_without_types,
 );
@@ -52,6 +54,59 @@ fn results_are_read_without_their_types(driver: &Driver) {
     assert_eq!(results.read_raw(&halves).unwrap(), [0; 6]);
     let foreign = small(&context, 1).0.slot("words").unwrap();
     assert_eq!(fault(results.read_raw(&foreign).unwrap_err()), SlotFault::Foreign);
+}
+
+fn slots_are_written_and_read_by_their_numbers(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    let inputs = InputBuffers::builder(&context)
+        .slot_of("halves", DType::U16, Len::Tokens)
+        .dynamic::<u32>("elsewhere")
+        .buckets([8])
+        .build()
+        .unwrap();
+    let mut step = inputs.begin(3, 1).unwrap();
+    assert!(step.write_raw_at(2).is_none(), "there are two slots");
+    step.write_raw_at(0).unwrap().copy_from_slice(&[1, 0, 2, 0, 3, 0]);
+    assert_eq!(step.write_raw_at(1), Some(&mut [][..]), "has no memory here");
+    assert_eq!(fault(step.submit(&stream).unwrap_err()), SlotFault::IsDynamic);
+
+    let (outputs, _) = small(&context, 1);
+    let address = outputs.slot("words").unwrap().address.unwrap();
+    let values = [5_u32, 6];
+    // SAFETY: pageable memory, which may go when the call returns, and the slot's own memory.
+    unsafe { stream.copy_htod(address, values.as_ptr().cast(), 8) }.unwrap();
+    let pending = outputs.fetch(2, 1, &stream).unwrap();
+    let results = pending.wait(LONG).unwrap();
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    assert_eq!(results.read_raw_at(0).unwrap(), bytes);
+    assert_eq!(fault(results.read_raw_at(1).unwrap_err()), SlotFault::Foreign);
+}
+
+fn a_step_is_submitted_to_a_place_which_keeps_what_it_had_if_that_fails(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    let inputs = InputBuffers::builder(&context).slot::<i32>("ids", Len::Tokens).buckets([8]);
+    let inputs = inputs.build().unwrap();
+    let ids = inputs.slot_id::<i32>("ids").unwrap();
+    let mut place = None;
+    for (tokens, value) in [(2, 7), (3, 8)] {
+        let mut step = inputs.begin(tokens, 1).unwrap();
+        step.write(ids).fill(value);
+        step.submit_to(&stream, &mut place).unwrap();
+        let staged = place.as_ref().unwrap();
+        assert_eq!(staged.counts().tokens, tokens);
+        stream.synchronize().unwrap();
+        let mut found = [0_i32; 3];
+        // SAFETY: so many elements of the slot's memory, and the copy is over below.
+        unsafe { stream.copy_dtoh(found.as_mut_ptr().cast(), staged.device_ptr(ids), 12) }.unwrap();
+        stream.synchronize().unwrap();
+        assert!(found[..tokens].iter().all(|found| *found == value), "{found:?}");
+    }
+    let unwritten = inputs.begin(4, 1).unwrap();
+    let refused = unwritten.submit_to(&stream, &mut place).unwrap_err();
+    assert_eq!(fault(refused), SlotFault::Forgotten);
+    assert_eq!(place.unwrap().counts().tokens, 3);
 }
 
 /// A graph of the set's own memory does not take it, so it is copied by a call; the next fetch of

@@ -436,6 +436,12 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
     memset(&some_step, 0xff, sizeof some_step);
     some_step.inputs = inputs;
     IS(wharf_submit(some_step, stream), STALE);
+    // No other number of the ring slot names its step, however large.
+    for (int bit = 6; bit < 64; bit++) {
+        some_step = open;
+        some_step.number ^= (uint64_t)1 << bit;
+        IS(wharf_step_padded(some_step, NULL, NULL, NULL), STALE);
+    }
 }
 
 static void *in_thread(void *unused) {

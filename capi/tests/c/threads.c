@@ -1,5 +1,5 @@
 // Eight threads on one pool, each with a set of its own: blocks that one thread allocates and another frees,
-// steps, errors of their own. ThreadSanitizer does not see how the standard library's locks wake a thread, so
+// steps, errors of their own. And one step of which each writes a slot. ThreadSanitizer does not see how the standard library's locks wake a thread, so
 // what takes locks of the library is made before the threads begin.
 
 #include "cuda.h"
@@ -15,6 +15,7 @@ static wharf_context context;
 static wharf_pool pool;
 static wharf_inputs sets[SETS];
 static wharf_stream streams[THREADS];
+static wharf_step common;
 static _Atomic(void *) places[PLACES];
 
 static void *work(void *argument) {
@@ -47,6 +48,8 @@ static void *work(void *argument) {
             OK(wharf_submit(step, stream));
             EXPECT(wharf_submit(step, stream) == WHARF_STATUS_STALE);
         }
+        OK(wharf_step_slot(common, own, &data, &size));
+        memset(data, (int)own, size);
         if (round % 50 == 0) {
             wharf_pool_stats stats;
             stats.struct_size = sizeof stats;
@@ -79,6 +82,15 @@ int main(void) {
     slot.dtype = WHARF_DTYPE_I32;
     slot.times = 1;
     for (int i = 0; i < SETS; i++) OK(wharf_inputs_create(context, &of_inputs, &slot, 1, &sets[i]));
+    const char *const names[THREADS] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    wharf_slot of_common[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        of_common[i] = slot;
+        of_common[i].name = names[i];
+    }
+    wharf_inputs shared;
+    OK(wharf_inputs_create(context, &of_inputs, of_common, THREADS, &shared));
+    OK(wharf_begin(shared, 4, 1, &common));
     for (int i = 0; i < THREADS; i++) {
         wharf_ticket ticket;
         OK(wharf_stream_create(context, &streams[i]));
@@ -90,6 +102,9 @@ int main(void) {
     for (uintptr_t i = 0; i < THREADS; i++) EXPECT(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
     for (int i = 0; i < THREADS; i++) EXPECT(pthread_join(threads[i], NULL) == 0);
 
+    // All were written, so it can be sent.
+    OK(wharf_submit(common, streams[0]));
+    OK(wharf_inputs_destroy(shared));
     for (int i = 0; i < PLACES; i++) {
         if (places[i] != NULL) OK(wharf_free_address(pool, places[i], streams[0]));
     }
