@@ -1,6 +1,7 @@
 //! `wharf map` as a person runs it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
+mod readme;
 mod rig;
 
 use std::fs;
@@ -30,6 +31,7 @@ fn every_byte_of_every_pool_is_accounted_for() {
         let output = wharf(&arguments).arg(folder.file("m.json")).output().unwrap();
         done(&output);
         let map = folder.json("m.json");
+        readme::names_fields_of(&map, "map");
         let pools = map["pools"].as_array().unwrap();
         let names: Vec<_> = pools.iter().map(|pool| pool["name"].as_str().unwrap()).collect();
         assert_eq!((names, number(&map, "steps")), (vec!["device", "pinned", "managed"], 300));

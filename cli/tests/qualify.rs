@@ -1,6 +1,7 @@
 //! `wharf qualify` as a person runs it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
+mod readme;
 mod rig;
 
 use std::fs;
@@ -25,6 +26,7 @@ fn every_promise_is_kept_on_softcuda() {
     done(&output);
     let (report, page) =
         (folder.json("q.json"), fs::read_to_string(folder.file("q.html")).unwrap());
+    readme::names_fields_of(&report, "qualify");
     assert_eq!(with(&report, "fails"), Vec::<&str>::new());
     assert_eq!(with(&report, "not-offered"), ["machine/fabric", "machine/rdma", "machine/peers"]);
     assert_eq!(report["schema"], 1);

@@ -1,6 +1,7 @@
 //! `wharf replay` as a person runs it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
+mod readme;
 mod rig;
 
 use std::fs;
@@ -39,6 +40,7 @@ fn every_byte_arrives_with_one_driver_call_a_step() {
         );
         let figures = folder.json("r.json");
         let case = format!("{preset} {schedule} {layout} {depth}: {figures}");
+        readme::names_fields_of(&figures, "replay");
         assert_eq!(figures["steps"], 250, "{case}");
         // A packed step of another bucket than the last one of its ring slot is a call more.
         let most = if layout == "packed" { 2.0 } else { 1.0 };
