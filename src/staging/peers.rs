@@ -297,12 +297,7 @@ impl<'a, Tag> PeerStep<'a, Tag> {
         let (counts, index) = (step.counts(), step.claim.index());
         let sent = Sent { bucket: step.bucket, skipped, referred: 0 };
         let stream = streams[0];
-        let begun = shared.guard.begin(stream)?;
-        shared.host.reset(index);
-        if let Err(error) = shared.launch(&mut step.claim, sent, stream) {
-            shared.guard.undo(begun);
-            return Err(error);
-        }
+        let begun = shared.launch_guarded(&mut step.claim, sent, stream)?;
         shared.launched(index, stream, begun);
         let this = (begun.number, stream.id());
         let mut all = Vec::with_capacity(streams.len());
@@ -319,7 +314,7 @@ impl<'a, Tag> PeerStep<'a, Tag> {
         }
         // Of devices that have not been sent it.
         drop(others);
-        // Last, also behind an error: who has it next asks for those of all devices.
+        // Last, also behind an error: the next claim of it asks for those of all devices.
         let Step { claim, bucket, keep, .. } = self.step;
         all.insert(0, Staged::new(shared, claim, counts, bucket, this, keep));
         outcome.map(|()| all)
@@ -366,14 +361,8 @@ fn send<'a, Tag>(
         // It fits, as it did in the first ring.
         let _extent = other.plan.exact(counts, &mut claim.fields);
     }
-    let begun = other.guard.begin(stream)?;
-    let index = claim.index();
-    other.host.reset(index);
-    if let Err(error) = other.launch(&mut claim, sent, stream) {
-        other.guard.undo(begun);
-        return Err(error);
-    }
-    other.launched(index, stream, begun);
+    let begun = other.launch_guarded(&mut claim, sent, stream)?;
+    other.launched(claim.index(), stream, begun);
     Ok(Staged::new(other, claim, counts, sent.bucket, (begun.number, stream.id()), None))
 }
 

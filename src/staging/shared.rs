@@ -3,8 +3,12 @@
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
+use super::error::StageError;
 use super::guard::Guard;
 use super::in_place::InPlace;
+use super::launch::Sent;
+use super::ring::Claim;
+use super::state::SlotState;
 use super::transfer::Transfer;
 use crate::error::{CudaError, Error};
 use crate::lockfree::step_word::Begun;
@@ -42,6 +46,28 @@ impl Shared {
         let unknown = Error::Driver { call: "Step::submit", code: CudaError::NOT_READY };
         let ends = self.guard.ends().map_err(|_| unknown)?;
         ends.iter().try_for_each(|end| end.synchronize())
+    }
+
+    /// Gives `stream` the copies of a claimed ring slot, behind what reads the device memory; to be
+    /// followed by [`launched`](Self::launched).
+    ///
+    /// # Errors
+    ///
+    /// The driver's error. Nothing was launched.
+    #[inline(always)] // Each way to submit is one function, as far as a usual step goes.
+    pub(super) fn launch_guarded(
+        &self,
+        claim: &mut Claim<'_, SlotState>,
+        sent: Sent<'_>,
+        stream: &Stream,
+    ) -> Result<Begun, StageError> {
+        let begun = self.guard.begin(stream)?;
+        self.host.reset(claim.index());
+        if let Err(error) = self.launch(claim, sent, stream) {
+            self.guard.undo(begun);
+            return Err(error);
+        }
+        Ok(begun)
     }
 
     /// Notes a launch, before the ring slot is handed to the device.

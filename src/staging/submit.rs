@@ -95,14 +95,8 @@ impl<'a, Tag> Step<'a, Tag> {
         if self.referred != 0 {
             return Ok(Launched::NotYet { skipped });
         }
-        let begun = shared.guard.begin(stream)?;
-        shared.host.reset(self.claim.index());
         let sent = Sent { bucket: self.bucket, skipped, referred: 0 };
-        if let Err(error) = shared.launch(&mut self.claim, sent, stream) {
-            shared.guard.undo(begun);
-            return Err(error);
-        }
-        Ok(Launched::Begun(begun))
+        shared.launch_guarded(&mut self.claim, sent, stream).map(Launched::Begun)
     }
 
     /// As [`submit`](Self::submit), for a step of an [embedded](super::Embedded) graph: `launch`
