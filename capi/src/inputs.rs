@@ -105,10 +105,6 @@ pub unsafe extern "C" fn wharf_inputs_create(
             builder = slot.add_to(builder, name)?;
         }
         let set = Arc::new(builder.build()?);
-        if depth > PLACES {
-            let text = format!("options->ring_depth is {depth}, and {PLACES} at most");
-            return Err(Failure::new(wharf_status::Invalid, text));
-        }
         let cells = Box::new(std::array::from_fn(|_| StepCell::default()));
         let (slots, buffers) = (set.slots().collect(), set.static_buffers());
         to.set(insert(InputsObject { cells, slots, buffers, set })?);

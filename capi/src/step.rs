@@ -324,7 +324,7 @@ unsafe fn begin(
     // Would be lost if what follows panicked; has nothing to see to if it cannot.
     let open = ManuallyDrop::new(begin(set)?);
     let place = open.ring_slot();
-    let mut cell = object.cells[place % PLACES].begin();
+    let mut cell = object.cells[place].begin();
     cell.clear();
     // Nothing is there to be dropped, so that the step is copied once.
     #[expect(clippy::mem_forget, reason = "it is None")]
@@ -392,7 +392,7 @@ fn stale() -> Failure {
     Failure::new(wharf_status::Stale, text)
 }
 
-/// The ring slots that a step's number tells apart: as many as a set has at most. So each number
-/// names a cell, and one of no ring slot is one that no step was begun in.
+/// The ring slots that a step's number tells apart: as many as the library lets a set have. So each
+/// number names a cell, and one of no ring slot is one that no step was begun in.
 pub(crate) const PLACES: usize = 1 << PLACE_BITS;
 const PLACE_BITS: u32 = 6;
