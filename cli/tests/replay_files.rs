@@ -234,8 +234,8 @@ fn a_signal_ends_the_wait_for_a_trace() {
         // Kept to the end: it is the signal that ends the command.
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(sent.as_bytes()).unwrap();
-        // It begins its file after it listens to signals, and may wait for the trace before or after
-        // the signal comes.
+        // It begins its file after it listens to signals. The signal may come before it waits for
+        // the trace.
         while folder.names().len() < 2 && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
