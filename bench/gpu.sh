@@ -19,7 +19,7 @@ target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p wharf-cli --bin wharf
 # Assertions and checks of overflow belong to the tests, so they are not optimised.
 cargo test --quiet -p wharf-cuda --test it --no-run
-tests=$(cargo test -p wharf-cuda --test it --no-run --message-format=json 2>/dev/null |
+tests=$(cargo test -p wharf-cuda --test it --no-run --quiet --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\/it-[0-9a-f]*\)".*/\1/p' | tail -n 1)
 [ -x "$tests" ] || { echo "cargo did not say where the tests are" >&2; exit 1; }
 
@@ -43,7 +43,7 @@ done
 {
     echo "wharf $(git rev-parse HEAD 2>/dev/null || echo unknown)$(git diff --quiet HEAD 2>/dev/null || echo ', changed')"
     rustc --version
-    ldd --version | head -n 1
+    ldd --version | sed -n 1p # to its end: `head` would leave ldd writing to a closed pipe
 } >"$folder/built.txt"
 sed "s/@LOADER@/$loader/" bench/gpu_run.sh >"$folder/run.sh"
 chmod +x "$folder/run.sh"
