@@ -13,7 +13,7 @@ const QUARTER: usize = 1024;
 const EIGHTH: usize = 512;
 
 fn cache() -> Cache {
-    let cache = Cache::new();
+    let cache = Cache::new(0);
     cache.configure(6 << 10);
     cache
 }
@@ -22,7 +22,10 @@ fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<u64> {
     let class = class(size);
     let address = match cache.magazines[class.index()].pop() {
         Some(address) => address,
-        None => cache.refill(store, class).ok()?.0,
+        None => match cache.refill_near(store, class) {
+            Some(fresh) => fresh.0,
+            None => cache.refill(store, class).ok()?.0,
+        },
     };
     own(store, class, address);
     Some(address)
@@ -44,7 +47,7 @@ fn spill_against_refill(size: usize, blocks: usize, transfer: bool) {
     let mut blocks: Vec<_> = (0..blocks).map(|_| alloc(&mine, &store, size).unwrap()).collect();
     if transfer {
         let block = blocks.pop().unwrap();
-        assert!(store.transfer_cache.put(class(size).index(), &[block]));
+        assert!(store.transfer_cache.put(class(size).index(), 0, &[block]));
     }
     let other = store.clone();
     let thread = thread::spawn(move || {

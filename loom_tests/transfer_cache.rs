@@ -19,13 +19,14 @@ impl Shared {
     /// Uses numbers that are the caller's, and leaves them. Returns whether there was room.
     fn put(&self, numbers: &[u64]) -> bool {
         numbers.iter().for_each(|number| self.own(*number));
-        self.cache.put(0, numbers)
+        self.cache.put(0, 0, numbers)
     }
 
     /// Takes numbers and uses them.
     fn take(&self) -> Vec<u64> {
-        let (numbers, len) = self.cache.take(0);
-        numbers[..len].iter().copied().inspect(|number| self.own(*number)).collect()
+        let mut numbers = Vec::new();
+        self.cache.take(0, 0, |number| numbers.push(number));
+        numbers.into_iter().inspect(|number| self.own(*number)).collect()
     }
 
     fn own(&self, number: u64) {

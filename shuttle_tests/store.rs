@@ -14,7 +14,7 @@ type Mail = Arc<Mutex<Vec<(u64, SizeClass)>>>;
 
 /// One thread's work: `steps` times something at random.
 fn work(store: &Store<Upstream>, mail: &Mail, steps: usize) {
-    let cache = Cache::new();
+    let cache = Cache::new(0);
     cache.configure(1 << 16);
     let mut held = Vec::new();
     for _ in 0..steps {
@@ -49,7 +49,10 @@ fn alloc(cache: &Cache, store: &Store<Upstream>, size: usize) -> Option<(u64, Si
     let cached = cache.magazines.get(class.index()).and_then(|magazine| magazine.pop());
     let (address, class) = match cached {
         Some(address) => (address, class),
-        None => cache.refill(store, class).ok()?,
+        None => match cache.refill_near(store, class) {
+            Some(fresh) => fresh,
+            None => cache.refill(store, class).ok()?,
+        },
     };
     own(store, class, address);
     Some((address, class))
@@ -73,7 +76,7 @@ fn crowd(threads: usize, steps: usize, fail_one_in: usize) {
         })
         .collect();
     handles.into_iter().for_each(|handle| handle.join().unwrap());
-    let cache = Cache::new();
+    let cache = Cache::new(0);
     for (address, class) in mail.lock().unwrap().drain(..) {
         free(&cache, &store, class, address);
     }

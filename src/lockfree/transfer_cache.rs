@@ -3,7 +3,8 @@
 //! That of [tcmalloc](https://google.github.io/tcmalloc/design.html), without its lock: a few
 //! places for each kind, each with room for one batch. Where one thread allocates what another
 //! frees, a batch goes from one core to the other in two cache lines, instead of block by block
-//! through state words and bitmaps.
+//! through state words and bitmaps. A thread leaves its batches in one of the places, and looks
+//! there first: threads that free what they allocate do not wait for each other's lines.
 //!
 //! ```text
 //!   word     | items + 2, or 0: nothing here, or 1: being written or read |
@@ -49,24 +50,31 @@ impl TransferCache {
         Self { batches: (0..kinds * each).map(|_| Batch::new()).collect(), each }
     }
 
-    /// Whether a batch of a kind would find a place at this moment.
-    pub(crate) fn has_place(&self, kind: usize) -> bool {
-        self.of(kind).iter().any(|batch| batch.word.load(Relaxed) == EMPTY)
+    /// Whether a batch of a kind would find a thread's place empty at this moment.
+    pub(crate) fn has_place(&self, kind: usize, thread: usize) -> bool {
+        self.place(kind, thread).word.load(Relaxed) == EMPTY
     }
 
-    /// Leaves 1 to [`MOST`] numbers of a kind. Returns whether there was an empty place.
-    pub(crate) fn put(&self, kind: usize, items: &[u64]) -> bool {
-        self.of(kind).iter().any(|batch| batch.put(items))
+    /// Leaves 1 to [`MOST`] numbers of a kind in a thread's place. Returns whether it was empty.
+    pub(crate) fn put(&self, kind: usize, thread: usize, items: &[u64]) -> bool {
+        self.place(kind, thread).put(items)
     }
 
-    /// Takes the numbers of some batch of a kind. Returns them, and how many there are.
-    pub(crate) fn take(&self, kind: usize) -> ([u64; MOST], usize) {
-        self.of(kind).iter().find_map(Batch::take).unwrap_or(([0; MOST], 0))
+    /// Takes the numbers of a batch of a kind: of that in a thread's place, or else of any. `put`
+    /// gets them. Returns whether there was one.
+    #[inline]
+    pub(crate) fn take(&self, kind: usize, thread: usize, mut put: impl FnMut(u64)) -> bool {
+        self.place(kind, thread).take(&mut put)
+            || self.of(kind).iter().any(|batch| batch.take(&mut put))
     }
 
     /// How many numbers of a kind lie here at this moment.
     pub(crate) fn count(&self, kind: usize) -> usize {
         self.of(kind).iter().map(|batch| len(batch.word.load(Relaxed)).unwrap_or(0)).sum()
+    }
+
+    fn place(&self, kind: usize, thread: usize) -> &Batch {
+        &self.batches[kind * self.each + thread % self.each]
     }
 
     fn of(&self, kind: usize) -> &[Batch] {
@@ -95,19 +103,19 @@ impl Batch {
         true
     }
 
-    fn take(&self) -> Option<([u64; MOST], usize)> {
+    #[inline]
+    fn take(&self, put: impl FnMut(u64)) -> bool {
         let word = self.word.load(Relaxed);
-        let len = len(word)?;
+        let Some(len) = len(word) else { return false };
         // Acquire: pairs with the Release of `put`. The same length may be another batch by now,
         // and as good.
-        self.word.compare_exchange(word, BUSY, Acquire, Relaxed).ok()?;
-        let mut items = [0; MOST];
-        for (item, place) in items.iter_mut().zip(&self.items[..len]) {
-            *item = place.load(Relaxed);
+        if self.word.compare_exchange(word, BUSY, Acquire, Relaxed).is_err() {
+            return false;
         }
+        self.items[..len].iter().map(|item| item.load(Relaxed)).for_each(put);
         // Release: pairs with the Acquire of `put`.
         self.word.store(EMPTY, Release);
-        Some((items, len))
+        true
     }
 }
 
@@ -124,17 +132,31 @@ const FULL: u64 = 2;
 mod tests {
     use super::*;
 
+    fn take(cache: &TransferCache, kind: usize, thread: usize) -> Vec<u64> {
+        let mut taken = Vec::new();
+        assert_eq!(cache.take(kind, thread, |item| taken.push(item)), !taken.is_empty());
+        taken
+    }
+
     #[test]
     fn a_batch_is_taken_as_it_was_left() {
         let cache = TransferCache::new(3, 2);
-        assert!(cache.put(1, &[7, 8, 9]) && cache.put(1, &[4]));
-        assert!(!cache.put(1, &[5]), "both places are taken");
+        assert!(cache.put(1, 0, &[7, 8, 9]) && cache.put(1, 1, &[4]));
+        assert!(!cache.put(1, 2, &[5]), "a batch lies in the thread's place");
         assert_eq!((cache.count(0), cache.count(1), cache.count(2)), (0, 4, 0));
-        assert_eq!(cache.take(0).1, 0);
-        let (items, len) = cache.take(1);
-        assert_eq!(items[..len], [7, 8, 9]);
-        assert!(!cache.put(1, &[0; MOST + 1]), "more than a batch holds");
-        assert!(cache.put(1, &[1; MOST]));
+        assert_eq!(take(&cache, 0, 0), []);
+        assert_eq!(take(&cache, 1, 0), [7, 8, 9]);
+        assert!(!cache.put(1, 0, &[0; MOST + 1]), "more than a batch holds");
+        assert!(cache.has_place(1, 0) && cache.put(1, 0, &[1; MOST]) && !cache.has_place(1, 0));
         assert_eq!(cache.count(1), MOST + 1);
+    }
+
+    #[test]
+    fn a_thread_takes_its_own_batch_or_else_another_ones() {
+        let cache = TransferCache::new(1, 2);
+        assert!(cache.put(0, 0, &[1]) && cache.put(0, 1, &[2]));
+        assert_eq!(take(&cache, 0, 3), [2]);
+        assert_eq!(take(&cache, 0, 3), [1]);
+        assert_eq!(take(&cache, 0, 3), []);
     }
 }

@@ -1,9 +1,9 @@
 //! Caches: the magazines of one owner, between its allocations and the store.
 //!
 //! The bitmaps of a [`Store`] take the place of a depot of full magazines: blocks come in batches
-//! of up to 15, lowest address first. A batch that spills is left in the transfer cache for
-//! whichever thread misses next; if one lies there already, the blocks go to their slabs, of large
-//! ones the highest, so a slab can become empty again.
+//! of up to 15, lowest address first. A batch that spills is left in the thread's place of the
+//! transfer cache for whichever thread misses next; if one lies there already, the blocks go to
+//! their slabs, of large ones the highest, so a slab can become empty again.
 //!
 //! ```text
 //!   Cache      | magazine of class 0 | class 1 | ... | class 43 | preferred slab of each class
@@ -29,6 +29,8 @@ pub(crate) struct Cache {
     /// The slab of each class that the owner used last; [`NO_SLICE`] if there is none.
     pub(super) preferred: [AtomicU32; SizeClass::COUNT],
     pub(super) recall: RecallState,
+    /// Which place of the transfer cache is the owner's.
+    pub(super) number: usize,
 }
 
 /// Which blocks and slabs a thread stays with.
@@ -46,11 +48,12 @@ pub(crate) type Fresh = (u64, SizeClass);
 
 impl Cache {
     /// An empty cache that holds nothing until [`configure`](Self::configure).
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(number: usize) -> Self {
         Self {
             magazines: std::array::from_fn(|_| Magazine::new()),
             preferred: std::array::from_fn(|_| AtomicU32::new(NO_SLICE)),
             recall: RecallState::new(),
+            number,
         }
     }
 
@@ -76,52 +79,53 @@ impl Cache {
             .map(|(class, mag)| (class, mag.len.load(Relaxed) as usize))
     }
 
-    /// Gets a block for the caller, and a batch of others for the magazine, which is empty: from
-    /// the transfer cache, or else from the store.
+    /// Gets a block for the caller, of a class whose magazine is empty, from what needs no search:
+    /// a larger block that is cached, or a batch of the transfer cache.
+    #[inline]
+    pub(crate) fn refill_near<R>(&self, store: &Store<R>, class: SizeClass) -> Option<Fresh>
+    where
+        R: MemoryResource,
+    {
+        if let Some(fresh) = self.stand_in(class) {
+            return Some(fresh);
+        }
+        if self.is_open() && self.recall.note_miss(&store.recalls) {
+            self.flush(store);
+        }
+        let mut filling = self.magazine(class)?.filling();
+        store.transfer_cache.take(class.index(), self.number, |address| filling.put(address));
+        Some((filling.end()?, class))
+    }
+
+    /// Gets a block for the caller, and a batch of others for the magazine, which is empty, from
+    /// the store.
     pub(crate) fn refill<R: MemoryResource>(
         &self,
         store: &Store<R>,
         class: SizeClass,
     ) -> Result<Fresh, AllocError> {
-        if self.is_open() && self.recall.note_miss(&store.recalls) {
-            self.flush(store);
-        }
         let Some(magazine) = self.magazine(class) else {
             let reserved = self.reserve(store, class, 1)?;
             return Ok((store.collect_one(reserved), reserved.class));
         };
-        debug_assert_eq!(magazine.len.load(Relaxed), 0, "refilled before it was empty");
-        // A batch that another thread has just freed is cheaper than any: no bitmap is touched.
-        if let Some(address) = magazine.unpack(store.transfer_cache.take(class.index())) {
-            return Ok((address, class));
-        }
-        if let Some(fresh) = self.stand_in(class) {
-            return Ok(fresh);
-        }
         let reserved = self.reserve(store, class, magazine.batch())?;
-        // The lowest address goes to the caller, the others into the magazine. Of a larger class
-        // that stands in there is one.
-        let (mut first, mut len) = (None, 0);
-        store.collect(reserved, |address| match first {
-            None => first = Some(address),
-            Some(_) => {
-                magazine.items[len as usize].store(address, Relaxed);
-                len += 1;
-            }
-        });
-        magazine.len.store(len, Relaxed);
-        Ok((first.unwrap_or(0), reserved.class))
+        // Of a larger class that stands in there is one.
+        let mut filling = magazine.filling();
+        store.collect(reserved, |address| filling.put(address));
+        Ok((filling.end().unwrap_or(0), reserved.class))
     }
 
-    /// A cached block of up to a quarter more, for a class whose blocks are runs of their own: the
-    /// store would have to search the map of the span under its lock.
+    /// A cached block of up to a quarter more, for a class whose blocks are runs of their own:
+    /// their magazines are short, and other such blocks lie in a map under a lock. A magazine that
+    /// is nearly empty lends none: it would be the next to miss.
     fn stand_in(&self, class: SizeClass) -> Option<Fresh> {
+        if class.index() < SizeClass::SHARED {
+            return None;
+        }
         let longest = class.block_size() / 4 * 5;
-        let larger = std::iter::successors(class.next(), |class| class.next());
-        (class.index() >= SizeClass::SHARED)
-            .then_some(larger)?
+        std::iter::successors(class.next(), |class| class.next())
             .take_while(|larger| larger.block_size() <= longest)
-            .find_map(|larger| Some((self.magazine(larger)?.pop()?, larger)))
+            .find_map(|larger| Some((self.magazines.get(larger.index())?.lend()?, larger)))
     }
 
     /// Reserves up to `want` blocks: of the slab that the owner used last, where blocks are small,
@@ -181,12 +185,14 @@ impl Cache {
             return store.free_one(head, index);
         };
         let kind = class.index();
-        if Placement::of(class) == Placement::Lowest && !store.transfer_cache.has_place(kind) {
+        if Placement::of(class) == Placement::Lowest
+            && !store.transfer_cache.has_place(kind, self.number)
+        {
             let (highest, count) = magazine.trade_highest(address);
             return store.free_sorted(class, &highest[..count]);
         }
         let (mut oldest, count) = magazine.take_oldest(magazine.surplus());
-        if !store.transfer_cache.put(kind, &oldest[..count]) {
+        if !store.transfer_cache.put(kind, self.number, &oldest[..count]) {
             store.free_batch(class, &mut oldest[..count]);
         }
         let pushed = magazine.push(address);

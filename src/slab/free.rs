@@ -54,13 +54,9 @@ impl<R: MemoryResource> Store<R> {
     /// Frees the blocks in the transfer cache.
     pub(crate) fn flush_transfer_cache(&self) {
         for class in SizeClass::all().take(CACHED_CLASSES) {
-            loop {
-                let (mut blocks, count) = self.transfer_cache.take(class.index());
-                if count == 0 {
-                    break;
-                }
-                self.free_batch(class, &mut blocks[..count]);
-            }
+            let mut blocks = Vec::new();
+            while self.transfer_cache.take(class.index(), 0, |address| blocks.push(address)) {}
+            self.free_batch(class, &mut blocks);
         }
     }
 

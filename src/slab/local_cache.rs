@@ -8,6 +8,7 @@ use super::size_class::SizeClass;
 use super::thread_cache::Flush;
 use crate::address::to_usize;
 use crate::memory::MemoryResource;
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// A cache of one pool's blocks for one owner, through `&mut self`.
 ///
@@ -38,7 +39,7 @@ pub struct LocalCache<'a, R: MemoryResource + 'static> {
 impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Makes a cache for one owner, bounded like a thread's.
     pub fn local_cache(&self) -> LocalCache<'_, R> {
-        let cache = Box::new(Cache::new());
+        let cache = Box::new(Cache::new(self.local_caches.fetch_add(1, Relaxed)));
         cache.configure(self.cache_bytes);
         LocalCache { pool: self, cache }
     }
@@ -79,6 +80,9 @@ impl<R: MemoryResource + 'static> LocalCache<'_, R> {
     #[cold]
     #[inline(never)]
     fn alloc_slow(&mut self, class: SizeClass, size: usize) -> Result<Block, AllocError> {
+        if let Some(block) = self.pool.alloc_near(&self.cache, class) {
+            return Ok(block);
+        }
         match self.pool.alloc_through(&self.cache, class, size) {
             Err(AllocError::Exhausted(_)) => {
                 self.flush();

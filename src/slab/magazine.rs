@@ -13,7 +13,6 @@
 //! * all else: written by the cache's one owner; read by owner. Relaxed; a cache changes owner
 //!   through a bitmap, which orders it.
 
-use crate::lockfree::transfer_cache;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
@@ -73,6 +72,12 @@ impl Magazine {
         self.limit.load(Relaxed) > 0
     }
 
+    /// Takes a block for another class, if more than a quarter of what fits is here.
+    pub(super) fn lend(&self) -> Option<u64> {
+        let rich = self.len.load(Relaxed) > self.limit.load(Relaxed) / 4;
+        rich.then(|| self.pop())?
+    }
+
     /// How many blocks move at once, the caller's own among them: the magazine is half full then.
     pub(super) fn batch(&self) -> u32 {
         (self.limit.load(Relaxed) / 2 + 1).min(BATCH)
@@ -85,16 +90,11 @@ impl Magazine {
         self.batch().max(above).min(BATCH)
     }
 
-    /// Puts a batch of the transfer cache into the empty magazine, but for one: the caller's.
-    pub(super) fn unpack(&self, (blocks, count): Taken<{ transfer_cache::MOST }>) -> Option<u64> {
-        let (first, others) = blocks[..count].split_first()?;
-        let mut len = 0;
-        for (item, block) in self.items.iter().zip(others) {
-            item.store(*block, Relaxed);
-            len += 1;
-        }
-        self.len.store(len, Relaxed);
-        Some(*first)
+    /// Fills the empty magazine with what comes, but for the first block: the caller's.
+    #[inline]
+    pub(super) fn filling(&self) -> Filling<'_> {
+        debug_assert_eq!(self.len.load(Relaxed), 0, "filled before it was empty");
+        Filling { magazine: self, first: None, len: 0 }
     }
 
     /// Takes the `count` blocks that were put first, at most a batch.
@@ -137,6 +137,35 @@ impl Magazine {
     }
 }
 
+/// Blocks on their way into an empty magazine.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Filling<'a> {
+    magazine: &'a Magazine,
+    first: Option<u64>,
+    len: u32,
+}
+
+impl Filling<'_> {
+    /// Puts one of at most [`ITEMS`] blocks.
+    #[inline]
+    pub(super) fn put(&mut self, address: u64) {
+        if self.first.is_none() {
+            self.first = Some(address);
+        } else if let Some(item) = self.magazine.items.get(self.len as usize) {
+            item.store(address, Relaxed);
+            self.len += 1;
+        }
+    }
+
+    /// Ends it. Returns the first block.
+    #[inline]
+    pub(super) fn end(self) -> Option<u64> {
+        self.magazine.len.store(self.len, Relaxed);
+        self.first
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -160,11 +189,11 @@ mod tests {
     fn a_magazine_takes_a_batch_of_one_that_holds_more_and_has_room_again() {
         let magazine = Magazine::new();
         magazine.limit.store(1, Relaxed);
-        let mut batch = [0; transfer_cache::MOST];
-        batch.iter_mut().zip(1..).for_each(|(block, address)| *block = address);
-        assert_eq!(magazine.unpack((batch, batch.len())), Some(1));
+        let mut filling = magazine.filling();
+        (1..=u64::from(BATCH)).for_each(|address| filling.put(address));
+        assert_eq!(filling.end(), Some(1));
         let (_, count) = magazine.take_oldest(magazine.surplus());
-        assert_eq!(count, batch.len() - 1);
+        assert_eq!(count, BATCH as usize - 1);
         assert!(magazine.push(99) && !magazine.push(100));
         magazine.limit.store(2, Relaxed);
         assert_eq!(magazine.trade_highest(7).1, 2);

@@ -9,7 +9,7 @@
 //!      |
 //!   Cache          magazines: a few blocks of each class             one thread each
 //!      |  refill, spill: up to 15 blocks
-//!   TransferCache  one spilled batch of each class                   all threads
+//!   TransferCache  four spilled batches of each class                all threads
 //!      |
 //!   Store          slabs: state word and bitmap of each              all threads
 //!      |  emptied runs, growth, trim                                 under a lock
@@ -18,17 +18,18 @@
 //!   MemoryResource
 //! ```
 //!
-//! An allocation takes the last address of a magazine. An empty magazine is refilled with the batch
-//! that another thread has spilled, or from the slab that this thread used last, where blocks are
-//! small, else from the lowest slab of the class that has room: one compare-and-swap reserves the
-//! blocks, one more for each word takes their bits. If no slab has room, a run is cut from what is
-//! free, or a piece of memory is committed. A free goes the same way back. The capacity of a
-//! magazine is proportional to 1/size^(1/3), which minimises the misses of all classes together for
-//! a given number of cached bytes.
+//! An allocation takes the last address of a magazine. An empty magazine is refilled with a batch
+//! that this thread or another has spilled, or from the slab that this thread used last, where
+//! blocks are small, else from the lowest slab of the class that has room: one compare-and-swap
+//! reserves the blocks, one more for each word takes their bits. If no slab has room, a run is cut
+//! from what is free, or a piece of memory is committed. A free goes the same way back. The
+//! capacity of a magazine is proportional to 1/size^(1/3), which minimises the misses of all
+//! classes together for a given number of cached bytes.
 //!
 //! Blocks of up to 128 KiB share slabs, which are as short as they can be: the fewer blocks a slab
 //! has, the sooner all of them are free. Larger blocks are runs of slices of 32 KiB of their own;
-//! up to 1 MiB they have size classes, so that threads can keep them. A run that is free joins what
+//! up to 1 MiB they have size classes, so that threads can keep them; where a magazine of these is
+//! empty, a block of up to a quarter more stands in. A run that is free joins what
 //! is free beside it when a thread searches the map next. What threads have cached is a reserve:
 //! before a pool that had stopped growing exceeds its peak, they free it (`recall`).
 //!

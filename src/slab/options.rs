@@ -74,11 +74,11 @@ impl PoolOptions {
 
     /// Limits the blocks that each thread caches, in bytes. 0: threads cache none.
     /// By default 64 MiB, and at most a 64th of what the pool may commit. All threads together
-    /// cache an eighth of that at most: with many threads each has less.
+    /// cache a seventh of that at most: with more than eight threads, later ones have less.
     ///
     /// Less makes allocations of large blocks slower, most of all where several threads allocate. A
     /// thread empties its cache before a pool that had stopped growing grows again. The transfer
-    /// cache, which all threads share, holds about half as much as one thread's cache may.
+    /// cache, which all threads share, holds about half as much again for each of the first four.
     #[must_use]
     pub fn thread_cache_bytes(self, thread_cache_bytes: usize) -> Self {
         Self { thread_cache_bytes: Some(thread_cache_bytes), ..self }

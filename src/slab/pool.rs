@@ -18,6 +18,7 @@ use super::thread_cache::{self, Flush};
 use super::trim::{TrimPolicy, Trimmed};
 use crate::address::to_usize;
 use crate::memory::MemoryResource;
+use crate::sync::atomic::AtomicUsize;
 use crate::sync::thread;
 
 /// A lock-free allocator of blocks from one [`MemoryResource`].
@@ -52,6 +53,8 @@ pub struct SlabPool<R: MemoryResource + 'static> {
     /// The id, where a block handle has it.
     pub(super) tag: NonZeroU64,
     pub(super) cache_bytes: usize,
+    /// Local caches so far. Relaxed: a number for each, and no more.
+    pub(super) local_caches: AtomicUsize,
     start: Instant,
 }
 
@@ -86,6 +89,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
             cache_bytes,
+            local_caches: AtomicUsize::new(0),
             start: Instant::now(),
         })
     }
@@ -201,7 +205,18 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     #[cold]
     #[inline(never)]
     fn alloc_slow(&self, class: SizeClass, size: usize) -> Result<Block, AllocError> {
-        self.retry_after_flush(|| self.alloc_through(self.cache(), class, size))
+        let cache = self.cache();
+        if let Some(block) = self.alloc_near(cache, class) {
+            return Ok(block);
+        }
+        self.retry_after_flush(|| self.alloc_through(cache, class, size))
+    }
+
+    /// Allocates a block that `cache` can have without a search.
+    #[inline]
+    pub(super) fn alloc_near(&self, cache: &Cache, class: SizeClass) -> Option<Block> {
+        let (address, class) = cache.refill_near(&self.store, class)?;
+        Some(Block::new(address, self.tag, class.number()))
     }
 
     /// Tries once more, after a flush, if there was no room and something is cached.
@@ -231,8 +246,8 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             || self.store.in_transfer_cache().any(|(_, count)| count > 0)
     }
 
-    /// Allocates a block of `class` for `size` bytes for which `cache` has none.
-    #[inline]
+    /// Allocates a block of `class` for `size` bytes for which `cache` has none, from the store.
+    #[inline(never)]
     pub(super) fn alloc_through(
         &self,
         cache: &Cache,

@@ -123,7 +123,7 @@ impl Registry {
         let pool = self.pool(seat)?;
         let number = self.free.get(0).take(0, 1)?.indices().next()?;
         let entry = self.caches[number].get_or_init(|| {
-            Box::new(CacheEntry { cache: Cache::new(), pool: AtomicU64::new(0), number })
+            Box::new(CacheEntry { cache: Cache::new(number), pool: AtomicU64::new(0), number })
         });
         // Relaxed: statistics that miss a new cache were taken before it was of use.
         self.made.fetch_max(u32::try_from(number + 1).unwrap_or(u32::MAX), Relaxed);

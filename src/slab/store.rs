@@ -100,10 +100,11 @@ pub(crate) struct OpenRun {
 pub(crate) const CACHED_CLASSES: usize = if cfg!(all(test, loom)) { 4 } else { SizeClass::COUNT };
 
 /// Lengths of which the large block that was freed last is remembered.
-pub(super) const FREED_LAST: usize = if cfg!(all(test, loom)) { 1 } else { 16 };
+pub(super) const FREED_LAST: usize = if cfg!(all(test, loom)) { 1 } else { 4 };
 
-/// Batches of each class in the transfer cache.
-const BATCHES: usize = 1;
+/// Batches of each class in the transfer cache: threads that share no place do not wait for each
+/// other's lines.
+const BATCHES: usize = if cfg!(all(test, loom)) { 1 } else { 4 };
 
 impl<R: MemoryResource> Store<R> {
     /// A store of `geometry`'s granules, none of them committed.

@@ -53,6 +53,7 @@ sync::global! {
             growths: AtomicU32::new(0),
             requests: AtomicU32::new(0),
         },
+        number: 0,
     };
 }
 

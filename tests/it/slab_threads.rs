@@ -155,7 +155,7 @@ fn more_pools_than_slots_and_pools_that_come_and_go() {
 }
 
 #[test]
-fn idle_threads_hold_an_eighth_of_the_pool_at_most() {
+fn idle_threads_hold_a_part_of_the_pool_at_most() {
     const THREADS: usize = 128;
     let limit = 1 << 30;
     let resource = UnbackedResource::new(limit).unwrap();
@@ -174,8 +174,8 @@ fn idle_threads_hold_an_eighth_of_the_pool_at_most() {
             });
         }
         filled.wait();
-        // All threads are idle, and keep what they freed last.
-        assert!(pool.stats().cached <= limit / 8, "{} bytes", pool.stats().cached);
+        // All threads are idle, and keep what they freed last; some of it lies in the transfer cache.
+        assert!(pool.stats().cached <= limit / 6, "{} bytes", pool.stats().cached);
         let blocks: Vec<Block> = std::iter::from_fn(|| pool.alloc(1 << 20).ok()).collect();
         assert!(blocks.len() >= 840, "{} of 1024 blocks of 1 MiB", blocks.len());
         blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
