@@ -174,7 +174,7 @@ fn idle_threads_hold_a_part_of_the_pool_at_most() {
             });
         }
         filled.wait();
-        // All threads are idle, and keep what they freed last; some of it lies in the transfer cache.
+        // All threads are idle, and keep what they freed last; some lies in the transfer cache.
         assert!(pool.stats().cached <= limit / 6, "{} bytes", pool.stats().cached);
         let blocks: Vec<Block> = std::iter::from_fn(|| pool.alloc(1 << 20).ok()).collect();
         assert!(blocks.len() >= 840, "{} of 1024 blocks of 1 MiB", blocks.len());
