@@ -60,12 +60,17 @@ impl TransferCache {
         self.place(kind, thread).put(items)
     }
 
-    /// Takes the numbers of a batch of a kind: of that in a thread's place, or else of any. `put`
-    /// gets them. Returns whether there was one.
+    /// Takes the numbers of the batch of a kind in a thread's place. `put` gets them. Returns
+    /// whether there was one.
     #[inline]
-    pub(crate) fn take(&self, kind: usize, thread: usize, mut put: impl FnMut(u64)) -> bool {
-        self.place(kind, thread).take(&mut put)
-            || self.of(kind).iter().any(|batch| batch.take(&mut put))
+    pub(crate) fn take(&self, kind: usize, thread: usize, put: impl FnMut(u64)) -> bool {
+        self.place(kind, thread).take(put)
+    }
+
+    /// As [`take`](Self::take), of any thread's place.
+    #[inline]
+    pub(crate) fn take_any(&self, kind: usize, mut put: impl FnMut(u64)) -> bool {
+        self.of(kind).iter().any(|batch| batch.take(&mut put))
     }
 
     /// How many numbers of a kind lie here at this moment.
@@ -144,19 +149,19 @@ mod tests {
         assert!(cache.put(1, 0, &[7, 8, 9]) && cache.put(1, 1, &[4]));
         assert!(!cache.put(1, 2, &[5]), "a batch lies in the thread's place");
         assert_eq!((cache.count(0), cache.count(1), cache.count(2)), (0, 4, 0));
-        assert_eq!(take(&cache, 0, 0), []);
-        assert_eq!(take(&cache, 1, 0), [7, 8, 9]);
+        assert_eq!((take(&cache, 0, 0), take(&cache, 1, 0)), (vec![], vec![7, 8, 9]));
         assert!(!cache.put(1, 0, &[0; MOST + 1]), "more than a batch holds");
         assert!(cache.has_place(1, 0) && cache.put(1, 0, &[1; MOST]) && !cache.has_place(1, 0));
         assert_eq!(cache.count(1), MOST + 1);
     }
 
     #[test]
-    fn a_thread_takes_its_own_batch_or_else_another_ones() {
+    fn a_thread_takes_its_own_batch_or_any() {
         let cache = TransferCache::new(1, 2);
         assert!(cache.put(0, 0, &[1]) && cache.put(0, 1, &[2]));
-        assert_eq!(take(&cache, 0, 3), [2]);
-        assert_eq!(take(&cache, 0, 3), [1]);
-        assert_eq!(take(&cache, 0, 3), []);
+        assert_eq!((take(&cache, 0, 3), take(&cache, 0, 3)), (vec![2], vec![]));
+        let mut taken = 0;
+        assert!(cache.take_any(0, |item| taken = item) && !cache.take_any(0, |_| {}));
+        assert_eq!(taken, 1);
     }
 }

@@ -86,14 +86,17 @@ impl Cache {
     where
         R: MemoryResource,
     {
-        if let Some(fresh) = self.stand_in(class) {
-            return Some(fresh);
-        }
         if self.is_open() && self.recall.note_miss(&store.recalls) {
             self.flush(store);
         }
+        let (transfer, kind) = (&store.transfer_cache, class.index());
         let mut filling = self.magazine(class)?.filling();
-        store.transfer_cache.take(class.index(), self.number, |address| filling.put(address));
+        if !transfer.take(kind, self.number, |address| filling.put(address)) {
+            if let Some(fresh) = self.stand_in(class) {
+                return Some(fresh);
+            }
+            transfer.take_any(kind, |address| filling.put(address));
+        }
         Some((filling.end()?, class))
     }
 

@@ -55,7 +55,7 @@ impl<R: MemoryResource> Store<R> {
     pub(crate) fn flush_transfer_cache(&self) {
         for class in SizeClass::all().take(CACHED_CLASSES) {
             let mut blocks = Vec::new();
-            while self.transfer_cache.take(class.index(), 0, |address| blocks.push(address)) {}
+            while self.transfer_cache.take_any(class.index(), |address| blocks.push(address)) {}
             self.free_batch(class, &mut blocks);
         }
     }

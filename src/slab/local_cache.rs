@@ -39,7 +39,8 @@ pub struct LocalCache<'a, R: MemoryResource + 'static> {
 impl<R: MemoryResource + 'static> SlabPool<R> {
     /// Makes a cache for one owner, bounded like a thread's.
     pub fn local_cache(&self) -> LocalCache<'_, R> {
-        let cache = Box::new(Cache::new(self.local_caches.fetch_add(1, Relaxed)));
+        let number = self.store.local_caches.fetch_add(1, Relaxed);
+        let cache = Box::new(Cache::new(number));
         cache.configure(self.cache_bytes);
         LocalCache { pool: self, cache }
     }

@@ -18,7 +18,6 @@ use super::thread_cache::{self, Flush};
 use super::trim::{TrimPolicy, Trimmed};
 use crate::address::to_usize;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::AtomicUsize;
 use crate::sync::thread;
 
 /// A lock-free allocator of blocks from one [`MemoryResource`].
@@ -45,6 +44,7 @@ use crate::sync::thread;
 /// pool.dealloc(large)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+// No atomics here: what a `&SlabPool` has may be kept in registers over a call.
 #[derive(Debug)]
 pub struct SlabPool<R: MemoryResource + 'static> {
     /// Shared with the threads that have a cache, which free what they hold when they end.
@@ -53,8 +53,6 @@ pub struct SlabPool<R: MemoryResource + 'static> {
     /// The id, where a block handle has it.
     pub(super) tag: NonZeroU64,
     pub(super) cache_bytes: usize,
-    /// Local caches so far. Relaxed: a number for each, and no more.
-    pub(super) local_caches: AtomicUsize,
     start: Instant,
 }
 
@@ -89,7 +87,6 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
             // Ids count from 1, and a process does not make 2^56 pools.
             tag: NonZeroU64::new(seat.id << TAG_SHIFT).unwrap_or(NonZeroU64::MIN),
             cache_bytes,
-            local_caches: AtomicUsize::new(0),
             start: Instant::now(),
         })
     }

@@ -43,7 +43,7 @@ use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::slab_state::SlabState;
 use crate::lockfree::transfer_cache::TransferCache;
 use crate::memory::MemoryResource;
-use crate::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, hint, zeroed};
 
 /// The runs of one span.
@@ -75,6 +75,8 @@ pub(crate) struct Store<R> {
     pub(super) caches: CacheBudget,
     /// Blocks of the classes with magazines, on their way from one cache to another.
     pub(crate) transfer_cache: TransferCache,
+    /// Local caches so far. Relaxed: a number for each, and no more.
+    pub(super) local_caches: AtomicUsize,
 }
 
 /// Free blocks of one slab that are the caller's to take.
@@ -135,6 +137,7 @@ impl<R: MemoryResource> Store<R> {
             recalls: Recalls::new(),
             caches: CacheBudget::of(limit),
             transfer_cache: TransferCache::new(CACHED_CLASSES, BATCHES),
+            local_caches: AtomicUsize::new(0),
             geometry,
         }
     }
