@@ -748,7 +748,7 @@ wharf_status wharf_pool_create(wharf_context context,
                                wharf_pool *pool);
 
 // Ends a pool: waits for the device to finish with freed blocks, and gives the memory back. Blocks
-// that are handed out then, that a graph keeps, or that the device still uses, are leaked, which is
+// that are handed out then, that a graph keeps, or that the device still uses are leaked. That is
 // WHARF_STATUS_WOULD_BLOCK with their list; the handle is released in any case. So destroy graphs
 // before, and call wharf_wait_deferred.
 //
