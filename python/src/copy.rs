@@ -102,7 +102,7 @@ pub(crate) fn fill(
 /// The bytes of an object of the host that has the buffer protocol.
 pub(crate) fn host_bytes(source: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
     // Arrays of ctypes describe no strides, which a view of them does.
-    let again = || PyUntypedBuffer::get(&PyMemoryView::from(source)?);
+    let again = || PyUntypedBuffer::get(PyMemoryView::from(source)?.as_any());
     let view = PyUntypedBuffer::get(source).or_else(|_| again()).map_err(|_| {
         let text = "a source is a wharf.Buffer, device memory with __cuda_array_interface__ or \
                     DLPack, or memory of the host with the buffer protocol";
