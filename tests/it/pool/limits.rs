@@ -94,22 +94,23 @@ fn a_hook_frees_something(driver: &Driver) {
 fn a_hook_that_allocates_from_its_own_pool_is_not_asked_again(driver: &Driver) {
     let context = context(driver);
     let [stream] = streams(&context);
-    let own = Arc::new(Mutex::new(None::<(Pool, Stream)>));
+    let own = Arc::new(Mutex::new(None::<Arc<(Pool, Stream)>>));
     let calls = Arc::new(AtomicUsize::new(0));
     let (inside, counter) = (Arc::clone(&own), Arc::clone(&calls));
     let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
     let options = builder().max_bytes(BLOCK).on_pressure(move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
-        let own = inside.lock().unwrap().clone();
-        let (pool, stream) = own.unwrap();
-        assert!(matches!(pool.alloc::<u8>(BLOCK, &stream), Err(AllocError::Exhausted(_))));
+        let own = inside.lock().unwrap().clone().unwrap();
+        assert!(matches!(own.0.alloc::<u8>(BLOCK, &own.1), Err(AllocError::Exhausted(_))));
         false
     });
     let pool: Pool = options.build(resource).unwrap();
-    *own.lock().unwrap() = Some((pool.clone(), stream.clone()));
-    let held: Buffer<u8> = pool.alloc(BLOCK, &stream).unwrap();
+    let shared = Arc::new((pool, stream));
+    *own.lock().unwrap() = Some(Arc::clone(&shared));
+    let (pool, stream) = &*shared;
+    let held: Buffer<u8> = pool.alloc(BLOCK, stream).unwrap();
     for asked in 1..=2 {
-        assert!(pool.alloc::<u8>(BLOCK, &stream).is_err());
+        assert!(pool.alloc::<u8>(BLOCK, stream).is_err());
         assert_eq!(calls.load(Ordering::Relaxed), asked, "once for each allocation from outside");
     }
     drop(held);
