@@ -5,7 +5,6 @@ use std::fmt;
 use std::ptr;
 
 use crate::slab::Exhaustion;
-use crate::sync::thread_local;
 
 /// What a pool tells the hook of [`PoolBuilder::on_pressure`](super::PoolBuilder::on_pressure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ impl Drop for Asked {
     }
 }
 
-thread_local! {
+crate::sync::thread_local! {
     /// The hooks that this thread is inside of, each in one that allocated from another pool.
     static ASKED: RefCell<Vec<*const Hook>> = const { RefCell::new(Vec::new()) };
 }
