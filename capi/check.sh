@@ -13,11 +13,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-prefix=$dir/prefix driver=$dir/driver tests=$here/tests/c
+prefix="$dir/moved prefix" driver=$dir/driver tests=$here/tests/c
 strict=(-Wall -Wextra -Werror -O1 -g)
 
 "$root/softcuda/install.sh" "$driver"
-"$here/install.sh" "$prefix"
+# What is built below finds a prefix that was moved, with a space in its name.
+rm -rf "$prefix"
+"$here/install.sh" "$dir/prefix"
+mv "$dir/prefix" "$prefix"
 export LD_LIBRARY_PATH=$driver
 
 # misuse.c closes a pool that is in use, and PyTorch's pools live as long as the process.
@@ -46,17 +49,22 @@ by_cmake() {
     clean async "$dir/cmake/engine_static" 1
     checks=$not_leaks clean async "$dir/cmake/misuse"
     clean async "$dir/cmake/threads"
-    echo "misuse, threads, statically linked engine: as they must"
+    clean async "$dir/cmake/callbacks"
+    clean async "$dir/cmake/owners"
+    echo "misuse, threads, callbacks, owners, statically linked engine: as they must"
 }
 
 by_pkg_config() {
     local flags
-    flags=$(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags --libs wharf)
-    # shellcheck disable=SC2086 # flags are words
-    gcc -std=c11 "${strict[@]}" "$tests/engine.c" $flags -L"$driver" -lcuda -o "$dir/engine"
+    # Words as a shell reads them: a space in the prefix is escaped.
+    eval "flags=($(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags --libs wharf))"
+    gcc -std=c11 "${strict[@]}" "$tests/engine.c" "${flags[@]}" -L"$driver" -lcuda -o "$dir/engine"
     LD_LIBRARY_PATH=$driver:$prefix/lib "$dir/engine"
-    # shellcheck disable=SC2086 # as above
-    g++ -std=c++17 -fsyntax-only "${strict[@]}" "$tests/engine.cpp" $flags
+    g++ -std=c++17 -fsyntax-only "${strict[@]}" "$tests/engine.cpp" "${flags[@]}"
+    # The program of README.md, as a reader copies it.
+    sed -n '/^```c$/,/^```$/p' "$here/README.md" | grep -v '^```' >"$dir/readme.c"
+    gcc -std=c11 "${strict[@]}" "$dir/readme.c" "${flags[@]}" -o "$dir/readme"
+    LD_LIBRARY_PATH=$driver:$prefix/lib clean async "$dir/readme"
 }
 
 # misuse.c names every function of the header.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds libwharf and installs it under PREFIX: lib/libwharf.so and .a, include/wharf.h and .hpp, and what
-# pkg-config and CMake's find_package(wharf) look for. Needs cargo.
+# pkg-config and CMake's find_package(wharf) look for. PREFIX may be moved later. Needs cargo.
 set -euo pipefail
 
 if [ $# -ne 1 ]; then
@@ -29,4 +29,4 @@ ln -sfn libwharf.so.0 "$prefix/lib/libwharf.so"
 cp "$here"/include/wharf.h "$here"/include/wharf.hpp "$prefix/include/"
 cp "$here"/cmake/wharf-config.cmake "$prefix/lib/cmake/wharf/"
 sed "s/@VERSION@/$version/" "$here"/cmake/wharf-config-version.cmake.in >"$prefix/lib/cmake/wharf/wharf-config-version.cmake"
-sed "s|@PREFIX@|$prefix|; s/@VERSION@/$version/" "$here"/wharf.pc.in >"$prefix/lib/pkgconfig/wharf.pc"
+sed "s/@VERSION@/$version/" "$here"/wharf.pc.in >"$prefix/lib/pkgconfig/wharf.pc"

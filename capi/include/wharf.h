@@ -218,13 +218,13 @@ typedef struct {
   int32_t dtype;
   // A wharf_count.
   int32_t count;
-  // Elements for each, see `count`.
+  // Elements for each, see `count`: usually 1. A slot with neither these nor `plus` is refused.
   size_t times;
   // Elements besides: as with `len = tokens * times + plus`.
   size_t plus;
   // A wharf_pad.
   int32_t pad;
-  // For WHARF_PAD_VALUE: the bits of one element, the lowest first.
+  // For WHARF_PAD_VALUE, otherwise 0: the bits of one element, the lowest first.
   uint64_t pad_value;
   // A wharf_forgotten.
   int32_t forgotten;
@@ -283,8 +283,8 @@ typedef struct {
 } wharf_results;
 
 // Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
-// it did. Called on the thread that allocates, several at once; must not throw, and must not
-// allocate from the pool.
+// it did. Called on the thread that allocates, several at once. Must not throw, which ends the
+// process, nor close the pool; what it allocates from the pool itself fails without asking it.
 typedef bool (*wharf_pressure)(void *user, size_t size);
 
 // What a pool is to be. Zero it, and set `struct_size`.
@@ -344,7 +344,7 @@ typedef struct {
 
 // Receives the text of calls that failed, and what went wrong where no call could return it, such
 // as in drops and in wharf_torch_malloc. Called on any thread, several at once; must not throw,
-// and must not call wharf.
+// which ends the process, and must not call wharf: what fails in a call of the log's is not told.
 typedef void (*wharf_log)(void *user, wharf_status status, const char *text);
 
 // A point in a stream: whether the device is past it can be asked without a driver call.
@@ -359,7 +359,8 @@ extern "C" {
 
 // Allocates `size` bytes for use on `stream` first, aligned to 256 bytes; their contents are
 // undefined. Where the stream has freed a block of the size before, this takes no lock and makes
-// no driver call.
+// no driver call. A size that the pool's addresses never hold is WHARF_STATUS_INVALID, one that
+// they do not hold now WHARF_STATUS_OUT_OF_MEMORY.
 //
 // Thread-safe.
 //
@@ -747,8 +748,9 @@ wharf_status wharf_pool_create(wharf_context context,
                                wharf_pool *pool);
 
 // Ends a pool: waits for the device to finish with freed blocks, and gives the memory back. Blocks
-// that are handed out then, or that the device still uses, are leaked, which is
-// WHARF_STATUS_WOULD_BLOCK with their list; the handle is released in any case.
+// that are handed out then, that a graph keeps, or that the device still uses are leaked. That is
+// WHARF_STATUS_WOULD_BLOCK with their list; the handle is released in any case. So destroy graphs
+// before, and call wharf_wait_deferred.
 //
 // Thread-safe.
 //
@@ -766,6 +768,15 @@ wharf_status wharf_pool_close(wharf_pool pool, uint64_t timeout_ms);
 //
 // `released` is NULL or can be written.
 wharf_status wharf_pool_trim(wharf_pool pool, uint64_t idle_ms, size_t keep, size_t *released);
+
+// Writes which kind of memory a pool is of.
+//
+// Thread-safe.
+//
+// # Safety
+//
+// `kind` is NULL or can be written.
+wharf_status wharf_pool_get_kind(wharf_pool pool, wharf_kind *kind);
 
 // Writes what a pool holds. Not for hot paths.
 //
@@ -889,13 +900,14 @@ const char *wharf_last_error(void);
 uint32_t wharf_last_driver_error(void);
 
 // Sets the log of the process; NULL for none. `user` is given to each call of it.
+// WHARF_STATUS_INVALID in the log itself, whose end it would wait for.
 //
 // Thread-safe. When it returns, no thread is inside the log before it.
 //
 // # Safety
 //
 // `log` can be called with `user` until another is set.
-void wharf_set_log(wharf_log log, void *user);
+wharf_status wharf_set_log(wharf_log log, void *user);
 
 // Begins a step: takes a ring slot that the device does not read any more, and waits for one until
 // the set's deadline if need be.

@@ -5,8 +5,9 @@
 //   wharf::pool pool(context, WHARF_KIND_DEVICE, 1 << 30);
 //   wharf::buffer scratch = pool.alloc(4096, stream);     // freed behind `stream`
 //
-// Owners are moved, not copied. Destructors do not throw: what they meet is told to the log, see
-// wharf_set_log. wharf::error has the status and the text.
+// Owners are moved, not copied; one that is moved to gives up what it had. Destructors do not throw:
+// what they meet is told to the log, see wharf_set_log. Calls that fail throw wharf::failure or
+// wharf::out_of_memory: catch wharf::error, which has the status and the text, or std::exception.
 
 #ifndef WHARF_HPP
 #define WHARF_HPP
@@ -26,19 +27,32 @@
 
 namespace wharf {
 
-// A call that failed.
-class error : public std::runtime_error {
+// A call that failed, of whichever kind: what is thrown is a std::exception too. Neither class has
+// that as a base twice, for a handler of std::exception would not catch it then.
+class error {
 public:
     error(wharf_status status, const std::string &text, std::uint32_t driver)
-        : std::runtime_error(text), status_(status), driver_(driver) {}
+        : text_(text), status_(status), driver_(driver) {}
+    virtual ~error() = default;
 
+    virtual const char *what() const noexcept { return text_.what(); }
     wharf_status status() const noexcept { return status_; }
     // The CUresult, where the driver returned one; otherwise 0.
     std::uint32_t driver_error() const noexcept { return driver_; }
 
 private:
+    // Holds a text that is copied without an allocation.
+    std::runtime_error text_;
     wharf_status status_;
     std::uint32_t driver_;
+};
+
+// Every status but WHARF_STATUS_OUT_OF_MEMORY.
+class failure : public error, public std::runtime_error {
+public:
+    failure(wharf_status status, const std::string &text, std::uint32_t driver)
+        : error(status, text, driver), std::runtime_error(text) {}
+    const char *what() const noexcept override { return error::what(); }
 };
 
 // WHARF_STATUS_OUT_OF_MEMORY, for code that catches std::bad_alloc.
@@ -52,7 +66,7 @@ inline void check(wharf_status status) {
     if (status == WHARF_STATUS_OK) return;
     const std::uint32_t driver = wharf_last_driver_error();
     if (status == WHARF_STATUS_OUT_OF_MEMORY) throw out_of_memory(status, wharf_last_error(), driver);
-    throw error(status, wharf_last_error(), driver);
+    throw failure(status, wharf_last_error(), driver);
 }
 
 namespace detail {
@@ -65,7 +79,8 @@ public:
     explicit owner(Handle handle) noexcept : handle_(handle) {}
     owner(owner &&other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
     owner &operator=(owner &&other) noexcept {
-        std::swap(handle_, other.handle_);
+        // What was owned here ends now, and not when the other does.
+        owner(std::move(other)).swap(*this);
         return *this;
     }
     owner(const owner &) = delete;
@@ -81,7 +96,23 @@ public:
 
 protected:
     Handle handle_;
+
+private:
+    void swap(owner &other) noexcept { std::swap(handle_, other.handle_); }
 };
+
+// The elements of `size` bytes; throws if there is a part of one.
+template <typename T>
+std::size_t count_of(std::size_t size) {
+    static_assert(std::is_trivially_copyable_v<T>, "slots hold plain elements");
+    if (size % sizeof(T) != 0) {
+        throw failure(WHARF_STATUS_INVALID,
+                      "the slot has " + std::to_string(size) + " bytes, and an element here " +
+                          std::to_string(sizeof(T)) + ": use the slot's own type",
+                      0);
+    }
+    return size / sizeof(T);
+}
 
 inline std::uint64_t milliseconds(std::chrono::milliseconds time) {
     return time.count() < 0 ? 0 : static_cast<std::uint64_t>(time.count());
@@ -180,9 +211,7 @@ public:
     buffer(buffer &&other) noexcept
         : pool_(other.pool_), stream_(other.stream_), block_(std::exchange(other.block_, wharf_buffer{})) {}
     buffer &operator=(buffer &&other) noexcept {
-        std::swap(pool_, other.pool_);
-        std::swap(stream_, other.stream_);
-        std::swap(block_, other.block_);
+        buffer(std::move(other)).swap(*this);
         return *this;
     }
     buffer(const buffer &) = delete;
@@ -215,6 +244,11 @@ private:
     friend class pool;
     buffer(wharf_pool pool, wharf_stream stream, wharf_buffer block) noexcept
         : pool_(pool), stream_(stream), block_(block) {}
+    void swap(buffer &other) noexcept {
+        std::swap(pool_, other.pool_);
+        std::swap(stream_, other.stream_);
+        std::swap(block_, other.block_);
+    }
 
     wharf_pool pool_{};
     wharf_stream stream_{};
@@ -244,6 +278,11 @@ public:
         wharf_buffer block{};
         check(wharf_alloc(get(), size, stream.get(), &block));
         return buffer(get(), stream.get(), block);
+    }
+    wharf_kind kind() const {
+        wharf_kind kind = WHARF_KIND_DEVICE;
+        check(wharf_pool_get_kind(get(), &kind));
+        return kind;
     }
     wharf_pool_stats stats() const {
         wharf_pool_stats stats{};
@@ -280,8 +319,7 @@ public:
     explicit step(wharf_step step) noexcept : step_(step), is_open_(true) {}
     step(step &&other) noexcept : step_(other.step_), is_open_(std::exchange(other.is_open_, false)) {}
     step &operator=(step &&other) noexcept {
-        std::swap(step_, other.step_);
-        std::swap(is_open_, other.is_open_);
+        step(std::move(other)).swap(*this);
         return *this;
     }
     step(const step &) = delete;
@@ -293,11 +331,10 @@ public:
     // The elements of a slot, to be written in place, and their number.
     template <typename T>
     std::pair<T *, std::size_t> slot(std::size_t slot) {
-        static_assert(std::is_trivially_copyable_v<T>, "slots hold plain elements");
         void *data = nullptr;
         std::size_t size = 0;
         check(wharf_step_slot(step_, slot, &data, &size));
-        return {static_cast<T *>(data), size / sizeof(T)};
+        return {static_cast<T *>(data), detail::count_of<T>(size)};
     }
     // Sends it to the device; what can be said of it then is said with the result of get().
     void submit(const stream &stream) {
@@ -332,6 +369,11 @@ public:
     wharf_step get() const noexcept { return step_; }
 
 private:
+    void swap(step &other) noexcept {
+        std::swap(step_, other.step_);
+        std::swap(is_open_, other.is_open_);
+    }
+
     wharf_step step_;
     bool is_open_;
 };
@@ -411,11 +453,10 @@ public:
     // The elements of a slot and their number, once they are there; good as long as this.
     template <typename T>
     std::pair<const T *, std::size_t> read(std::size_t slot) const & {
-        static_assert(std::is_trivially_copyable_v<T>, "slots hold plain elements");
         const void *data = nullptr;
         std::size_t size = 0;
         check(wharf_results_read(get(), slot, &data, &size));
-        return {static_cast<const T *>(data), size / sizeof(T)};
+        return {static_cast<const T *>(data), detail::count_of<T>(size)};
     }
     template <typename T>
     std::pair<const T *, std::size_t> read(std::size_t slot) const && = delete;
@@ -509,7 +550,7 @@ public:
 private:
     static void check_alignment(std::size_t alignment) {
         if (alignment > 256) {
-            throw error(WHARF_STATUS_INVALID, "blocks are aligned to 256 bytes, and more was asked for", 0);
+            throw failure(WHARF_STATUS_INVALID, "blocks are aligned to 256 bytes, and more was asked for", 0);
         }
     }
 
@@ -519,11 +560,20 @@ private:
 };
 
 // Host memory for the standard library's containers, of a pool of pinned or managed memory, which
-// outlives it: std::pmr::vector<float> staging(&resource). What a stream copies from or to it is to be
+// outlives it: std::pmr::vector<float> staging(&resource). Each allocation waits for the stream, so
+// reserve before a loop. The constructor refuses pools of other kinds. What a stream copies from or to it is to be
 // waited for before the container frees or writes it.
 class pmr_resource final : public std::pmr::memory_resource {
 public:
-    pmr_resource(const pool &pool, const stream &stream) noexcept : pool_(pool.get()), stream_(stream.get()) {}
+    pmr_resource(const pool &pool, const stream &stream) : pool_(pool.get()), stream_(stream.get()) {
+        const wharf_kind kind = pool.kind();
+        if (kind != WHARF_KIND_PINNED && kind != WHARF_KIND_MANAGED) {
+            throw failure(WHARF_STATUS_INVALID,
+                          "containers need memory that the host reads and writes: make the pool of "
+                          "WHARF_KIND_PINNED or WHARF_KIND_MANAGED",
+                          0);
+        }
+    }
 
 private:
     void *do_allocate(std::size_t bytes, std::size_t alignment) override {

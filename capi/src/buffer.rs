@@ -31,7 +31,8 @@ pub struct wharf_buffer {
 
 /// Allocates `size` bytes for use on `stream` first, aligned to 256 bytes; their contents are
 /// undefined. Where the stream has freed a block of the size before, this takes no lock and makes
-/// no driver call.
+/// no driver call. A size that the pool's addresses never hold is WHARF_STATUS_INVALID, one that
+/// they do not hold now WHARF_STATUS_OUT_OF_MEMORY.
 ///
 /// Thread-safe.
 ///

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
 use wharf::memory::{
-    DeviceMemoryResource, ManagedMemoryResource, PinnedMemoryResource, PinnedOptions,
+    DeviceMemoryResource, ManagedMemoryResource, MemoryKind, PinnedMemoryResource, PinnedOptions,
     WriteCombinedMemoryResource,
 };
 use wharf::pool::Pool;
@@ -41,8 +41,8 @@ pub enum wharf_kind {
 }
 
 /// Is asked to free memory of the pool before an allocation of `size` bytes fails; returns whether
-/// it did. Called on the thread that allocates, several at once; must not throw, and must not
-/// allocate from the pool.
+/// it did. Called on the thread that allocates, several at once. Must not throw, which ends the
+/// process, nor close the pool; what it allocates from the pool itself fails without asking it.
 pub type wharf_pressure = Option<unsafe extern "C" fn(user: *mut c_void, size: usize) -> bool>;
 
 /// What a pool is to be. Zero it, and set `struct_size`.
@@ -155,8 +155,9 @@ pub unsafe extern "C" fn wharf_pool_create(
 }
 
 /// Ends a pool: waits for the device to finish with freed blocks, and gives the memory back. Blocks
-/// that are handed out then, or that the device still uses, are leaked, which is
-/// WHARF_STATUS_WOULD_BLOCK with their list; the handle is released in any case.
+/// that are handed out then, that a graph keeps, or that the device still uses are leaked. That is
+/// WHARF_STATUS_WOULD_BLOCK with their list; the handle is released in any case. So destroy graphs
+/// before, and call wharf_wait_deferred.
 ///
 /// Thread-safe.
 ///
@@ -192,6 +193,33 @@ pub unsafe extern "C" fn wharf_pool_trim(
             to.set(trimmed.released);
         }
         trimmed.error.map_or(Ok(()), |error| Err(error.into()))
+    })
+}
+
+/// Writes which kind of memory a pool is of.
+///
+/// Thread-safe.
+///
+/// # Safety
+///
+/// `kind` is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn wharf_pool_get_kind(
+    pool: wharf_pool,
+    kind: *mut wharf_kind,
+) -> wharf_status {
+    call(|| {
+        // SAFETY: the caller's promise.
+        let to = unsafe { out(kind, "kind") }?;
+        // SAFETY: the caller's promise.
+        to.set(match unsafe { get(pool) }?.kind() {
+            MemoryKind::Pinned => wharf_kind::Pinned,
+            MemoryKind::WriteCombined => wharf_kind::WriteCombined,
+            MemoryKind::Managed => wharf_kind::Managed,
+            // `wharf_pool_create` makes no others.
+            _ => wharf_kind::Device,
+        });
+        Ok(())
     })
 }
 

@@ -127,13 +127,13 @@ pub struct wharf_slot {
     pub dtype: i32,
     /// A wharf_count.
     pub count: i32,
-    /// Elements for each, see `count`.
+    /// Elements for each, see `count`: usually 1. A slot with neither these nor `plus` is refused.
     pub times: usize,
     /// Elements besides: as with `len = tokens * times + plus`.
     pub plus: usize,
     /// A wharf_pad.
     pub pad: i32,
-    /// For WHARF_PAD_VALUE: the bits of one element, the lowest first.
+    /// For WHARF_PAD_VALUE, otherwise 0: the bits of one element, the lowest first.
     pub pad_value: u64,
     /// A wharf_forgotten.
     pub forgotten: i32,
@@ -169,6 +169,10 @@ impl wharf_slot {
             pad if pad == wharf_pad::Keep as i32 => Pad::Keep,
             pad => return Err(self.wrong(name, "pad", pad)),
         };
+        if self.pad_value != 0 && self.pad != wharf_pad::Value as i32 {
+            let text = format!("slot {name:?}: pad_value is set, and pad is not WHARF_PAD_VALUE");
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
         let forgotten = match self.forgotten {
             it if it == wharf_forgotten::Error as i32 => Forgotten::Error,
             it if it == wharf_forgotten::Keep as i32 => Forgotten::Keep,
@@ -209,6 +213,11 @@ impl wharf_slot {
     }
 
     fn len(&self, name: &str) -> Result<Len, Failure> {
+        if self.times == 0 && self.plus == 0 {
+            // What a structure that was only zeroed would make.
+            let text = format!("slot {name:?} has no elements: set times, or plus");
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
         let len = match self.count {
             count if count == wharf_count::Tokens as i32 => Len::Tokens.times(self.times),
             count if count == wharf_count::Requests as i32 => Len::Requests.times(self.times),

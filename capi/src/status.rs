@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "exports symbols; calls the caller's log")]
 //! What calls return, the thread's last error, the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,7 +49,7 @@ pub enum wharf_status {
 
 /// Receives the text of calls that failed, and what went wrong where no call could return it, such
 /// as in drops and in wharf_torch_malloc. Called on any thread, several at once; must not throw,
-/// and must not call wharf.
+/// which ends the process, and must not call wharf: what fails in a call of the log's is not told.
 pub type wharf_log =
     Option<unsafe extern "C" fn(user: *mut c_void, status: wharf_status, text: *const c_char)>;
 
@@ -89,6 +89,7 @@ pub extern "C" fn wharf_last_driver_error() -> u32 {
 }
 
 /// Sets the log of the process; NULL for none. `user` is given to each call of it.
+/// WHARF_STATUS_INVALID in the log itself, whose end it would wait for.
 ///
 /// Thread-safe. When it returns, no thread is inside the log before it.
 ///
@@ -96,9 +97,16 @@ pub extern "C" fn wharf_last_driver_error() -> u32 {
 ///
 /// `log` can be called with `user` until another is set.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn wharf_set_log(log: wharf_log, user: *mut c_void) {
-    let log = log.map(|call| Log { call, user });
-    *LOG.write().unwrap_or_else(PoisonError::into_inner) = log;
+pub unsafe extern "C" fn wharf_set_log(log: wharf_log, user: *mut c_void) -> wharf_status {
+    call(|| {
+        if IS_TOLD.try_with(Cell::get).unwrap_or(false) {
+            let text = "wharf_set_log was called in the log, and waits for its end";
+            return Err(Failure::new(wharf_status::Invalid, text));
+        }
+        let log = log.map(|call| Log { call, user });
+        *LOG.write().unwrap_or_else(PoisonError::into_inner) = log;
+        Ok(())
+    })
 }
 
 /// A call that failed. One word, so that calls that succeed do not pay for it.
@@ -175,12 +183,18 @@ pub(crate) fn fail(failure: Failure) -> wharf_status {
 
 /// Tells the log of something that no call returns.
 pub(crate) fn tell(status: wharf_status, text: &CStr) {
+    // A log that is told of its own failures never ends, and waits for a lock that it holds.
+    // A thread that is ending has no flag, and no log.
+    if IS_TOLD.try_with(|told| told.replace(true)).unwrap_or(true) {
+        return;
+    }
     let log = LOG.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(Log { call, user }) = &*log {
         // SAFETY: `wharf_set_log` was promised that it can be called with `user` until another is
         // set, which waits for this guard; the text is alive.
         unsafe { call(*user, status, text.as_ptr()) };
     }
+    _ = IS_TOLD.try_with(|told| told.set(false));
 }
 
 /// Tells the log of an error in a drop.
@@ -222,6 +236,8 @@ struct Last {
 
 thread_local! {
     static LAST: RefCell<Last> = RefCell::default();
+    /// Whether this thread is inside the log.
+    static IS_TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Log {

@@ -237,7 +237,8 @@ impl Buffer {
     /// Copies `source` to the front of the buffer, in the order of `stream`.
     ///
     /// `source` is a buffer of wharf, device memory with `__cuda_array_interface__` or DLPack, or
-    /// contiguous memory of the host, which may be reused on return. What wrote device memory of
+    /// contiguous memory of the host, which may be reused on return. Its elements are of the
+    /// buffer's type, or one of the two is bytes: nothing is converted. What wrote device memory of
     /// other libraries on another stream is the caller's to order.
     #[pyo3(signature = (source, *, stream))]
     fn copy_from(&self, source: &Bound<'_, PyAny>, stream: &Bound<'_, PyAny>) -> PyResult<()> {

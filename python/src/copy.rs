@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyMemoryView, PyTuple};
 use wharf::memory::MemoryKind;
 use wharf::pool::Buffer as Inner;
 use wharf::{Error, Stream};
@@ -32,6 +32,7 @@ pub(crate) fn into_buffer(
     let target = to.for_device()?;
     to.used_by(stream);
     if let Ok(buffer) = source.cast::<Buffer>() {
+        dtype::agree(buffer.get().shape().dtype, to.shape().dtype)?;
         let from = buffer.get().for_device()?;
         fits(from.size(), &target)?;
         buffer.get().used_by(stream);
@@ -47,6 +48,7 @@ pub(crate) fn into_buffer(
         return from_array(to, &target, &array, stream, py);
     }
     let host = host_bytes(source)?;
+    dtype::agree_format(host.format(), host.item_size(), to.shape().dtype)?;
     fits(host.len_bytes(), &target)?;
     if host.len_bytes() == 0 {
         return Ok(()); // its address may be null
@@ -99,7 +101,9 @@ pub(crate) fn fill(
 
 /// The bytes of an object of the host that has the buffer protocol.
 pub(crate) fn host_bytes(source: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
-    let view = PyUntypedBuffer::get(source).map_err(|_| {
+    // Arrays of ctypes describe no strides, which a view of them does.
+    let again = || PyUntypedBuffer::get(PyMemoryView::from(source)?.as_any());
+    let view = PyUntypedBuffer::get(source).or_else(|_| again()).map_err(|_| {
         let text = "a source is a wharf.Buffer, device memory with __cuda_array_interface__ or \
                     DLPack, or memory of the host with the buffer protocol";
         PyTypeError::new_err(text)
@@ -139,6 +143,7 @@ fn from_array(
     py: Python<'_>,
 ) -> PyResult<()> {
     let (size, source) = (from.shape().size, from.address());
+    dtype::agree(from.shape().dtype, to.shape().dtype)?;
     fits(size, target)?;
     let is_host = to.memory().pool.kind() != MemoryKind::Device;
     let copy = || -> Result<(), Error> {

@@ -159,7 +159,7 @@ pub(crate) fn seconds(timeout: f64) -> PyResult<Duration> {
         return Ok(Duration::MAX);
     }
     Duration::try_from_secs_f64(timeout)
-        .map_err(|error| invalid(format!("timeout={timeout} is no number of seconds: {error}")))
+        .map_err(|error| invalid(format!("{timeout:?} is no number of seconds: {error}")))
 }
 
 /// A lock that a panic elsewhere does not poison: no invariant spans a panic here.

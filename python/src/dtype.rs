@@ -124,10 +124,52 @@ pub(crate) fn typestr(dtype: DType) -> &'static str {
 /// The element type of `__cuda_array_interface__`.
 pub(crate) fn of_typestr(typestr: &str) -> PyResult<DType> {
     // One byte has no order, and is written with `|` or `<`.
-    of(|names| {
-        names.typestr == typestr || names.typestr[1..] == typestr[1..] && &typestr[..1] != ">"
-    })
-    .ok_or_else(|| PyTypeError::new_err(format!("no element type of wharf is {typestr:?}")))
+    let other_order = typestr.strip_prefix(['|', '<', '=']);
+    of(|names| names.typestr == typestr || other_order == Some(&names.typestr[1..]))
+        .ok_or_else(|| PyTypeError::new_err(format!("no element type of wharf is {typestr:?}")))
+}
+
+/// Refuses a copy of elements of one type into elements of another, which would be their bits.
+/// Bytes are any type's, and types that NumPy lacks are unsigned integers.
+pub(crate) fn agree(from: DType, to: DType) -> PyResult<()> {
+    let is_bytes = from.size() == 1 || matches!(to, DType::U8);
+    if is_bytes || format(from) == format(to) {
+        return Ok(());
+    }
+    Err(differ(name(from), to))
+}
+
+/// As [`agree`], of memory of the host that has a format of the buffer protocol.
+pub(crate) fn agree_format(from: &CStr, size: usize, to: DType) -> PyResult<()> {
+    let is_bytes = size == 1 || matches!(to, DType::U8);
+    if is_bytes || size == to.size() && is_same(from, format(to)) {
+        return Ok(());
+    }
+    Err(differ(&from.to_string_lossy(), to))
+}
+
+/// Whether two formats of the buffer protocol are the same type where their sizes are: `l` and `q`
+/// are.
+pub(crate) fn is_same(given: &CStr, wanted: &CStr) -> bool {
+    let class = |format: &CStr| match format.to_bytes() {
+        [b'@' | b'=' | b'<', format] | [format] => match format {
+            b'b' | b'h' | b'i' | b'l' | b'q' | b'n' => Some(0),
+            b'B' | b'H' | b'I' | b'L' | b'Q' | b'N' => Some(1),
+            b'e' | b'f' | b'd' => Some(2),
+            b'?' => Some(3),
+            _ => None,
+        },
+        _ => None,
+    };
+    class(given).is_some_and(|given| class(wanted) == Some(given))
+}
+
+fn differ(from: &str, to: DType) -> PyErr {
+    PyTypeError::new_err(format!(
+        "the source has elements of type {from:?}, and {} are wanted: convert them, or pass their \
+         bytes",
+        name(to)
+    ))
 }
 
 /// The type code of DLPack; the bits are the size's.

@@ -55,6 +55,10 @@ impl Layout {
             return Err(PyBufferError::new_err("no view was passed"));
         }
         let wants = |flag: c_int| flags & flag == flag;
+        let is_column = self.shape.iter().filter(|dim| **dim > 1).count() < 2;
+        if wants(ffi::PyBUF_F_CONTIGUOUS) && !is_column {
+            return Err(PyBufferError::new_err("the memory is in C order, and not in Fortran's"));
+        }
         let is_shaped = wants(ffi::PyBUF_ND);
         let mut filled = ffi::Py_buffer::new();
         filled.buf = ptr::with_exposed_provenance_mut(address);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -42,11 +43,16 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<DeviceArray>>
     let Some(found) = object.getattr_opt(intern!(py, "__cuda_array_interface__"))? else {
         return Ok(None);
     };
-    let typestr: String = found.get_item("typestr")?.extract()?;
-    let dims: Vec<usize> = found.get_item("shape")?.extract()?;
+    let found = found.cast::<PyDict>()?;
+    let item = |name| found.get_item(name)?.ok_or_else(|| lacks(name));
+    if found.get_item("mask")?.is_some_and(|mask| !mask.is_none()) {
+        return Err(invalid("the array has a mask, which a copy would lose: fill it first"));
+    }
+    let typestr: String = item("typestr")?.extract()?;
+    let dims: Vec<usize> = item("shape")?.extract()?;
     let shape = Shape::new(dims, dtype::of_typestr(&typestr)?)?;
-    let (address, _is_read_only): (u64, bool) = found.get_item("data")?.extract()?;
-    let strides = found.cast::<PyDict>()?.get_item("strides")?;
+    let (address, _is_read_only): (u64, bool) = item("data")?.extract()?;
+    let strides = found.get_item("strides")?;
     if let Some(strides) = strides.filter(|strides| !strides.is_none()) {
         // In bytes, other than those of DLPack.
         let width = i64::try_from(shape.dtype.size()).unwrap_or(1);
@@ -57,4 +63,8 @@ pub(crate) fn import(object: &Bound<'_, PyAny>) -> PyResult<Option<DeviceArray>>
         }
     }
     Ok(Some(DeviceArray::new(address, shape, Box::new(object.clone().unbind()))))
+}
+
+fn lacks(name: &str) -> PyErr {
+    PyTypeError::new_err(format!("__cuda_array_interface__ lacks {name:?}"))
 }

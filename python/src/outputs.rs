@@ -12,7 +12,7 @@ use crate::array::DeviceArray;
 use crate::buffer::Buffer;
 use crate::copy::unknown;
 use crate::device::{Device, seconds};
-use crate::dtype::with_type;
+use crate::dtype::{self, with_type};
 use crate::error::{OrRaise, class, invalid};
 use crate::held::Held;
 use crate::inputs::{layout_of, pair};
@@ -223,7 +223,9 @@ impl OutputBuffers {
         let on = stream::of(stream, outputs.device.shared())?;
         let sources = sources.unwrap_or_default();
         let source = |(name, buffer): &(String, PyRef<'_, Buffer>)| {
-            Ok((outputs.slot(name)?, buffer.for_device()?))
+            let slot = outputs.slot(name)?;
+            dtype::agree(buffer.shape().dtype, slot.dtype)?;
+            Ok((slot, buffer.for_device()?))
         };
         let sources = sources.iter().map(source).collect::<PyResult<Vec<_>>>()?;
         let machine = outputs.set.machine();

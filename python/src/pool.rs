@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::by_address::Addresses;
 use crate::device::{Device, Shared, seconds};
 use crate::dtype;
-use crate::error::{OrRaise, Raise, invalid};
+use crate::error::{OrRaise, Raise, class, invalid};
 use crate::held::Held;
 use crate::shape::Shape;
 use crate::stream;
@@ -59,6 +59,10 @@ impl Pool {
         name: &str,
         wait: f64,
     ) -> PyResult<Self> {
+        if max_bytes > MOST_BYTES {
+            let text = format!("max_bytes={max_bytes} is more than a pool has: {MOST_BYTES}");
+            return Err(class::ConfigurationError::new_err(text));
+        }
         let builder = Inner::builder().name(name).max_bytes(max_bytes).wait(seconds(wait)?);
         let make: Make = match kind {
             "device" => device_pool,
@@ -190,6 +194,10 @@ pub(crate) fn kind_name(kind: MemoryKind) -> &'static str {
         _ => "other",
     }
 }
+
+/// The longest span: its bookkeeping is made with the pool, and an allocation of the host's that is
+/// refused ends the process.
+const MOST_BYTES: usize = 4 << 40;
 
 /// Makes a pool of one kind of memory.
 type Make = fn(PoolBuilder, &Shared, usize) -> PyResult<Inner>;

@@ -1,6 +1,8 @@
 //! Shapes of C-contiguous arrays.
 
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use wharf::element::DType;
 
 use crate::error::invalid;
@@ -15,8 +17,13 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Refuses a shape whose size exceeds the address space.
+    /// Refuses a shape whose size exceeds the address space, and one of more dimensions than the
+    /// buffer protocol has.
     pub(crate) fn new(dims: Vec<usize>, dtype: DType) -> PyResult<Self> {
+        if dims.len() > ffi::PyBUF_MAX_NDIM {
+            let (has, most) = (dims.len(), ffi::PyBUF_MAX_NDIM);
+            return Err(invalid(format!("the shape has {has} dimensions, and {most} at most")));
+        }
         let size = dims.iter().try_fold(dtype.size(), |size, dim| size.checked_mul(*dim));
         // Sizes and strides are signed in every protocol.
         match size.filter(|size| isize::try_from(*size).is_ok()) {
@@ -29,6 +36,9 @@ impl Shape {
     pub(crate) fn parse(shape: &Bound<'_, PyAny>, dtype: DType) -> PyResult<Self> {
         let dims = match shape.extract::<usize>() {
             Ok(len) => vec![len],
+            Err(_) if shape.is_instance_of::<PyInt>() => {
+                return Err(invalid(format!("the shape {shape} is no number of elements")));
+            }
             Err(_) => shape.extract()?,
         };
         Self::new(dims, dtype)

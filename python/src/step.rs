@@ -2,7 +2,6 @@
 
 #![expect(unsafe_code, reason = "reads memory of other libraries")]
 
-use std::ffi::CStr;
 use std::fmt;
 use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -106,7 +105,8 @@ impl Step {
     fn copy(&self, slot: &Entry, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         let Ok(view) = PyUntypedBuffer::get(value) else { return Ok(false) };
         let wanted = dtype::format(slot.dtype);
-        let is_same = is_same(view.format(), wanted) && view.item_size() == slot.dtype.size();
+        let is_same =
+            dtype::is_same(view.format(), wanted) && view.item_size() == slot.dtype.size();
         let is_aligned = view.buf_ptr().addr().is_multiple_of(slot.dtype.size());
         if !is_same || !view.is_c_contiguous() || !is_aligned || view.len_bytes() == 0 {
             return Ok(false);
@@ -177,6 +177,7 @@ impl Step {
     /// The host cannot view the buffer until the copy is done.
     fn refer(&self, slot: &str, buffer: &Buffer) -> PyResult<()> {
         let entry = self.inputs.slot(slot)?;
+        dtype::agree(buffer.shape().dtype, entry.dtype)?;
         let handle = buffer.for_device()?;
         let mut state = self.lock();
         let step = state.step.as_mut().ok_or_else(|| closed("step"))?;
@@ -239,19 +240,6 @@ impl Step {
     fn __repr__(&self) -> String {
         format!("Step(tokens={}, requests={})", self.counts.0, self.counts.1)
     }
-}
-
-/// Whether two formats of the buffer protocol are the same type where their sizes are: `l` and `q`
-/// are.
-fn is_same(given: &CStr, wanted: &CStr) -> bool {
-    let class = |format: &CStr| match format.to_bytes() {
-        [b'b' | b'h' | b'i' | b'l' | b'q' | b'n'] => Some(0),
-        [b'B' | b'H' | b'I' | b'L' | b'Q' | b'N'] => Some(1),
-        [b'e' | b'f' | b'd'] => Some(2),
-        b"?" => Some(3),
-        _ => None,
-    };
-    class(given).is_some_and(|given| class(wanted) == Some(given))
 }
 
 impl fmt::Debug for Step {

@@ -15,7 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cuda.core import Buffer, MemoryResource as _MemoryResource
+try:
+    from cuda.core import Buffer, MemoryResource as _MemoryResource
+except ImportError as error:
+    # The module has another name than the package that brings it.
+    raise ImportError(f"wharf.cuda_core needs the package cuda-core: {error}") from error
 
 from wharf import Pool
 

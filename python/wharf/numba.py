@@ -24,9 +24,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from cuda.bindings.driver import CUdeviceptr
-from numba import cuda
-from numba.cuda import HostOnlyCUDAMemoryManager, MemoryInfo, MemoryPointer
+try:
+    from cuda.bindings.driver import CUdeviceptr
+    from numba import cuda
+    from numba.cuda import HostOnlyCUDAMemoryManager, MemoryInfo, MemoryPointer
+except ImportError as error:
+    # Modules have other names than the packages that bring them.
+    raise ImportError(f"wharf.numba needs the package numba-cuda: {error}") from error
 
 import wharf
 

@@ -93,7 +93,8 @@ impl PoolBuilder {
     }
 
     /// Sets a function that is asked to free something before an allocation fails; it says whether
-    /// it did. It may drop buffers, and must not allocate from the pool.
+    /// it did. It may drop buffers. Where it allocates from the pool itself, it is not asked again:
+    /// that allocation fails.
     ///
     /// A panic in it passes through [`Pool::alloc`] to the caller; the pool stays as it was.
     pub fn on_pressure(self, hook: impl Fn(&Pressure) -> bool + Send + Sync + 'static) -> Self {

@@ -1,6 +1,8 @@
 //! The caller's hook, which is asked to free memory before an allocation fails.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::ptr;
 
 use crate::slab::Exhaustion;
 
@@ -14,6 +16,35 @@ pub struct Pressure {
 
 /// The caller's hook.
 pub(super) struct Hook(pub(super) Box<dyn Fn(&Pressure) -> bool + Send + Sync>);
+
+impl Hook {
+    /// Asks the hook, unless this thread is inside it: a hook that allocates from its own pool
+    /// would be asked by that allocation, without end.
+    pub(super) fn ask(&self, pressure: &Pressure) -> bool {
+        let this = ptr::from_ref(self);
+        let is_inside = ASKED.with(|asked| asked.borrow().contains(&this));
+        if is_inside {
+            return false;
+        }
+        ASKED.with(|asked| asked.borrow_mut().push(this));
+        let _asked = Asked;
+        (self.0)(pressure)
+    }
+}
+
+/// Ends a question, also where the hook panics.
+struct Asked;
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        ASKED.with(|asked| asked.borrow_mut().pop());
+    }
+}
+
+crate::sync::thread_local! {
+    /// The hooks that this thread is inside of, each in one that allocated from another pool.
+    static ASKED: RefCell<Vec<*const Hook>> = const { RefCell::new(Vec::new()) };
+}
 
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

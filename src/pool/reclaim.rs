@@ -92,7 +92,7 @@ impl Core {
             let retired = left.in_lists + self.upstream.retired();
             Exhaustion { size: request.asked, retired, live, ..state }
         };
-        if self.hook.as_ref().is_some_and(|hook| (hook.0)(&Pressure { state: explain(state) })) {
+        if self.hook.as_ref().is_some_and(|hook| hook.ask(&Pressure { state: explain(state) })) {
             let freed = match self.retry(request, &mut state)? {
                 // What the hook has dropped may still be in use.
                 None => self.wait_and_retry(request, until, &mut state)?.map(|(index, _)| index),

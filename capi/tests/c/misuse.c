@@ -94,6 +94,7 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     uint64_t address;
     bool is;
     char text[64];
+    wharf_kind kind;
 
     FAILS(wharf_context_release(h->context));
     FAILS(wharf_drop_deferred(h->context, &size));
@@ -114,6 +115,7 @@ static void with_handles(const handles *h, wharf_context context, wharf_pool poo
     FAILS(wharf_pool_close(h->pool, UINT64_MAX));
     FAILS(wharf_pool_trim(h->pool, UINT64_MAX, SIZE_MAX, &size));
     FAILS(wharf_pool_get_stats(h->pool, &stats));
+    FAILS(wharf_pool_get_kind(h->pool, &kind));
     FAILS(wharf_pool_report(h->pool, text, sizeof text, &size));
     FAILS(wharf_alloc(h->pool, 64, stream, &some_buffer));
     FAILS(wharf_alloc(pool, 64, h->stream, &some_buffer));
@@ -198,6 +200,8 @@ static void results(wharf_context context, wharf_stream stream, wharf_inputs inp
         IS(wharf_outputs_create(context, &options, &slot, 1, &outputs), INVALID);
         *numbers[i] = 0;
     }
+    slot.times = 0;
+    IS(wharf_outputs_create(context, &options, &slot, 1, &outputs), INVALID);
     slot.times = SIZE_MAX;
     FAILS(wharf_outputs_create(context, &options, &slot, 1, &outputs));
     slot.times = 1;
@@ -297,6 +301,7 @@ static void with_null(wharf_context context, wharf_pool pool, wharf_stream strea
     IS(wharf_pool_create(context, &of_pool, NULL), NULL);
     OK(wharf_pool_trim(pool, 0, 0, NULL));
     IS(wharf_pool_get_stats(pool, NULL), NULL);
+    IS(wharf_pool_get_kind(pool, NULL), NULL);
     IS(wharf_pool_report(pool, NULL, 0, NULL), NULL);
     IS(wharf_pool_report(pool, NULL, 0, &size), INVALID);
     EXPECT(size > 100);
@@ -418,6 +423,15 @@ static void with_huge(wharf_context context, wharf_pool pool, wharf_stream strea
         IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
         *numbers[i] = 0;
     }
+    // A slot that was only zeroed has no elements; a value that is no padding would be lost.
+    slots[0].times = 0;
+    IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
+    EXPECT(strstr(wharf_last_error(), "times") != NULL);
+    slots[0].times = 1;
+    slots[0].pad_value = 7;
+    IS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs), INVALID);
+    EXPECT(strstr(wharf_last_error(), "WHARF_PAD_VALUE") != NULL);
+    slots[0].pad_value = 0;
     slots[0].times = SIZE_MAX;
     FAILS(wharf_inputs_create(context, &of_inputs, slots, 1, &some_inputs));
     slots[0].times = 1;

@@ -98,6 +98,11 @@ impl Imported {
             rename(capsule, USED_VERSIONED)?;
             return Ok(Self::Versioned(pointer.cast()));
         }
+        // SAFETY: a capsule, and a C string.
+        if unsafe { ffi::PyCapsule_IsValid(capsule.as_ptr(), NAME.as_ptr()) } == 0 {
+            let text = "the capsule has no tensor, or another consumer has taken it";
+            return Err(PyBufferError::new_err(text));
+        }
         let pointer = pointer_of(capsule, NAME)?;
         rename(capsule, USED)?;
         Ok(Self::Plain(pointer.cast()))
@@ -129,7 +134,8 @@ impl Imported {
         if !tensor.strides.is_null() && !shape.is_contiguous(strides) {
             return Err(invalid("the tensor is not C-contiguous: make a contiguous copy of it"));
         }
-        Ok((shape, tensor.data.expose_provenance() as u64 + tensor.byte_offset))
+        let address = (tensor.data.expose_provenance() as u64).checked_add(tensor.byte_offset);
+        Ok((shape, address.ok_or_else(|| invalid("a byte_offset beyond the address space"))?))
     }
 
     fn tensor(&self) -> &Tensor {

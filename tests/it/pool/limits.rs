@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use wharf::Driver;
 use wharf::memory::DeviceMemoryResource;
 use wharf::pool::{Buffer, Pool};
 use wharf::slab::AllocError;
+use wharf::{Driver, Stream};
 
 use super::{BLOCK, SPAN, builder, context, gate, small_pool, streams};
 use crate::backend::{Config, Simulator, on_each_driver, on_machine};
@@ -20,6 +20,7 @@ on_each_driver!(
     at_the_limit_another_streams_memory_is_waited_for_on_the_device,
     the_host_waits_if_it_may,
     a_hook_frees_something,
+    a_hook_that_allocates_from_its_own_pool_is_not_asked_again,
     exhaustion_says_everything,
     caches_and_other_classes_are_reclaimed,
 );
@@ -88,6 +89,32 @@ fn a_hook_frees_something(driver: &Driver) {
     assert_eq!((calls.load(Ordering::Relaxed), pool.stats().hook), (1, 1));
     assert!(pool.alloc::<u8>(BLOCK, &stream).is_err());
     drop((second, third));
+}
+
+fn a_hook_that_allocates_from_its_own_pool_is_not_asked_again(driver: &Driver) {
+    let context = context(driver);
+    let [stream] = streams(&context);
+    let own = Arc::new(Mutex::new(None::<Arc<(Pool, Stream)>>));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (inside, counter) = (Arc::clone(&own), Arc::clone(&calls));
+    let resource = DeviceMemoryResource::new(&context, SPAN).unwrap();
+    let options = builder().max_bytes(BLOCK).on_pressure(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let own = inside.lock().unwrap().clone().unwrap();
+        assert!(matches!(own.0.alloc::<u8>(BLOCK, &own.1), Err(AllocError::Exhausted(_))));
+        false
+    });
+    let pool: Pool = options.build(resource).unwrap();
+    let shared = Arc::new((pool, stream));
+    *own.lock().unwrap() = Some(Arc::clone(&shared));
+    let (pool, stream) = &*shared;
+    let held: Buffer<u8> = pool.alloc(BLOCK, stream).unwrap();
+    for asked in 1..=2 {
+        assert!(pool.alloc::<u8>(BLOCK, stream).is_err());
+        assert_eq!(calls.load(Ordering::Relaxed), asked, "once for each allocation from outside");
+    }
+    drop(held);
+    *own.lock().unwrap() = None; // the hook is the pool's, so this ends the circle
 }
 
 fn exhaustion_says_everything(driver: &Driver) {
