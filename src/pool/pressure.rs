@@ -22,11 +22,18 @@ impl Hook {
     /// would be asked by that allocation, without end.
     pub(super) fn ask(&self, pressure: &Pressure) -> bool {
         let this = ptr::from_ref(self);
-        let is_inside = ASKED.with(|asked| asked.borrow().contains(&this));
-        if is_inside {
+        // A thread that has ended its thread-locals cannot tell, and does not ask.
+        let entered = ASKED.try_with(|asked| {
+            let mut asked = asked.borrow_mut();
+            let is_outside = !asked.contains(&this);
+            if is_outside {
+                asked.push(this);
+            }
+            is_outside
+        });
+        if !entered.unwrap_or(false) {
             return false;
         }
-        ASKED.with(|asked| asked.borrow_mut().push(this));
         let _asked = Asked;
         (self.0)(pressure)
     }
@@ -37,7 +44,7 @@ struct Asked;
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        ASKED.with(|asked| asked.borrow_mut().pop());
+        let _popped = ASKED.try_with(|asked| asked.borrow_mut().pop());
     }
 }
 
