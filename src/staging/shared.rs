@@ -7,8 +7,7 @@ use super::error::StageError;
 use super::guard::Guard;
 use super::in_place::InPlace;
 use super::launch::Sent;
-use super::ring::Claim;
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::transfer::Transfer;
 use crate::error::{CudaError, Error};
 use crate::lockfree::step_word::Begun;
@@ -57,12 +56,12 @@ impl Shared {
     #[inline(always)] // Each way to submit is one function, as far as a usual step goes.
     pub(super) fn launch_guarded(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<Begun, StageError> {
         let begun = self.guard.begin(stream)?;
-        self.host.reset(claim.index());
+        claim.open().reset();
         if let Err(error) = self.launch(claim, sent, stream) {
             self.guard.undo(begun);
             return Err(error);
@@ -72,10 +71,10 @@ impl Shared {
 
     /// Notes a launch, before the ring slot is handed to the device.
     #[inline]
-    pub(super) fn launched(&self, index: usize, stream: &Stream, begun: Begun) {
-        self.launches.note(index, stream);
+    pub(super) fn launched(&self, claim: &SlotClaim<'_>, stream: &Stream, begun: Begun) {
+        claim.open().note(stream, &self.ticks);
         if !self.guard.is_in_order(begun, stream) {
-            self.launched_out_of_order(index, stream, begun);
+            self.launched_out_of_order(claim.index(), stream, begun);
         }
     }
 
