@@ -7,6 +7,7 @@ use super::len::Counts;
 use super::plan::Bucket;
 use super::spec::Padding;
 use super::state::SlotState;
+use crate::element::DType;
 
 /// Which tails of a ring slot are filled, with a bit for each slot.
 pub(super) struct Dirty {
@@ -37,8 +38,8 @@ impl SlotState {
             if start >= end || !is_in(slots) {
                 continue;
             }
-            let (width, size) = (usize::from(field.width), field.span.size);
-            let bytes = size.min(end.saturating_mul(width));
+            let width = field.dtype.map_or(1, DType::size);
+            let bytes = field.span.size.min(end.saturating_mul(width));
             // SAFETY: the bytes lie in the span, whose offset is a multiple of 256; the claim of
             // the ring slot, which has this state, is borrowed alone.
             let bytes = unsafe { self.memory.elements(field.span, bytes) };

@@ -14,11 +14,11 @@ use super::bucket_size::BucketSize;
 use super::build_error::BuildError;
 use super::error::{SlotError, StageError};
 use super::len::{Counts, Rule};
+use super::number::{self, NOT_FLAT};
 use super::shape::place;
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How slots lie in memory, and how many copies bring them to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -127,8 +127,6 @@ pub(super) struct Field {
     pub(super) dtype: Option<DType>,
     /// Whether it is copied to the set's own device memory.
     pub(super) is_copied: bool,
-    /// The size of an element.
-    pub(super) width: u8,
     pub(super) pad: Padding,
 }
 
@@ -167,7 +165,7 @@ impl Plan {
         let is_ladder = sizes.iter().all(|size| size.requests.is_none());
         let places = if is_ladder { places_of(&buckets, max) } else { Box::default() };
         Ok(Self {
-            number: numbers().fetch_add(1 + NOT_FLAT, Relaxed),
+            number: number::next(),
             direction,
             counts: Box::default(),
             layout,
@@ -285,14 +283,6 @@ impl Plan {
     }
 }
 
-crate::sync::global! {
-    /// The number of the next set.
-    const fn numbers() -> &AtomicUsize = AtomicUsize::new(2);
-}
-
-/// The bit of a [mark](Plan::mark) for slots that a step writes in another way, or not at all.
-pub(super) const NOT_FLAT: usize = 1;
-
 /// The place of the smallest bucket of a ladder that holds so many tokens.
 fn place_of(buckets: &[Bucket], tokens: usize) -> usize {
     buckets.partition_point(|bucket| bucket.counts.tokens < tokens)
@@ -355,7 +345,6 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
         len: slot.len,
         dtype: (slot.is_staged() && !slot.has_rows()).then_some(slot.dtype),
         is_copied: slot.has_device_memory(),
-        width: slot.dtype.size() as u8,
         pad: slot.pad,
     };
     slots.iter().map(field).collect()

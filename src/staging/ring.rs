@@ -322,3 +322,25 @@ impl<T, O> fmt::Debug for Ring<T, O> {
         f.debug_list().entries(self.slots.iter().map(|slot| slot.word.phase())).finish()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::mem::{align_of, offset_of};
+
+    use super::*;
+    use crate::lockfree::step_word::StepWord;
+    use crate::staging::launches::Launch;
+    use crate::staging::shared::Shared;
+    use crate::staging::state::SlotState;
+
+    #[test]
+    fn what_different_threads_write_lies_on_different_lines() {
+        type Held = Slot<SlotState, Launch>;
+        // Processors fetch lines of 64 bytes in pairs.
+        assert_eq!((align_of::<Held>(), offset_of!(Held, word)), (128, 0));
+        assert!(offset_of!(Held, open) + size_of::<Launch>() <= 64, "one line says what is free");
+        assert_eq!((align_of::<StepWord>(), size_of::<StepWord>()), (128, 128));
+        // The counts of an `Arc` are before what it holds, as far as that is aligned.
+        assert_eq!(align_of::<Shared>(), 128);
+    }
+}

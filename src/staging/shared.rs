@@ -13,8 +13,10 @@ use crate::error::{CudaError, Error};
 use crate::lockfree::step_word::Begun;
 use crate::stream::Stream;
 
-/// A ring to the device, and the guard of what it overwrites there.
+/// A ring to the device, and the guard of what it overwrites there. Every step reads it, and steps
+/// that own a share write its count: that is on another cache line.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Shared {
     transfer: Transfer,
     /// Of the device memory, which embedded graphs write too.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use super::error::SlotError;
-use super::plan::{NOT_FLAT, Plan};
+use super::number::NOT_FLAT;
+use super::plan::Plan;
 use crate::element::Element;
 
 /// A slot of one set of input buffers, with elements of type `T`.
