@@ -1,9 +1,7 @@
-//! What all threads may read of a ring slot: whether the device is done with it, and its last launch.
-
-use std::time::Duration;
+//! What all threads may read of a ring slot: whether the device is done with it, and its last
+//! launch.
 
 use super::ticks::Ticks;
-use super::transfer::Transfer;
 use crate::address::to_usize;
 use crate::driver::SharedWord;
 use crate::stream::Stream;
@@ -48,21 +46,14 @@ impl Launch {
         self.stream.store(stream.as_raw().addr() as u64, Relaxed);
         self.since.store(ticks.now(), Relaxed);
     }
-}
 
-impl Transfer {
-    /// The one of `ring_slots` that was launched first.
-    pub(super) fn oldest(&self, ring_slots: impl Iterator<Item = usize>) -> Option<usize> {
-        ring_slots.min_by_key(|index| self.ring.open(*index).since.load(Relaxed))
+    /// The driver's handle of the stream of the last launch, as a number.
+    pub(super) fn stream(&self) -> usize {
+        to_usize(self.stream.load(Relaxed))
     }
 
-    /// The driver's handle of the stream of a ring slot's last launch, as a number.
-    pub(super) fn stream_of(&self, ring_slot: usize) -> usize {
-        to_usize(self.ring.open(ring_slot).stream.load(Relaxed))
-    }
-
-    /// How long ago that launch was.
-    pub(super) fn age_of(&self, ring_slot: usize) -> Duration {
-        self.ticks.age(self.ring.open(ring_slot).since.load(Relaxed))
+    /// When the last launch was, by the set's [`Ticks`].
+    pub(super) fn since(&self) -> u64 {
+        self.since.load(Relaxed)
     }
 }

@@ -152,6 +152,19 @@ impl<T, O> Ring<T, O> {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+impl<T, O> Ring<T, O> {
+    /// The alignment of slots, in bytes; where in a slot its word begins, and where its open part
+    /// ends.
+    pub(crate) fn layout() -> [usize; 3] {
+        let [word, open] = [
+            std::mem::offset_of!(Slot<T, O>, word),
+            std::mem::offset_of!(Slot<T, O>, open) + size_of::<O>(),
+        ];
+        [align_of::<Slot<T, O>>(), word, open]
+    }
+}
+
 impl<T, O> Slot<T, O> {
     /// Takes the slot if it is free, or if `is_done` says that the device has read it.
     #[inline]
@@ -320,27 +333,5 @@ impl<T, O> fmt::Debug for Claim<'_, T, O> {
 impl<T, O> fmt::Debug for Ring<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.slots.iter().map(|slot| slot.word.phase())).finish()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use std::mem::{align_of, offset_of};
-
-    use super::*;
-    use crate::lockfree::step_word::StepWord;
-    use crate::staging::launches::Launch;
-    use crate::staging::shared::Shared;
-    use crate::staging::state::SlotState;
-
-    #[test]
-    fn what_different_threads_write_lies_on_different_lines() {
-        type Held = Slot<SlotState, Launch>;
-        // Processors fetch lines of 64 bytes in pairs.
-        assert_eq!((align_of::<Held>(), offset_of!(Held, word)), (128, 0));
-        assert!(offset_of!(Held, open) + size_of::<Launch>() <= 64, "one line says what is free");
-        assert_eq!((align_of::<StepWord>(), size_of::<StepWord>()), (128, 128));
-        // The counts of an `Arc` are before what it holds, as far as that is aligned.
-        assert_eq!(align_of::<Shared>(), 128);
     }
 }

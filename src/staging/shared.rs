@@ -122,3 +122,23 @@ impl Drop for Shared {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lockfree::step_word::StepWord;
+    use crate::staging::launches::Launch;
+    use crate::staging::ring::Ring;
+    use crate::staging::state::SlotState;
+
+    #[test]
+    fn what_different_threads_write_lies_on_different_lines() {
+        // Processors fetch lines of 64 bytes in pairs.
+        let [align, word, open] = Ring::<SlotState, Launch>::layout();
+        assert_eq!((align, word), (128, 0));
+        assert!(open <= 64, "one line says whether a ring slot is free: {open}");
+        assert_eq!((align_of::<StepWord>(), size_of::<StepWord>()), (128, 128));
+        // The counts of an `Arc` are before what it holds, as far as that is aligned.
+        assert_eq!(align_of::<Shared>(), 128);
+    }
+}

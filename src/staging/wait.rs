@@ -49,15 +49,21 @@ impl Transfer {
     pub(super) fn stall(&self, probes: u32) -> Stall {
         let is_waited_for = |index: &usize| !self.is_done(*index).unwrap_or(false);
         let waited_for = self.ring.in_flight().filter(is_waited_for);
-        let Some(ring_slot) = self.oldest(waited_for) else {
+        let since = |index: &usize| self.ring.open(*index).since();
+        let Some(ring_slot) = waited_for.min_by_key(since) else {
             let cause = match self.plan.direction {
                 Direction::Dtoh => StallCause::Held,
                 _ => StallCause::Filling,
             };
             return Stall { ring_slot: 0, stream: 0, age: Duration::ZERO, probes, cause };
         };
-        let (stream, age) = (self.stream_of(ring_slot), self.age_of(ring_slot));
+        let (stream, age) = (self.stream_of(ring_slot), self.ticks.age(since(&ring_slot)));
         Stall { ring_slot, stream, age, probes, cause: self.cause(ring_slot) }
+    }
+
+    /// The driver's handle of the stream of a ring slot's last launch, as a number.
+    pub(super) fn stream_of(&self, ring_slot: usize) -> usize {
+        self.ring.open(ring_slot).stream()
     }
 
     /// Why a ring slot in flight is not free.
