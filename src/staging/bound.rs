@@ -28,8 +28,8 @@ pub struct Bound<S, Tag = Untagged> {
 
 impl<Tag> InputBuffers<Tag> {
     /// Checks slots once that every step writes: a tuple of ids of different types, or an array of
-    /// ids of one type. [`Step::write_all`] then has the elements of all of them, at less than half
-    /// the cost of a [`write`](Step::write) each.
+    /// ids of one type. [`Step::write_all`] then has the elements of all of them, at less than two
+    /// thirds of the cost of a [`write`](Step::write) each.
     ///
     /// # Errors
     ///
