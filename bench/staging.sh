@@ -24,7 +24,7 @@ count() { # NAME ALL LOOP GOAL
 
 loop=$(collected staging_cost::noop::only_the_loop "$binary" noop Loop)
 for layout in PerSlot Packed; do
-    count "$layout" "$(collected staging_cost::noop::counted_steps "$binary" noop "$layout")" "$loop" 600
+    count "$layout" "$(collected staging_cost::noop::counted_steps "$binary" noop "$layout")" "$loop" 400
 done
 loop=$(collected result_cost::only_the_loop "$programs/result_cost" Loop)
 count Results "$(collected result_cost::counted_results "$programs/result_cost" Results)" "$loop" 300

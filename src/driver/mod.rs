@@ -75,7 +75,7 @@ pub(crate) use release::Release;
 pub use scope::ContextScope;
 pub use streams::StreamId;
 pub(crate) use streams::StreamKey;
-pub(crate) use words::{HomeWord, Word, WordPage};
+pub(crate) use words::{HomeWord, SharedWord, Word, WordPage};
 
 use crate::error::{CudaError, Error, LoadError};
 use crate::profile::range;

@@ -11,6 +11,7 @@
 //! does not depend on how many there were before it.
 
 use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -22,7 +23,9 @@ use wharf_sys::bindings::{
 use super::{Context, ContextScope, DeviceAttribute, Driver};
 use crate::error::Error;
 use crate::profile::range;
-use crate::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::atomic::{
+    AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 use crate::sync::{DeviceWord, Mutex, OnceLock};
 
 /// 64-bit words in pinned host memory, 0 at first, which the device writes in stream order.
@@ -38,10 +41,17 @@ use crate::sync::{DeviceWord, Mutex, OnceLock};
 /// first, when no device work may still write to it.
 #[derive(Debug)]
 pub(crate) struct WordPage {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     len: usize,
     /// Where the device sees the first word.
     device: u64,
+}
+
+/// One word of a page, by its address. The page stays mapped as long as this.
+#[derive(Debug)]
+pub(crate) struct SharedWord {
+    word: NonNull<DeviceWord>,
+    _mapping: Arc<Mapping>,
 }
 
 impl WordPage {
@@ -62,10 +72,10 @@ impl WordPage {
     /// * [`Error::Driver`]: the driver cannot pin it.
     pub(crate) fn new(len: usize, context: &Context) -> Result<Self, Error> {
         let _range = range!("words::page");
-        let mut mapping = Mapping::new(len * STRIDE)?;
+        let mapping = Mapping::new(len * STRIDE)?;
         let device = register(context, &mapping)?;
-        mapping.is_known = true;
-        Ok(Self { mapping, len, device })
+        mapping.is_known.store(true, Relaxed);
+        Ok(Self { mapping: Arc::new(mapping), len, device })
     }
 
     /// The value of a word, and with it all that the device did before it wrote it.
@@ -80,6 +90,11 @@ impl WordPage {
     pub(crate) fn reset(&self, index: usize, value: u64) {
         // Release: pairs with the Acquire of `load`.
         self.word(index).store(value, Release);
+    }
+
+    /// A word by its address, for a holder that looks at it often.
+    pub(crate) fn share(&self, index: usize) -> SharedWord {
+        SharedWord { word: self.word(index).into(), _mapping: Arc::clone(&self.mapping) }
     }
 
     /// Where the device sees a word.
@@ -114,7 +129,7 @@ impl WordPage {
         let entry = &driver.api().mem_host_unregister;
         // SAFETY: registered by `register`; no device work writes to it, as its owner knows.
         unsafe { entry.call(self.mapping.pages.as_mut_ptr().cast()) }?;
-        self.mapping.is_known = false;
+        self.mapping.is_known.store(false, Relaxed);
         Ok(())
     }
 
@@ -128,6 +143,34 @@ impl WordPage {
         unsafe { &*word }
     }
 }
+
+impl SharedWord {
+    /// As [`WordPage::load`].
+    #[inline]
+    pub(crate) fn load(&self) -> u64 {
+        // Acquire: pairs with the barrier before the device's write.
+        self.word().load(Acquire)
+    }
+
+    /// As [`WordPage::reset`].
+    #[inline]
+    pub(crate) fn reset(&self, value: u64) {
+        // Release: pairs with the Acquire of `load`.
+        self.word().store(value, Release);
+    }
+
+    #[inline]
+    fn word(&self) -> &DeviceWord {
+        // SAFETY: a word of the mapping, which lives as long as `self`; an atomic alone, see
+        // `WordPage::word`.
+        unsafe { self.word.as_ref() }
+    }
+}
+
+// SAFETY: the word belongs to no thread, and is read and written as an atomic only.
+unsafe impl Send for SharedWord {}
+// SAFETY: as above.
+unsafe impl Sync for SharedWord {}
 
 /// The words of a context.
 #[derive(Debug, Default)]
@@ -292,8 +335,9 @@ impl HomeWord {
 #[derive(Debug)]
 struct Mapping {
     pages: ManuallyDrop<MmapRaw>,
-    /// Whether the driver knows it: then it is not unmapped.
-    is_known: bool,
+    /// Whether the driver knows it: then it is not unmapped. Relaxed: changed by the page, which
+    /// comes before the drop.
+    is_known: AtomicBool,
 }
 
 impl Mapping {
@@ -308,13 +352,13 @@ impl Mapping {
         // does memmap2.
         // SAFETY: the mapping is ours and empty.
         unsafe { libc::madvise(pages.as_mut_ptr().cast(), pages.len(), libc::MADV_WIPEONFORK) };
-        Ok(Self { pages: ManuallyDrop::new(pages), is_known: false })
+        Ok(Self { pages: ManuallyDrop::new(pages), is_known: AtomicBool::new(false) })
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if !self.is_known {
+        if !self.is_known.load(Relaxed) {
             // SAFETY: dropped once, here; nothing refers to the memory any more.
             unsafe { ManuallyDrop::drop(&mut self.pages) };
         }

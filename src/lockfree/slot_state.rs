@@ -68,6 +68,15 @@ impl SlotWord {
         self.change(word, this.word(FILLING), Acquire).map(|()| this)
     }
 
+    /// The use that the slot is being filled in, for its holder.
+    #[inline]
+    pub(crate) fn this(&self) -> SlotUse {
+        // Relaxed: the holder alone changes the word.
+        let word = self.0.load(Relaxed);
+        debug_assert_eq!(phase(word), SlotPhase::Filling, "not the holder of the use");
+        SlotUse { generation: word >> PHASE_BITS }
+    }
+
     /// Hands a filled slot to the device. A store: while a slot is being filled, the holder of that
     /// use alone changes its word.
     #[inline]

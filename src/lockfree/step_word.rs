@@ -30,8 +30,9 @@
 use crate::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::sync::try_update;
 
-/// The word of one destination, which every step writes.
+/// The word of one destination, which every step writes: apart from what others read beside it.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct StepWord {
     word: AtomicU64,
     stream: AtomicU64,

@@ -75,8 +75,7 @@ impl<Tag> InputBuffers<Tag> {
     /// [`SlotError`]: no slot has the name, or its elements are of another type.
     #[doc(alias = "get_slot")]
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
-        let index = self.shared.plan.find(name, T::DTYPE)?;
-        Ok(SlotId::new(index, self.shared.id()))
+        SlotId::of(&self.shared.plan, name)
     }
 
     /// The count of that name, to be set in steps.
@@ -100,8 +99,8 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.shared.checked(tokens, requests)?;
-        Ok(Step::new(&self.shared, self.shared.claim()?, counts))
+        let (counts, bucket) = self.shared.checked(tokens, requests)?;
+        Ok(Step::new(&self.shared, self.shared.claim()?, counts, bucket))
     }
 
     /// Begins a step if a ring slot is free; does not wait.
@@ -112,9 +111,9 @@ impl<Tag> InputBuffers<Tag> {
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.shared.checked(tokens, requests)?;
+        let (counts, bucket) = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Step::new(&self.shared, claim, counts))
+        Ok(Step::new(&self.shared, claim, counts, bucket))
     }
 
     /// Begins a step that is padded to the bucket that holds `padded`, and not only to the one that
@@ -157,7 +156,7 @@ impl<Tag> InputBuffers<Tag> {
         let _range = range!("staging::begin");
         let bucket = self.shared.plan.holding(padded.into())?;
         let counts = self.shared.checked_in(bucket, tokens, requests)?;
-        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+        Ok(Step::new(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 
     /// The bucket that a step of these counts goes to, by its place in [`buckets`](Self::buckets):

@@ -128,11 +128,11 @@ impl<E> Cache<E> {
 /// Makes room for a graph of `bytes`, by evictions if need be: from the claimed slot, then from
 /// slots that are free, or of which `is_done` says that the device has read them. Returns whether
 /// there is room, which is then taken.
-pub(crate) fn make_room<T, E>(
+pub(crate) fn make_room<T, O, E>(
     account: &Account,
     bytes: u64,
-    own: &mut Claim<'_, T>,
-    ring: &Ring<T>,
+    own: &mut Claim<'_, T, O>,
+    ring: &Ring<T, O>,
     is_done: impl Fn(usize) -> bool,
     cache: impl Fn(&mut T) -> &mut Cache<E>,
 ) -> bool {

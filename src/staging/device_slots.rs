@@ -130,7 +130,7 @@ impl<Tag> Staged<'_, Tag> {
     ) -> Result<CUdeviceptr, StageError> {
         let shared = self.shared();
         let index = slot.index();
-        match shared.plan.slots.get(index).filter(|_| slot.set == shared.id()) {
+        match shared.plan.slots.get(index).filter(|_| slot.set() == shared.id()) {
             None => Err(shared.misuse(index, SlotFault::Foreign)),
             Some(spec) if spec.shape.is_overwritten => Ok(self.device_ptr(slot)),
             Some(_) => Err(shared.misuse(index, SlotFault::Shape(ShapeFault::NotOverwritten))),

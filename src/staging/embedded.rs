@@ -209,7 +209,7 @@ impl<Tag> Embedded<Tag> {
     /// As [`InputBuffers::begin`]; the bucket is the limit.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Step<'_, Tag>, StageError> {
         let (counts, bucket) = self.checked(tokens, requests)?;
-        Ok(Step::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+        Ok(Step::new(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 
     /// Begins a step if a ring slot is free; does not wait.
@@ -231,7 +231,7 @@ impl<Tag> Embedded<Tag> {
         let bucket = &shared.plan.buckets[bucket];
         let counts = shared.checked_in(bucket, tokens, requests)?;
         let claim = shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Step::in_bucket(shared, claim, counts, Some(bucket)))
+        Ok(Step::new(shared, claim, counts, Some(bucket)))
     }
 
     fn checked(&self, tokens: usize, requests: usize) -> Result<(Counts, &Bucket), StageError> {

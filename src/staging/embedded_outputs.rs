@@ -127,7 +127,7 @@ impl<Tag> EmbeddedOutputs<Tag> {
         let _range = range!("staging::begin");
         let bucket = &self.shared.plan.buckets[self.bucket];
         let counts = self.shared.checked_in(bucket, tokens, requests)?;
-        Ok(Fetch::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+        Ok(Fetch::new(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 
     /// Begins a fetch if a ring slot is free; does not wait.
@@ -150,6 +150,6 @@ impl<Tag> EmbeddedOutputs<Tag> {
         let bucket = &shared.plan.buckets[bucket];
         let counts = shared.checked_in(bucket, tokens, requests)?;
         let claim = shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Fetch::in_bucket(shared, claim, counts, Some(bucket)))
+        Ok(Fetch::new(shared, claim, counts, Some(bucket)))
     }
 }

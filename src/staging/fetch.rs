@@ -14,9 +14,8 @@ use super::pending::Pending;
 use super::plan::{Bucket, ByteRange, Layout};
 use super::refer::Owner;
 use super::reference::{Reference, Source};
-use super::ring::Claim;
 use super::slot_id::{CountId, SlotId, Untagged};
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::transfer::Transfer;
 use crate::element::{DType, Element};
 use crate::memory::MemoryKind;
@@ -35,7 +34,7 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub struct Fetch<Tag = Untagged> {
     // Before the owner of the ring: fields are dropped in their order.
-    claim: Claim<'static, SlotState>,
+    claim: SlotClaim<'static>,
     shared: Arc<Transfer>,
     counts: Counts,
     /// Which bucket's, if it has one.
@@ -48,24 +47,13 @@ pub struct Fetch<Tag = Untagged> {
 impl<Tag> Fetch<Tag> {
     // Always: a fetch is built where it goes, and not moved there.
     #[inline(always)]
-    pub(super) fn new(shared: &Arc<Transfer>, claim: Claim<'_, SlotState>, counts: Counts) -> Self {
-        Self::in_bucket(shared, claim, counts, shared.plan.bucket_of(counts))
-    }
-
-    /// The claim is of the transfer's ring.
-    #[inline(always)]
-    pub(super) fn in_bucket(
+    pub(super) fn new(
         shared: &Arc<Transfer>,
-        mut claim: Claim<'_, SlotState>,
+        mut claim: SlotClaim<'_>,
         counts: Counts,
         bucket: Option<&Bucket>,
     ) -> Self {
-        claim.forget();
-        [claim.counts[0], claim.counts[1]] = [counts.tokens, counts.requests];
-        if bucket.is_none() {
-            // It fits: the memory was made for steps of at least these counts.
-            let _extent = shared.plan.exact(counts, &mut claim.fields);
-        }
+        claim.begin_other(&shared.plan, counts, bucket);
         let bucket = bucket.map(|bucket| bucket.index);
         // SAFETY: the ring is the transfer's, of which this has a share that is dropped after it,
         // as does the `Pending` that it becomes.
@@ -93,7 +81,7 @@ impl<Tag> Fetch<Tag> {
         slot: SlotId<T, Tag>,
         address: CUdeviceptr,
     ) -> Result<(), StageError> {
-        self.refer_to(slot.index(), slot.set, T::DTYPE, address)
+        self.refer_to(slot.index(), slot.set(), T::DTYPE, address)
     }
 
     /// How many elements a source of a slot has in this step.
@@ -102,7 +90,7 @@ impl<Tag> Fetch<Tag> {
     ///
     /// As [`source`](Self::source).
     pub fn source_len<T: Element>(&self, slot: SlotId<T, Tag>) -> Result<usize, StageError> {
-        Ok(self.referable(slot.index(), slot.set, T::DTYPE)?.size / size_of::<T>())
+        Ok(self.referable(slot.index(), slot.set(), T::DTYPE)?.size / size_of::<T>())
     }
 
     /// Checks a source of `len` elements for a slot of this step, before
@@ -150,7 +138,7 @@ impl<Tag> Fetch<Tag> {
         slot: SlotId<T, Tag>,
         from: &Buffer<T>,
     ) -> Result<(), StageError> {
-        let span = self.referable(slot.index(), slot.set, T::DTYPE)?;
+        let span = self.referable(slot.index(), slot.set(), T::DTYPE)?;
         self.check_source(slot, from.len())?;
         let kind = from.kind();
         if !matches!(kind, MemoryKind::Device) {
@@ -212,7 +200,7 @@ impl<Tag> Fetch<Tag> {
         if self.referred != 0 {
             self.claim.order_behind(self.referred, stream)?;
         }
-        shared.host.reset(self.claim.index());
+        self.claim.open().reset();
         let sent = Sent { bucket, skipped: 0, referred: self.referred };
         shared.launch(&mut self.claim, sent, stream)?;
         if self.referred != 0 {
@@ -245,7 +233,7 @@ impl<Tag> Fetch<Tag> {
             let slot = self.referred.trailing_zeros() as usize;
             return Err(shared.misuse(slot, SlotFault::Embedded).into());
         }
-        shared.host.reset(self.claim.index());
+        self.claim.open().reset();
         launch()?;
         Ok(self.hand_over(stream))
     }
@@ -272,7 +260,7 @@ impl<Tag> Fetch<Tag> {
         if shared.has_no_events() {
             claim.note_tail(stream);
         }
-        shared.launches.note(claim.index(), stream);
+        claim.open().note(stream, &shared.ticks);
         Pending::new(shared, claim, counts, bucket, stream.id())
     }
 

@@ -3,9 +3,8 @@
 use super::error::StageError;
 use super::node::enqueue_copy;
 use super::plan::{Bucket, ByteRange, Layout};
-use super::ring::Claim;
 use super::spec::SlotKind;
-use super::state::{SlotState, StagingGraph};
+use super::state::{SlotClaim, SlotState, StagingGraph};
 use super::transfer::Transfer;
 use crate::error::{CudaError, Error};
 use crate::graph::GraphError;
@@ -27,28 +26,40 @@ impl Transfer {
     #[inline]
     pub(super) fn launch(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<(), StageError> {
         let Sent { bucket, skipped, referred } = sent;
-        let Some(bucket) = bucket.filter(|_| !self.is_by_calls()) else {
-            return self.enqueue(claim, sent, stream);
+        if let Some(bucket) = bucket
+            && let Some(graph) = claim.graphs.get(bucket.graph)
+            && graph.is_whole(bucket.index)
+            && skipped | referred == 0
+        {
+            return Ok(graph.exec.launch(stream)?);
+        }
+        self.launch_other(claim, bucket, [skipped, referred], stream)
+    }
+
+    /// As `launch`, where no graph does just that. Its arguments are such that a usual step has
+    /// nothing to write for it.
+    #[cold]
+    fn launch_other(
+        &self,
+        claim: &mut SlotClaim<'_>,
+        bucket: Option<&Bucket>,
+        [skipped, referred]: [u64; 2],
+        stream: &Stream,
+    ) -> Result<(), StageError> {
+        let sent = Sent { bucket, skipped, referred };
+        let graph = match bucket.filter(|_| !self.is_by_calls()) {
+            Some(bucket) => self.adapt(claim, bucket, sent)?,
+            None => None,
         };
-        let graph = match claim.graphs.get(bucket.graph) {
-            Some(graph)
-                if graph.bucket == bucket.index
-                    && graph.skipped == skipped
-                    && graph.referred | referred == 0 =>
-            {
-                graph
-            }
-            _ => match self.adapt(claim, bucket, sent)? {
-                Some(graph) => graph,
-                None => return self.enqueue(claim, sent, stream),
-            },
-        };
-        Ok(graph.exec.launch(stream)?)
+        match graph {
+            Some(graph) => Ok(graph.exec.launch(stream)?),
+            None => self.enqueue(claim, sent, stream),
+        }
     }
 
     /// A graph for the copies: made if there is none, and told which bucket it is, which slots it
@@ -57,7 +68,7 @@ impl Transfer {
     #[cold]
     fn adapt<'c>(
         &self,
-        claim: &'c mut Claim<'_, SlotState>,
+        claim: &'c mut SlotClaim<'_>,
         bucket: &Bucket,
         sent: Sent<'_>,
     ) -> Result<Option<&'c mut StagingGraph>, GraphError> {
@@ -92,7 +103,7 @@ impl Transfer {
     #[cold]
     pub(super) fn enqueue(
         &self,
-        claim: &Claim<'_, SlotState>,
+        claim: &SlotClaim<'_>,
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<(), StageError> {
@@ -104,7 +115,7 @@ impl Transfer {
     #[cold]
     pub(super) fn enqueue_as(
         &self,
-        claim: &Claim<'_, SlotState>,
+        claim: &SlotClaim<'_>,
         sent: Sent<'_>,
         stream: &Stream,
         only_word: bool,

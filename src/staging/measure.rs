@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use super::error::StageError;
 use super::launch::Sent;
 use super::plan::Bucket;
-use super::ring::Claim;
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::submission::{Submission, SubmissionTimes, Submitting};
 use super::transfer::Transfer;
 use crate::profile::range;
@@ -46,19 +45,24 @@ impl Transfer {
             times.sort_unstable();
             times[ROUNDS / 2]
         });
-        Ok(SubmissionTimes { graph, calls })
+        let times = SubmissionTimes { graph, calls };
+        if times.faster() == Submission::Calls {
+            // A step takes a graph where there is one.
+            self.keep(&mut claim, |_| false)?;
+        }
+        Ok(times)
     }
 
     /// How long a step takes, from its call to the end of its copies.
     fn time(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         bucket: &Bucket,
         by: Submission,
         stream: &Stream,
     ) -> Result<Duration, StageError> {
         let sent = Sent { bucket: Some(bucket), skipped: 0, referred: 0 };
-        self.host.reset(claim.index());
+        claim.open().reset();
         let start = Instant::now();
         match by {
             Submission::Calls => self.enqueue_as(claim, sent, stream, true)?,

@@ -86,6 +86,7 @@ mod lost;
 mod measure;
 mod names;
 mod node;
+mod number;
 mod outputs;
 mod outputs_builder;
 mod owned;

@@ -83,8 +83,7 @@ impl<Tag> OutputBuffers<Tag> {
     ///
     /// [`SlotError`]: no slot has the name, or its elements are of another type.
     pub fn slot_id<T: Element>(&self, name: &str) -> Result<SlotId<T, Tag>, SlotError> {
-        let index = self.shared.plan.find(name, T::DTYPE)?;
-        Ok(SlotId::new(index, self.shared.id()))
+        SlotId::of(&self.shared.plan, name)
     }
 
     /// The count of that name, to be set in fetches.
@@ -136,8 +135,8 @@ impl<Tag> OutputBuffers<Tag> {
     #[inline]
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.shared.checked(tokens, requests)?;
-        Ok(Fetch::new(&self.shared, self.shared.claim()?, counts))
+        let (counts, bucket) = self.shared.checked(tokens, requests)?;
+        Ok(Fetch::new(&self.shared, self.shared.claim()?, counts, bucket))
     }
 
     /// Begins a fetch if a ring slot is free; does not wait.
@@ -148,9 +147,9 @@ impl<Tag> OutputBuffers<Tag> {
     #[inline]
     pub fn try_begin(&self, tokens: usize, requests: usize) -> Result<Fetch<Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.shared.checked(tokens, requests)?;
+        let (counts, bucket) = self.shared.checked(tokens, requests)?;
         let claim = self.shared.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(Fetch::new(&self.shared, claim, counts))
+        Ok(Fetch::new(&self.shared, claim, counts, bucket))
     }
 
     /// Begins a fetch of the bucket that holds `padded`, as
@@ -168,7 +167,7 @@ impl<Tag> OutputBuffers<Tag> {
         let _range = range!("staging::begin");
         let bucket = self.shared.plan.holding(padded.into())?;
         let counts = self.shared.checked_in(bucket, tokens, requests)?;
-        Ok(Fetch::in_bucket(&self.shared, self.shared.claim()?, counts, Some(bucket)))
+        Ok(Fetch::new(&self.shared, self.shared.claim()?, counts, Some(bucket)))
     }
 
     /// The graphs that are kept at this moment.

@@ -66,7 +66,7 @@ impl<Tag> Step<'_, Tag> {
     /// the device as described at [`InputBuffers`].
     #[inline]
     pub fn into_owned(self) -> Step<'static, Tag> {
-        let Self { shared, claim, bucket, written, referred, tag, keep } = self;
+        let Self { shared, claim, bucket, written, tag, keep } = self;
         let keep = keep.unwrap_or_else(|| shared.share());
         // SAFETY: a set does not move, and the step keeps it until its other fields are dropped.
         // All that is made of the step keeps it as well.
@@ -75,7 +75,7 @@ impl<Tag> Step<'_, Tag> {
         let claim = unsafe { claim.outlive() };
         let bucket = bucket.map(|bucket| &shared.plan.buckets[bucket.index]);
         let keep = Some(keep);
-        Step { shared, claim, bucket, written, referred, tag, keep }
+        Step { shared, claim, bucket, written, tag, keep }
     }
 }
 

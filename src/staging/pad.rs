@@ -1,13 +1,57 @@
-#![expect(unsafe_code, reason = "bytes of a slot are filled as words")]
+#![expect(unsafe_code, reason = "bytes of a ring slot are filled as words")]
 //! Filling the tail of a slot.
 
 use std::slice;
 
+use super::len::Counts;
+use super::plan::Bucket;
 use super::spec::Padding;
+use super::state::SlotState;
+use crate::element::DType;
+
+/// Which tails of a ring slot are filled, with a bit for each slot.
+pub(super) struct Dirty {
+    /// The slots whose tails are filled.
+    pub(super) slots: u64,
+    /// Those that the step has written; others are all tail.
+    pub(super) written: u64,
+    /// Those of which the tail is padding already behind as many elements as a step of `counts`
+    /// has, if they are written.
+    pub(super) steady: u64,
+    pub(super) counts: Counts,
+}
+
+impl SlotState {
+    /// Fills tails up to the ends that slots have in the bucket, as far as they are not padding.
+    pub(super) fn pad(&mut self, bucket: Option<&Bucket>, dirty: &Dirty) {
+        let [tokens, requests, ..] = self.counts;
+        let steady = dirty.slots & dirty.written & dirty.steady;
+        let has_grown = dirty.counts.is_within(Counts { tokens, requests });
+        // The longer a step, the shorter are its tails.
+        let slots = if has_grown { dirty.slots & !steady } else { dirty.slots };
+        let last = u64::BITS - slots.leading_zeros();
+        let fields = bucket.map_or(&self.fields, |bucket| &bucket.fields);
+        for (slot, (field, run)) in fields.iter().zip(&self.runs).take(last as usize).enumerate() {
+            let is_in = |slots: u64| slots & 1 << slot != 0;
+            let end = if is_in(steady) { field.len.of_counts(dirty.counts) } else { usize::MAX };
+            let start = if is_in(dirty.written) { run.len() } else { 0 };
+            if start >= end || !is_in(slots) {
+                continue;
+            }
+            let width = field.dtype.map_or(1, DType::size);
+            let bytes = field.span.size.min(end.saturating_mul(width));
+            // SAFETY: the bytes lie in the span, whose offset is a multiple of 256; the claim of
+            // the ring slot, which has this state, is borrowed alone.
+            let bytes = unsafe { self.memory.elements(field.span, bytes) };
+            fill(bytes, width, start, field.pad);
+        }
+    }
+}
 
 /// Fills `bytes` from the `written`-th element on, by the policy.
 ///
 /// `width` is an element's size, 1, 2, 4 or 8; the slot starts at a multiple of 8.
+#[inline]
 pub(super) fn fill(bytes: &mut [u8], width: usize, written: usize, padding: Padding) {
     let start = written * width;
     if start >= bytes.len() {

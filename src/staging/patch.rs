@@ -95,7 +95,7 @@ impl<Tag> Step<'_, Tag> {
         let (shared, index) = (self.shared, slot.index());
         shared.check_fork()?;
         let spec = shared.plan.slots.get(index);
-        let Some(spec) = spec.filter(|spec| slot.set == self.set() && spec.dtype == T::DTYPE)
+        let Some(spec) = spec.filter(|spec| slot.set() == self.set() && spec.dtype == T::DTYPE)
         else {
             return Err(shared.misuse(index, SlotFault::Foreign));
         };
@@ -124,7 +124,7 @@ impl<Tag> Step<'_, Tag> {
         let start = (row * cols + col) * width;
         match lists[table].put(start, size_of_val(elements), area.size, put) {
             Ok(()) => {
-                self.referred |= 1 << index;
+                self.claim.extras.referred |= 1 << index;
                 Ok(())
             }
             Err(needed) => shape_fault(ShapeFault::TooManyPatched {

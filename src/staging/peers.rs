@@ -25,18 +25,18 @@ use super::guard::{Guard, check_device};
 use super::launch::Sent;
 use super::len::Counts;
 use super::region::{DeviceRegion, HostRegion};
-use super::ring::Claim;
 use super::set_spec::Instantiation;
 use super::shape_error::ShapeFault;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::spec::SlotKind;
 use super::staged::Staged;
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::static_buffers::StaticBuffers;
 use super::step::Step;
+use super::submit::Left;
 use super::tables::Tables;
-use super::transfer::Transfer;
+use super::transfer::{Fitting, Transfer};
 use crate::driver::Context;
 use crate::element::Element;
 use crate::error::Error;
@@ -166,12 +166,12 @@ impl<Tag> PeerBuffers<Tag> {
     /// As that.
     pub fn begin(&self, tokens: usize, requests: usize) -> Result<PeerStep<'_, Tag>, StageError> {
         let _range = range!("staging::begin");
-        let counts = self.first.shared.checked(tokens, requests)?;
+        let fitting = self.first.shared.checked(tokens, requests)?;
         let claims = match self.try_claim()? {
             Some(claims) => claims,
             None => self.wait_for_claims()?,
         };
-        Ok(self.step(claims, counts))
+        Ok(self.step(claims, fitting))
     }
 
     /// Begins a step if a ring slot is free; does not wait.
@@ -184,17 +184,17 @@ impl<Tag> PeerBuffers<Tag> {
         tokens: usize,
         requests: usize,
     ) -> Result<PeerStep<'_, Tag>, StageError> {
-        let counts = self.first.shared.checked(tokens, requests)?;
+        let fitting = self.first.shared.checked(tokens, requests)?;
         let claims = self.try_claim()?.ok_or(StageError::WouldBlock)?;
-        Ok(self.step(claims, counts))
+        Ok(self.step(claims, fitting))
     }
 
-    fn step<'a>(&'a self, claims: Claims<'a>, counts: Counts) -> PeerStep<'a, Tag> {
+    fn step<'a>(&'a self, claims: Claims<'a>, (counts, bucket): Fitting<'a>) -> PeerStep<'a, Tag> {
         let Claims { others, first } = claims;
         PeerStep {
             others,
             first: &self.first.shared,
-            step: Step::new(&self.first.shared, first, counts),
+            step: Step::new(&self.first.shared, first, counts, bucket),
         }
     }
 
@@ -262,10 +262,10 @@ impl<Tag> PeerBuffers<Tag> {
 /// finds the first ring's free finds the others' free too.
 struct Claims<'a> {
     others: Vec<OtherClaim<'a>>,
-    first: Claim<'a, SlotState>,
+    first: SlotClaim<'a>,
 }
 
-type OtherClaim<'a> = (&'a Shared, Claim<'a, SlotState>);
+type OtherClaim<'a> = (&'a Shared, SlotClaim<'a>);
 
 /// A step of [`PeerBuffers`] that is being filled, as a [`Step`] is.
 #[must_use = "a step that is dropped has not happened"]
@@ -294,11 +294,11 @@ impl<'a, Tag> PeerStep<'a, Tag> {
     pub fn submit(mut self, streams: &[&Stream]) -> Result<Vec<Staged<'a, Tag>>, StageError> {
         let skipped = self.finish(streams)?;
         let (shared, step) = (self.first, &mut self.step);
-        let (counts, index) = (step.counts(), step.claim.index());
+        let counts = step.counts();
         let sent = Sent { bucket: step.bucket, skipped, referred: 0 };
         let stream = streams[0];
         let begun = shared.launch_guarded(&mut step.claim, sent, stream)?;
-        shared.launched(index, stream, begun);
+        shared.launched(&step.claim, stream, begun);
         let this = (begun.number, stream.id());
         let mut all = Vec::with_capacity(streams.len());
         let mut outcome = Ok(());
@@ -340,9 +340,9 @@ impl<'a, Tag> PeerStep<'a, Tag> {
             check_device(&part.context, stream)?;
             part.refuse_capture(stream, |api| api.graph_launch.name())?;
         }
-        let skipped = step.finish()?;
-        if step.referred != 0 {
-            let slot = step.referred.trailing_zeros() as usize;
+        let Left { skipped, referred } = step.finish()?;
+        if referred != 0 {
+            let slot = referred.trailing_zeros() as usize;
             return Err(first.misuse(slot, SlotFault::Shape(ShapeFault::ManyDevices)));
         }
         Ok(skipped)
@@ -352,7 +352,7 @@ impl<'a, Tag> PeerStep<'a, Tag> {
 /// Sends a claimed ring slot to another device.
 fn send<'a, Tag>(
     other: &'a Shared,
-    mut claim: Claim<'a, SlotState>,
+    mut claim: SlotClaim<'a>,
     counts: Counts,
     sent: Sent<'a>,
     stream: &Stream,
@@ -362,7 +362,7 @@ fn send<'a, Tag>(
         let _extent = other.plan.exact(counts, &mut claim.fields);
     }
     let begun = other.launch_guarded(&mut claim, sent, stream)?;
-    other.launched(claim.index(), stream, begun);
+    other.launched(&claim, stream, begun);
     Ok(Staged::new(other, claim, counts, sent.bucket, (begun.number, stream.id()), None))
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 use super::error::{SlotFault, StageError};
 use super::guard::check_device;
 use super::len::Counts;
-use super::ring::{Claim, Hold};
 use super::slot_id::{SlotId, Untagged};
 use super::spec::SlotSpec;
 use super::stall::{Stall, StallCause};
-use super::state::SlotState;
+use super::state::{SlotClaim, SlotHold};
 use super::transfer::Transfer;
 use crate::element::{DType, Element};
 use crate::error::Error;
@@ -33,7 +32,7 @@ use crate::timeline::GaveUp;
 #[must_use = "dropping it gives the results up"]
 pub struct Pending<Tag = Untagged> {
     // Before the owner of the ring: fields are dropped in their order.
-    hold: Hold<'static, SlotState>,
+    hold: SlotHold<'static>,
     pub(super) shared: Arc<Transfer>,
     counts: Counts,
     /// Which bucket's, if it has one.
@@ -52,7 +51,7 @@ impl<Tag> Pending<Tag> {
     #[inline]
     pub(super) fn new(
         shared: Arc<Transfer>,
-        claim: Claim<'static, SlotState>,
+        claim: SlotClaim<'static>,
         counts: Counts,
         bucket: Option<usize>,
         stream: StreamId,
@@ -98,7 +97,7 @@ impl<Tag> Pending<Tag> {
             Err(GaveUp::Driver(error)) => Err(error.into()),
             Err(GaveUp::Deadline { age, probes }) => {
                 let ring_slot = self.hold.index();
-                let stream = self.shared.launches.stream(ring_slot);
+                let stream = self.shared.stream_of(ring_slot);
                 let cause = StallCause::Copy;
                 Err(StageError::Stalled(Stall { ring_slot, stream, age, probes, cause }))
             }
@@ -134,8 +133,7 @@ impl<Tag> Pending<Tag> {
         if self.is_done()? {
             return Ok(());
         }
-        let captured =
-            StageError::ReaderCaptured { stream: shared.launches.stream(self.hold.index()) };
+        let captured = StageError::ReaderCaptured { stream: shared.stream_of(self.hold.index()) };
         let Some((_, tail)) = &self.hold.tail else { return Err(captured) };
         Ok(writer.wait_event(&*tail.event()?.ok_or(captured)?)?)
     }
@@ -172,7 +170,7 @@ impl<'a, Tag> Results<'a, Tag> {
     /// [`StageError::Slot`]: the slot is another set's.
     #[inline]
     pub fn read<T: Element>(self, slot: SlotId<T, Tag>) -> Result<&'a [T], StageError> {
-        self.take(slot.index(), slot.set, T::DTYPE, 1)
+        self.take(slot.index(), slot.set(), T::DTYPE, 1)
     }
 
     /// What a slot of elements of `dtype` holds, as values that `per_element` make one of them.
@@ -186,8 +184,7 @@ impl<'a, Tag> Results<'a, Tag> {
     ) -> Result<&'a [T], StageError> {
         let shared = &self.pending.shared;
         let Some(spec) = shared.plan.slots.get(index).filter(|spec| {
-            // The type is looked at again: the address that stands for a set may be another's
-            // later.
+            // The type is looked at again: the fields of a `ResultInfo` are public.
             set == shared.id() && spec.dtype == dtype
         }) else {
             return Err(shared.misuse(index, SlotFault::Foreign));

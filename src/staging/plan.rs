@@ -14,6 +14,7 @@ use super::bucket_size::BucketSize;
 use super::build_error::BuildError;
 use super::error::{SlotError, StageError};
 use super::len::{Counts, Rule};
+use super::number::{self, NOT_FLAT};
 use super::shape::place;
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
@@ -33,6 +34,8 @@ pub enum Layout {
 /// The layout of a set, decided when it is built.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// What ids of its slots and counts carry: never the number of another set, and even.
+    pub(super) number: usize,
     /// Which way slots are copied.
     pub(super) direction: Direction,
     pub(super) slots: Box<[SlotSpec]>,
@@ -43,7 +46,8 @@ pub(super) struct Plan {
     pub(super) buckets: Box<[Bucket]>,
     /// Whether a bucket's tokens alone say what it holds.
     is_ladder: bool,
-    /// The place of the smallest bucket that holds so many tokens, for the first [`PLACES`].
+    /// The place of the smallest bucket that holds so many tokens, for the first [`PLACES`]; empty
+    /// where tokens alone do not say it.
     places: Box<[u16]>,
     pub(super) max: Counts,
     /// The policy of each slot for steps that do not write it; slots that must be written are in
@@ -123,6 +127,7 @@ pub(super) struct Field {
     pub(super) dtype: Option<DType>,
     /// Whether it is copied to the set's own device memory.
     pub(super) is_copied: bool,
+    pub(super) pad: Padding,
 }
 
 impl Plan {
@@ -160,6 +165,7 @@ impl Plan {
         let is_ladder = sizes.iter().all(|size| size.requests.is_none());
         let places = if is_ladder { places_of(&buckets, max) } else { Box::default() };
         Ok(Self {
+            number: number::next(),
             direction,
             counts: Box::default(),
             layout,
@@ -190,6 +196,12 @@ impl Plan {
         self.buckets.last().map_or(0, |bucket| bucket.graph + 1)
     }
 
+    /// What an id of a slot carries: the set's number, and that the slot is no run of elements in a
+    /// ring slot, if it is none. One comparison says that an id is of the set and can be written.
+    pub(super) fn mark(&self, slot: usize) -> usize {
+        self.number | if self.flat & 1 << slot == 0 { NOT_FLAT } else { 0 }
+    }
+
     /// The count of that name.
     pub(super) fn find_count(&self, name: &str) -> Result<usize, SlotError> {
         let index = self.counts.iter().position(|count| *count.name == *name);
@@ -211,18 +223,17 @@ impl Plan {
     /// The smallest bucket that holds a step.
     #[inline]
     pub(super) fn bucket_of(&self, counts: Counts) -> Option<&Bucket> {
-        if !self.is_ladder {
-            return self.smallest(counts);
-        }
-        let tokens = counts.tokens.max(counts.requests);
-        match self.places.get(tokens) {
+        match self.places.get(counts.tokens.max(counts.requests)) {
             Some(place) => self.buckets.get(usize::from(*place)),
-            None => self.buckets.get(place_of(&self.buckets, tokens)),
+            None => self.bucket_not_listed(counts),
         }
     }
 
     /// The bucket that stages the fewest bytes of those that hold a step.
-    fn smallest(&self, counts: Counts) -> Option<&Bucket> {
+    fn bucket_not_listed(&self, counts: Counts) -> Option<&Bucket> {
+        if self.is_ladder {
+            return self.buckets.get(place_of(&self.buckets, counts.tokens.max(counts.requests)));
+        }
         self.buckets.iter().find(|bucket| counts.is_within(bucket.counts))
     }
 
@@ -305,7 +316,10 @@ fn buckets_of(
 /// are too many buckets for the entries.
 fn places_of(buckets: &[Bucket], max: Counts) -> Box<[u16]> {
     let place = |tokens| u16::try_from(place_of(buckets, tokens)).ok();
-    (0..PLACES.min(max.tokens + 1)).map(place).collect::<Option<_>>().unwrap_or_default()
+    (0..PLACES.min(max.tokens.saturating_add(1)))
+        .map(place)
+        .collect::<Option<_>>()
+        .unwrap_or_default()
 }
 
 /// How far slots reach that are laid end to end, in bytes.
@@ -331,6 +345,7 @@ fn fields_of(slots: &[SlotSpec]) -> Box<[Field]> {
         len: slot.len,
         dtype: (slot.is_staged() && !slot.has_rows()).then_some(slot.dtype),
         is_copied: slot.has_device_memory(),
+        pad: slot.pad,
     };
     slots.iter().map(field).collect()
 }

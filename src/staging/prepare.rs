@@ -5,9 +5,8 @@ use std::ffi::c_void;
 use super::cache::make_room;
 use super::node::{add_copy, add_copy_of_rows, add_done, add_record, add_wait};
 use super::plan::{Bucket, ByteRange, Layout};
-use super::ring::Claim;
 use super::spec::SlotKind;
-use super::state::{Copies, CopyNode, SlotState, StagingGraph};
+use super::state::{Copies, CopyNode, SlotClaim, StagingGraph};
 use super::transfer::Transfer;
 use crate::graph::{Copy1d, Copy2d, Direction, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
@@ -17,7 +16,7 @@ impl Transfer {
     /// if need be. Returns whether there is one; `false` if there is no room.
     pub(super) fn prepare(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         bucket: &Bucket,
     ) -> Result<bool, GraphError> {
         self.prepare_if(claim, bucket, |claim, bytes| {
@@ -31,9 +30,9 @@ impl Transfer {
     /// can.
     fn prepare_if(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         bucket: &Bucket,
-        take_room: impl FnOnce(&mut Claim<'_, SlotState>, u64) -> bool,
+        take_room: impl FnOnce(&mut SlotClaim<'_>, u64) -> bool,
     ) -> Result<bool, GraphError> {
         if claim.graphs.has(bucket.graph) {
             return Ok(true);
@@ -52,7 +51,7 @@ impl Transfer {
     /// Makes the graphs of the wanted buckets in the claimed slot, and drops the others.
     pub(super) fn keep(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         is_wanted: impl Fn(&Bucket) -> bool,
     ) -> Result<(), GraphError> {
         let buckets = || self.plan.buckets.iter();
@@ -70,7 +69,7 @@ impl Transfer {
     /// As [`prepare`](Self::prepare), before a step needs the graph.
     pub(super) fn prepare_ahead(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         bucket: &Bucket,
     ) -> Result<bool, GraphError> {
         let is_new = !claim.graphs.has(bucket.graph);
@@ -91,8 +90,7 @@ impl Transfer {
                     continue;
                 };
                 // Evicting would trade one graph that was made ahead for another.
-                let take_room =
-                    |_: &mut Claim<'_, SlotState>, bytes| self.graphs.account.take(bytes);
+                let take_room = |_: &mut SlotClaim<'_>, bytes| self.graphs.account.take(bytes);
                 if !self.prepare_if(&mut claim, bucket, take_room)? {
                     return Ok(());
                 }
@@ -104,11 +102,7 @@ impl Transfer {
 
     /// Counts a graph that was made ahead, and sends it to the device, so that its first launch
     /// does not have to.
-    fn made_ahead(
-        &self,
-        claim: &mut Claim<'_, SlotState>,
-        bucket: &Bucket,
-    ) -> Result<(), GraphError> {
+    fn made_ahead(&self, claim: &mut SlotClaim<'_>, bucket: &Bucket) -> Result<(), GraphError> {
         let stream = self.graphs.count_made_ahead(&self.context)?;
         let Some(graph) = claim.graphs.get(bucket.graph) else { return Ok(()) };
         graph.exec.upload(stream)
@@ -117,7 +111,7 @@ impl Transfer {
     /// Makes a graph of which the account knows already.
     fn make(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         bucket: &Bucket,
         bytes: u64,
     ) -> Result<(), GraphError> {

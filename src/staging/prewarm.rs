@@ -146,9 +146,9 @@ impl<Tag> InputBuffers<Tag> {
     /// [`StageError`]: the driver refused; what was made stays.
     pub fn prewarm(&self, counts: impl Into<Counts>) -> Result<usize, StageError> {
         let Counts { tokens, requests } = counts.into();
-        let counts = self.shared.checked(tokens, requests)?;
+        let (_, bucket) = self.shared.checked(tokens, requests)?;
         let shared = &self.shared;
-        let Some(bucket) = shared.plan.bucket_of(counts) else { return Ok(0) };
+        let Some(bucket) = bucket else { return Ok(0) };
         let mut ready = 0;
         for index in 0..shared.ring.len() {
             if let Some(mut claim) = shared.ring.claim_at(index, |index| shared.is_done(index))? {

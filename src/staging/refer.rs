@@ -66,8 +66,8 @@ impl<Tag> Step<'_, Tag> {
         let (destination, _) = self.shared.copy_of(self.claim.index(), slot, span).addresses();
         let copy = Copy1d::htod(destination, from.cast(), span.size);
         self.claim.refer(Reference { slot, copy, source });
-        self.written |= 1 << slot;
-        self.referred |= 1 << slot;
+        self.claim.extras.referred |= 1 << slot;
+        self.written &= !(1 << slot);
     }
 }
 

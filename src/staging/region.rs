@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::address::to_usize;
-use crate::driver::{Context, Event, EventKind};
+use crate::driver::{Context, Event, EventKind, SharedWord};
 use crate::element::Element;
 use crate::error::{CudaError, Error};
 use crate::memory::{
@@ -163,10 +163,9 @@ impl HostRegion {
         }
     }
 
-    /// Whether the device has written the word of a ring slot; `false` where there are no words.
-    #[inline]
-    pub(super) fn word_is_set(&self, index: usize) -> bool {
-        self.page.as_ref().is_some_and(|page| page.load(index) != 0)
+    /// The completion word of a ring slot, where there is one.
+    pub(super) fn completion(&self, index: usize) -> Option<SharedWord> {
+        self.page.as_ref().map(|page| page.share(index))
     }
 
     /// Whether the device writes completion words.
@@ -187,14 +186,6 @@ impl HostRegion {
         match self.events.get(index) {
             Some(event) if self.has_events && !self.is_done(index)? => event.synchronize(),
             _ => Ok(()),
-        }
-    }
-
-    /// Clears the completion word, before the slot is submitted again.
-    #[inline]
-    pub(super) fn reset(&self, index: usize) {
-        if let Some(page) = &self.page {
-            page.reset(index, 0);
         }
     }
 
@@ -268,6 +259,11 @@ impl SlotMemory {
         ptr::with_exposed_provenance_mut(self.start + span.offset)
     }
 
+    /// The first `len` elements of a span, for `Run::elements`.
+    pub(super) fn run(self, span: ByteRange, len: usize) -> Run {
+        Run { start: self.start + span.offset, len }
+    }
+
     /// The first `len` elements of a span.
     ///
     /// # Safety
@@ -300,6 +296,33 @@ impl SlotMemory {
         debug_assert!(len * size_of::<T>() <= span.size && span.offset.is_multiple_of(8));
         // SAFETY: as above; nothing writes it, by the caller's promise.
         unsafe { slice::from_raw_parts(self.pointer(span).cast(), len) }
+    }
+}
+
+/// Where the host finds a slot's elements, and how many a step has; good as long as the region.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    start: usize,
+    len: usize,
+}
+
+impl Run {
+    /// How many elements.
+    pub(super) fn len(self) -> usize {
+        self.len
+    }
+
+    /// The elements.
+    ///
+    /// # Safety
+    ///
+    /// As for [`SlotMemory::elements`], of whose span and length the run was made.
+    #[inline]
+    pub(super) unsafe fn elements<'a, T: Element>(self) -> &'a mut [T] {
+        debug_assert!(self.start.is_multiple_of(align_of::<T>()));
+        let start = ptr::with_exposed_provenance_mut(self.start);
+        // SAFETY: as in `SlotMemory::elements`.
+        unsafe { slice::from_raw_parts_mut(start, self.len) }
     }
 }
 

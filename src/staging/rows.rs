@@ -95,8 +95,6 @@ impl<Tag> Step<'_, Tag> {
         let (index, memory) = (slot.index(), self.claim.memory);
         let plan = &self.shared.plan;
         self.written |= 1 << index;
-        // One row may have been read elsewhere.
-        self.referred &= !(1 << index);
         Ok(std::array::from_fn(|row| {
             // SAFETY: the rows are apart and lie in the ring slot that this step has claimed; each
             // holds at least so many elements, and `self` is borrowed as long as the slices.
@@ -130,7 +128,6 @@ impl<Tag> Step<'_, Tag> {
             to.copy_from_slice(&from[row * len..][..len]);
         }
         self.written |= 1 << index;
-        self.referred &= !(1 << index);
         Ok(())
     }
 
@@ -143,7 +140,7 @@ impl<Tag> Step<'_, Tag> {
         let (shared, index) = (self.shared, slot.index());
         shared.check_fork()?;
         let spec = shared.plan.slots.get(index);
-        let Some(spec) = spec.filter(|spec| slot.set == self.set() && spec.dtype == T::DTYPE)
+        let Some(spec) = spec.filter(|spec| slot.set() == self.set() && spec.dtype == T::DTYPE)
         else {
             return Err(shared.misuse(index, SlotFault::Foreign));
         };
@@ -186,7 +183,7 @@ impl<Tag> Staged<'_, Tag> {
     /// slot without rows, or of another set.
     pub fn row_stride<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<usize> {
         let (shared, index) = (self.shared(), slot.index());
-        let is_here = slot.set == shared.id() && shared.plan.has_rows(index);
+        let is_here = slot.set() == shared.id() && shared.plan.has_rows(index);
         is_here.then(|| shared.plan.device_pitch(index, self.span(index)) / size_of::<T>())
     }
 }

@@ -7,15 +7,16 @@ use super::error::StageError;
 use super::guard::Guard;
 use super::in_place::InPlace;
 use super::launch::Sent;
-use super::ring::Claim;
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::transfer::Transfer;
 use crate::error::{CudaError, Error};
 use crate::lockfree::step_word::Begun;
 use crate::stream::Stream;
 
-/// A ring to the device, and the guard of what it overwrites there.
+/// A ring to the device, and the guard of what it overwrites there. Every step reads it, and steps
+/// that own a share write its count: that is on another cache line.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Shared {
     transfer: Transfer,
     /// Of the device memory, which embedded graphs write too.
@@ -57,12 +58,12 @@ impl Shared {
     #[inline(always)] // Each way to submit is one function, as far as a usual step goes.
     pub(super) fn launch_guarded(
         &self,
-        claim: &mut Claim<'_, SlotState>,
+        claim: &mut SlotClaim<'_>,
         sent: Sent<'_>,
         stream: &Stream,
     ) -> Result<Begun, StageError> {
         let begun = self.guard.begin(stream)?;
-        self.host.reset(claim.index());
+        claim.open().reset();
         if let Err(error) = self.launch(claim, sent, stream) {
             self.guard.undo(begun);
             return Err(error);
@@ -72,10 +73,10 @@ impl Shared {
 
     /// Notes a launch, before the ring slot is handed to the device.
     #[inline]
-    pub(super) fn launched(&self, index: usize, stream: &Stream, begun: Begun) {
-        self.launches.note(index, stream);
+    pub(super) fn launched(&self, claim: &SlotClaim<'_>, stream: &Stream, begun: Begun) {
+        claim.open().note(stream, &self.ticks);
         if !self.guard.is_in_order(begun, stream) {
-            self.launched_out_of_order(index, stream, begun);
+            self.launched_out_of_order(claim.index(), stream, begun);
         }
     }
 
@@ -119,5 +120,25 @@ impl Drop for Shared {
             context.release().note(context.driver(), settled);
             self.transfer.host.leak();
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lockfree::step_word::StepWord;
+    use crate::staging::launches::Launch;
+    use crate::staging::ring::Ring;
+    use crate::staging::state::SlotState;
+
+    #[test]
+    fn what_different_threads_write_lies_on_different_lines() {
+        // Processors fetch lines of 64 bytes in pairs.
+        let [align, word, open] = Ring::<SlotState, Launch>::layout();
+        assert_eq!((align, word), (128, 0));
+        assert!(open <= 64, "one line says whether a ring slot is free: {open}");
+        assert_eq!((align_of::<StepWord>(), size_of::<StepWord>()), (128, 128));
+        // The counts of an `Arc` are before what it holds, as far as that is aligned.
+        assert_eq!(align_of::<Shared>(), 128);
     }
 }

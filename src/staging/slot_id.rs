@@ -3,13 +3,18 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::error::SlotError;
+use super::number::NOT_FLAT;
+use super::plan::Plan;
+use crate::element::Element;
+
 /// A slot of one set of input buffers, with elements of type `T`.
 ///
 /// `Tag` is the set's, see [`InputBuffers::tagged`](super::InputBuffers::tagged).
 pub struct SlotId<T, Tag = Untagged> {
     pub(super) index: u8,
-    /// The set that it belongs to.
-    pub(super) set: usize,
+    /// The [mark](Plan::mark) of a slot that has this number, and elements of `T`.
+    pub(super) mark: usize,
     types: PhantomData<fn() -> (T, Tag)>,
 }
 
@@ -48,9 +53,21 @@ impl<Tag> fmt::Debug for CountId<Tag> {
 }
 
 impl<T, Tag> SlotId<T, Tag> {
-    pub(super) fn new(index: usize, set: usize) -> Self {
+    /// The slot of that place, if it has elements of `T`.
+    pub(super) fn of(plan: &Plan, name: &str) -> Result<Self, SlotError>
+    where
+        T: Element,
+    {
+        let index = plan.find(name, T::DTYPE)?;
         // A set has 64 slots at most.
-        Self { index: u8::try_from(index).unwrap_or(u8::MAX), set, types: PhantomData }
+        let place = u8::try_from(index).unwrap_or(u8::MAX);
+        Ok(Self { index: place, mark: plan.mark(index), types: PhantomData })
+    }
+
+    /// The number of the set that it belongs to.
+    #[inline]
+    pub(super) fn set(self) -> usize {
+        self.mark & !NOT_FLAT
     }
 
     /// The slot's number, in the order in which slots were named.

@@ -104,7 +104,7 @@ impl<Tag> Step<'_, Tag> {
     /// ```
     #[inline]
     pub fn write_raw(&mut self, slot: &SlotInfo) -> &mut [u8] {
-        // The number of a set may be another's later.
+        // The fields of a `SlotInfo` are public: a caller may have changed them.
         let is_here = |field: &Field| field.dtype == Some(slot.dtype);
         if slot.set == self.set() && self.fields().get(slot.index).is_some_and(is_here) {
             return self.write_raw_at(slot.index).unwrap_or_default();

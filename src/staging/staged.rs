@@ -11,11 +11,10 @@ use super::error::StageError;
 use super::len::Counts;
 use super::plan::{Bucket, ByteRange};
 use super::reader::Reader;
-use super::ring::Claim;
 use super::shared::Shared;
 use super::slot_id::{SlotId, Untagged};
 use super::spec::SlotKind;
-use super::state::{Addresses, SlotState};
+use super::state::{Addresses, SlotClaim};
 use crate::element::Element;
 use crate::lockfree::slot_state::SlotUse;
 use crate::stream::{Stream, StreamId};
@@ -70,7 +69,7 @@ impl<'a, Tag> Staged<'a, Tag> {
     #[inline]
     pub(super) fn new(
         shared: &'a Shared,
-        claim: Claim<'a, SlotState>,
+        claim: SlotClaim<'a>,
         counts: Counts,
         bucket: Option<&'a Bucket>,
         (number, stream): (u64, StreamId),
@@ -78,8 +77,8 @@ impl<'a, Tag> Staged<'a, Tag> {
     ) -> Self {
         let has_dynamic = claim.has_extras && shared.plan.staged != shared.plan.all;
         let dynamic = has_dynamic.then(|| Box::new(claim.extras.dynamic));
-        let (index, this) = (claim.index(), claim.this());
-        claim.submit();
+        let index = claim.index();
+        let this = claim.submit();
         Self {
             shared,
             index,
@@ -99,14 +98,14 @@ impl<'a, Tag> Staged<'a, Tag> {
     /// the one passed through. 0 for a slot of another set.
     #[inline]
     pub fn device_ptr<T: Element>(&self, slot: SlotId<T, Tag>) -> CUdeviceptr {
-        if slot.set == self.shared.id()
+        if slot.set() == self.shared.id()
             && let Some(bucket) = self.bucket
             && let Some(field) = bucket.fields.get(slot.index())
             && field.is_copied
         {
             return self.shared.device.address() + field.span.offset as u64;
         }
-        self.find(slot.index(), slot.set)
+        self.find(slot.index(), slot.set())
     }
 
     /// The step's tokens and requests.

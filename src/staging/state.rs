@@ -1,16 +1,23 @@
 //! The state of a ring slot, which belongs to the holder of its claim.
 
 use super::cache::Cache;
+use super::launches::Launch;
 use super::len::{AllCounts, BY_NAME, Counts};
 use super::node::redirect;
 use super::patches::Patches;
-use super::plan::{Bucket, Field, MAX_DYNAMIC};
+use super::plan::{Bucket, Field, MAX_DYNAMIC, Plan};
 use super::reference::Reference;
-use super::region::SlotMemory;
+use super::region::{Run, SlotMemory};
+use super::ring::{Claim, Hold};
 use crate::error::Error;
 use crate::graph::{Copy1d, GraphError, GraphExec, MemcpyNode};
 use crate::stream::{Stream, StreamId};
 use crate::timeline::Tail;
+
+/// Exclusive use of a ring slot of a set.
+pub(super) type SlotClaim<'a> = Claim<'a, SlotState, Launch>;
+/// A ring slot that the host reads.
+pub(super) type SlotHold<'a> = Hold<'a, SlotState, Launch>;
 
 /// A ring slot's memory, its graphs, and what its step has.
 #[derive(Debug)]
@@ -19,8 +26,15 @@ pub(super) struct SlotState {
     /// Where slots lie in a step that has no bucket.
     pub(super) fields: Box<[Field]>,
     pub(super) memory: SlotMemory,
+    /// The elements that the step has of each slot, where they are one run.
+    pub(super) runs: Box<[Run]>,
     /// The counts of the step; those by name that it has not set are 0.
     pub(super) counts: AllCounts,
+    /// The place of the step's bucket, or [`NO_BUCKET`].
+    pub(super) bucket: usize,
+    /// Whether the step is like the one before as far as is known: of the same counts and bucket,
+    /// with all tails padding already, and with nothing in `extras`.
+    pub(super) is_steady: bool,
     /// Which elements are padding since the last step; `None` if that is not known.
     pub(super) tails: Option<Tails>,
     /// Whether there is anything in `extras`.
@@ -43,12 +57,20 @@ pub(super) struct Tails {
 /// The place of the bucket of a step that has none.
 pub(super) const NO_BUCKET: usize = usize::MAX;
 
+#[inline]
+fn place_of(bucket: Option<&Bucket>) -> usize {
+    bucket.map_or(NO_BUCKET, |bucket| bucket.index)
+}
+
 /// State that few steps need.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
     /// Slots that are copied from or to other memory. Owners of memory that nothing else protects
     /// are kept until the ring slot is used again.
     pub(super) references: Vec<Reference>,
+    /// A bit for each slot that is read elsewhere, unless the step has written it since; and for
+    /// each table that is patched.
+    pub(super) referred: u64,
     /// The addresses that the step passes through.
     pub(super) dynamic: Addresses,
     /// A bit for each count by name that the step has set.
@@ -67,6 +89,7 @@ impl SlotState {
     #[cold]
     pub(super) fn extras(&mut self) -> &mut Extras {
         self.has_extras = true;
+        self.is_steady = false;
         &mut self.extras
     }
 
@@ -108,9 +131,47 @@ impl SlotState {
         }
     }
 
+    /// Begins a step. Where the last one was of the same counts and bucket, there is nothing to
+    /// write down.
+    #[inline]
+    pub(super) fn begin(&mut self, plan: &Plan, counts: Counts, bucket: Option<&Bucket>) {
+        let [tokens, requests, ..] = self.counts;
+        let is_alike = self.is_steady && self.bucket == place_of(bucket);
+        if !(is_alike && tokens == counts.tokens && requests == counts.requests) {
+            self.begin_other(plan, counts, bucket);
+            self.lay_out(bucket);
+        }
+    }
+
+    /// Begins a step that is not known to be like the last one.
+    pub(super) fn begin_other(&mut self, plan: &Plan, counts: Counts, bucket: Option<&Bucket>) {
+        self.forget();
+        [self.counts[0], self.counts[1]] = [counts.tokens, counts.requests];
+        (self.bucket, self.is_steady) = (place_of(bucket), false);
+        if bucket.is_none() {
+            // It fits: the memory was made for steps of at least these counts.
+            let _extent = plan.exact(counts, &mut self.fields);
+        }
+    }
+
+    /// Finds all runs of elements anew, of a step of which a count was set.
+    pub(super) fn lay_out(&mut self, bucket: Option<&Bucket>) {
+        let fields = bucket.map_or(&self.fields, |bucket| &bucket.fields);
+        for (run, field) in self.runs.iter_mut().zip(fields) {
+            *run = self.memory.run(field.span, field.len.of(&self.counts));
+        }
+    }
+
+    /// Takes note of tails that were filled, but for slots that are left out: these keep what
+    /// earlier steps wrote behind their elements.
+    pub(super) fn note_tails(&mut self, counts: Counts, is_all: bool, is_steady: bool) {
+        self.tails = is_all.then_some(Tails { counts, bucket: self.bucket });
+        self.is_steady = is_all && is_steady && !self.has_extras;
+    }
+
     /// Drops what the last step left in the slot.
     #[inline]
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         if self.has_extras {
             self.forget_extras();
         }
@@ -128,7 +189,7 @@ impl SlotState {
     /// As `forget`, for a step that is given up: it may have written anything.
     pub(super) fn give_up(&mut self) {
         self.forget();
-        self.tails = None;
+        (self.tails, self.is_steady) = (None, false);
     }
 }
 
@@ -162,6 +223,12 @@ pub(super) struct CopyNode {
 }
 
 impl StagingGraph {
+    /// Whether it copies all slots of a bucket, and all from and to the set's memory.
+    #[inline]
+    pub(super) fn is_whole(&self, bucket: usize) -> bool {
+        self.bucket ^ bucket == 0 && self.skipped | self.referred == 0
+    }
+
     /// Lets later launches copy another bucket, as its one copy does.
     pub(super) fn resize(&mut self, bucket: &Bucket, copy: Copy1d) -> Result<(), GraphError> {
         if let Some(node) = &mut self.copies.all {

@@ -76,12 +76,12 @@ impl<Tag> StaticBuffers<Tag> {
         slot: SlotId<T, Tag>,
         counts: impl Into<Counts>,
     ) -> Option<CUdeviceptr> {
-        self.find(slot.index(), slot.set, counts.into())
+        self.find(slot.index(), slot.set(), counts.into())
     }
 
     /// Where the slot with this number is, if it is one of the set's.
     pub(super) fn find(&self, index: usize, set: usize, counts: Counts) -> Option<CUdeviceptr> {
-        let spec = self.plan.slots.get(index).filter(|_| set == Arc::as_ptr(&self.plan).addr())?;
+        let spec = self.plan.slots.get(index).filter(|_| set == self.plan.number)?;
         let span = self.plan.bucket_of(counts)?.fields[index].span;
         let has_place = !matches!(spec.kind, SlotKind::ZeroCopy | SlotKind::Dynamic);
         has_place.then(|| self.plan.address(self.device.address(), index, span))

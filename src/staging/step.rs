@@ -8,11 +8,10 @@ use super::error::{CountFault, SlotFault, StageError};
 use super::len::{BY_NAME, Counts};
 use super::pad;
 use super::plan::{Bucket, ByteRange, Field};
-use super::ring::Claim;
 use super::shared::Shared;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::spec::{SlotKind, SlotSpec};
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::stream_copy;
 use crate::element::Element;
 
@@ -29,12 +28,10 @@ use crate::element::Element;
 pub struct Step<'a, Tag = Untagged> {
     pub(super) shared: &'a Shared,
     /// The ring slot, which has the step's counts: what is moved when a step is returned is small.
-    pub(super) claim: Claim<'a, SlotState>,
+    pub(super) claim: SlotClaim<'a>,
     pub(super) bucket: Option<&'a Bucket>,
-    /// A bit for each slot that was written, or passed through.
+    /// A bit for each slot that was written, or passed through, and is not read elsewhere since.
     pub(super) written: u64,
-    /// A bit for each slot that is read elsewhere.
-    pub(super) referred: u64,
     pub(super) tag: PhantomData<fn() -> Tag>,
     /// Present where the step owns its share of the set. Last: fields are dropped in their order.
     pub(super) keep: Option<Arc<Shared>>,
@@ -43,25 +40,14 @@ pub struct Step<'a, Tag = Untagged> {
 impl<'a, Tag> Step<'a, Tag> {
     // Always: a step is built where it goes, and not moved there.
     #[inline(always)]
-    pub(super) fn new(shared: &'a Shared, claim: Claim<'a, SlotState>, counts: Counts) -> Self {
-        let bucket = shared.plan.bucket_of(counts);
-        Self::in_bucket(shared, claim, counts, bucket)
-    }
-
-    #[inline(always)]
-    pub(super) fn in_bucket(
+    pub(super) fn new(
         shared: &'a Shared,
-        mut claim: Claim<'a, SlotState>,
+        mut claim: SlotClaim<'a>,
         counts: Counts,
         bucket: Option<&'a Bucket>,
     ) -> Self {
-        claim.forget();
-        [claim.counts[0], claim.counts[1]] = [counts.tokens, counts.requests];
-        if bucket.is_none() {
-            // It fits: the memory was made for steps of at least these counts.
-            let _extent = shared.plan.exact(counts, &mut claim.fields);
-        }
-        Self { shared, bucket, claim, written: 0, referred: 0, tag: PhantomData, keep: None }
+        claim.begin(&shared.plan, counts, bucket);
+        Self { shared, bucket, claim, written: 0, tag: PhantomData, keep: None }
     }
 
     /// Sets how many the step has of a count [by name](super::InputBuffersBuilder::count), before
@@ -74,11 +60,12 @@ impl<'a, Tag> Step<'a, Tag> {
     /// on.
     pub fn set_count(&mut self, count: CountId<Tag>, number: usize) -> Result<(), StageError> {
         let (plan, index) = (&self.shared.plan, usize::from(count.index));
+        let given = self.written | self.referred();
         let fault = match self.shared.most_of(count.index, count.set, self.padded())? {
             None => CountFault::Foreign,
             Some(max) => {
                 let is_written = |(slot, spec): (usize, &SlotSpec)| {
-                    spec.len.name() == Some(index) && self.written & 1 << slot != 0
+                    spec.len.name() == Some(index) && given & 1 << slot != 0
                 };
                 if number > max {
                     CountFault::TooLarge { wanted: number, max }
@@ -87,6 +74,7 @@ impl<'a, Tag> Step<'a, Tag> {
                 } else {
                     self.claim.extras().counts_set |= 1 << index;
                     self.claim.counts[BY_NAME + index] = number;
+                    self.claim.lay_out(self.bucket);
                     return Ok(());
                 }
             }
@@ -102,13 +90,14 @@ impl<'a, Tag> Step<'a, Tag> {
     /// [`submit`](Self::submit) returns the error.
     #[inline]
     pub fn write<T: Element>(&mut self, slot: SlotId<T, Tag>) -> &mut [T] {
-        match self.find(slot) {
-            Some((span, len)) => self.take(slot.index(), span, len),
-            None => {
-                self.note_refused(slot.index(), slot.set);
-                &mut []
-            }
+        if slot.mark != self.set() {
+            self.note_refused(slot.index(), slot.set());
+            return &mut [];
         }
+        self.written |= 1 << slot.index();
+        // SAFETY: no other set has ids of the mark, and those of this one that have it are of runs
+        // of elements of their type; `self` is borrowed as long as the slice.
+        unsafe { self.elements_of(slot) }
     }
 
     /// Copies a slot's elements from elsewhere; long ones past the CPU's caches.
@@ -173,7 +162,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let index = slot.index();
         let plan = &self.shared.plan;
         let fault = match plan.slots.get(index) {
-            _ if slot.set != self.set() => SlotFault::Foreign,
+            _ if slot.set() != self.set() => SlotFault::Foreign,
             Some(spec) if spec.kind == SlotKind::Dynamic => {
                 self.claim.extras().dynamic[plan.dynamic_index(index)] = address;
                 self.written |= 1 << index;
@@ -245,7 +234,6 @@ impl<'a, Tag> Step<'a, Tag> {
         len: usize,
     ) -> &mut [T] {
         self.written |= 1 << slot;
-        self.referred &= !(1 << slot);
         self.elements(span, len)
     }
 
@@ -261,9 +249,8 @@ impl<'a, Tag> Step<'a, Tag> {
     /// has no memory here.
     #[inline]
     pub(super) fn find<T: Element>(&self, slot: SlotId<T, Tag>) -> Option<(ByteRange, usize)> {
-        let field = self.fields().get(slot.index())?;
-        // The type is looked at again: the address that stands for a set may be another's later.
-        let is_here = slot.set == self.set() && field.dtype == Some(T::DTYPE);
+        let field = &self.fields().get(slot.index())?;
+        let is_here = slot.mark == self.set();
         is_here.then(|| (field.span, field.len.of(&self.claim.counts)))
     }
 
@@ -277,7 +264,7 @@ impl<'a, Tag> Step<'a, Tag> {
         slot: SlotId<T, Tag>,
     ) -> Result<(ByteRange, usize), StageError> {
         let index = slot.index();
-        let found = self.find(slot).ok_or_else(|| self.refuse(index, slot.set))?;
+        let found = self.find(slot).ok_or_else(|| self.refuse(index, slot.set()))?;
         if self.is_count_missing(index) {
             return Err(self.shared.misuse(index, SlotFault::CountNotSet));
         }
@@ -289,6 +276,11 @@ impl<'a, Tag> Step<'a, Tag> {
         let (spec, claim) = (&self.shared.plan.slots[slot], &self.claim);
         let is_set = |count: usize| claim.has_extras && claim.extras.counts_set & 1 << count != 0;
         spec.len.name().is_some_and(|count| !is_set(count))
+    }
+
+    /// A bit for each slot that is read elsewhere, and for each table that is patched.
+    pub(super) fn referred(&self) -> u64 {
+        if self.claim.has_extras { self.claim.extras.referred & !self.written } else { 0 }
     }
 
     /// How many elements the step has of a slot.

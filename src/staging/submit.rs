@@ -3,11 +3,11 @@
 use super::error::{SlotFault, StageError};
 use super::launch::Sent;
 use super::len::Counts;
-use super::pad;
+use super::pad::Dirty;
 use super::plan::Layout;
 use super::spec::{Forgotten, SlotKind};
 use super::staged::Staged;
-use super::state::{NO_BUCKET, Tails};
+use super::state::Tails;
 use super::step::Step;
 #[cfg(doc)]
 use crate::error::CudaError;
@@ -91,8 +91,8 @@ impl<'a, Tag> Step<'a, Tag> {
         // A forked child has pages of its own here, and is refused by the launch.
         let shared = self.shared;
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
-        let skipped = self.finish()?;
-        if self.referred != 0 {
+        let Left { skipped, referred } = self.finish()?;
+        if referred != 0 {
             return Ok(Launched::NotYet { skipped });
         }
         let sent = Sent { bucket: self.bucket, skipped, referred: 0 };
@@ -122,16 +122,16 @@ impl<'a, Tag> Step<'a, Tag> {
         shared.check_fork().map_err(StageError::from)?;
         shared.refuse_capture(stream, |api| api.graph_launch.name())?;
         // The engine's graph has the copies of all slots: none can be left out or read elsewhere.
-        let kept = self.finish()?;
-        if kept != 0 {
-            let slot = kept.trailing_zeros() as usize;
+        let Left { skipped, referred } = self.finish()?;
+        if skipped != 0 {
+            let slot = skipped.trailing_zeros() as usize;
             return Err(shared.misuse(slot, SlotFault::Forgotten).into());
         }
-        if self.referred != 0 {
+        if referred != 0 {
             return self.submit_patched_with(stream, launch);
         }
         let begun = shared.guard.begin(stream)?;
-        shared.host.reset(self.claim.index());
+        self.claim.open().reset();
         launch().inspect_err(|_| shared.guard.undo(begun))?;
         Ok(self.hand_over(stream, begun))
     }
@@ -141,28 +141,23 @@ impl<'a, Tag> Step<'a, Tag> {
     pub(super) fn hand_over(self, stream: &Stream, begun: Begun) -> Staged<'a, Tag> {
         let counts = self.counts();
         let Self { shared, claim, bucket, keep, .. } = self;
-        shared.launched(claim.index(), stream, begun);
+        shared.launched(&claim, stream, begun);
         Staged::new(shared, claim, counts, bucket, (begun.number, stream.id()), keep)
     }
 
-    /// Checks that no slot is missing and fills the tails. Returns a bit for each slot whose
-    /// contents the device keeps.
+    /// Checks that no slot is missing and fills the tails. Returns the slots that are not copied
+    /// from the ring slot.
     #[inline]
-    pub(super) fn finish(&mut self) -> Result<u64, StageError> {
-        let plan = &self.shared.plan;
-        let is_usual = self.written == plan.all
-            && self.referred == 0
-            && plan.unsteady == 0
-            && !self.claim.has_extras;
+    pub(super) fn finish(&mut self) -> Result<Left, StageError> {
         // The tails are padding still where the last step had the same counts.
-        if is_usual && self.claim.tails == Some(self.tails()) {
-            return Ok(0);
+        if self.written == self.shared.plan.all && self.claim.is_steady {
+            return Ok(Left { skipped: 0, referred: 0 });
         }
-        self.finish_slowly()
+        self.finish_other()
     }
 
     #[cold]
-    fn finish_slowly(&mut self) -> Result<u64, StageError> {
+    fn finish_other(&mut self) -> Result<Left, StageError> {
         if self.claim.has_extras
             && let Some((slot, set)) = self.claim.extras.refused
         {
@@ -170,11 +165,15 @@ impl<'a, Tag> Step<'a, Tag> {
         }
         let plan = &self.shared.plan;
         if plan.has_rare {
-            self.referred |= self.torn_tables();
+            let torn = self.torn_tables();
+            if torn != 0 {
+                self.claim.extras().referred |= torn;
+            }
             self.check_counts()?;
             self.pad_rows();
         }
-        let missing = plan.required & !self.written;
+        let referred = self.referred();
+        let missing = plan.required & !(self.written | referred);
         if missing != 0
             && let missing = self.with_elements(missing)
             && missing != 0
@@ -183,9 +182,9 @@ impl<'a, Tag> Step<'a, Tag> {
                 .shared
                 .misuse(missing.trailing_zeros() as usize, SlotFault::Forgotten));
         }
-        let kept = self.kept();
-        self.pad(kept | self.referred);
-        Ok(kept)
+        let skipped = self.kept(referred);
+        self.pad(skipped | referred);
+        Ok(Left { skipped, referred })
     }
 
     /// Refuses a step that has written a slot before its count was set.
@@ -211,10 +210,10 @@ impl<'a, Tag> Step<'a, Tag> {
         (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))
     }
 
-    /// A bit for each slot that was not written and whose contents the device keeps.
-    fn kept(&self) -> u64 {
+    /// A bit for each slot that was not given and whose contents the device keeps.
+    fn kept(&self, referred: u64) -> u64 {
         let plan = &self.shared.plan;
-        let forgotten = plan.all & plan.staged & !self.written;
+        let forgotten = plan.all & plan.staged & !(self.written | referred);
         if forgotten == 0 {
             return 0;
         }
@@ -226,35 +225,16 @@ impl<'a, Tag> Step<'a, Tag> {
     /// Fills the tails of all slots but those that are `left_out`, as far as they are not padding
     /// already. A slot that was not written is all tail.
     fn pad(&mut self, left_out: u64) {
-        let shared = self.shared;
-        let plan = &shared.plan;
-        let (tails, dirty) = (self.tails(), self.dirty());
-        let mut left = plan.flat & !left_out;
-        while left != 0 {
-            let slot = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let (spec, span) = (&plan.slots[slot], self.span(slot));
-            let width = spec.dtype.size();
-            let is_written = self.written & 1 << slot != 0;
-            let written = if is_written { self.len_of(slot) } else { 0 };
-            let end = if is_written && plan.unsteady & 1 << slot == 0 {
-                span.size.min(spec.len.of_counts(dirty) * width)
-            } else {
-                span.size
-            };
-            if written * width < end {
-                pad::fill(self.elements(span, end), width, written, spec.pad);
-            }
-        }
-        // A slot that is left out keeps what earlier steps wrote behind its elements.
-        self.claim.tails = if left_out == 0 { Some(tails) } else { None };
-    }
-
-    /// What the ring slot's tails are when they are filled.
-    #[inline]
-    fn tails(&self) -> Tails {
-        let bucket = self.bucket.map_or(NO_BUCKET, |bucket| bucket.index);
-        Tails { counts: self.counts(), bucket }
+        let plan = &self.shared.plan;
+        let tails = Dirty {
+            slots: plan.flat & !left_out,
+            written: self.written,
+            steady: !plan.unsteady,
+            counts: self.dirty(),
+        };
+        self.claim.pad(self.bucket, &tails);
+        let counts = self.counts();
+        self.claim.note_tails(counts, left_out == 0, plan.unsteady == 0);
     }
 
     /// The counts behind which all slots are padding already, up to the bucket's.
@@ -263,7 +243,7 @@ impl<'a, Tag> Step<'a, Tag> {
         let padded = self.padded();
         let reaches = |tails: &Tails| match plan.layout {
             // Elsewhere slots lie elsewhere.
-            Layout::Packed => tails.bucket == self.tails().bucket,
+            Layout::Packed => tails.bucket == self.claim.bucket,
             Layout::PerSlot => {
                 let bucket = plan.buckets.get(tails.bucket);
                 bucket.is_some_and(|bucket| padded.is_within(bucket.counts))
@@ -271,6 +251,14 @@ impl<'a, Tag> Step<'a, Tag> {
         };
         self.claim.tails.filter(reaches).map_or(padded, |tails| tails.counts)
     }
+}
+
+/// The slots of a step that are not copied from its ring slot.
+pub(super) struct Left {
+    /// A bit for each slot whose contents the device keeps.
+    pub(super) skipped: u64,
+    /// A bit for each slot that is read elsewhere, and for each table that is patched.
+    pub(super) referred: u64,
 }
 
 /// How far a step has come.

@@ -26,7 +26,7 @@ impl<'a, Tag> Step<'a, Tag> {
         stream: &Stream,
     ) -> Result<Staged<'a, Tag>, StageError> {
         let shared = self.shared;
-        let referred = self.referred & !shared.plan.tables;
+        let referred = self.referred() & !shared.plan.tables;
         let sent = Sent { bucket: self.bucket, skipped, referred };
         self.send(stream, |step| shared.launch(&mut step.claim, sent, stream))
     }
@@ -39,7 +39,7 @@ impl<'a, Tag> Step<'a, Tag> {
         stream: &Stream,
         launch: impl FnOnce() -> Result<(), E>,
     ) -> Result<Staged<'a, Tag>, E> {
-        let referred = self.referred & !self.shared.plan.tables;
+        let referred = self.referred() & !self.shared.plan.tables;
         if referred != 0 {
             let slot = referred.trailing_zeros() as usize;
             return Err(self.shared.misuse(slot, SlotFault::Embedded).into());
@@ -55,12 +55,13 @@ impl<'a, Tag> Step<'a, Tag> {
     ) -> Result<Staged<'a, Tag>, E> {
         let shared = self.shared;
         shared.guard.check_device(stream)?;
-        self.claim.order_behind(self.referred, stream).map_err(StageError::from)?;
-        let has_tables = self.referred & shared.plan.tables != 0;
+        let referred = self.referred();
+        self.claim.order_behind(referred, stream).map_err(StageError::from)?;
+        let has_tables = referred & shared.plan.tables != 0;
         // From here to the end, so that what the device has is what was noted last.
         let held = has_tables.then(|| shared.device.tables().hold());
         let begun = shared.guard.begin(stream)?;
-        shared.host.reset(self.claim.index());
+        self.claim.open().reset();
         let mut attempt = Attempt { step: &mut self, held, begun: Some(begun), stream };
         attempt.send_patches()?;
         launch(attempt.step)?;

@@ -11,16 +11,17 @@ use super::completion::Completion;
 use super::error::{CountFault, SlotFault, StageError};
 use super::graphs::Graphs;
 use super::in_place::{InPlace, Reading};
-use super::launches::Launches;
+use super::launches::Launch;
 use super::len::{AllCounts, Counts};
 use super::names::Names;
 use super::plan::{Bucket, Plan};
 use super::read_events::ReadEvents;
-use super::region::{DeviceRegion, HostRegion};
-use super::ring::{Claim, Ring};
+use super::region::{DeviceRegion, HostRegion, Run};
+use super::ring::Ring;
 use super::spec::SlotKind;
-use super::state::{Extras, SlotState};
+use super::state::{Extras, NO_BUCKET, SlotClaim, SlotState};
 use super::submission::{Submission, Submitting};
+use super::ticks::Ticks;
 use crate::driver::{CaptureElsewhere, Context, HomeWord};
 use crate::error::{CudaError, Error};
 use crate::stream::{CaptureStatus, Stream};
@@ -30,11 +31,14 @@ use crate::timeline::Sentinel;
 /// A ring, and the copies between its slots and device memory, in one direction.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    pub(super) ring: Ring<SlotState>,
+    /// That of the plan.
+    number: usize,
+    pub(super) ring: Ring<SlotState, Launch>,
     pub(super) plan: Arc<Plan>,
     pub(super) names: Arc<Names>,
     pub(super) graphs: Graphs,
-    pub(super) launches: Launches,
+    /// The times of launches.
+    pub(super) ticks: Ticks,
     /// The readers of each ring slot in place; empty where no slot is zero-copy.
     pub(super) in_place: Box<[Arc<InPlace>]>,
     /// 0 in a forked child.
@@ -80,19 +84,24 @@ impl Transfer {
             graphs: Cache::new(plan.graphs()),
             fields: plan.fields(),
             memory: host.slot(index),
+            runs: plan.slots.iter().map(|_| Run::default()).collect(),
             counts: AllCounts::default(),
+            bucket: NO_BUCKET,
+            is_steady: false,
             tails: None,
             has_extras: false,
             extras: Extras::default(),
             tail: None,
         };
+        let slot = |index| (Launch::new(host.completion(index)), state(index));
         Ok(Self {
-            ring: Ring::new((0..depth).map(state), SlotState::give_up),
+            ring: Ring::with((0..depth).map(slot), SlotState::give_up),
             home: HomeWord::new(1)?,
+            number: plan.number,
             plan,
             names,
             graphs: Graphs::new(Account::new(options.max_graphs, options.max_graph_bytes)),
-            launches: Launches::new(depth),
+            ticks: Ticks::start(),
             in_place: (0..read_in_place).map(|_| Arc::default()).collect(),
             options: *options,
             read_events: options.read_events.then(|| ReadEvents::new(context)).transpose()?,
@@ -108,7 +117,7 @@ impl Transfer {
     /// The number of the set that its slot ids carry.
     #[inline]
     pub(super) fn id(&self) -> usize {
-        Arc::as_ptr(&self.plan).addr()
+        self.number
     }
 
     /// Whether steps are calls of the stream, and not graphs.
@@ -138,11 +147,21 @@ impl Transfer {
         Ok(sibling)
     }
 
-    /// The counts of a step, if it fits.
+    /// The counts of a step, if it fits, and its bucket; `None` above the largest.
     #[inline]
-    pub(super) fn checked(&self, tokens: usize, requests: usize) -> Result<Counts, StageError> {
+    pub(super) fn checked(
+        &self,
+        tokens: usize,
+        requests: usize,
+    ) -> Result<Fitting<'_>, StageError> {
         self.check_fork()?;
-        within(Counts { tokens, requests }, self.plan.max)
+        let counts = Counts { tokens, requests };
+        let bucket = self.plan.bucket_of(counts);
+        // What a bucket holds fits: one comparison for a usual step.
+        if bucket.is_none_or(|bucket| !counts.is_within(bucket.counts)) {
+            within(counts, self.plan.max)?;
+        }
+        Ok((counts, bucket))
     }
 
     /// The counts of a step, if it fits a bucket.
@@ -203,7 +222,7 @@ impl Transfer {
 
     /// Takes a ring slot; does not wait.
     #[inline]
-    pub(super) fn try_claim(&self) -> Result<Option<Claim<'_, SlotState>>, Error> {
+    pub(super) fn try_claim(&self) -> Result<Option<SlotClaim<'_>>, Error> {
         self.ring.claim(|index| self.is_done(index))
     }
 
@@ -215,13 +234,6 @@ impl Transfer {
         }
         // A zero-copy slot is free once the readers of its memory are done as well.
         self.in_place.get(index).map_or(Ok(true), |read| Ok(read.reading()? == Reading::Done))
-    }
-
-    /// Whether the device has read a ring slot that is in flight, where its word is all that has to
-    /// be looked at; else `false`.
-    #[inline]
-    pub(super) fn is_done_by_word(&self, index: usize) -> bool {
-        self.in_place.is_empty() && self.host.word_is_set(index)
     }
 
     /// Refuses a stream that is being captured: captured work runs at each launch of the graph,
@@ -296,6 +308,9 @@ impl Drop for Transfer {
         }
     }
 }
+
+/// The counts of a step, and its bucket if it has one.
+pub(super) type Fitting<'a> = (Counts, Option<&'a Bucket>);
 
 /// The counts, if they are no more than `max`.
 #[inline]

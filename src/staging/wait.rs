@@ -1,16 +1,15 @@
 //! Waiting for ring slots.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use super::completion::Completion;
 use super::error::StageError;
 use super::guard::Ends;
 use super::in_place::{InPlace, Reading};
-use super::ring::Claim;
+use super::launches::Launch;
 use super::shared::Shared;
 use super::stall::{Stall, StallCause};
-use super::state::SlotState;
+use super::state::SlotClaim;
 use super::transfer::Transfer;
 use crate::graph::Direction;
 use crate::profile::range;
@@ -19,16 +18,17 @@ use crate::timeline::GaveUp;
 impl Transfer {
     /// Takes a ring slot; waits for one until the deadline.
     #[inline]
-    pub(super) fn claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
+    pub(super) fn claim(&self) -> Result<SlotClaim<'_>, StageError> {
         // Where a word alone says it, there is no error to be carried about.
-        match self.ring.claim(|index| Ok::<_, Infallible>(self.is_done_by_word(index))) {
-            Ok(Some(claim)) => Ok(claim),
-            Ok(None) => self.wait_for_claim(),
+        let is_done = |launch: &Launch| self.in_place.is_empty() && launch.is_done();
+        match self.ring.claim_open(is_done) {
+            Some(claim) => Ok(claim),
+            None => self.wait_for_claim(),
         }
     }
 
     #[cold]
-    fn wait_for_claim(&self) -> Result<Claim<'_, SlotState>, StageError> {
+    fn wait_for_claim(&self) -> Result<SlotClaim<'_>, StageError> {
         let _range = range!("staging::wait");
         let mut claim = None;
         let waited = self.sentinel.wait(self.options.deadline, || {
@@ -49,15 +49,21 @@ impl Transfer {
     pub(super) fn stall(&self, probes: u32) -> Stall {
         let is_waited_for = |index: &usize| !self.is_done(*index).unwrap_or(false);
         let waited_for = self.ring.in_flight().filter(is_waited_for);
-        let Some(ring_slot) = self.launches.oldest(waited_for) else {
+        let since = |index: &usize| self.ring.open(*index).since();
+        let Some(ring_slot) = waited_for.min_by_key(since) else {
             let cause = match self.plan.direction {
                 Direction::Dtoh => StallCause::Held,
                 _ => StallCause::Filling,
             };
             return Stall { ring_slot: 0, stream: 0, age: Duration::ZERO, probes, cause };
         };
-        let (stream, age) = (self.launches.stream(ring_slot), self.launches.age(ring_slot));
+        let (stream, age) = (self.stream_of(ring_slot), self.ticks.age(since(&ring_slot)));
         Stall { ring_slot, stream, age, probes, cause: self.cause(ring_slot) }
+    }
+
+    /// The driver's handle of the stream of a ring slot's last launch, as a number.
+    pub(super) fn stream_of(&self, ring_slot: usize) -> usize {
+        self.ring.open(ring_slot).stream()
     }
 
     /// Why a ring slot in flight is not free.

@@ -70,12 +70,12 @@ impl<Tag> Step<'_, Tag> {
     /// It is of the step's set, a run of elements of this type in a ring slot, and `'s` is no
     /// longer than a borrow of the step in which the slot's elements are taken once.
     #[inline]
-    unsafe fn elements_of<'s, T: Element>(&self, slot: SlotId<T, Tag>) -> &'s mut [T] {
+    pub(super) unsafe fn elements_of<'s, T: Element>(&self, slot: SlotId<T, Tag>) -> &'s mut [T] {
         // SAFETY: a slot of the set, which each of its tables has.
-        let field = unsafe { self.fields().get_unchecked(slot.index()) };
-        let len = field.len.of(&self.claim.counts);
-        // SAFETY: as in `Step::elements`; alone, by the caller's promise.
-        unsafe { self.claim.memory.elements(field.span, len) }
+        let run = unsafe { self.claim.runs.get_unchecked(slot.index()) };
+        // SAFETY: made of the span and the length that the slot has in this step, as in
+        // `Step::elements`; alone, by the caller's promise.
+        unsafe { run.elements() }
     }
 
     /// Adds a slot to `taken`, those of one call.
@@ -105,7 +105,6 @@ macro_rules! tuples {
                 let mut taken = 0;
                 $(taken = step.take_with($slot, taken)?;)+
                 step.written |= taken;
-                step.referred &= !taken;
                 let memory = step.claim.memory;
                 Ok(($(match step.locate($slot) {
                     // SAFETY: as in `Step::elements`; the slots are different ones, so their spans
@@ -117,7 +116,7 @@ macro_rules! tuples {
 
             fn each(&self, look: &mut dyn FnMut(usize, usize, DType)) {
                 let ($($slot,)+) = self;
-                $(look($slot.index(), $slot.set, $element::DTYPE);)+
+                $(look($slot.index(), $slot.set(), $element::DTYPE);)+
             }
 
             #[inline]
@@ -142,14 +141,13 @@ impl<T: Element, Tag, const N: usize> SlotIds<Tag> for [SlotId<T, Tag>; N] {
     fn slices<'s>(self, step: &'s mut Step<'_, Tag>) -> Result<Self::Slices<'s>, StageError> {
         let taken = self.iter().try_fold(0, |taken, slot| step.take_with(*slot, taken))?;
         step.written |= taken;
-        step.referred &= !taken;
         // SAFETY: `take_with` has found each to be a slot of the set with memory and of its type,
         // and none of them twice.
         Ok(unsafe { self.slices_unchecked(step) })
     }
 
     fn each(&self, look: &mut dyn FnMut(usize, usize, DType)) {
-        self.iter().for_each(|slot| look(slot.index(), slot.set, T::DTYPE));
+        self.iter().for_each(|slot| look(slot.index(), slot.set(), T::DTYPE));
     }
 
     #[inline]

@@ -4,7 +4,7 @@
 
 use wharf_sys::bindings::CUstream;
 
-use crate::driver::{Context, WordPage};
+use crate::driver::{Context, SharedWord, WordPage};
 use crate::error::Error;
 
 /// Words that the device writes in stream order, see [`WordPage`].
@@ -44,6 +44,11 @@ impl CompletionPage {
     #[inline]
     pub(crate) fn reset(&self, index: usize, value: u64) {
         self.page.reset(index, value);
+    }
+
+    /// A word by its address, for a holder that looks at it often.
+    pub(crate) fn share(&self, index: usize) -> SharedWord {
+        self.page.share(index)
     }
 
     /// Where the device sees a word.

@@ -12,6 +12,7 @@ on_each_driver!(
     a_slot_that_is_no_run_of_a_ring_slot_is_not_bound,
     bound_slots_are_of_one_set,
     bound_slots_wait_for_their_counts,
+    an_id_is_not_of_a_later_set,
 );
 
 fn set(context: &Context, layout: Layout) -> InputBuffers {
@@ -144,4 +145,24 @@ fn bound_slots_wait_for_their_counts(driver: &Driver) {
     step.set_count(inputs.count_id("logits").unwrap(), 2).unwrap();
     let [ids, logits] = step.write_all(&slots).unwrap();
     assert_eq!((ids.len(), logits.len()), (3, 2));
+}
+
+/// Sets that come and go have the same memory one after the other; their ids stay apart.
+fn an_id_is_not_of_a_later_set(driver: &Driver) {
+    let context = context(driver);
+    let stream = Stream::new(&context).unwrap();
+    let mut ids: Vec<SlotId<u64>> = Vec::new();
+    for _ in 0..8 {
+        let inputs = InputBuffers::builder(&context).slot::<u64>("ids", Len::Tokens);
+        let inputs = inputs.buckets([4]).build().unwrap();
+        for old in &ids {
+            assert_eq!(inputs.static_buffers().device_ptr(*old, 4), None);
+            let mut step = inputs.begin(3, 1).unwrap();
+            assert!(step.write(*old).is_empty(), "a slot of a set that is gone");
+            let refused = step.submit(&stream).unwrap_err();
+            let fault = SlotFault::Foreign;
+            assert_eq!(refused, StageError::Slot { slot: "0".into(), fault });
+        }
+        ids.push(inputs.slot_id("ids").unwrap());
+    }
 }
