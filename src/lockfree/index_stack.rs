@@ -57,6 +57,15 @@ impl IndexStack {
 
     /// Takes the index on top; it is the caller's then.
     pub(crate) fn pop<'a>(&self, links: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
+        self.pop_found(|index| (links(index), ())).map(|(index, ())| index)
+    }
+
+    /// As [`pop`](Self::pop), with what `find` has found beside the link of the index.
+    #[inline]
+    pub(crate) fn pop_found<'a, T>(
+        &self,
+        find: impl Fn(u32) -> (&'a AtomicU32, T),
+    ) -> Option<(u32, T)> {
         // Acquire: pairs with the Release of a push.
         let mut seen = self.0.load(Acquire);
         loop {
@@ -64,9 +73,10 @@ impl IndexStack {
             if index == NONE {
                 return None;
             }
-            let below = links(index).load(Relaxed);
+            let (link, found) = find(index);
+            let below = link.load(Relaxed);
             match self.0.compare_exchange_weak(seen, next(seen, below), Acquire, Acquire) {
-                Ok(_) => return Some(index),
+                Ok(_) => return Some((index, found)),
                 Err(now) => seen = now,
             }
         }
@@ -114,11 +124,13 @@ impl IndexStack {
 }
 
 /// The index in a head.
+#[inline]
 fn top(head: u64) -> u32 {
     u32::try_from(head & u64::from(NONE)).unwrap_or(NONE)
 }
 
 /// The head after `head`, with `index` on top.
+#[inline]
 fn next(head: u64, index: u32) -> u64 {
     ((head >> 32).wrapping_add(1) << 32) | u64::from(index)
 }

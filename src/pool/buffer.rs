@@ -5,6 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ use crate::timeline::WaitError;
 /// ```
 pub struct Buffer<T: Element> {
     core: Arc<Core>,
+    /// The core's record with this number.
+    record: NonNull<BufferRecord>,
     index: u32,
     /// Where the elements start in the block, in bytes.
     pub(super) offset: usize,
@@ -67,10 +70,28 @@ pub struct Buffer<T: Element> {
     elements: PhantomData<fn() -> T>,
 }
 
+// SAFETY: the record behind the pointer may be used from any thread, as the core may that it is of.
+unsafe impl<T: Element> Send for Buffer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Element> Sync for Buffer<T> {}
+
 impl<T: Element> Buffer<T> {
     /// The one handle of a record's life, or one that was counted.
     pub(super) fn new(core: Arc<Core>, index: u32, offset: usize, len: usize) -> Self {
-        Self { core, index, offset, len, elements: PhantomData }
+        let record = NonNull::from(core.records.get(index));
+        Self { core, record, index, offset, len, elements: PhantomData }
+    }
+
+    /// The one handle of the life of a record of the core's that was found already.
+    #[inline]
+    pub(super) fn begun(
+        core: &Arc<Core>,
+        (index, record): (u32, &BufferRecord),
+        len: usize,
+    ) -> Self {
+        debug_assert!(std::ptr::eq(core.records.get(index), record));
+        let (core, record) = (Arc::clone(core), NonNull::from(record));
+        Self { core, record, index, offset: 0, len, elements: PhantomData }
     }
 
     /// The number of elements.
@@ -84,13 +105,15 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The size of the elements, in bytes.
+    #[inline]
     pub fn size(&self) -> usize {
         self.len * size_of::<T>()
     }
 
     /// The kind of memory.
+    #[inline]
     pub fn kind(&self) -> MemoryKind {
-        self.core.upstream.resource().kind()
+        self.core.kind
     }
 
     /// The state of the block that the elements lie in.
@@ -122,6 +145,7 @@ impl<T: Element> Buffer<T> {
     ///   `CudaSlice` that cudarc's `upgrade_device_ptr` makes of it calls
     ///   `cuMemFreeAsync` when it is dropped, so it has to be [forgotten](std::mem::forget), or
     ///   given back by its `leak`.
+    #[inline]
     pub unsafe fn as_device_ptr(&self) -> Result<CUdeviceptr, Error> {
         self.device_address()
     }
@@ -343,6 +367,7 @@ impl<T: Element> Buffer<T> {
         (core, index, offset, len)
     }
 
+    #[inline]
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -351,15 +376,18 @@ impl<T: Element> Buffer<T> {
         self.index
     }
 
+    #[inline]
     pub(super) fn record(&self) -> &BufferRecord {
-        self.core.records.get(self.index)
+        // SAFETY: a record of the core's, which `core` keeps: records live as long as it does, and
+        // stay where they are.
+        unsafe { self.record.as_ref() }
     }
 }
 
 impl<T: Element> Drop for Buffer<T> {
     #[inline]
     fn drop(&mut self) {
-        self.core.end_handle(self.index);
+        self.core.end_handle_of(self.index, self.record());
     }
 }
 

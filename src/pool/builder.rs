@@ -133,6 +133,7 @@ impl PoolBuilder {
             id: upstream.id(),
             addresses: AddressMap::new(upstream.resource().base(), upstream.resource().size()),
             slice: upstream.run_size(1),
+            kind: upstream.resource().kind(),
             upstream,
             records: BufferRecords::new(),
             mixed: IndexStack::new(),

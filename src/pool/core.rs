@@ -11,11 +11,12 @@ use super::pressure::Hook;
 use super::record::{BufferRecord, BufferRecords, Use, large_list};
 use super::sleeper::Sleeper;
 use super::stats::Counters;
-use super::stream_slot::StreamSlots;
+use super::stream_slot::{Seat, StreamSlots};
 use super::track::Track;
 use crate::error::{CudaError, Error};
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turns;
+use crate::memory::MemoryKind;
 use crate::profile::Name;
 use crate::slab::{AllocError, BlockRequest, Blocks, OwnedBlock, Retirement, SizeClass};
 use crate::stream::Stream;
@@ -29,6 +30,8 @@ pub(super) struct Core {
     /// Of an allocation that the lists of its stream cannot serve, in a profiler's view.
     pub(super) alloc_range: Name,
     pub(super) upstream: Box<dyn Blocks>,
+    /// The kind of its memory.
+    pub(super) kind: MemoryKind,
     /// The upstream's number, for handles.
     pub(super) id: u64,
     /// The unit of large blocks, in bytes.
@@ -113,15 +116,12 @@ impl Core {
         let timeline = stream.timeline()?;
         self.gate.check()?;
         let slot = self.slot_of(timeline)?;
-        let (class, block) = self.class_of(size);
-        let request = Request { asked: size, class, size: block, slot, stream, timeline };
-        let kept = self.pop_kept(slot, request.list(), block);
-        let (index, record) = match kept {
-            Some(index) => (index, self.begin_behind(index, slot, size)),
-            None => {
-                let index = self.alloc_slow(request)?;
-                (index, self.records.get(index))
+        let (index, record) = match self.pop_kept(slot.slot, SizeClass::shared(size), size) {
+            Some((index, record)) => {
+                self.begin_behind(record, slot.number, size);
+                (index, record)
             }
+            None => self.alloc_slow(size, slot.number, stream, timeline)?,
         };
         if let Some(track) = &self.track {
             track.note(index, site);
@@ -130,41 +130,44 @@ impl Core {
     }
 
     /// The class of a size, `None` for a large one; and the size of its blocks.
-    #[inline]
     fn class_of(&self, size: usize) -> (Option<SizeClass>, usize) {
         match SizeClass::shared(size) {
             Some(class) => (Some(class), class.block_size()),
-            // A size that no multiple is above is larger than any span.
-            None => (None, size.checked_next_multiple_of(self.slice).unwrap_or(size)),
+            None => (None, self.large_size(size)),
         }
+    }
+
+    /// The size of a large block.
+    pub(super) fn large_size(&self, size: usize) -> usize {
+        // A size that no multiple is above is larger than any span.
+        size.checked_next_multiple_of(self.slice).unwrap_or(size)
     }
 
     /// The slot of a stream.
     #[inline]
-    pub(super) fn slot_of(&self, timeline: &Timeline) -> Result<usize, Error> {
+    pub(super) fn slot_of(&self, timeline: &Timeline) -> Result<Seat<'_>, Error> {
         match self.slots.seat(timeline) {
-            Some(number) => Ok(number),
+            Some(seat) => Ok(seat),
             None => self.new_slot(timeline),
         }
     }
 
     /// The slot of a stream that has none here, or has lost its seat.
     #[cold]
-    fn new_slot(&self, timeline: &Timeline) -> Result<usize, Error> {
+    fn new_slot(&self, timeline: &Timeline) -> Result<Seat<'_>, Error> {
         let resource = self.upstream.resource();
         let kind = resource.kind();
         kind.check_reach(resource.ordinal(), || resource.peers(), timeline.context())?;
-        self.slots.of(timeline).ok_or(Error::TooManyStreams { max: StreamSlots::MOST })
+        let number = self.slots.of(timeline);
+        let number = number.ok_or(Error::TooManyStreams { max: StreamSlots::MOST })?;
+        Ok(self.slots.seat_at(number))
     }
 
     /// Begins a life of a record whose last use comes before whatever the stream of `slot` does
     /// next: it was the stream's own, or the stream waits for it.
     #[inline]
-    pub(super) fn begin_behind(&self, index: u32, slot: usize, asked: usize) -> &BufferRecord {
-        let record = self.records.get(index);
-        let inherited = record.uses.iter().map(|word| word.load(Relaxed)).max().unwrap_or(0);
-        self.begin(record, slot, asked, inherited);
-        record
+    pub(super) fn begin_behind(&self, record: &BufferRecord, slot: usize, asked: usize) {
+        self.begin(record, slot, asked, record.last_use());
     }
 
     #[inline]
@@ -207,9 +210,8 @@ impl Core {
         record.put_block(block, size);
         self.peaks.take(list, size);
         // What the stream has retired there is its last use, as if it had dropped the block itself.
-        let before = if ticket > 0 { Use { slot: request.slot, ticket }.pack() } else { 0 };
-        record.uses[0].store(before, Relaxed);
-        self.begin(record, request.slot, request.asked, before);
+        record.set_use((ticket > 0).then_some(Use { slot: request.slot, ticket }));
+        self.begin_behind(record, request.slot, request.asked);
         Ok(index)
     }
 
@@ -229,8 +231,19 @@ impl Core {
     ) -> Result<Request<'a>, AllocError> {
         let timeline = stream.timeline()?;
         self.check_fault()?;
-        let (slot, (class, block)) = (self.slot_of(timeline)?, self.class_of(size));
-        Ok(Request { asked: size, class, size: block, slot, stream, timeline })
+        Ok(self.request_on(size, self.slot_of(timeline)?.number, stream, timeline))
+    }
+
+    /// The same for a stream of which the slot is known.
+    pub(super) fn request_on<'a>(
+        &self,
+        size: usize,
+        slot: usize,
+        stream: &'a Stream,
+        timeline: &'a Timeline,
+    ) -> Request<'a> {
+        let (class, block) = self.class_of(size);
+        Request { asked: size, class, size: block, slot, stream, timeline }
     }
 
     /// Takes note of an error of the driver: one that loses the context ends the pool.

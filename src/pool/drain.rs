@@ -112,7 +112,7 @@ impl Core {
                     idle = self.request_completion(record, Some(request.timeline));
                 }
                 if idle {
-                    self.clear_uses(record);
+                    record.set_use(None);
                     own.push(index, |index| self.records.link(index));
                 }
                 idle
@@ -164,7 +164,7 @@ impl Core {
 
     /// Takes the block out of a record of the caller's, which has none then.
     pub(super) fn empty(&self, index: u32, record: &BufferRecord, take: impl FnOnce(Block)) {
-        self.clear_uses(record);
+        record.set_use(None);
         record.state.reclaim();
         self.peaks.give(record.list(), record.size());
         if let Some(block) = record.take_block() {

@@ -18,23 +18,45 @@
 
 use super::core::{Core, Request};
 use super::drain::Drained;
-use super::record::{BufferRecord, LARGE_LIST, Use};
+use super::record::{BufferRecord, LARGE_LIST, Use, large_list};
+use super::stream_slot::StreamSlot;
 use crate::error::Error;
-use crate::slab::{AllocError, Retirement};
+use crate::lockfree::index_stack::IndexStack;
+use crate::slab::{AllocError, Retirement, SizeClass};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Timeline;
 
 impl Core {
-    /// Takes a block of exactly a size that a stream has dropped.
+    /// Takes a block that a stream has dropped: of a class, or of exactly the size of a large one.
     #[inline]
-    pub(super) fn pop_kept(&self, slot: usize, list: usize, size: usize) -> Option<u32> {
-        let kept = &self.slots.get(slot).lists[list];
-        let index = kept.pop(|index| self.records.link(index))?;
-        if list < LARGE_LIST || self.records.get(index).size() == size {
-            return Some(index);
+    pub(super) fn pop_kept(
+        &self,
+        slot: &StreamSlot,
+        class: Option<SizeClass>,
+        size: usize,
+    ) -> Option<(u32, &BufferRecord)> {
+        match class {
+            Some(class) => self.pop(&slot.lists[class.index()]),
+            None => self.pop_large(slot, self.large_size(size)),
         }
-        kept.push(index, |index| self.records.link(index));
+    }
+
+    fn pop_large(&self, slot: &StreamSlot, size: usize) -> Option<(u32, &BufferRecord)> {
+        let kept = &slot.lists[large_list(size)];
+        let (index, record) = self.pop(kept)?;
+        if record.size() == size {
+            return Some((index, record));
+        }
+        kept.push(index, |_| &record.next);
         None
+    }
+
+    #[inline]
+    fn pop(&self, kept: &IndexStack) -> Option<(u32, &BufferRecord)> {
+        kept.pop_found(|index| {
+            let record = self.records.get(index);
+            (&record.next, record)
+        })
     }
 
     /// Moves the large blocks that a stream has dropped into the map.

@@ -69,6 +69,7 @@ mod buffer_address;
 mod buffer_uses;
 mod builder;
 mod by_handle;
+mod chunks;
 mod close;
 mod copy;
 mod core;

@@ -11,12 +11,12 @@ impl Core {
     /// no room.
     pub(super) fn ready(&self, size: usize, stream: &Stream) -> Result<Option<u32>, AllocError> {
         let request = self.request(size, stream)?;
-        let kept = self.pop_kept(request.slot, request.list(), request.size);
-        if let Some(index) = kept {
-            self.begin_behind(index, request.slot, size);
-        }
+        let kept = self.pop_kept(self.slots.get(request.slot), request.class, size);
         let index = match kept {
-            Some(index) => index,
+            Some((index, record)) => {
+                self.begin_behind(record, request.slot, size);
+                index
+            }
             None => match self
                 .upstream
                 .alloc(request.block())

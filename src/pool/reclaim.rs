@@ -21,23 +21,36 @@ use std::time::{Duration, Instant};
 use super::core::{Core, Request};
 use super::drain::{Drained, Reclaim};
 use super::pressure::Pressure;
+use super::record::BufferRecord;
 use super::stats::Source;
 use crate::error::Error;
 use crate::profile::{Range, range};
 use crate::slab::{AllocError, Exhaustion};
+use crate::stream::Stream;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
-use crate::timeline::WaitError;
+use crate::timeline::{Timeline, WaitError};
 
 impl Core {
     /// Allocates for a stream that has nothing of the class.
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, request: Request<'_>) -> Result<u32, AllocError> {
+    pub(super) fn alloc_slow(
+        &self,
+        size: usize,
+        slot: usize,
+        stream: &Stream,
+        timeline: &Timeline,
+    ) -> Result<(u32, &BufferRecord), AllocError> {
+        let index = self.alloc_anew(self.request_on(size, slot, stream, timeline))?;
+        Ok((index, self.records.get(index)))
+    }
+
+    fn alloc_anew(&self, request: Request<'_>) -> Result<u32, AllocError> {
         let _range = Range::enter(&self.alloc_range, Some(request.asked));
         if let Some(index) = self.turn().and_then(|turn| self.gather(&turn, &request, false)) {
             // It may have come from the stream itself meanwhile, with a use that is not over.
-            self.begin_behind(index, request.slot, request.asked);
+            self.begin_behind(self.records.get(index), request.slot, request.asked);
             self.counters.count(Source::Completed);
             return Ok(index);
         }
@@ -122,7 +135,7 @@ impl Core {
             }
         };
         if let Some(index) = self.gather(&turn, request, true) {
-            self.begin_behind(index, request.slot, request.asked);
+            self.begin_behind(self.records.get(index), request.slot, request.asked);
             return Ok(Some(index));
         }
         state.1 = self.drain(&turn, Reclaim::All, Some(request.timeline));
@@ -182,9 +195,9 @@ impl Core {
                 Ok(true) => {
                     // The wait is the stream's own use: with it the block is free for this stream
                     // when it is dropped, used or not, and for others when the device is past both.
-                    self.clear_uses(record);
-                    record.uses[0].store(self.use_now(request.slot, request.timeline), Relaxed);
-                    self.begin_behind(index, request.slot, request.asked);
+                    let wait = self.slots.seat_at(request.slot).use_now(request.timeline);
+                    record.set_use(Some(wait));
+                    self.begin_behind(record, request.slot, request.asked);
                     return Ok(Some(index));
                 }
                 Ok(false) => self.retire(index),

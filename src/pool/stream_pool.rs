@@ -78,8 +78,8 @@ impl Pool {
                 max: self.core.upstream.stats().limit,
             });
         };
-        let (index, _) = self.core.alloc(size, stream, Location::caller())?;
-        Ok(Buffer::new(Arc::clone(&self.core), index, 0, len))
+        let begun = self.core.alloc(size, stream, Location::caller())?;
+        Ok(Buffer::begun(&self.core, begun, len))
     }
 
     /// Gives retired blocks that the device is done with back to the slabs, and slabs that have
@@ -130,7 +130,7 @@ impl Pool {
 
     /// The kind of memory.
     pub fn kind(&self) -> MemoryKind {
-        self.core.upstream.resource().kind()
+        self.core.kind
     }
 
     /// The device whose memory it is, or that it is registered with.

@@ -28,12 +28,13 @@
 //! * a timeline's seat: written by `StreamSlots::of`; read by `StreamSlots::seat`. Relaxed: a hint,
 //!   checked by `id`.
 
+use super::chunks::Chunks;
 use super::record::{LISTS, Use};
 use crate::lockfree::index_stack::IndexStack;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use crate::sync::{OnceLock, RwLock, RwLockReadGuard};
+use crate::sync::{RwLock, RwLockReadGuard};
 use crate::timeline::Timeline;
 
 /// A stream as a pool knows it.
@@ -46,7 +47,7 @@ pub(crate) struct StreamSlot {
     /// Written by who claims the slot; read by `try_read`, so that nothing waits.
     stream: RwLock<Option<Timeline>>,
     /// Records of blocks that are free for the stream, by class; of large ones by size.
-    pub(crate) lists: Box<[IndexStack]>,
+    pub(crate) lists: Box<[IndexStack; LISTS]>,
     /// Bytes that the stream has retired into the map since its last marker there.
     pub(crate) unmarked: AtomicU64,
 }
@@ -57,7 +58,7 @@ impl StreamSlot {
             id: AtomicU64::new(0),
             base: AtomicU64::new(0),
             stream: RwLock::new(None),
-            lists: (0..LISTS).map(|_| IndexStack::new()).collect(),
+            lists: Box::new(std::array::from_fn(|_| IndexStack::new())),
             unmarked: AtomicU64::new(0),
         }
     }
@@ -142,11 +143,26 @@ impl StreamSlot {
     }
 }
 
+/// A stream's slot, with its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat<'a> {
+    pub(crate) number: usize,
+    pub(crate) slot: &'a StreamSlot,
+}
+
+impl Seat<'_> {
+    /// A use by the slot's stream, which the caller holds, behind all that was submitted to it.
+    #[inline]
+    pub(crate) fn use_now(self, timeline: &Timeline) -> Use {
+        Use { slot: self.number, ticket: self.slot.ticket(timeline.issue()) }
+    }
+}
+
 /// The slots of a pool.
 #[derive(Debug)]
 pub(crate) struct StreamSlots {
     pool: u64,
-    chunks: Box<[OnceLock<Box<[StreamSlot]>>]>,
+    slots: Chunks<StreamSlot, CHUNK, CHUNKS>,
     used: AtomicU32,
 }
 
@@ -155,28 +171,31 @@ impl StreamSlots {
     pub(crate) const MOST: usize = CHUNKS * CHUNK;
 
     pub(crate) fn new(pool: u64) -> Self {
-        Self {
-            pool,
-            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
-            used: AtomicU32::new(0),
-        }
+        Self { pool, slots: Chunks::new(), used: AtomicU32::new(0) }
     }
 
     /// The slot with a number.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> &StreamSlot {
-        let slots = self.chunks[number / CHUNK]
-            .get_or_init(|| (0..CHUNK).map(|_| StreamSlot::new()).collect());
-        &slots[number % CHUNK]
+        self.slots.get(number, StreamSlot::new)
     }
 
-    /// The number of a stream's slot, if it is where it was last.
+    /// A stream's slot, if it is where it was last.
     #[inline]
-    pub(crate) fn seat(&self, timeline: &Timeline) -> Option<usize> {
+    pub(crate) fn seat(&self, timeline: &Timeline) -> Option<Seat<'_>> {
         let hint = timeline.seat(self.pool).load(Relaxed);
-        let number = usize::from(u16::try_from(hint & u64::from(u16::MAX)).unwrap_or(0));
-        let is_known = hint >> SEAT_SHIFT == self.pool && self.get(number).is_of(timeline);
-        is_known.then_some(number)
+        if hint >> SEAT_SHIFT != self.pool {
+            return None;
+        }
+        let seat =
+            self.seat_at(usize::from(u16::try_from(hint & u64::from(u16::MAX)).unwrap_or(0)));
+        seat.slot.is_of(timeline).then_some(seat)
+    }
+
+    /// The slot with a number, and that.
+    #[inline]
+    pub(crate) fn seat_at(&self, number: usize) -> Seat<'_> {
+        Seat { number, slot: self.get(number) }
     }
 
     /// The number of a stream's slot, made if need be; `None` if there can be no more.
