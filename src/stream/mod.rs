@@ -191,6 +191,12 @@ impl Stream {
         Ok(&self.timeline)
     }
 
+    /// As [`timeline`](Self::timeline), where nothing has to be made for it or looked into.
+    #[inline]
+    pub(crate) fn ready_timeline(&self) -> Option<&Timeline> {
+        self.timeline.is_ready().then_some(&self.timeline)
+    }
+
     /// The number of the stream, never used twice in the process. Makes no driver call.
     ///
     /// To compare streams, compare this: a driver gives a handle again.

@@ -171,7 +171,13 @@ impl Timeline {
         if !self.is_ready() {
             self.equip()?;
         }
-        Ok(TicketRef { number: self.issue(), timeline: self })
+        Ok(self.ticket_now())
+    }
+
+    /// A ticket of a timeline that [is ready](Self::is_ready).
+    #[inline]
+    pub(crate) fn ticket_now(&self) -> TicketRef<'_> {
+        TicketRef { number: self.issue(), timeline: self }
     }
 
     /// The number of a ticket for everything submitted so far, by a caller that has
