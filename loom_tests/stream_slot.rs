@@ -20,8 +20,7 @@ impl Scene {
     /// A use by a stream now, which is not over: nothing marks the ticket.
     fn use_now(&self, stream: &Stream) -> Use {
         let timeline = stream.timeline().unwrap();
-        let slot = self.slots.of(timeline).unwrap();
-        Use { slot, ticket: self.slots.get(slot).ticket(timeline.issue()) }
+        self.slots.of(timeline).unwrap().use_now(timeline)
     }
 
     /// The use of a stream that is gone, of which the work is done.

@@ -80,16 +80,22 @@ impl BufferWord {
     /// Ends a handle. Returns whether it was the last one: the record is the caller's then.
     #[inline]
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
+        if self.release_last() { Ok(true) } else { self.release_shared() }
+    }
+
+    /// Ends a handle if it is the only one. Returns whether it did: the record is the caller's then.
+    #[inline]
+    pub(crate) fn release_last(&self) -> bool {
         let state = self.load();
-        if state.handles() == 1 {
+        let is_last = state.handles() == 1;
+        if is_last {
             // A store: the only handle is the caller's, which nothing else uses while it ends; a
             // bare one would be counted.
-            let left = BufferStateWord(state.0 - ONE_HANDLE).with(Phase::Retired);
+            let left = BufferStateWord(state.0 & !HANDLES).with(Phase::Retired);
             // Release: pairs with the Acquire of `load`.
             self.0.store(left.0, Release);
-            return Ok(true);
         }
-        self.release_shared()
+        is_last
     }
 
     /// As `release`, where there may be other handles.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Bound, RangeBounds};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -60,10 +61,9 @@ use crate::timeline::WaitError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Buffer<T: Element> {
-    core: Arc<Core>,
-    /// The core's record with this number.
+    core: ManuallyDrop<Arc<Core>>,
+    /// One of the core's.
     record: NonNull<BufferRecord>,
-    index: u32,
     /// Where the elements start in the block, in bytes.
     pub(super) offset: usize,
     len: usize,
@@ -76,22 +76,31 @@ unsafe impl<T: Element> Send for Buffer<T> {}
 unsafe impl<T: Element> Sync for Buffer<T> {}
 
 impl<T: Element> Buffer<T> {
-    /// The one handle of a record's life, or one that was counted.
-    pub(super) fn new(core: Arc<Core>, index: u32, offset: usize, len: usize) -> Self {
-        let record = NonNull::from(core.records.get(index));
-        Self { core, record, index, offset, len, elements: PhantomData }
-    }
-
-    /// The one handle of the life of a record of the core's that was found already.
+    /// The one handle of the life of a record of the core's, which has just begun.
     #[inline]
     pub(super) fn begun(
         core: &Arc<Core>,
-        (index, record): (u32, &BufferRecord),
+        record: &BufferRecord,
+        offset: usize,
         len: usize,
     ) -> Self {
-        debug_assert!(std::ptr::eq(core.records.get(index), record));
-        let (core, record) = (Arc::clone(core), NonNull::from(record));
-        Self { core, record, index, offset: 0, len, elements: PhantomData }
+        let core = record.unpark().unwrap_or_else(|| Arc::clone(core));
+        Self::of_parts(core, NonNull::from(record), offset, len)
+    }
+
+    /// A handle of a record of the core's that was counted.
+    pub(super) fn counted(
+        core: &Arc<Core>,
+        record: &BufferRecord,
+        offset: usize,
+        len: usize,
+    ) -> Self {
+        Self::of_parts(Arc::clone(core), NonNull::from(record), offset, len)
+    }
+
+    #[inline]
+    fn of_parts(core: Arc<Core>, record: NonNull<BufferRecord>, offset: usize, len: usize) -> Self {
+        Self { core: ManuallyDrop::new(core), record, offset, len, elements: PhantomData }
     }
 
     /// The number of elements.
@@ -118,7 +127,7 @@ impl<T: Element> Buffer<T> {
 
     /// The state of the block that the elements lie in.
     pub fn info(&self) -> BufferInfo {
-        BufferInfo::of(&self.core, self.index)
+        BufferInfo::of(&self.core, self.index())
     }
 
     /// The device's address of the first element; the others follow it.
@@ -209,6 +218,16 @@ impl<T: Element> Buffer<T> {
     #[inline]
     #[doc(alias = "mark_in_use")]
     pub fn record_use(&self, stream: &Stream) -> Result<(), Error> {
+        if self.core.note_again(self.record(), stream) {
+            return Ok(());
+        }
+        self.record_other_use(stream)
+    }
+
+    /// As `record_use`, of a stream that is not known to have used the buffer.
+    #[cold]
+    #[inline(never)]
+    fn record_other_use(&self, stream: &Stream) -> Result<(), Error> {
         let noted =
             self.slot_of(stream).and_then(|(slot, timeline)| self.note(slot, timeline, stream));
         noted.inspect_err(|_| self.core.lose(self.record()))
@@ -338,7 +357,7 @@ impl<T: Element> Buffer<T> {
         }
         self.record().state.share().ok()?;
         let offset = self.offset + start * size_of::<T>();
-        Some(Self::new(Arc::clone(&self.core), self.index, offset, end - start))
+        Some(Self::counted(&self.core, self.record(), offset, end - start))
     }
 
     /// The same bytes as elements of another type; the buffer comes back if they are not a whole
@@ -352,19 +371,15 @@ impl<T: Element> Buffer<T> {
         if !self.size().is_multiple_of(size) || !self.offset.is_multiple_of(size) {
             return Err(self);
         }
-        let len = self.size() / size;
-        let (core, index, offset, _) = self.into_parts();
-        Ok(Buffer::new(core, index, offset, len))
+        let (record, offset, len) = (self.record, self.offset, self.size() / size);
+        Ok(Buffer::of_parts(self.into_core(), record, offset, len))
     }
 
-    /// The core, record, offset and length, with the handle.
-    pub(super) fn into_parts(self) -> (Arc<Core>, u32, usize, usize) {
-        let (index, offset, len) = (self.index, self.offset, self.len);
-        let core = Arc::clone(&self.core);
-        // One handle more, for the caller; the one of `self` ends here.
-        let shared = self.record().state.share();
-        debug_assert!(shared.is_ok(), "{shared:?}");
-        (core, index, offset, len)
+    /// The reference to the core; the handle goes on without the buffer.
+    pub(super) fn into_core(self) -> Arc<Core> {
+        let mut buffer = ManuallyDrop::new(self);
+        // SAFETY: taken once: the buffer is not dropped, nor used again.
+        unsafe { ManuallyDrop::take(&mut buffer.core) }
     }
 
     #[inline]
@@ -373,7 +388,7 @@ impl<T: Element> Buffer<T> {
     }
 
     pub(super) fn index(&self) -> u32 {
-        self.index
+        self.record().index()
     }
 
     #[inline]
@@ -387,7 +402,9 @@ impl<T: Element> Buffer<T> {
 impl<T: Element> Drop for Buffer<T> {
     #[inline]
     fn drop(&mut self) {
-        self.core.end_handle_of(self.index, self.record());
+        // SAFETY: taken once: nothing uses a buffer after its drop.
+        let core = unsafe { ManuallyDrop::take(&mut self.core) };
+        core.end_buffer(self.record);
     }
 }
 

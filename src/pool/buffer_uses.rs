@@ -24,7 +24,7 @@ impl<T: Element> Buffer<T> {
     pub(super) fn order(&self, slot: Seat<'_>, stream: &Stream) -> Result<(), Error> {
         let record = self.record();
         let Some(of) = Use::unpack(record.inherited.load(Relaxed)) else { return Ok(()) };
-        let is_own = [of.slot, record.home()].contains(&slot.number);
+        let is_own = [of.slot, record.home()].contains(&(slot.number as usize));
         if is_own || self.core().order(of, stream)? {
             return Ok(());
         }

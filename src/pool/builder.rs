@@ -146,7 +146,7 @@ impl PoolBuilder {
             limit: BufferLimit::new(self.max_buffers),
             peaks: Peaks::new(),
             counters: Counters::default(),
-            gate: Gate::new(),
+            gate: Gate::new(self.track),
             sleeper: Sleeper::default(),
             wait: self.wait,
             close_timeout: CLOSE_TIMEOUT,

@@ -16,21 +16,25 @@ impl<T, const LEN: usize, const CHUNKS: usize> Chunks<T, LEN, CHUNKS> {
         Self { chunks: boxed(OnceLock::new) }
     }
 
+    /// The entry with a number below `LEN * CHUNKS`, if this thread sees that its chunk is made.
+    #[inline]
+    pub(super) fn find(&self, number: usize) -> Option<&T> {
+        // The remainder is the quotient, and spares the check of it.
+        Some(&self.chunks[number / LEN % CHUNKS].get()?[number % LEN])
+    }
+
     /// The entry with a number below `LEN * CHUNKS`. Its chunk is made if this is the first of it.
     #[inline]
     pub(super) fn get(&self, number: usize, make: fn() -> T) -> &T {
-        // The remainder is the quotient, and spares the check of it.
-        let chunk = &self.chunks[number / LEN % CHUNKS];
-        let entries = match chunk.get() {
-            Some(entries) => entries,
-            None => Self::make(chunk, make),
-        };
-        &entries[number % LEN]
+        match self.find(number) {
+            Some(entry) => entry,
+            None => self.make(number, make),
+        }
     }
 
     #[cold]
-    fn make(chunk: &OnceLock<Box<[T; LEN]>>, make: fn() -> T) -> &[T; LEN] {
-        chunk.get_or_init(|| boxed(make))
+    fn make(&self, number: usize, make: fn() -> T) -> &T {
+        &self.chunks[number / LEN % CHUNKS].get_or_init(|| boxed(make))[number % LEN]
     }
 }
 

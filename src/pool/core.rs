@@ -77,7 +77,7 @@ pub(super) struct Request<'a> {
     /// The size of the block, in bytes.
     pub(super) size: usize,
     /// The slot of the stream.
-    pub(super) slot: usize,
+    pub(super) seat: Seat<'a>,
     pub(super) stream: &'a Stream,
     pub(super) timeline: &'a Timeline,
 }
@@ -87,6 +87,11 @@ impl Request<'_> {
     #[inline]
     pub(super) fn list(&self) -> usize {
         self.class.map_or_else(|| large_list(self.size), SizeClass::index)
+    }
+
+    /// The number of the stream's slot.
+    pub(super) fn slot(&self) -> usize {
+        self.seat.number as usize
     }
 
     /// What the slabs are asked for.
@@ -100,7 +105,7 @@ impl Request<'_> {
     }
 
     fn owner(&self) -> Option<u32> {
-        u32::try_from(self.slot).ok()
+        Some(self.seat.number)
     }
 }
 
@@ -113,20 +118,25 @@ impl Core {
         stream: &Stream,
         site: &'static Location<'static>,
     ) -> Result<(u32, &BufferRecord), AllocError> {
-        let timeline = stream.timeline()?;
-        self.gate.check()?;
-        let slot = self.slot_of(timeline)?;
-        let (index, record) = match self.pop_kept(slot.slot, SizeClass::shared(size), size) {
-            Some((index, record)) => {
-                self.begin_behind(record, slot.number, size);
-                (index, record)
-            }
-            None => self.alloc_slow(size, slot.number, stream, timeline)?,
-        };
-        if let Some(track) = &self.track {
-            track.note(index, site);
+        match self.alloc_kept(size, stream) {
+            Some(begun) => Ok(begun),
+            None => self.alloc_slow(size, stream, site),
         }
-        Ok((index, record))
+    }
+
+    /// As `alloc`, of a block of a class that the stream has dropped, where nothing is out of the
+    /// ordinary; `alloc_slow` finds out what else there is.
+    #[inline]
+    pub(super) fn alloc_kept(&self, size: usize, stream: &Stream) -> Option<(u32, &BufferRecord)> {
+        let timeline = stream.ready_timeline()?;
+        if !self.gate.is_open() {
+            return None;
+        }
+        let seat = self.slots.seat(timeline)?;
+        let class = SizeClass::shared(size)?;
+        let (index, record) = self.pop(&seat.slot.lists[class.index()])?;
+        self.begin_behind(record, seat.number, size);
+        Some((index, record))
     }
 
     /// The class of a size, `None` for a large one; and the size of its blocks.
@@ -158,22 +168,20 @@ impl Core {
         let resource = self.upstream.resource();
         let kind = resource.kind();
         kind.check_reach(resource.ordinal(), || resource.peers(), timeline.context())?;
-        let number = self.slots.of(timeline);
-        let number = number.ok_or(Error::TooManyStreams { max: StreamSlots::MOST })?;
-        Ok(self.slots.seat_at(number))
+        self.slots.of(timeline).ok_or(Error::TooManyStreams { max: StreamSlots::MOST })
     }
 
     /// Begins a life of a record whose last use comes before whatever the stream of `slot` does
     /// next: it was the stream's own, or the stream waits for it.
     #[inline]
-    pub(super) fn begin_behind(&self, record: &BufferRecord, slot: usize, asked: usize) {
-        self.begin(record, slot, asked, record.last_use());
+    pub(super) fn begin_behind(&self, record: &BufferRecord, home: u32, asked: usize) {
+        self.begin(record, home, asked, record.last_use());
     }
 
     #[inline]
-    fn begin(&self, record: &BufferRecord, slot: usize, asked: usize, inherited: u64) {
+    fn begin(&self, record: &BufferRecord, home: u32, asked: usize, inherited: u64) {
         record.inherited.store(inherited, Relaxed);
-        record.home.store(u32::try_from(slot).unwrap_or(0), Relaxed);
+        record.home.store(home, Relaxed);
         record.asked.store(asked, Relaxed);
         record.seen.store(0, Relaxed);
         record.used.store(0, Relaxed);
@@ -210,8 +218,8 @@ impl Core {
         record.put_block(block, size);
         self.peaks.take(list, size);
         // What the stream has retired there is its last use, as if it had dropped the block itself.
-        record.set_use((ticket > 0).then_some(Use { slot: request.slot, ticket }));
-        self.begin_behind(record, request.slot, request.asked);
+        record.set_use((ticket > 0).then_some(Use { slot: request.slot(), ticket }));
+        self.begin_behind(record, request.seat.number, request.asked);
         Ok(index)
     }
 
@@ -225,25 +233,14 @@ impl Core {
 
     /// What an allocation of `size` bytes for `stream` asks for.
     pub(super) fn request<'a>(
-        &self,
+        &'a self,
         size: usize,
         stream: &'a Stream,
     ) -> Result<Request<'a>, AllocError> {
         let timeline = stream.timeline()?;
         self.check_fault()?;
-        Ok(self.request_on(size, self.slot_of(timeline)?.number, stream, timeline))
-    }
-
-    /// The same for a stream of which the slot is known.
-    pub(super) fn request_on<'a>(
-        &self,
-        size: usize,
-        slot: usize,
-        stream: &'a Stream,
-        timeline: &'a Timeline,
-    ) -> Request<'a> {
-        let (class, block) = self.class_of(size);
-        Request { asked: size, class, size: block, slot, stream, timeline }
+        let (seat, (class, block)) = (self.slot_of(timeline)?, self.class_of(size));
+        Ok(Request { asked: size, class, size: block, seat, stream, timeline })
     }
 
     /// Takes note of an error of the driver: one that loses the context ends the pool.

@@ -83,6 +83,7 @@ mod host_view;
 mod info;
 mod kept;
 mod limit;
+mod parked;
 mod plan;
 mod pressure;
 mod prewarm;

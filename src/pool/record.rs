@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   BufferRecord   state | next | list | block | size | home | inherited | seen | stamp | uses (8)
+//!                  | parked
 //!   use      slot (16) | ticket (48)        0: none
 //! ```
 //!
@@ -10,6 +11,7 @@
 //!
 //! * `state`: written by see `lockfree::buffer_state`; read by . .
 //! * `next`: written by see `lockfree::index_stack`; read by . .
+//! * `parked`: written by see `parked`; read by . .
 //! * `used`: written by holders of the buffer, the record's owner; read by statistics. Relaxed: a
 //!   count.
 //! * `uses`, `flags`: written by holders of the buffer (CAS, `fetch_or`), the record's owner; read
@@ -17,11 +19,14 @@
 //! * all else: written by the record's owner; read by holders, statistics. Relaxed: handed over by
 //!   stacks and by handles.
 
+use std::ptr;
+
 use super::chunks::Chunks;
+use super::core::Core;
 use crate::address::to_usize;
 use crate::lockfree::buffer_state::BufferWord;
 use crate::slab::{Block, SizeClass};
-use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Streams that may use one buffer at a time before one has to wait for another.
 pub(super) const USES: usize = 8;
@@ -45,6 +50,8 @@ pub(super) fn large_list(size: usize) -> usize {
 pub(super) struct BufferRecord {
     pub(super) state: BufferWord,
     pub(super) next: AtomicU32,
+    /// Its number.
+    index: AtomicU32,
     /// The list that the block goes to.
     pub(super) list: AtomicU32,
     /// The block's words: the address for the host, and for the device where it is the same; and
@@ -57,7 +64,7 @@ pub(super) struct BufferRecord {
     pub(super) asked: AtomicUsize,
     /// The slot that the buffer was allocated for.
     pub(super) home: AtomicU32,
-    /// What is rarely so, see [`LOST`] and [`SPREAD`].
+    /// Rare conditions: [`LOST`] and [`SPREAD`].
     flags: AtomicU32,
     /// The use of an earlier life that may not be over.
     pub(super) inherited: AtomicU64,
@@ -68,6 +75,8 @@ pub(super) struct BufferRecord {
     pub(super) uses: [AtomicU64; USES],
     /// How often a use was noted in this life.
     pub(super) used: AtomicU32,
+    /// A reference to the pool that the last buffer left; null if none.
+    pub(super) parked: AtomicPtr<Core>,
 }
 
 /// A use: a slot, and a ticket of its stream.
@@ -97,6 +106,7 @@ impl BufferRecord {
         Self {
             state: BufferWord::new(),
             next: AtomicU32::new(0),
+            index: AtomicU32::new(0),
             list: AtomicU32::new(0),
             address: AtomicU64::new(0),
             meta: AtomicU64::new(0),
@@ -109,6 +119,7 @@ impl BufferRecord {
             stamp: AtomicU64::new(0),
             uses: std::array::from_fn(|_| AtomicU64::new(0)),
             used: AtomicU32::new(0),
+            parked: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -126,6 +137,12 @@ impl BufferRecord {
         let meta = self.meta.load(Relaxed);
         self.meta.store(0, Relaxed);
         Block::from_words(self.address.load(Relaxed), meta)
+    }
+
+    /// The number of a record that was [made](BufferRecords::make).
+    #[inline]
+    pub(super) fn index(&self) -> u32 {
+        self.index.load(Relaxed)
     }
 
     /// Whether this is the rule: at most the first of `uses` is one, and the block may be used
@@ -214,6 +231,12 @@ impl BufferRecords {
         self.records.get(index as usize, BufferRecord::new)
     }
 
+    /// The record with a number that the caller has from a thread that has seen its record.
+    #[inline]
+    pub(super) fn found(&self, index: u32) -> Option<&BufferRecord> {
+        self.records.find(index as usize)
+    }
+
     /// The link of a record, for stacks.
     #[inline]
     pub(super) fn link(&self, index: u32) -> &AtomicU32 {
@@ -222,9 +245,10 @@ impl BufferRecords {
 
     /// A new record's number, if there can be one more.
     pub(super) fn make(&self) -> Option<u32> {
-        self.made
-            .fetch_update(Relaxed, Relaxed, |made| (made < Self::MOST).then_some(made + 1))
-            .ok()
+        let made = |made| (made < Self::MOST).then_some(made + 1);
+        let index = self.made.fetch_update(Relaxed, Relaxed, made).ok()?;
+        self.get(index).index.store(index, Relaxed);
+        Some(index)
     }
 
     /// The record with any number, if one was made with it.

@@ -5,11 +5,25 @@ use super::core::Core;
 use super::record::{BufferRecord, Use};
 use super::stream_slot::Seat;
 use crate::error::Error;
+use crate::lockfree::index_stack::IndexStack;
 use crate::stream::{CaptureStatus, Stream};
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::timeline::Timeline;
 
 impl Core {
+    /// Notes a use of a live buffer by a stream, where that only raises the first use. Returns
+    /// whether it did.
+    #[inline]
+    pub(super) fn note_again(&self, record: &BufferRecord, stream: &Stream) -> bool {
+        let Some(timeline) = stream.ready_timeline() else { return false };
+        let Some(slot) = self.slots.seat(timeline) else { return false };
+        let is_noted = raise(&record.uses[0], slot.use_now(timeline));
+        if is_noted {
+            count(record);
+        }
+        is_noted
+    }
+
     /// Notes a use of a live buffer by a stream, submitted by now.
     // Always: a call would cost a foreign interface as much as the rest of a use.
     #[inline(always)]
@@ -21,8 +35,7 @@ impl Core {
         stream: &Stream,
     ) -> Result<(), Error> {
         let new = slot.use_now(timeline);
-        // A count that two threads at once may fall short of: it is not worth a locked instruction.
-        record.used.store(record.used.load(Relaxed).wrapping_add(1), Relaxed);
+        count(record);
         if raise(&record.uses[0], new) {
             return Ok(());
         }
@@ -122,13 +135,20 @@ impl Core {
     // Always: as for `note_use`.
     #[inline(always)]
     fn retire_record(&self, index: u32, record: &BufferRecord) {
+        let Some(list) = self.list_of(record) else { return self.retire_other(index, record) };
+        self.limit.stamp(record);
+        list.push(index, |_| &record.next);
+    }
+
+    /// The list that a retired record goes to, if nothing is to be found out for that.
+    #[inline]
+    pub(super) fn list_of(&self, record: &BufferRecord) -> Option<&IndexStack> {
         if !record.is_plain() {
-            return self.retire_other(index, record);
+            return None;
         }
         let only = Use::unpack(record.uses[0].load(Relaxed));
         let slot = only.map_or_else(|| record.home(), |of| of.slot);
-        self.limit.stamp(record);
-        self.slots.get(slot).lists[record.list()].push(index, |_| &record.next);
+        Some(&self.slots.made(slot)?.lists[record.list()])
     }
 
     /// As `retire_record`, of one that is lost, or that several streams may have used.
@@ -168,15 +188,25 @@ impl Core {
     }
 }
 
+/// Counts a use. Two threads at once may fall short: it is not worth a locked instruction.
+#[inline]
+fn count(record: &BufferRecord) {
+    record.used.store(record.used.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
 /// Raises the word of a use by the same stream. Returns whether it is one.
 #[inline]
 fn raise(word: &AtomicU64, new: Use) -> bool {
-    let mut seen = word.load(Relaxed);
+    let (mut seen, packed) = (word.load(Relaxed), new.pack());
+    // No marker came in between: nothing is to be done.
+    if seen == packed {
+        return true;
+    }
     while Use::unpack(seen).is_some_and(|of| of.slot == new.slot) {
-        if seen >= new.pack() {
+        if seen >= packed {
             return true;
         }
-        match word.compare_exchange_weak(seen, new.pack(), Relaxed, Relaxed) {
+        match word.compare_exchange_weak(seen, packed, Relaxed, Relaxed) {
             Ok(_) => return true,
             Err(now) => seen = now,
         }
