@@ -1,7 +1,7 @@
 //! The pool's hand-over of blocks: the real pool with the real streams of a driver, on one block.
 
 use super::Guarded;
-use super::machine::{Machine, model, spawn};
+use super::machine::{Machine, model, model_within, spawn};
 use crate::memory::UnbackedResource;
 use crate::pool::{Buffer, Pool, PoolBuilder};
 use crate::slab::{AllocError, PoolOptions};
@@ -72,7 +72,8 @@ fn pool_last_of_two_handles() {
 /// of the pool then.
 #[test]
 fn pool_ends_with_its_last_buffer() {
-    model("pool_ends_with_its_last_buffer", || {
+    // The end of a pool passes every list of a stream.
+    model_within(Some(1), "pool_ends_with_its_last_buffer", || {
         // What the pool keeps as long as there is any of it.
         let kept = std::sync::Arc::new(());
         let keeps = kept.clone();
@@ -92,7 +93,8 @@ fn pool_ends_with_its_last_buffer() {
 /// leaves in the lists of that stream keeps nothing.
 #[test]
 fn pool_ends_beside_a_new_stream() {
-    model("pool_ends_beside_a_new_stream", || {
+    // The end of a pool passes every list of a stream.
+    model_within(Some(1), "pool_ends_beside_a_new_stream", || {
         let kept = std::sync::Arc::new(());
         let keeps = kept.clone();
         let scene = Scene::with(

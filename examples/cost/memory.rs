@@ -46,9 +46,10 @@ pub(crate) fn row(name: &str, rounds: u64) {
         "Stream::ticket and drop" => {
             warm(rounds, &mut || drop(black_box(stream.ticket().unwrap())));
         }
-        "Stream::ticket_ref" => {
+        "Timeline::ticket_ref" => {
+            let timeline = stream.timeline().unwrap();
             warm(rounds, &mut || {
-                black_box(stream.ticket_ref().unwrap());
+                black_box(timeline.ticket_ref().unwrap());
             });
         }
         "Context::enter nested, end" => warm(rounds, &mut || {

@@ -147,7 +147,7 @@ impl Drop for Pin<'_> {
     fn drop(&mut self) {
         match self.stream.ready_timeline() {
             Some(timeline) if !self.marks.load(Relaxed) => {
-                self.end(timeline.ticket_now().to_ticket())
+                self.end(timeline.ticket_now().to_ticket());
             }
             _ => self.end_slow(),
         }

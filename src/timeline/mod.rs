@@ -168,9 +168,13 @@ impl Timeline {
     /// As [`ticket`](Self::ticket).
     #[inline]
     pub fn ticket_ref(&self) -> Result<TicketRef<'_>, Error> {
-        if !self.is_ready() {
-            self.equip()?;
-        }
+        if self.is_ready() { Ok(self.ticket_now()) } else { self.first_ticket() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn first_ticket(&self) -> Result<TicketRef<'_>, Error> {
+        self.equip()?;
         Ok(self.ticket_now())
     }
 
