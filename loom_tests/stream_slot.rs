@@ -1,9 +1,10 @@
 //! Stream slots of a pool: streams that follow each other in one, on the real streams of a driver.
 
-use super::machine::{Machine, model, spawn};
+use super::machine::{Machine, model, model_within, spawn};
 use crate::pool::record::Use;
 use crate::pool::stream_slot::StreamSlots;
 use crate::stream::Stream;
+use crate::sync::atomic::AtomicU32;
 use loom::sync::Arc;
 use softcuda::Schedule;
 
@@ -93,5 +94,25 @@ fn stream_slot_keeps_earlier_uses_complete() {
         assert!(scene.slots.pending(before).is_none(), "{before:?} is over");
         let (now, _stream) = thread.join().unwrap();
         assert!(scene.slots.is_complete(before) && !scene.slots.is_complete(now));
+    });
+}
+
+/// A stream gets a slot beside the end of the pool: what it leaves in a list of the slot is found
+/// there, or it finds the list closed.
+#[test]
+fn stream_slot_comes_to_a_closed_pool() {
+    // A slot has more lists than need to be told apart here.
+    model_within(Some(1), "stream_slot_comes_to_a_closed_pool", || {
+        let scene = Arc::new(Scene::new());
+        let stream = scene.machine.stream();
+        let other = scene.clone();
+        let thread = spawn(move || {
+            let slot = other.slots.of(stream.timeline().unwrap()).unwrap().slot;
+            (slot.lists[0].push_open(7, &AtomicU32::new(0)), stream)
+        });
+        scene.slots.close();
+        let found = scene.slots.all().filter_map(|(_, slot)| slot.lists[0].close()).count();
+        let (is_left, _stream) = thread.join().unwrap();
+        assert_eq!(found == 1, is_left, "left in a list that nothing closes");
     });
 }

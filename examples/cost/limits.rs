@@ -29,7 +29,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("Pool::alloc and drop", "nothing", [197, 2], [197, 2]),
     row("the same, used", "nothing", [276, 2], [276, 2]),
     row("Stream::ticket and drop", "nothing", [26, 2], [26, 2]),
-    row("Timeline::ticket_ref", "two words", [10, 0], [10, 0]),
+    row("Timeline::ticket_ref", "two words", [14, 0], [10, 0]),
     row("Context::enter nested, end", "nothing", [88, 0], [88, 0]),
     row("TieredObject::pin and drop", "nothing", [180, 3], [180, 3]),
 ];
