@@ -46,18 +46,8 @@ impl Machine {
 /// As [`model`](super::model), with threads whose stacks have room for calls of the driver.
 #[track_caller]
 pub(super) fn model(name: &str, body: impl Fn() + Send + Sync + 'static) {
-    model_within(None, name, body);
-}
-
-/// As [`model_within`](super::model_within), likewise.
-#[track_caller]
-pub(super) fn model_within(
-    most: Option<usize>,
-    name: &str,
-    body: impl Fn() + Send + Sync + 'static,
-) {
     let body = Arc::new(body);
-    super::model_within(most, name, move || {
+    super::model(name, move || {
         let body = Arc::clone(&body);
         spawn(move || body()).join().unwrap();
     });

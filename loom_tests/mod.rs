@@ -57,19 +57,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// the model, and the lines of the last operations on atomics, beside `loom`'s own message.
 #[track_caller]
 fn model(name: &str, body: impl Fn() + Send + Sync + 'static) {
-    model_within(None, name, body);
-}
-
-/// As [`model`], with at most so many preemptions, for one that passes hundreds of atomics.
-#[track_caller]
-fn model_within(most: Option<usize>, name: &str, body: impl Fn() + Send + Sync + 'static) {
     let place = Location::caller();
     let runs = Arc::new(AtomicUsize::new(0));
     let counter = runs.clone();
     let mut builder = loom::model::Builder::new();
     // A store looks at more words than the 1000 that loom expects of a model.
     builder.max_branches = 20_000;
-    builder.preemption_bound = most.or(builder.preemption_bound);
     // Lines of accesses to cells, in messages of concurrent ones.
     builder.location = true;
     let check = move || {

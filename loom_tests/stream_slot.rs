@@ -1,6 +1,6 @@
 //! Stream slots of a pool: streams that follow each other in one, on the real streams of a driver.
 
-use super::machine::{Machine, model, model_within, spawn};
+use super::machine::{Machine, model, spawn};
 use crate::pool::record::Use;
 use crate::pool::stream_slot::StreamSlots;
 use crate::stream::Stream;
@@ -101,8 +101,7 @@ fn stream_slot_keeps_earlier_uses_complete() {
 /// there, or it finds the list closed.
 #[test]
 fn stream_slot_comes_to_a_closed_pool() {
-    // A slot has more lists than need to be told apart here.
-    model_within(Some(1), "stream_slot_comes_to_a_closed_pool", || {
+    model("stream_slot_comes_to_a_closed_pool", || {
         let scene = Arc::new(Scene::new());
         let stream = scene.machine.stream();
         let other = scene.clone();

@@ -83,7 +83,8 @@ impl BufferWord {
         if self.release_last() { Ok(true) } else { self.release_shared() }
     }
 
-    /// Ends a handle if it is the only one. Returns whether it did: the record is the caller's then.
+    /// Ends a handle if it is the only one. Returns whether it did: the record is then the
+    /// caller's.
     #[inline]
     pub(crate) fn release_last(&self) -> bool {
         let state = self.load();

@@ -55,8 +55,8 @@ impl IndexStack {
         }
     }
 
-    /// Puts `index`, which the caller owns, on top of a stack that is not closed. Returns whether it
-    /// did: what the caller gave with it is another's then.
+    /// Puts `index`, which the caller owns, on top of a stack that is not closed. Returns whether
+    /// it did: what the caller gave with it is another's then.
     #[inline]
     pub(crate) fn push_open(&self, index: u32, link: &AtomicU32) -> bool {
         let mut seen = self.0.load(Relaxed);
@@ -90,8 +90,8 @@ impl IndexStack {
         self.pop_found(|index| Some((links(index), ()))).map(|(index, ())| index)
     }
 
-    /// As [`pop`](Self::pop), with what `find` has found beside the link of the index; nothing if it
-    /// has not.
+    /// As [`pop`](Self::pop), with what `find` has found beside the link of the index; nothing if
+    /// it has not.
     #[inline]
     pub(crate) fn pop_found<'a, T>(
         &self,

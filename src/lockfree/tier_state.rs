@@ -26,8 +26,8 @@
 //! moved for, the first one after `fresh`, earns none, so that an object that is used once leaves
 //! first. `clean` says that the object's file holds the same bytes.
 //!
-//! * state: written by `end`; read by `pin`, `try_pin`, `is_moving`. Its `Release` pairs with their `Acquire`:
-//!   a holder of the object sees its new place and bytes; a writer comes after the copy.
+//! * state: written by `end`; read by `pin`, `try_pin`, `is_moving`. Its `Release` pairs with their
+//!   `Acquire`: a holder sees the object's new place and bytes; a writer comes after the copy.
 //! * state: written by `unpin`; read by `begin`, `end`, `pin` for writing, `drop`. Its `Release`
 //!   pairs with their `Acquire`: a move, a write or the free comes after the last reader.
 //! * state: written by `begin`; read by `end`. One owner; ordered by itself.
@@ -87,7 +87,6 @@ impl TierWord {
     }
 
     /// The state at this moment: a hint, unless the caller holds the object or owns its move.
-    #[inline]
     pub(crate) fn load(&self) -> TierState {
         TierState(self.0.load(Relaxed))
     }
@@ -112,14 +111,12 @@ impl TierWord {
     }
 
     /// Holds the object where it is, in `tier` if one is given, for reading or for `write`.
-    #[inline]
     pub(crate) fn pin(&self, tier: Option<usize>, write: bool) -> Result<TierState, Refusal> {
         // Acquire: pairs with the Release of `end`, `occupy` and, for a writer, `unpin`.
         self.update(Acquire, |state| state.pin(tier, write))
     }
 
     /// As [`pin`](Self::pin) for reading in `tier`, if nothing changes the word meanwhile.
-    #[inline]
     pub(crate) fn try_pin(&self, tier: usize) -> Option<TierState> {
         let seen = self.load();
         let pinned = seen.pin(Some(tier), false).ok()?;
@@ -187,7 +184,6 @@ impl TierWord {
         before.map_or(Outcome::Kept, |state| state.dropped().fate())
     }
 
-    #[inline]
     fn update(
         &self,
         order: Ordering,
@@ -199,7 +195,6 @@ impl TierWord {
 
 impl TierState {
     /// The tier that the object is in.
-    #[inline]
     pub(crate) fn tier(self) -> usize {
         (self.0 >> TIER_SHIFT & 3) as usize
     }
@@ -210,12 +205,10 @@ impl TierState {
     }
 
     /// The current one of the two places.
-    #[inline]
     pub(crate) fn place(self) -> usize {
         (self.0 >> PLACE_SHIFT & 1) as usize
     }
 
-    #[inline]
     pub(crate) fn pins(self) -> u64 {
         self.0 & PINS
     }
@@ -233,27 +226,22 @@ impl TierState {
         self.0 & (LIVE | DROPPED) == LIVE
     }
 
-    #[inline]
     fn pin(self, tier: Option<usize>, write: bool) -> Result<Self, Refusal> {
-        let is_here = tier.is_none_or(|tier| tier == self.tier());
-        let most = if write { 0 } else { PINS - 1 };
-        if self.0 & (LIVE | DROPPED | WRITE) != LIVE || !is_here || self.pins() > most {
-            return Err(self.why_not_pinned(is_here));
+        if !self.is_live() {
+            return Err(Refusal::Gone);
+        }
+        if tier.is_some_and(|tier| tier != self.tier()) {
+            return Err(if self.is_moving() { Refusal::Moving } else { Refusal::Elsewhere });
+        }
+        if self.0 & WRITE != 0 {
+            return Err(Refusal::Written);
+        }
+        if self.pins() == PINS || (write && self.pins() > 0) {
+            return Err(Refusal::Pinned);
         }
         let earned = if self.0 & FRESH == 0 { REFERRED } else { 0 };
         let pinned = ((self.0 | earned) & !FRESH) + 1;
         Ok(Self(if write { (pinned | WRITE) & !CLEAN } else { pinned }))
-    }
-
-    #[cold]
-    fn why_not_pinned(self, is_here: bool) -> Refusal {
-        match () {
-            () if !self.is_live() => Refusal::Gone,
-            () if !is_here && self.is_moving() => Refusal::Moving,
-            () if !is_here => Refusal::Elsewhere,
-            () if self.0 & WRITE != 0 => Refusal::Written,
-            () => Refusal::Pinned,
-        }
     }
 
     fn unpinned(self) -> Self {

@@ -233,26 +233,6 @@ impl<T: Element> Buffer<T> {
         noted.inspect_err(|_| self.core.lose(self.record()))
     }
 
-    /// Makes work submitted to `stream` from here on wait, on the device, for what earlier owners
-    /// of the memory have submitted. No driver call where nothing is left of that, and none for the
-    /// stream that the buffer was allocated for.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Driver`] with
-    /// [`STREAM_CAPTURE_ISOLATION`](crate::CudaError::STREAM_CAPTURE_ISOLATION): one of the streams
-    /// is being captured.
-    pub fn acquire(&self, stream: &Stream) -> Result<(), Error> {
-        let (slot, _) = self.slot_of(stream)?;
-        self.order(slot, stream)
-    }
-
-    /// Whether the device is known to be past all uses. Makes no driver call; it may stay `false`
-    /// until something [asks](Self::poll) or [waits](Self::wait).
-    pub fn is_idle(&self) -> bool {
-        self.core.is_idle(self.record())
-    }
-
     /// Whether the device is past all uses; makes the streams report if need be, with at most one
     /// marker each.
     ///

@@ -30,7 +30,7 @@ impl Pool {
         let mut buffers = self.blocks();
         buffers.retain(|buffer| buffer.handles > 0);
         let report = LeakReport { buffers, in_use: self.core.in_use() };
-        // What is parked is not to keep the pool.
+        // Parked references are not to keep the pool.
         drop(self.open);
         if let Some(mut core) = Arc::into_inner(self.core) {
             core.close_timeout = Duration::ZERO;

@@ -26,7 +26,8 @@ use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Timeline;
 
 impl Core {
-    /// Takes a block of exactly the request's size that its stream has dropped, and begins its life.
+    /// Takes a block of exactly the request's size that its stream has dropped, and begins its
+    /// life.
     pub(super) fn pop_kept(&self, request: &Request<'_>) -> Option<(u32, &BufferRecord)> {
         let kept = &request.seat.slot.lists[request.list()];
         let (index, record) = self.pop(kept)?;

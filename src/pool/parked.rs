@@ -17,8 +17,8 @@
 //! The push of a record with a reference is the last that its thread does with the pool, which may
 //! end at once.
 //!
-//! * `parked`: written by the record's owner, and by who closes the list it is in; read by the same.
-//!   Relaxed: handed over by stacks. Not null only in a record without a handle.
+//! * `parked`: written by the record's owner, and by the thread that closes its list; read by the
+//!   same. Relaxed: handed over by stacks. Not null only in a record without a handle.
 
 #![expect(unsafe_code, reason = "references are kept as bare pointers")]
 
@@ -49,9 +49,9 @@ impl BufferRecord {
             return None;
         }
         self.parked.store(ptr::null_mut(), Relaxed);
-        // SAFETY: `end_buffer` has parked it as `Arc::into_raw` returned it. It is taken once: by the
-        // record's owner, who has forgotten it above.
-        Some(unsafe { Arc::from_raw(parked) })
+        // SAFETY: `end_buffer` has parked it as `Arc::into_raw` returned it. It is taken once, by
+        // the record's owner, which has forgotten it above.
+        Some(unsafe { Arc::from_raw(parked.cast::<Core>()) })
     }
 }
 
@@ -78,7 +78,7 @@ impl Core {
     fn park(&self, record: &BufferRecord, reference: *const Self) -> bool {
         let Some(list) = self.list_of(record) else { return false };
         self.limit.stamp(record);
-        record.parked.store(reference.cast_mut(), Relaxed);
+        record.parked.store(reference.cast_mut().cast(), Relaxed);
         let is_parked = list.push_open(record.index(), &record.next);
         if !is_parked {
             record.parked.store(ptr::null_mut(), Relaxed);

@@ -22,7 +22,6 @@
 use std::ptr;
 
 use super::chunks::Chunks;
-use super::core::Core;
 use crate::address::to_usize;
 use crate::lockfree::buffer_state::BufferWord;
 use crate::slab::{Block, SizeClass};
@@ -75,8 +74,8 @@ pub(super) struct BufferRecord {
     pub(super) uses: [AtomicU64; USES],
     /// How often a use was noted in this life.
     pub(super) used: AtomicU32,
-    /// A reference to the pool that the last buffer left; null if none.
-    pub(super) parked: AtomicPtr<Core>,
+    /// A reference to the pool's core that the last buffer left; null if none.
+    pub(super) parked: AtomicPtr<()>,
 }
 
 /// A use: a slot, and a ticket of its stream.

@@ -73,8 +73,8 @@ impl TieredObject {
         self.hold(Some(tier), true, stream, self.core.wait).map(PinMut::new)
     }
 
-    /// Holds the object for a reader where that is no more than a hit: it is in the tier, and nothing
-    /// is in the way.
+    /// Holds the object for a reader where that is no more than a hit: it is in the tier, and
+    /// nothing is in the way.
     // Always: a call would cost as much as the copies of the guard that it returns.
     #[inline(always)]
     fn hit<'a>(&'a self, tier: Tier, stream: &'a Stream) -> Option<Pin<'a>> {

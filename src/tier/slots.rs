@@ -35,8 +35,8 @@ pub(crate) struct Slots<T> {
     used: AtomicUsize,
 }
 
-// SAFETY: a value is touched by the owner of its slot alone, and each comes after the one before, see
-// `states`; no reference to a value leaves the owner's call.
+// SAFETY: a value is touched by the owner of its slot alone, and each comes after the one before,
+// see `states`; no reference to a value leaves the owner's call.
 unsafe impl<T: Send> Sync for Slots<T> {}
 
 impl<T> Slots<T> {

@@ -17,9 +17,9 @@ use crate::sync::{OnceLock, thread};
 
 /// The progress of one stream.
 ///
-/// * `stage`: written by `equip` (CAS), `seal`; read by `is_ready`, `is_open`, `is_closed`. `Release`
-///   of `seal` pairs with the `Acquire` of `is_closed`: a thread that finds a timeline closed finds
-///   its last ticket. `Release` of `equip` pairs with the `Acquire` of `is_ready`: a thread that
+/// * `stage`: written by `equip` (CAS), `seal`; read by `is_ready`, `is_open`, `is_closed`.
+///   `Release` of `seal` pairs with the `Acquire` of `is_closed`: a thread that finds a timeline
+///   closed finds its last ticket. `Release` of `equip` pairs with the `Acquire` of `is_ready`: a thread that
 ///   finds a timeline ready finds its word.
 /// * `objects`: written by `adopt`, under the lock of the context's streams; the end of an object;
 ///   read by `close_if_unheld`, under that lock. Relaxed: an object's end comes after its calls,
@@ -99,8 +99,8 @@ impl Inner {
                 self.context.words().give(surplus, 0);
             }
         }
-        // Release: pairs with the Acquire of `is_ready`. It stays as it is for a stream that is bound
-        // to a thread, or was closed meanwhile.
+        // Release: pairs with the Acquire of `is_ready`. It stays as it is for a stream that is
+        // bound to a thread, or was closed meanwhile.
         let _other = self.stage.compare_exchange(OPEN, READY, Release, Relaxed);
         Ok(())
     }

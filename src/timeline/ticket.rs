@@ -86,8 +86,8 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// A [`Ticket`] that borrows the stream's timeline, for a place that is asked about while the stream
-/// is at hand: it counts no reference, so issuing and dropping one is a few loads.
+/// A [`Ticket`] that borrows the stream's timeline, for a place that is asked about while the
+/// stream is at hand: it counts no reference, so issuing and dropping one is a few loads.
 ///
 /// # Examples
 ///
