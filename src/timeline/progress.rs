@@ -19,8 +19,8 @@ use crate::sync::{OnceLock, thread};
 ///
 /// * `stage`: written by `equip` (CAS), `seal`; read by `is_ready`, `is_open`, `is_closed`.
 ///   `Release` of `seal` pairs with the `Acquire` of `is_closed`: a thread that finds a timeline
-///   closed finds its last ticket. `Release` of `equip` pairs with the `Acquire` of `is_ready`: a thread that
-///   finds a timeline ready finds its word.
+///   closed finds its last ticket. `Release` of `equip` pairs with the `Acquire` of `is_ready`: a
+///   thread that finds a timeline ready finds its word.
 /// * `objects`: written by `adopt`, under the lock of the context's streams; the end of an object;
 ///   read by `close_if_unheld`, under that lock. Relaxed: an object's end comes after its calls,
 ///   and a timeline that is closed too late is only kept longer.
