@@ -14,7 +14,6 @@ fn buffer_state_last_handle() {
         shared.0.share().unwrap();
         let end = |(word, items): &(BufferWord, Guarded), own: usize| {
             items.own(own);
-            word.mark_used();
             let last = word.release().unwrap();
             if last {
                 (0..3).for_each(|index| items.own(index));

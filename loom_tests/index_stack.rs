@@ -82,3 +82,30 @@ fn index_stack_generic() {
         assert_eq!(rig.count(), 2, "nothing is lost");
     });
 }
+
+/// A stack is closed beside a push of an index with something that the pusher keeps if the stack is
+/// closed: one of the two has it, and comes after what the other did.
+#[test]
+fn index_stack_closes_beside_a_push() {
+    model("index_stack_closes_beside_a_push", || {
+        let rig = Rig::full(1);
+        let index = rig.pop().unwrap();
+        let other = rig.clone();
+        let thread = thread::spawn(move || {
+            other.items.own(index as usize);
+            let is_pushed = other.stack.push_open(index, &other.links[index as usize]);
+            if !is_pushed {
+                other.items.own(index as usize);
+                other.push(index);
+            }
+            is_pushed
+        });
+        let taken = rig.stack.close();
+        if let Some(index) = taken {
+            rig.items.own(index as usize);
+            rig.push(index);
+        }
+        assert_eq!(taken.is_some(), thread.join().unwrap(), "one of them has it");
+        assert_eq!(rig.pop(), Some(index), "a closed stack keeps what is pushed");
+    });
+}

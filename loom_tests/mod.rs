@@ -41,6 +41,7 @@ mod step_word;
 mod store;
 mod stream_slot;
 mod tickets;
+mod tier_slots;
 mod tier_state;
 mod transfer_cache;
 mod turn;

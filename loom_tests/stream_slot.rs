@@ -4,6 +4,7 @@ use super::machine::{Machine, model, spawn};
 use crate::pool::record::Use;
 use crate::pool::stream_slot::StreamSlots;
 use crate::stream::Stream;
+use crate::sync::atomic::AtomicU32;
 use loom::sync::Arc;
 use softcuda::Schedule;
 
@@ -20,8 +21,7 @@ impl Scene {
     /// A use by a stream now, which is not over: nothing marks the ticket.
     fn use_now(&self, stream: &Stream) -> Use {
         let timeline = stream.timeline().unwrap();
-        let slot = self.slots.of(timeline).unwrap();
-        Use { slot, ticket: self.slots.get(slot).ticket(timeline.issue()) }
+        self.slots.of(timeline).unwrap().use_now(timeline)
     }
 
     /// The use of a stream that is gone, of which the work is done.
@@ -94,5 +94,24 @@ fn stream_slot_keeps_earlier_uses_complete() {
         assert!(scene.slots.pending(before).is_none(), "{before:?} is over");
         let (now, _stream) = thread.join().unwrap();
         assert!(scene.slots.is_complete(before) && !scene.slots.is_complete(now));
+    });
+}
+
+/// A stream gets a slot beside the end of the pool: what it leaves in a list of the slot is found
+/// there, or it finds the list closed.
+#[test]
+fn stream_slot_comes_to_a_closed_pool() {
+    model("stream_slot_comes_to_a_closed_pool", || {
+        let scene = Arc::new(Scene::new());
+        let stream = scene.machine.stream();
+        let other = scene.clone();
+        let thread = spawn(move || {
+            let slot = other.slots.of(stream.timeline().unwrap()).unwrap().slot;
+            (slot.lists[0].push_open(7, &AtomicU32::new(0)), stream)
+        });
+        scene.slots.close();
+        let found = scene.slots.all().filter_map(|(_, slot)| slot.lists[0].close()).count();
+        let (is_left, _stream) = thread.join().unwrap();
+        assert_eq!(found == 1, is_left, "left in a list that nothing closes");
     });
 }

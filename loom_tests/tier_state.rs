@@ -93,6 +93,24 @@ fn tier_pin_after_landing() {
     });
 }
 
+/// The same, by a reader that gives up where the word changes.
+#[test]
+fn tier_try_pin_after_landing() {
+    model("tier_try_pin_after_landing", || {
+        let object = Object::new();
+        let other = object.clone();
+        let mover = thread::spawn(move || other.shift(1));
+        let state = loop {
+            match object.word.try_pin(1) {
+                Some(state) => break state,
+                None => thread::yield_now(),
+            }
+        };
+        assert_eq!(object.read(state), 1);
+        mover.join().unwrap();
+    });
+}
+
 /// A writer changes the object that another thread copies: it waits for the copy, which never
 /// becomes visible.
 #[test]

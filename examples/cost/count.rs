@@ -45,6 +45,12 @@ pub(crate) fn row(name: &str, rounds: u64) {
         "nothing" => counted(rounds, &mut || {
             black_box(());
         }),
+        "two words" => {
+            let word = black_box(1_u64);
+            counted(rounds, &mut || {
+                black_box((&word, word));
+            });
+        }
         _ if name.starts_with("write ") || name.starts_with("step ") => steps::row(name, rounds),
         _ => memory::row(name, rounds),
     }

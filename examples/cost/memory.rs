@@ -46,6 +46,12 @@ pub(crate) fn row(name: &str, rounds: u64) {
         "Stream::ticket and drop" => {
             warm(rounds, &mut || drop(black_box(stream.ticket().unwrap())));
         }
+        "Timeline::ticket_ref" => {
+            let timeline = stream.timeline().unwrap();
+            warm(rounds, &mut || {
+                black_box(timeline.ticket_ref().unwrap());
+            });
+        }
         "Context::enter nested, end" => warm(rounds, &mut || {
             let _inner = black_box(context.enter().unwrap());
         }),

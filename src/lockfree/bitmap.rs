@@ -225,14 +225,6 @@ impl Bitmap<'_> {
     pub(crate) fn word(&self, word: usize) -> u64 {
         self.words[word].load(Relaxed)
     }
-
-    /// The free indices at this moment, a word at a time.
-    pub(crate) fn snapshot(&self) -> impl Iterator<Item = Bits> {
-        self.words.iter().enumerate().filter_map(|(word, bits)| match bits.load(Relaxed) {
-            0 => None,
-            mask => Some(Bits { word, mask }),
-        })
-    }
 }
 
 impl Bits {

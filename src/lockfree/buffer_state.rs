@@ -6,12 +6,11 @@
 //!  |   generation    |   handles   |raw| phase |
 //!  +-----------------+-------------+---+-------+
 //!
-//!          begin                use
-//!   Free ---------> Allocated ------> InUse
-//!    ^ ^________________|               |       with the last handle
-//!    |                                  v
-//!    +------------------------------ Retired ---> Allocated (begin, on the stream that retired it)
-//!               reclaim
+//!          begin             last handle
+//!   Free ---------> Allocated ----------> Retired ---> Allocated (begin, on the stream that
+//!    ^                                       |                    retired it)
+//!    +---------------------------------------+
+//!                     reclaim
 //! ```
 //!
 //! A generation is one life of the record: the word of an earlier one names no buffer of a later.
@@ -37,10 +36,8 @@ pub(crate) struct BufferWord(AtomicU64);
 pub(crate) enum Phase {
     /// No handle, no use by the device.
     Free,
-    /// A handle; not used by the device in this life.
+    /// A handle; used by the device or not.
     Allocated,
-    /// A handle; used by the device.
-    InUse,
     /// No handle is left; the device may still be using the memory.
     Retired,
 }
@@ -63,25 +60,13 @@ impl BufferWord {
     #[inline]
     pub(crate) fn begin(&self) -> Result<u32, NotSo> {
         let next = |state: BufferStateWord| {
-            let fits =
-                matches!(state.phase(), Phase::Free | Phase::Retired) && state.handles() == 0;
-            fits.then(|| state.with(Phase::Allocated).with_next_generation().plus_handle())
+            let is_free = state.0 & (HANDLES | RAW) == 0;
+            is_free.then(|| state.with(Phase::Allocated).with_next_generation().plus_handle())
         };
         // A store: without a handle, bare or not, only the record's owner changes the word.
         let old = BufferStateWord(self.0.load(Relaxed));
         self.0.store(next(old).ok_or(NotSo(old))?.0, Relaxed);
         Ok(old.generation().wrapping_add(1))
-    }
-
-    /// Notes that the device uses the buffer.
-    #[inline]
-    pub(crate) fn mark_used(&self) {
-        if self.load().phase() == Phase::Allocated {
-            // Refused only if another thread has just done it.
-            let _noted = self.update(Relaxed, |state| {
-                (state.phase() == Phase::Allocated).then(|| state.with(Phase::InUse))
-            });
-        }
     }
 
     /// Adds a handle to the one that the caller has.
@@ -95,16 +80,23 @@ impl BufferWord {
     /// Ends a handle. Returns whether it was the last one: the record is the caller's then.
     #[inline]
     pub(crate) fn release(&self) -> Result<bool, NotSo> {
+        if self.release_last() { Ok(true) } else { self.release_shared() }
+    }
+
+    /// Ends a handle if it is the only one. Returns whether it did: the record is then the
+    /// caller's.
+    #[inline]
+    pub(crate) fn release_last(&self) -> bool {
         let state = self.load();
-        if state.handles() == 1 {
+        let is_last = state.handles() == 1;
+        if is_last {
             // A store: the only handle is the caller's, which nothing else uses while it ends; a
             // bare one would be counted.
-            let left = BufferStateWord(state.0 - ONE_HANDLE).with(Phase::Retired);
+            let left = BufferStateWord(state.0 & !HANDLES).with(Phase::Retired);
             // Release: pairs with the Acquire of `load`.
             self.0.store(left.0, Release);
-            return Ok(true);
         }
-        self.release_shared()
+        is_last
     }
 
     /// As `release`, where there may be other handles.
@@ -196,7 +188,6 @@ impl BufferStateWord {
         match self.0 & PHASE {
             0 => Phase::Free,
             1 => Phase::Allocated,
-            2 => Phase::InUse,
             _ => Phase::Retired,
         }
     }
@@ -217,8 +208,7 @@ impl BufferStateWord {
         let bits = match phase {
             Phase::Free => 0,
             Phase::Allocated => 1,
-            Phase::InUse => 2,
-            Phase::Retired => 3,
+            Phase::Retired => 2,
         };
         Self(self.0 & !PHASE | bits)
     }
@@ -235,6 +225,7 @@ impl BufferStateWord {
 const PHASE: u64 = 3;
 const RAW: u64 = 1 << 3;
 const HANDLES_SHIFT: u32 = 4;
+const HANDLES: u64 = (MOST_HANDLES as u64) << HANDLES_SHIFT;
 const ONE_HANDLE: u64 = 1 << HANDLES_SHIFT;
 const MOST_HANDLES: u32 = (1 << 28) - 1;
 
@@ -249,9 +240,7 @@ mod tests {
         assert!(word.release().is_err() && word.share().is_err() && word.make_raw().is_err());
         assert_eq!(word.begin(), Ok(1));
         assert!(word.begin().is_err());
-        word.mark_used();
-        word.mark_used();
-        assert_eq!(word.load().phase(), Phase::InUse);
+        assert_eq!(word.load().phase(), Phase::Allocated);
         word.share().unwrap();
         assert!(word.make_raw().is_err(), "two handles");
         assert_eq!((word.release(), word.release()), (Ok(false), Ok(true)));

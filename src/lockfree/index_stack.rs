@@ -5,10 +5,10 @@
 //! another head.
 //!
 //! ```text
-//!   head:  tag (32) | index (32)          links[index]: the index below, or NONE
+//!   head:  tag (31) | closed (1) | index (32)          links[index]: the index below, or NONE
 //! ```
 //!
-//! * `head`: written by `push`, `pop`, `take_all` (CAS); read by the same. The
+//! * `head`: written by `push`, `pop`, `take_all`, `close` (CAS); read by the same. The
 //!   `Release` of a push pairs with the `Acquire` of the load in `pop` and `take_all`: a thread
 //!   that gets an index sees all that was done with it. The indices below were pushed before, by
 //!   a chain of read-modify-writes of `head`, which keeps each push visible.
@@ -55,8 +55,48 @@ impl IndexStack {
         }
     }
 
+    /// Puts `index`, which the caller owns, on top of a stack that is not closed. Returns whether
+    /// it did: what the caller gave with it is another's then.
+    #[inline]
+    pub(crate) fn push_open(&self, index: u32, link: &AtomicU32) -> bool {
+        let mut seen = self.0.load(Relaxed);
+        while seen & CLOSED == 0 {
+            link.store(top(seen), Relaxed);
+            // Release: pairs with the Acquire of `pop`, `take_all` and `close`.
+            match self.0.compare_exchange_weak(seen, next(seen, index), Release, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// Closes the stack for `push_open`, for ever, and takes everything: the top of a chain that is
+    /// the caller's then.
+    pub(crate) fn close(&self) -> Option<u32> {
+        let mut seen = self.0.load(Relaxed);
+        loop {
+            // Acquire: pairs with the Release of `push_open`, which comes before this or finds the
+            // stack closed.
+            match self.0.compare_exchange_weak(seen, next(seen, NONE) | CLOSED, Acquire, Relaxed) {
+                Ok(_) => return Some(top(seen)).filter(|index| *index != NONE),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// Takes the index on top; it is the caller's then.
     pub(crate) fn pop<'a>(&self, links: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
+        self.pop_found(|index| Some((links(index), ()))).map(|(index, ())| index)
+    }
+
+    /// As [`pop`](Self::pop), with what `find` has found beside the link of the index; nothing if
+    /// it has not.
+    #[inline]
+    pub(crate) fn pop_found<'a, T>(
+        &self,
+        find: impl Fn(u32) -> Option<(&'a AtomicU32, T)>,
+    ) -> Option<(u32, T)> {
         // Acquire: pairs with the Release of a push.
         let mut seen = self.0.load(Acquire);
         loop {
@@ -64,9 +104,10 @@ impl IndexStack {
             if index == NONE {
                 return None;
             }
-            let below = links(index).load(Relaxed);
+            let (link, found) = find(index)?;
+            let below = link.load(Relaxed);
             match self.0.compare_exchange_weak(seen, next(seen, below), Acquire, Acquire) {
-                Ok(_) => return Some(index),
+                Ok(_) => return Some((index, found)),
                 Err(now) => seen = now,
             }
         }
@@ -114,14 +155,21 @@ impl IndexStack {
 }
 
 /// The index in a head.
+#[inline]
 fn top(head: u64) -> u32 {
     u32::try_from(head & u64::from(NONE)).unwrap_or(NONE)
 }
 
-/// The head after `head`, with `index` on top.
+/// The head after `head`, with `index` on top; closed if that was.
+#[inline]
 fn next(head: u64, index: u32) -> u64 {
-    ((head >> 32).wrapping_add(1) << 32) | u64::from(index)
+    ((head >> 32).wrapping_add(TAG) << 32) | u64::from(index)
 }
+
+/// In a head: whether the stack is closed for `push_open`.
+const CLOSED: u64 = 1 << 32;
+/// What makes the upper half of a head another.
+const TAG: u64 = 2;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -142,6 +190,10 @@ mod tests {
         assert_eq!(chain.collect::<Vec<_>>(), [3, 1, 0]);
         assert_eq!(stack.take_all(), None);
         stack.push_chain(3, 0, links);
+        assert!(stack.push_open(2, links(2)));
+        assert_eq!((stack.close(), stack.pop(links)), (Some(2), None));
+        stack.push_chain(3, 0, links);
+        assert!(!stack.push_open(2, links(2)), "closed for ever");
         stack.sort(links, |index| index == 1);
         assert_eq!(
             [stack.pop(links), stack.pop(links), stack.pop(links)],

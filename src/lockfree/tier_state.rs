@@ -26,8 +26,8 @@
 //! moved for, the first one after `fresh`, earns none, so that an object that is used once leaves
 //! first. `clean` says that the object's file holds the same bytes.
 //!
-//! * state: written by `end`; read by `pin`, `is_moving`. Its `Release` pairs with their `Acquire`:
-//!   a holder of the object sees its new place and bytes; a writer comes after the copy.
+//! * state: written by `end`; read by `pin`, `try_pin`, `is_moving`. Its `Release` pairs with their
+//!   `Acquire`: a holder sees the object's new place and bytes; a writer comes after the copy.
 //! * state: written by `unpin`; read by `begin`, `end`, `pin` for writing, `drop`. Its `Release`
 //!   pairs with their `Acquire`: a move, a write or the free comes after the last reader.
 //! * state: written by `begin`; read by `end`. One owner; ordered by itself.
@@ -114,6 +114,14 @@ impl TierWord {
     pub(crate) fn pin(&self, tier: Option<usize>, write: bool) -> Result<TierState, Refusal> {
         // Acquire: pairs with the Release of `end`, `occupy` and, for a writer, `unpin`.
         self.update(Acquire, |state| state.pin(tier, write))
+    }
+
+    /// As [`pin`](Self::pin) for reading in `tier`, if nothing changes the word meanwhile.
+    pub(crate) fn try_pin(&self, tier: usize) -> Option<TierState> {
+        let seen = self.load();
+        let pinned = seen.pin(Some(tier), false).ok()?;
+        // Acquire: pairs with the Release of `end` and `occupy`.
+        self.0.compare_exchange(seen.0, pinned.0, Acquire, Relaxed).ok().map(TierState)
     }
 
     /// Ends one hold.

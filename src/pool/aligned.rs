@@ -1,7 +1,6 @@
 //! Buffers whose first element lies at a multiple of more than 256 bytes.
 
 use std::panic::Location;
-use std::sync::Arc;
 
 use super::buffer::Buffer;
 use super::stream_pool::Pool;
@@ -60,7 +59,8 @@ impl Pool {
             // Slabs and runs start at slices.
             let class = SizeClass::shared(size).and_then(|_| SizeClass::aligned(size, align));
             let size = class.map_or(size, SizeClass::block_size);
-            let buffer: Buffer<T> = self.of_block(self.core.alloc(size, stream, site)?.0, 0, len);
+            let buffer: Buffer<T> =
+                Buffer::begun(&self.core, self.core.alloc(size, stream, site)?.1, 0, len);
             // A block of a larger class that stood in may start elsewhere.
             if buffer.host_address().is_multiple_of(align as u64) {
                 return Ok(buffer);
@@ -70,15 +70,10 @@ impl Pool {
         let least = if SizeClass::shared(size).is_some() { LEAST } else { LEAST.max(slice) };
         let most = align.saturating_sub(least);
         let padded = size.checked_add(most).ok_or_else(too_large)?;
-        let (index, record) = self.core.alloc(padded, stream, site)?;
+        let (_, record) = self.core.alloc(padded, stream, site)?;
         let address = record.address.load(Relaxed);
         let offset = to_usize(address.next_multiple_of(align as u64) - address);
-        Ok(self.of_block(index, offset, len))
-    }
-
-    /// The one handle of a record's life.
-    fn of_block<T: Element>(&self, index: u32, offset: usize, len: usize) -> Buffer<T> {
-        Buffer::new(Arc::clone(&self.core), index, offset, len)
+        Ok(Buffer::begun(&self.core, record, offset, len))
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ops::{Bound, RangeBounds};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,18 +61,46 @@ use crate::timeline::WaitError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Buffer<T: Element> {
-    core: Arc<Core>,
-    index: u32,
+    core: ManuallyDrop<Arc<Core>>,
+    /// One of the core's.
+    record: NonNull<BufferRecord>,
     /// Where the elements start in the block, in bytes.
     pub(super) offset: usize,
     len: usize,
     elements: PhantomData<fn() -> T>,
 }
 
+// SAFETY: the record behind the pointer may be used from any thread, as the core may that it is of.
+unsafe impl<T: Element> Send for Buffer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Element> Sync for Buffer<T> {}
+
 impl<T: Element> Buffer<T> {
-    /// The one handle of a record's life, or one that was counted.
-    pub(super) fn new(core: Arc<Core>, index: u32, offset: usize, len: usize) -> Self {
-        Self { core, index, offset, len, elements: PhantomData }
+    /// The one handle of the life of a record of the core's, which has just begun.
+    #[inline]
+    pub(super) fn begun(
+        core: &Arc<Core>,
+        record: &BufferRecord,
+        offset: usize,
+        len: usize,
+    ) -> Self {
+        let core = record.unpark().unwrap_or_else(|| Arc::clone(core));
+        Self::of_parts(core, NonNull::from(record), offset, len)
+    }
+
+    /// A handle of a record of the core's that was counted.
+    pub(super) fn counted(
+        core: &Arc<Core>,
+        record: &BufferRecord,
+        offset: usize,
+        len: usize,
+    ) -> Self {
+        Self::of_parts(Arc::clone(core), NonNull::from(record), offset, len)
+    }
+
+    #[inline]
+    fn of_parts(core: Arc<Core>, record: NonNull<BufferRecord>, offset: usize, len: usize) -> Self {
+        Self { core: ManuallyDrop::new(core), record, offset, len, elements: PhantomData }
     }
 
     /// The number of elements.
@@ -84,18 +114,20 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The size of the elements, in bytes.
+    #[inline]
     pub fn size(&self) -> usize {
         self.len * size_of::<T>()
     }
 
     /// The kind of memory.
+    #[inline]
     pub fn kind(&self) -> MemoryKind {
-        self.core.upstream.resource().kind()
+        self.core.kind
     }
 
     /// The state of the block that the elements lie in.
     pub fn info(&self) -> BufferInfo {
-        BufferInfo::of(&self.core, self.index)
+        BufferInfo::of(&self.core, self.index())
     }
 
     /// The device's address of the first element; the others follow it.
@@ -122,6 +154,7 @@ impl<T: Element> Buffer<T> {
     ///   `CudaSlice` that cudarc's `upgrade_device_ptr` makes of it calls
     ///   `cuMemFreeAsync` when it is dropped, so it has to be [forgotten](std::mem::forget), or
     ///   given back by its `leak`.
+    #[inline]
     pub unsafe fn as_device_ptr(&self) -> Result<CUdeviceptr, Error> {
         self.device_address()
     }
@@ -185,29 +218,19 @@ impl<T: Element> Buffer<T> {
     #[inline]
     #[doc(alias = "mark_in_use")]
     pub fn record_use(&self, stream: &Stream) -> Result<(), Error> {
+        if self.core.note_again(self.record(), stream) {
+            return Ok(());
+        }
+        self.record_other_use(stream)
+    }
+
+    /// As `record_use`, of a stream that is not known to have used the buffer.
+    #[cold]
+    #[inline(never)]
+    fn record_other_use(&self, stream: &Stream) -> Result<(), Error> {
         let noted =
             self.slot_of(stream).and_then(|(slot, timeline)| self.note(slot, timeline, stream));
         noted.inspect_err(|_| self.core.lose(self.record()))
-    }
-
-    /// Makes work submitted to `stream` from here on wait, on the device, for what earlier owners
-    /// of the memory have submitted. No driver call where nothing is left of that, and none for the
-    /// stream that the buffer was allocated for.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Driver`] with
-    /// [`STREAM_CAPTURE_ISOLATION`](crate::CudaError::STREAM_CAPTURE_ISOLATION): one of the streams
-    /// is being captured.
-    pub fn acquire(&self, stream: &Stream) -> Result<(), Error> {
-        let (slot, _) = self.slot_of(stream)?;
-        self.order(slot, stream)
-    }
-
-    /// Whether the device is known to be past all uses. Makes no driver call; it may stay `false`
-    /// until something [asks](Self::poll) or [waits](Self::wait).
-    pub fn is_idle(&self) -> bool {
-        self.core.is_idle(self.record())
     }
 
     /// Whether the device is past all uses; makes the streams report if need be, with at most one
@@ -314,7 +337,7 @@ impl<T: Element> Buffer<T> {
         }
         self.record().state.share().ok()?;
         let offset = self.offset + start * size_of::<T>();
-        Some(Self::new(Arc::clone(&self.core), self.index, offset, end - start))
+        Some(Self::counted(&self.core, self.record(), offset, end - start))
     }
 
     /// The same bytes as elements of another type; the buffer comes back if they are not a whole
@@ -328,38 +351,40 @@ impl<T: Element> Buffer<T> {
         if !self.size().is_multiple_of(size) || !self.offset.is_multiple_of(size) {
             return Err(self);
         }
-        let len = self.size() / size;
-        let (core, index, offset, _) = self.into_parts();
-        Ok(Buffer::new(core, index, offset, len))
+        let (record, offset, len) = (self.record, self.offset, self.size() / size);
+        Ok(Buffer::of_parts(self.into_core(), record, offset, len))
     }
 
-    /// The core, record, offset and length, with the handle.
-    pub(super) fn into_parts(self) -> (Arc<Core>, u32, usize, usize) {
-        let (index, offset, len) = (self.index, self.offset, self.len);
-        let core = Arc::clone(&self.core);
-        // One handle more, for the caller; the one of `self` ends here.
-        let shared = self.record().state.share();
-        debug_assert!(shared.is_ok(), "{shared:?}");
-        (core, index, offset, len)
+    /// The reference to the core; the handle goes on without the buffer.
+    pub(super) fn into_core(self) -> Arc<Core> {
+        let mut buffer = ManuallyDrop::new(self);
+        // SAFETY: taken once: the buffer is not dropped, nor used again.
+        unsafe { ManuallyDrop::take(&mut buffer.core) }
     }
 
+    #[inline]
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
     pub(super) fn index(&self) -> u32 {
-        self.index
+        self.record().index()
     }
 
+    #[inline]
     pub(super) fn record(&self) -> &BufferRecord {
-        self.core.records.get(self.index)
+        // SAFETY: a record of the core's, which `core` keeps: records live as long as it does, and
+        // stay where they are.
+        unsafe { self.record.as_ref() }
     }
 }
 
 impl<T: Element> Drop for Buffer<T> {
     #[inline]
     fn drop(&mut self) {
-        self.core.end_handle(self.index);
+        // SAFETY: taken once: nothing uses a buffer after its drop.
+        let core = unsafe { ManuallyDrop::take(&mut self.core) };
+        core.end_buffer(self.record);
     }
 }
 

@@ -16,16 +16,24 @@ impl<T: Element> Buffer<T> {
     }
 
     /// The host's address of the first element, where there is one.
+    #[inline]
     pub(crate) fn host_address(&self) -> u64 {
         self.record().address.load(Relaxed) + self.offset as u64
     }
 
+    #[inline]
     pub(crate) fn device_address(&self) -> Result<u64, Error> {
-        let address = self.host_address();
         if self.kind() == MemoryKind::Device {
-            return Ok(address);
+            return Ok(self.host_address());
         }
-        self.core().upstream.device_address(address, self.size()).ok_or(UNSEEN)
+        self.registered_address()
+    }
+
+    /// The device's address of host memory.
+    #[inline(never)]
+    fn registered_address(&self) -> Result<u64, Error> {
+        let (address, size) = (self.host_address(), self.size());
+        self.core().upstream.device_address(address, size).ok_or(UNSEEN)
     }
 
     /// How many of `left` bytes from the one at `at` on one copy may take.

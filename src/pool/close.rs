@@ -7,7 +7,6 @@ use super::core::Core;
 use super::error::LeakReport;
 use super::record::Use;
 use super::stream_pool::Pool;
-use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Timeline;
 
 impl Pool {
@@ -31,6 +30,8 @@ impl Pool {
         let mut buffers = self.blocks();
         buffers.retain(|buffer| buffer.handles > 0);
         let report = LeakReport { buffers, in_use: self.core.in_use() };
+        // Parked references are not to keep the pool.
+        drop(self.open);
         if let Some(mut core) = Arc::into_inner(self.core) {
             core.close_timeout = Duration::ZERO;
         }
@@ -70,8 +71,7 @@ impl Core {
     pub(super) fn in_use(&self) -> usize {
         self.poll();
         let retired = self.records.all().filter(|(_, record)| record.state.load().handles() == 0);
-        let stuck =
-            retired.filter(|(_, record)| record.lost.load(Relaxed) || !self.is_idle(record));
+        let stuck = retired.filter(|(_, record)| record.is_lost() || !self.is_idle(record));
         stuck.map(|(_, record)| record.size()).sum::<usize>() + self.upstream.retired()
     }
 

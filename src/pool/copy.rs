@@ -192,7 +192,7 @@ impl<T: Element> Buffer<T> {
         if !submitted.any && submitted.outcome.is_err() {
             return Ok(());
         }
-        note().inspect_err(|_| self.core().lose(self.core().records.get(self.index())))
+        note().inspect_err(|_| self.core().lose(self.record()))
     }
 }
 

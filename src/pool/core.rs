@@ -11,11 +11,12 @@ use super::pressure::Hook;
 use super::record::{BufferRecord, BufferRecords, Use, large_list};
 use super::sleeper::Sleeper;
 use super::stats::Counters;
-use super::stream_slot::StreamSlots;
+use super::stream_slot::{Seat, StreamSlots};
 use super::track::Track;
 use crate::error::{CudaError, Error};
 use crate::lockfree::index_stack::IndexStack;
 use crate::lockfree::turn::Turns;
+use crate::memory::MemoryKind;
 use crate::profile::Name;
 use crate::slab::{AllocError, BlockRequest, Blocks, OwnedBlock, Retirement, SizeClass};
 use crate::stream::Stream;
@@ -29,6 +30,8 @@ pub(super) struct Core {
     /// Of an allocation that the lists of its stream cannot serve, in a profiler's view.
     pub(super) alloc_range: Name,
     pub(super) upstream: Box<dyn Blocks>,
+    /// The kind of its memory.
+    pub(super) kind: MemoryKind,
     /// The upstream's number, for handles.
     pub(super) id: u64,
     /// The unit of large blocks, in bytes.
@@ -74,7 +77,7 @@ pub(super) struct Request<'a> {
     /// The size of the block, in bytes.
     pub(super) size: usize,
     /// The slot of the stream.
-    pub(super) slot: usize,
+    pub(super) seat: Seat<'a>,
     pub(super) stream: &'a Stream,
     pub(super) timeline: &'a Timeline,
 }
@@ -84,6 +87,11 @@ impl Request<'_> {
     #[inline]
     pub(super) fn list(&self) -> usize {
         self.class.map_or_else(|| large_list(self.size), SizeClass::index)
+    }
+
+    /// The number of the stream's slot.
+    pub(super) fn slot(&self) -> usize {
+        self.seat.number as usize
     }
 
     /// What the slabs are asked for.
@@ -97,7 +105,7 @@ impl Request<'_> {
     }
 
     fn owner(&self) -> Option<u32> {
-        u32::try_from(self.slot).ok()
+        Some(self.seat.number)
     }
 }
 
@@ -110,47 +118,53 @@ impl Core {
         stream: &Stream,
         site: &'static Location<'static>,
     ) -> Result<(u32, &BufferRecord), AllocError> {
-        let timeline = stream.timeline()?;
-        self.gate.check()?;
-        let slot = self.slot_of(timeline)?;
-        let (class, block) = self.class_of(size);
-        let request = Request { asked: size, class, size: block, slot, stream, timeline };
-        let kept = self.pop_kept(slot, request.list(), block);
-        let (index, record) = match kept {
-            Some(index) => (index, self.begin_behind(index, slot, size)),
-            None => {
-                let index = self.alloc_slow(request)?;
-                (index, self.records.get(index))
-            }
-        };
-        if let Some(track) = &self.track {
-            track.note(index, site);
+        match self.alloc_kept(size, stream) {
+            Some(begun) => Ok(begun),
+            None => self.alloc_slow(size, stream, site),
         }
-        Ok((index, record))
+    }
+
+    /// As `alloc`, of a block of a class that the stream has dropped, where nothing is out of the
+    /// ordinary; `alloc_slow` finds out what else there is.
+    #[inline]
+    pub(super) fn alloc_kept(&self, size: usize, stream: &Stream) -> Option<(u32, &BufferRecord)> {
+        let timeline = stream.ready_timeline()?;
+        if !self.gate.is_open() {
+            return None;
+        }
+        let seat = self.slots.seat(timeline)?;
+        let class = SizeClass::shared(size)?;
+        let (index, record) = self.pop(&seat.slot.lists[class.index()])?;
+        self.begin_behind(record, seat.number, size);
+        Some((index, record))
     }
 
     /// The class of a size, `None` for a large one; and the size of its blocks.
-    #[inline]
     fn class_of(&self, size: usize) -> (Option<SizeClass>, usize) {
         match SizeClass::shared(size) {
             Some(class) => (Some(class), class.block_size()),
-            // A size that no multiple is above is larger than any span.
-            None => (None, size.checked_next_multiple_of(self.slice).unwrap_or(size)),
+            None => (None, self.large_size(size)),
         }
+    }
+
+    /// The size of a large block.
+    pub(super) fn large_size(&self, size: usize) -> usize {
+        // A size that no multiple is above is larger than any span.
+        size.checked_next_multiple_of(self.slice).unwrap_or(size)
     }
 
     /// The slot of a stream.
     #[inline]
-    pub(super) fn slot_of(&self, timeline: &Timeline) -> Result<usize, Error> {
+    pub(super) fn slot_of(&self, timeline: &Timeline) -> Result<Seat<'_>, Error> {
         match self.slots.seat(timeline) {
-            Some(number) => Ok(number),
+            Some(seat) => Ok(seat),
             None => self.new_slot(timeline),
         }
     }
 
     /// The slot of a stream that has none here, or has lost its seat.
     #[cold]
-    fn new_slot(&self, timeline: &Timeline) -> Result<usize, Error> {
+    fn new_slot(&self, timeline: &Timeline) -> Result<Seat<'_>, Error> {
         let resource = self.upstream.resource();
         let kind = resource.kind();
         kind.check_reach(resource.ordinal(), || resource.peers(), timeline.context())?;
@@ -160,17 +174,14 @@ impl Core {
     /// Begins a life of a record whose last use comes before whatever the stream of `slot` does
     /// next: it was the stream's own, or the stream waits for it.
     #[inline]
-    pub(super) fn begin_behind(&self, index: u32, slot: usize, asked: usize) -> &BufferRecord {
-        let record = self.records.get(index);
-        let inherited = record.uses.iter().map(|word| word.load(Relaxed)).max().unwrap_or(0);
-        self.begin(record, slot, asked, inherited);
-        record
+    pub(super) fn begin_behind(&self, record: &BufferRecord, home: u32, asked: usize) {
+        self.begin(record, home, asked, record.last_use());
     }
 
     #[inline]
-    fn begin(&self, record: &BufferRecord, slot: usize, asked: usize, inherited: u64) {
+    fn begin(&self, record: &BufferRecord, home: u32, asked: usize, inherited: u64) {
         record.inherited.store(inherited, Relaxed);
-        record.home.store(u32::try_from(slot).unwrap_or(0), Relaxed);
+        record.home.store(home, Relaxed);
         record.asked.store(asked, Relaxed);
         record.seen.store(0, Relaxed);
         record.used.store(0, Relaxed);
@@ -207,9 +218,8 @@ impl Core {
         record.put_block(block, size);
         self.peaks.take(list, size);
         // What the stream has retired there is its last use, as if it had dropped the block itself.
-        let before = if ticket > 0 { Use { slot: request.slot, ticket }.pack() } else { 0 };
-        record.uses[0].store(before, Relaxed);
-        self.begin(record, request.slot, request.asked, before);
+        record.set_use((ticket > 0).then_some(Use { slot: request.slot(), ticket }));
+        self.begin_behind(record, request.seat.number, request.asked);
         Ok(index)
     }
 
@@ -223,14 +233,14 @@ impl Core {
 
     /// What an allocation of `size` bytes for `stream` asks for.
     pub(super) fn request<'a>(
-        &self,
+        &'a self,
         size: usize,
         stream: &'a Stream,
     ) -> Result<Request<'a>, AllocError> {
         let timeline = stream.timeline()?;
         self.check_fault()?;
-        let (slot, (class, block)) = (self.slot_of(timeline)?, self.class_of(size));
-        Ok(Request { asked: size, class, size: block, slot, stream, timeline })
+        let (seat, (class, block)) = (self.slot_of(timeline)?, self.class_of(size));
+        Ok(Request { asked: size, class, size: block, seat, stream, timeline })
     }
 
     /// Takes note of an error of the driver: one that loses the context ends the pool.

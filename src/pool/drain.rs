@@ -97,8 +97,8 @@ impl Core {
     ) -> Option<u32> {
         // A large block is free for all when the map is told.
         request.class?;
-        let own = &self.slots.get(request.slot).lists[request.list()];
-        let others = self.slots.all().filter(|(number, _)| *number != request.slot);
+        let own = &request.seat.slot.lists[request.list()];
+        let others = self.slots.all().filter(|(number, _)| *number != request.slot());
         for list in others.map(|(_, slot)| &slot.lists[request.list()]).chain([&self.mixed]) {
             let mut requested = false;
             self.sort(list, |index, record| {
@@ -107,12 +107,12 @@ impl Core {
                 }
                 let mut idle = self.is_idle(record);
                 // One marker serves all that are in the list.
-                if !idle && !requested && (urgent || record.home() == request.slot) {
+                if !idle && !requested && (urgent || record.home() == request.slot()) {
                     requested = true;
                     idle = self.request_completion(record, Some(request.timeline));
                 }
                 if idle {
-                    self.clear_uses(record);
+                    record.set_use(None);
                     own.push(index, |index| self.records.link(index));
                 }
                 idle
@@ -164,7 +164,9 @@ impl Core {
 
     /// Takes the block out of a record of the caller's, which has none then.
     pub(super) fn empty(&self, index: u32, record: &BufferRecord, take: impl FnOnce(Block)) {
-        self.clear_uses(record);
+        record.set_use(None);
+        // Not the last reference: who gives a block back has one.
+        drop(record.unpark());
         record.state.reclaim();
         self.peaks.give(record.list(), record.size());
         if let Some(block) = record.take_block() {

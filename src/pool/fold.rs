@@ -20,21 +20,30 @@ use super::core::{Core, Request};
 use super::drain::Drained;
 use super::record::{BufferRecord, LARGE_LIST, Use};
 use crate::error::Error;
+use crate::lockfree::index_stack::IndexStack;
 use crate::slab::{AllocError, Retirement};
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::timeline::Timeline;
 
 impl Core {
-    /// Takes a block of exactly a size that a stream has dropped.
-    #[inline]
-    pub(super) fn pop_kept(&self, slot: usize, list: usize, size: usize) -> Option<u32> {
-        let kept = &self.slots.get(slot).lists[list];
-        let index = kept.pop(|index| self.records.link(index))?;
-        if list < LARGE_LIST || self.records.get(index).size() == size {
-            return Some(index);
+    /// Takes a block of exactly the request's size that its stream has dropped, and begins its
+    /// life.
+    pub(super) fn pop_kept(&self, request: &Request<'_>) -> Option<(u32, &BufferRecord)> {
+        let kept = &request.seat.slot.lists[request.list()];
+        let (index, record) = self.pop(kept)?;
+        if request.class.is_none() && record.size() != request.size {
+            kept.push(index, |_| &record.next);
+            return None;
         }
-        kept.push(index, |index| self.records.link(index));
-        None
+        self.begin_behind(record, request.seat.number, request.asked);
+        Some((index, record))
+    }
+
+    /// Takes the record on top of a list.
+    #[inline]
+    pub(super) fn pop(&self, kept: &IndexStack) -> Option<(u32, &BufferRecord)> {
+        // It is there: the push comes after the making of the record.
+        kept.pop_found(|index| self.records.found(index).map(|record| (&record.next, record)))
     }
 
     /// Moves the large blocks that a stream has dropped into the map.
@@ -71,7 +80,7 @@ impl Core {
     /// Puts a marker into the caller's stream each time that it has retired a 128th of what is
     /// committed: what is behind it is known to be free for all before the pool has to ask.
     pub(super) fn mark_now_and_then(&self, request: &Request<'_>) -> Result<(), Error> {
-        let unmarked = &self.slots.get(request.slot).unmarked;
+        let unmarked = &request.seat.slot.unmarked;
         let bytes = unmarked.load(Relaxed);
         if bytes == 0 || bytes < self.upstream.reserved() as u64 / MARKS {
             return Ok(());
@@ -115,7 +124,7 @@ impl Core {
         left: &mut Drained,
     ) -> Result<Option<u32>, AllocError> {
         for first in self.retirers() {
-            if first.owner as usize == request.slot {
+            if first.owner as usize == request.slot() {
                 continue;
             }
             if !self.take_over_from(first, request)? {
@@ -190,8 +199,8 @@ impl Core {
 
     /// The place in the request's stream behind all that is submitted.
     fn retirement_now(&self, request: &Request<'_>) -> Retirement {
-        let ticket = self.slots.get(request.slot).ticket(request.timeline.issue());
-        Retirement { owner: u32::try_from(request.slot).unwrap_or(u32::MAX), ticket }
+        let ticket = request.seat.slot.ticket(request.timeline.issue());
+        Retirement { owner: request.seat.number, ticket }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whether a pool allocates: not after a fault of the device, and not while it sleeps.
+//! Whether a pool allocates: not after a fault of the device, and not while it sleeps. And whether
+//! that is all there is to an allocation, or it is noted where it comes from.
 //!
 //! * `word`: written by the thread that notes a fault, and by that which puts the pool to sleep or
 //!   wakes it; read by all. The `Release` of `note_fault` pairs with the `Acquire` of `check`: a
@@ -17,8 +18,16 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new() -> Self {
-        Self { word: AtomicU32::new(0), fault: OnceLock::new() }
+    pub(super) fn new(is_tracked: bool) -> Self {
+        let word = if is_tracked { TRACKED } else { 0 };
+        Self { word: AtomicU32::new(word), fault: OnceLock::new() }
+    }
+
+    /// Whether nothing is in the way of an allocation, and nothing to be noted of it.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        // Acquire: pairs with the Release of `note_fault`.
+        self.word.load(Acquire) == 0
     }
 
     /// Refuses an allocation of a pool that has none to make.
@@ -29,7 +38,7 @@ impl Gate {
     #[inline]
     pub(super) fn check(&self) -> Result<(), Error> {
         // Acquire: pairs with the Release of `note_fault`.
-        if self.word.load(Acquire) == 0 { Ok(()) } else { Err(self.why()) }
+        if self.word.load(Acquire) & !TRACKED == 0 { Ok(()) } else { Err(self.why()) }
     }
 
     /// Whether the pool sleeps, or is on its way there or back.
@@ -61,3 +70,4 @@ impl Gate {
 
 const LOST: u32 = 1;
 const ASLEEP: u32 = 2;
+const TRACKED: u32 = 4;

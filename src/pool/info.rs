@@ -71,7 +71,7 @@ impl BufferInfo {
     /// The block of a record.
     pub(super) fn of(core: &Core, index: u32) -> Self {
         let record: &BufferRecord = core.records.get(index);
-        let state = record.state.load();
+        let (state, use_count) = (record.state.load(), record.used.load(Relaxed));
         let uses = record.uses().filter_map(|of| {
             let stream = core.slots.get(of.slot).handle()?;
             Some(StreamUse { stream, ticket: of.ticket, complete: core.slots.is_complete(of) })
@@ -83,13 +83,13 @@ impl BufferInfo {
             asked: record.asked.load(Relaxed),
             state: match state.phase() {
                 Phase::Free => BufferState::Free,
-                Phase::Allocated => BufferState::Allocated,
-                Phase::InUse => BufferState::InUse,
+                Phase::Allocated if use_count == 0 => BufferState::Allocated,
+                Phase::Allocated => BufferState::InUse,
                 Phase::Retired => BufferState::Retired,
             },
             generation: state.generation(),
             handles: state.handles(),
-            use_count: record.used.load(Relaxed),
+            use_count,
             uses: uses.collect(),
             age: origin.map(|origin| origin.age()),
             site: origin.map(|origin| origin.site),

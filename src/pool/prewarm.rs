@@ -1,7 +1,5 @@
 //! Blocks that are ready before they are asked for.
 
-use std::sync::Arc;
-
 use super::buffer::Buffer;
 use super::plan::{BlocksOfSize, MemoryPlan};
 use super::stream_pool::Pool;
@@ -118,7 +116,7 @@ impl Pool {
     ) -> Result<(), AllocError> {
         for _ in 0..count {
             let Some(index) = self.core.ready(size, stream)? else { break };
-            ready.push(Buffer::new(Arc::clone(&self.core), index, 0, size));
+            ready.push(Buffer::begun(&self.core, self.core.records.get(index), 0, size));
         }
         Ok(())
     }

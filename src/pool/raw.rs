@@ -67,6 +67,8 @@ impl RawBuffer {
     /// The one handle of a record's life that has just begun, as a bare one.
     #[inline]
     pub(super) fn begin(core: &Core, index: u32, record: &BufferRecord, size: usize) -> Self {
+        // A bare handle does not keep the pool.
+        drop(record.unpark());
         let generation = record.state.begin_raw();
         let address = record.address.load(Relaxed);
         Self { pool: core.id, address, size, index, generation }
@@ -128,9 +130,9 @@ impl RawBuffer {
 
     /// The buffer of a handle that the caller has.
     fn buffer(self, core: &Arc<Core>) -> Buffer<u8> {
-        let start = core.records.get(self.index).address.load(Relaxed);
-        let offset = to_usize(self.address - start);
-        Buffer::new(Arc::clone(core), self.index, offset, self.size)
+        let record = core.records.get(self.index);
+        let offset = to_usize(self.address - record.address.load(Relaxed));
+        Buffer::counted(core, record, offset, self.size)
     }
 }
 
@@ -150,8 +152,7 @@ impl<T: Element> Buffer<T> {
         let (pool, address, size) = (self.core().id, self.host_address(), self.size());
         let raw = RawBuffer { pool, address, size, index: self.index(), generation };
         // The handle is the bare one's now; only the reference to the pool ends here.
-        let (core, ..) = self.into_parts();
-        drop(core);
+        drop(self.into_core());
         Ok(raw)
     }
 }

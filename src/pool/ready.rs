@@ -11,12 +11,8 @@ impl Core {
     /// no room.
     pub(super) fn ready(&self, size: usize, stream: &Stream) -> Result<Option<u32>, AllocError> {
         let request = self.request(size, stream)?;
-        let kept = self.pop_kept(request.slot, request.list(), request.size);
-        if let Some(index) = kept {
-            self.begin_behind(index, request.slot, size);
-        }
-        let index = match kept {
-            Some(index) => index,
+        let index = match self.pop_kept(&request) {
+            Some((index, _)) => index,
             None => match self
                 .upstream
                 .alloc(request.block())
@@ -39,7 +35,7 @@ impl Core {
         let request = self.request(size, stream)?;
         // Another thread has the turn, and looks for blocks to give back.
         let Some(turn) = self.turn() else { return Ok(0) };
-        let list = &self.slots.get(request.slot).lists[request.list()];
+        let list = &request.seat.slot.lists[request.list()];
         let mut count = 0;
         let is_wanted = |index| {
             let record = self.records.get(index);

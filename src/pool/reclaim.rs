@@ -16,38 +16,62 @@
 //! Trimming is part of 4: the slabs release pieces of which all is free before they give up, to the
 //! driver too, which other pools and processes take memory from.
 
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use super::core::{Core, Request};
 use super::drain::{Drained, Reclaim};
 use super::pressure::Pressure;
+use super::record::BufferRecord;
 use super::stats::Source;
 use crate::error::Error;
 use crate::profile::{Range, range};
 use crate::slab::{AllocError, Exhaustion};
+use crate::stream::Stream;
 use crate::sync::atomic::Ordering::Relaxed;
 use crate::sync::thread;
 use crate::timeline::WaitError;
 
 impl Core {
-    /// Allocates for a stream that has nothing of the class.
+    /// Allocates where it takes more than a block of a class that the stream has dropped.
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, request: Request<'_>) -> Result<u32, AllocError> {
+    pub(super) fn alloc_slow(
+        &self,
+        size: usize,
+        stream: &Stream,
+        site: &'static Location<'static>,
+    ) -> Result<(u32, &BufferRecord), AllocError> {
+        let request = self.request(size, stream)?;
+        let (index, record) = match self.pop_kept(&request) {
+            Some(kept) => kept,
+            None => {
+                let index = self.alloc_anew(&request)?;
+                (index, self.records.get(index))
+            }
+        };
+        if let Some(track) = &self.track {
+            track.note(index, site);
+        }
+        Ok((index, record))
+    }
+
+    /// Allocates for a stream that has nothing of the size.
+    fn alloc_anew(&self, request: &Request<'_>) -> Result<u32, AllocError> {
         let _range = Range::enter(&self.alloc_range, Some(request.asked));
-        if let Some(index) = self.turn().and_then(|turn| self.gather(&turn, &request, false)) {
+        if let Some(index) = self.turn().and_then(|turn| self.gather(&turn, request, false)) {
             // It may have come from the stream itself meanwhile, with a use that is not over.
-            self.begin_behind(index, request.slot, request.asked);
+            self.begin_behind(self.records.get(index), request.seat.number, request.asked);
             self.counters.count(Source::Completed);
             return Ok(index);
         }
         self.check_fault()?;
-        self.fold(request.slot);
-        self.mark_now_and_then(&request).inspect_err(|error| self.note_error(*error))?;
+        self.fold(request.slot());
+        self.mark_now_and_then(request).inspect_err(|error| self.note_error(*error))?;
         self.poll();
         if let Some(block) = self.upstream.alloc_committed(request.block())? {
             self.counters.count(Source::Committed);
-            return self.adopt(block, &request);
+            return self.adopt(block, request);
         }
         if let Some(turn) = self.turn().filter(|_| self.claim_pass()) {
             let which = if self.pass_interval == 0 { Reclaim::All } else { Reclaim::Aged };
@@ -56,15 +80,15 @@ impl Core {
             self.check_fault()?;
             if let Some(block) = self.upstream.alloc_committed(request.block())? {
                 self.counters.count(Source::Drained);
-                return self.adopt(block, &request);
+                return self.adopt(block, request);
             }
         }
         match self.upstream.alloc(request.block()) {
             Ok(block) => {
                 self.counters.count(Source::Grown);
-                self.adopt(block, &request)
+                self.adopt(block, request)
             }
-            Err(AllocError::Exhausted(state)) => self.reclaim(&request, state),
+            Err(AllocError::Exhausted(state)) => self.reclaim(request, state),
             Err(other) => Err(other),
         }
     }
@@ -122,7 +146,7 @@ impl Core {
             }
         };
         if let Some(index) = self.gather(&turn, request, true) {
-            self.begin_behind(index, request.slot, request.asked);
+            self.begin_behind(self.records.get(index), request.seat.number, request.asked);
             return Ok(Some(index));
         }
         state.1 = self.drain(&turn, Reclaim::All, Some(request.timeline));
@@ -167,7 +191,7 @@ impl Core {
             return self.take_over(request, left);
         }
         for (number, slot) in self.slots.all() {
-            if number == request.slot {
+            if number == request.slot() {
                 continue;
             }
             let list = &slot.lists[request.list()];
@@ -182,9 +206,9 @@ impl Core {
                 Ok(true) => {
                     // The wait is the stream's own use: with it the block is free for this stream
                     // when it is dropped, used or not, and for others when the device is past both.
-                    self.clear_uses(record);
-                    record.uses[0].store(self.use_now(request.slot, request.timeline), Relaxed);
-                    self.begin_behind(index, request.slot, request.asked);
+                    let wait = request.seat.use_now(request.timeline);
+                    record.set_use(Some(wait));
+                    self.begin_behind(record, request.seat.number, request.asked);
                     return Ok(Some(index));
                 }
                 Ok(false) => self.retire(index),

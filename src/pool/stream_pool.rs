@@ -9,6 +9,7 @@ use super::buffer::Buffer;
 use super::core::Core;
 use super::error::RawError;
 use super::info::BufferInfo;
+use super::parked::Open;
 use super::raw::RawBuffer;
 use super::stats::ReclaimStats;
 use crate::element::Element;
@@ -42,11 +43,13 @@ use crate::stream::Stream;
 #[derive(Clone, Debug)]
 pub struct Pool {
     pub(super) core: Arc<Core>,
+    pub(super) open: Arc<Open>,
 }
 
 impl Pool {
     pub(super) fn with(core: Core) -> Self {
-        Self { core: Arc::new(core) }
+        let core = Arc::new(core);
+        Self { open: Arc::new(Open(Arc::clone(&core))), core }
     }
 
     /// Allocates `len` elements for use on `stream` first, aligned to at least 256 bytes.
@@ -72,14 +75,30 @@ impl Pool {
     #[inline]
     #[track_caller]
     pub fn alloc<T: Element>(&self, len: usize, stream: &Stream) -> Result<Buffer<T>, AllocError> {
-        let Some(size) = len.checked_mul(size_of::<T>()) else {
-            return Err(AllocError::TooLarge {
-                size: usize::MAX,
-                max: self.core.upstream.stats().limit,
-            });
+        let kept = match len.checked_mul(size_of::<T>()) {
+            Some(size) => self.core.alloc_kept(size, stream),
+            None => None,
         };
-        let (index, _) = self.core.alloc(size, stream, Location::caller())?;
-        Ok(Buffer::new(Arc::clone(&self.core), index, 0, len))
+        match kept {
+            Some((_, record)) => Ok(Buffer::begun(&self.core, record, 0, len)),
+            None => self.alloc_slow(len, stream, Location::caller()),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_slow<T: Element>(
+        &self,
+        len: usize,
+        stream: &Stream,
+        site: &'static Location<'static>,
+    ) -> Result<Buffer<T>, AllocError> {
+        let Some(size) = len.checked_mul(size_of::<T>()) else {
+            let max = self.core.upstream.stats().limit;
+            return Err(AllocError::TooLarge { size: usize::MAX, max });
+        };
+        let (_, record) = self.core.alloc_slow(size, stream, site)?;
+        Ok(Buffer::begun(&self.core, record, 0, len))
     }
 
     /// Gives retired blocks that the device is done with back to the slabs, and slabs that have
@@ -130,7 +149,7 @@ impl Pool {
 
     /// The kind of memory.
     pub fn kind(&self) -> MemoryKind {
-        self.core.upstream.resource().kind()
+        self.core.kind
     }
 
     /// The device whose memory it is, or that it is registered with.

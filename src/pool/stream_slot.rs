@@ -28,12 +28,13 @@
 //! * a timeline's seat: written by `StreamSlots::of`; read by `StreamSlots::seat`. Relaxed: a hint,
 //!   checked by `id`.
 
+use super::chunks::Chunks;
 use super::record::{LISTS, Use};
 use crate::lockfree::index_stack::IndexStack;
 use crate::sync::atomic::{
     AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
-use crate::sync::{OnceLock, RwLock, RwLockReadGuard};
+use crate::sync::{Mutex, RwLock, RwLockReadGuard};
 use crate::timeline::Timeline;
 
 /// A stream as a pool knows it.
@@ -46,7 +47,7 @@ pub(crate) struct StreamSlot {
     /// Written by who claims the slot; read by `try_read`, so that nothing waits.
     stream: RwLock<Option<Timeline>>,
     /// Records of blocks that are free for the stream, by class; of large ones by size.
-    pub(crate) lists: Box<[IndexStack]>,
+    pub(crate) lists: Box<[IndexStack; LISTS]>,
     /// Bytes that the stream has retired into the map since its last marker there.
     pub(crate) unmarked: AtomicU64,
 }
@@ -57,7 +58,7 @@ impl StreamSlot {
             id: AtomicU64::new(0),
             base: AtomicU64::new(0),
             stream: RwLock::new(None),
-            lists: (0..LISTS).map(|_| IndexStack::new()).collect(),
+            lists: Box::new(std::array::from_fn(|_| IndexStack::new())),
             unmarked: AtomicU64::new(0),
         }
     }
@@ -142,12 +143,29 @@ impl StreamSlot {
     }
 }
 
+/// A stream's slot, with its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seat<'a> {
+    pub(crate) number: u32,
+    pub(crate) slot: &'a StreamSlot,
+}
+
+impl Seat<'_> {
+    /// A use by the slot's stream, which the caller holds, behind all that was submitted to it.
+    #[inline]
+    pub(crate) fn use_now(self, timeline: &Timeline) -> Use {
+        Use { slot: self.number as usize, ticket: self.slot.ticket(timeline.issue()) }
+    }
+}
+
 /// The slots of a pool.
 #[derive(Debug)]
 pub(crate) struct StreamSlots {
     pool: u64,
-    chunks: Box<[OnceLock<Box<[StreamSlot]>>]>,
+    slots: Chunks<StreamSlot, CHUNK, CHUNKS>,
     used: AtomicU32,
+    /// Whether the lists of slots that come to be used are closed. Held while one does.
+    is_closed: Mutex<bool>,
 }
 
 impl StreamSlots {
@@ -155,35 +173,44 @@ impl StreamSlots {
     pub(crate) const MOST: usize = CHUNKS * CHUNK;
 
     pub(crate) fn new(pool: u64) -> Self {
-        Self {
-            pool,
-            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
-            used: AtomicU32::new(0),
-        }
+        Self { pool, slots: Chunks::new(), used: AtomicU32::new(0), is_closed: Mutex::new(false) }
     }
 
     /// The slot with a number.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> &StreamSlot {
-        let slots = self.chunks[number / CHUNK]
-            .get_or_init(|| (0..CHUNK).map(|_| StreamSlot::new()).collect());
-        &slots[number % CHUNK]
+        self.slots.get(number, StreamSlot::new)
     }
 
-    /// The number of a stream's slot, if it is where it was last.
+    /// A stream's slot, if it is where it was last.
     #[inline]
-    pub(crate) fn seat(&self, timeline: &Timeline) -> Option<usize> {
+    pub(crate) fn seat(&self, timeline: &Timeline) -> Option<Seat<'_>> {
         let hint = timeline.seat(self.pool).load(Relaxed);
-        let number = usize::from(u16::try_from(hint & u64::from(u16::MAX)).unwrap_or(0));
-        let is_known = hint >> SEAT_SHIFT == self.pool && self.get(number).is_of(timeline);
-        is_known.then_some(number)
+        if hint >> SEAT_SHIFT != self.pool {
+            return None;
+        }
+        let number = u32::from(u16::try_from(hint & u64::from(u16::MAX)).unwrap_or(0));
+        let slot = self.slots.find(number as usize)?;
+        slot.is_of(timeline).then_some(Seat { number, slot })
     }
 
-    /// The number of a stream's slot, made if need be; `None` if there can be no more.
-    pub(crate) fn of(&self, timeline: &Timeline) -> Option<usize> {
+    /// The slot with a number, if this thread sees that it is made.
+    #[inline]
+    pub(crate) fn made(&self, number: usize) -> Option<&StreamSlot> {
+        self.slots.find(number)
+    }
+
+    /// A stream's slot, made if need be; `None` if there can be no more.
+    pub(crate) fn of(&self, timeline: &Timeline) -> Option<Seat<'_>> {
         let number = self.find(timeline).or_else(|| self.add(timeline))?;
         timeline.seat(self.pool).store(self.pool << SEAT_SHIFT | number as u64, Relaxed);
-        Some(number)
+        Some(Seat { number: u32::try_from(number).ok()?, slot: self.get(number) })
+    }
+
+    /// Has the lists of slots closed that come to be used from now on: all others are in
+    /// [`all`](Self::all) by then, to be closed by the caller.
+    pub(crate) fn close(&self) {
+        *self.is_closed.lock() = true;
     }
 
     /// All slots that are or were in use, with their numbers.
@@ -217,12 +244,19 @@ impl StreamSlots {
         if let Some(number) = self.all().find_map(claim) {
             return Some(number);
         }
+        let is_closed = self.is_closed.lock();
         let fresh = (self.used.load(Relaxed) as usize..Self::MOST).find(|number| {
-            let claimed = self.get(*number).claim(timeline);
+            let slot = self.get(*number);
+            if *is_closed {
+                // Nothing is in the lists of a slot that no stream has had.
+                slot.lists.iter().for_each(|list| _ = list.close());
+            }
+            let claimed = slot.claim(timeline);
             // Release: pairs with the Acquire of `all`.
             self.used.fetch_max(u32::try_from(number + 1).unwrap_or(u32::MAX), Release);
             claimed
         });
+        drop(is_closed);
         // Streams that nothing but a pool knows any more are only remembered.
         fresh.or_else(|| {
             self.all().find_map(|(number, slot)| {

@@ -3,56 +3,67 @@
 
 use super::core::Core;
 use super::record::{BufferRecord, Use};
+use super::stream_slot::Seat;
 use crate::error::Error;
+use crate::lockfree::index_stack::IndexStack;
 use crate::stream::{CaptureStatus, Stream};
-use crate::sync::atomic::Ordering::Relaxed;
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::timeline::Timeline;
 
 impl Core {
+    /// Notes a use of a live buffer by a stream, where that only raises the first use. Returns
+    /// whether it did.
+    #[inline]
+    pub(super) fn note_again(&self, record: &BufferRecord, stream: &Stream) -> bool {
+        let Some(timeline) = stream.ready_timeline() else { return false };
+        let Some(slot) = self.slots.seat(timeline) else { return false };
+        let is_noted = raise(&record.uses[0], slot.use_now(timeline));
+        if is_noted {
+            count(record);
+        }
+        is_noted
+    }
+
     /// Notes a use of a live buffer by a stream, submitted by now.
     // Always: a call would cost a foreign interface as much as the rest of a use.
     #[inline(always)]
     pub(super) fn note_use(
         &self,
         record: &BufferRecord,
-        slot: usize,
+        slot: Seat<'_>,
         timeline: &Timeline,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let new = self.use_now(slot, timeline);
-        record.state.mark_used();
-        // A count that two threads at once may fall short of: it is not worth a locked instruction.
-        record.used.store(record.used.load(Relaxed).wrapping_add(1), Relaxed);
-        for word in &record.uses {
-            let mut seen = word.load(Relaxed);
-            while Use::unpack(seen).is_some_and(|of| of.slot == slot) {
-                if seen >= new {
-                    return Ok(());
-                }
-                match word.compare_exchange_weak(seen, new, Relaxed, Relaxed) {
-                    Ok(_) => return Ok(()),
-                    Err(now) => seen = now,
-                }
-            }
+        let new = slot.use_now(timeline);
+        count(record);
+        if raise(&record.uses[0], new) {
+            return Ok(());
         }
-        self.note_first_use(record, new, slot, stream)
+        self.note_other_use(record, new, slot, stream)
     }
 
-    /// Notes the first use of a buffer by a stream.
+    /// As `note_use`, where the first use is not one by the stream.
     #[cold]
-    fn note_first_use(
+    fn note_other_use(
         &self,
         record: &BufferRecord,
-        new: u64,
-        slot: usize,
+        new: Use,
+        slot: Seat<'_>,
         stream: &Stream,
     ) -> Result<(), Error> {
-        for word in &record.uses {
+        if record.uses.iter().any(|word| raise(word, new)) {
+            return Ok(());
+        }
+        for (place, word) in record.uses.iter().enumerate() {
             let seen = word.load(Relaxed);
             // An empty place, or one of a use that is over.
-            if Use::unpack(seen).is_none_or(|of| self.slots.is_complete(of))
-                && word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok()
-            {
+            if Use::unpack(seen).is_some_and(|of| !self.slots.is_complete(of)) {
+                continue;
+            }
+            if place > 0 {
+                record.spread();
+            }
+            if word.compare_exchange(seen, new.pack(), Relaxed, Relaxed).is_ok() {
                 return Ok(());
             }
         }
@@ -64,7 +75,7 @@ impl Core {
     fn displace_use(
         &self,
         record: &BufferRecord,
-        slot: usize,
+        slot: Seat<'_>,
         stream: &Stream,
     ) -> Result<(), Error> {
         for word in &record.uses {
@@ -74,7 +85,7 @@ impl Core {
                 continue;
             }
             // A ticket behind the wait, and so behind the use that is waited for.
-            let new = self.use_now(slot, stream.timeline()?);
+            let new = slot.use_now(stream.timeline()?).pack();
             if word.compare_exchange(seen, new, Relaxed, Relaxed).is_ok() {
                 // Earlier owners are behind it as well.
                 let _other = record.inherited.compare_exchange(seen, new, Relaxed, Relaxed);
@@ -83,12 +94,6 @@ impl Core {
         }
         self.lose(record);
         Ok(())
-    }
-
-    /// A use by a stream, behind all that was submitted to it, as a word.
-    #[inline]
-    pub(super) fn use_now(&self, slot: usize, timeline: &Timeline) -> u64 {
-        Use { slot, ticket: self.slots.get(slot).ticket(timeline.issue()) }.pack()
     }
 
     /// Lets a stream wait, on the device, for a use. Returns whether that could be done.
@@ -105,18 +110,12 @@ impl Core {
 
     /// A use that cannot be tracked: the block is never used again.
     pub(super) fn lose(&self, record: &BufferRecord) {
-        if !record.lost.swap(true, Relaxed) {
+        if record.lose() {
             self.counters.lose(record.size());
         }
     }
 
-    /// Ends a handle of a record, which is retired if it is the last.
-    #[inline]
-    pub(super) fn end_handle(&self, index: u32) {
-        self.end_handle_of(index, self.records.get(index));
-    }
-
-    /// Ends a handle of the record with this number.
+    /// Ends a handle of the record with this number, which is retired if it is the last.
     // Always: as for `note_use`.
     #[inline(always)]
     pub(super) fn end_handle_of(&self, index: u32, record: &BufferRecord) {
@@ -136,15 +135,29 @@ impl Core {
     // Always: as for `note_use`.
     #[inline(always)]
     fn retire_record(&self, index: u32, record: &BufferRecord) {
-        if record.lost.load(Relaxed) {
+        let Some(list) = self.list_of(record) else { return self.retire_other(index, record) };
+        self.limit.stamp(record);
+        list.push(index, |_| &record.next);
+    }
+
+    /// The list that a retired record goes to, if nothing is to be found out for that.
+    #[inline]
+    pub(super) fn list_of(&self, record: &BufferRecord) -> Option<&IndexStack> {
+        if !record.is_plain() {
+            return None;
+        }
+        let only = Use::unpack(record.uses[0].load(Relaxed));
+        let slot = only.map_or_else(|| record.home(), |of| of.slot);
+        Some(&self.slots.made(slot)?.lists[record.list()])
+    }
+
+    /// As `retire_record`, of one that is lost, or that several streams may have used.
+    #[cold]
+    fn retire_other(&self, index: u32, record: &BufferRecord) {
+        if record.is_lost() {
             return;
         }
-        let mut uses = record.uses();
-        let slot = match (uses.next(), uses.next()) {
-            (None, _) => Some(record.home()),
-            (Some(only), None) => Some(only.slot),
-            _ => self.settle(record),
-        };
+        let slot = self.settle(record);
         self.limit.stamp(record);
         let list = slot.map_or(&self.mixed, |slot| &self.slots.get(slot).lists[record.list()]);
         list.push(index, |_| &record.next);
@@ -153,27 +166,50 @@ impl Core {
     /// Forgets the uses that are over; the slot of the only one left, if so, or the home of a
     /// record that has none.
     fn settle(&self, record: &BufferRecord) -> Option<usize> {
-        let (mut left, mut count) = (record.home(), 0);
+        let (mut left, mut count) = (None, 0);
         for word in &record.uses {
             let Some(of) = Use::unpack(word.load(Relaxed)) else { continue };
             if self.slots.is_complete(of) {
                 word.store(0, Relaxed);
             } else {
-                (left, count) = (of.slot, count + 1);
+                (left, count) = (Some(of), count + 1);
             }
         }
-        (count <= 1).then_some(left)
+        if count > 1 {
+            return None;
+        }
+        record.set_use(left);
+        Some(left.map_or_else(|| record.home(), |of| of.slot))
     }
 
     /// Whether the device is past all uses of a record.
     pub(super) fn is_idle(&self, record: &BufferRecord) -> bool {
         record.uses().all(|of| self.slots.is_complete(of))
     }
+}
 
-    /// Forgets the uses of a record of the caller's.
-    pub(super) fn clear_uses(&self, record: &BufferRecord) {
-        for word in &record.uses {
-            word.store(0, Relaxed);
+/// Counts a use. Two threads at once may fall short: it is not worth a locked instruction.
+#[inline]
+fn count(record: &BufferRecord) {
+    record.used.store(record.used.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// Raises the word of a use by the same stream. Returns whether it is one.
+#[inline]
+fn raise(word: &AtomicU64, new: Use) -> bool {
+    let (mut seen, packed) = (word.load(Relaxed), new.pack());
+    // No marker came in between: nothing is to be done.
+    if seen == packed {
+        return true;
+    }
+    while Use::unpack(seen).is_some_and(|of| of.slot == new.slot) {
+        if seen >= packed {
+            return true;
+        }
+        match word.compare_exchange_weak(seen, packed, Relaxed, Relaxed) {
+            Ok(_) => return true,
+            Err(now) => seen = now,
         }
     }
+    false
 }

@@ -45,7 +45,7 @@ use crate::driver::{Context, ContextScope, RawStream};
 use crate::error::CudaError;
 use crate::error::Error;
 use crate::profile;
-use crate::timeline::{Tail, Ticket, Timeline};
+use crate::timeline::{Tail, Ticket, TicketRef, Timeline};
 
 /// A queue of device work.
 ///
@@ -140,8 +140,20 @@ impl Stream {
     ///
     /// * [`Error::Driver`]: the page could not be pinned.
     /// * [`Error::OtherThread`]: this is the default stream of another thread.
+    #[inline]
     pub fn ticket(&self) -> Result<Ticket, Error> {
         self.timeline.ticket()
+    }
+
+    /// As [`ticket`](Self::ticket), borrowed from this object: it costs a few loads, and no
+    /// reference is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`ticket`](Self::ticket).
+    #[inline]
+    pub fn ticket_ref(&self) -> Result<TicketRef<'_>, Error> {
+        self.timeline.ticket_ref()
     }
 
     /// Puts a marker into the stream, so that tickets issued so far complete right behind their
@@ -177,6 +189,12 @@ impl Stream {
             self.timeline.equip()?;
         }
         Ok(&self.timeline)
+    }
+
+    /// As [`timeline`](Self::timeline), where nothing has to be made for it or looked into.
+    #[inline]
+    pub(crate) fn ready_timeline(&self) -> Option<&Timeline> {
+        self.timeline.is_ready().then_some(&self.timeline)
     }
 
     /// The number of the stream, never used twice in the process. Makes no driver call.

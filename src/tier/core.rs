@@ -28,6 +28,8 @@ pub(super) struct Core {
     pub(super) tiers: [Option<TierMemory>; FILE + 1],
     pub(super) moves: Slots<Move>,
     pub(super) leases: Slots<Lease>,
+    /// Holds of objects that were in their tier, by the slot for their end: counted by its owner.
+    pub(super) hits: Box<[AtomicU64]>,
     /// The stream of all copies.
     pub(super) stream: Stream,
     pub(super) sentinel: Sentinel,
@@ -121,6 +123,34 @@ impl Core {
         self.records[index].set_up(size, block, Some(block), Some(file.clone()));
         self.records[index].word.occupy(FILE, true);
         Ok(index)
+    }
+
+    /// Holds an object in `tier` for a reader, if nothing is in the way and the stream's device is
+    /// the pool's; `hold` finds out what else there is.
+    #[inline]
+    pub(super) fn try_hold(
+        &self,
+        index: usize,
+        tier: usize,
+        stream: &Stream,
+    ) -> Option<(usize, TierState)> {
+        let ordinals = [&self.stream, stream].map(|of| of.context().device().ordinal());
+        if ordinals[0] != ordinals[1] {
+            return None;
+        }
+        let lease = self.leases.reserve_next()?;
+        let state = self.records[index].word.try_pin(tier);
+        if state.is_none() {
+            self.leases.release(lease);
+        }
+        Some((lease, state?))
+    }
+
+    /// Counts a hold of an object that was in its tier, by the owner of the slot for its end.
+    #[inline]
+    pub(super) fn count_hit(&self, lease: usize) {
+        let hits = &self.hits[lease];
+        hits.store(hits.load(Relaxed) + 1, Relaxed);
     }
 
     /// Holds an object in `tier`, or where it is, and moves it there if it is elsewhere. The slot

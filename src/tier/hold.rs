@@ -26,7 +26,10 @@ impl TieredObject {
     /// * [`TierError::Busy`]: the deadline has passed; says what was in the way.
     /// * [`TierError::Driver`]: the driver refused memory or a copy.
     pub fn pin<'a>(&'a self, tier: Tier, stream: &'a Stream) -> Result<Pin<'a>, TierError> {
-        self.hold(Some(tier), false, stream, self.core.wait)
+        match self.hit(tier, stream) {
+            Some(pin) => Ok(pin),
+            None => self.hold(Some(tier), false, stream, self.core.wait),
+        }
     }
 
     /// As [`pin`](Self::pin), and does not wait: the move begins, and a later call finds it
@@ -36,7 +39,10 @@ impl TieredObject {
     ///
     /// As [`pin`](Self::pin).
     pub fn try_pin<'a>(&'a self, tier: Tier, stream: &'a Stream) -> Result<Pin<'a>, TierError> {
-        self.hold(Some(tier), false, stream, Duration::ZERO)
+        match self.hit(tier, stream) {
+            Some(pin) => Ok(pin),
+            None => self.hold(Some(tier), false, stream, Duration::ZERO),
+        }
     }
 
     /// Holds the object in the tier that it is in, for work on `stream` that reads it.
@@ -67,6 +73,23 @@ impl TieredObject {
         self.hold(Some(tier), true, stream, self.core.wait).map(PinMut::new)
     }
 
+    /// Holds the object for a reader where that is no more than a hit: it is in the tier, and
+    /// nothing is in the way.
+    // Always: a call would cost as much as the copies of the guard that it returns.
+    #[inline(always)]
+    fn hit<'a>(&'a self, tier: Tier, stream: &'a Stream) -> Option<Pin<'a>> {
+        // Made before the guard, whose drop must not fail.
+        stream.ready_timeline()?;
+        // Managed memory may have to be asked to come.
+        if tier == Tier::Managed {
+            return None;
+        }
+        let (lease, state) = self.core.try_hold(self.index, tier.index(), stream)?;
+        self.core.count_hit(lease);
+        Some(Pin::reading(self, lease, state, stream))
+    }
+
+    #[cold]
     fn hold<'a>(
         &'a self,
         tier: Option<Tier>,

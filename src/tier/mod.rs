@@ -68,7 +68,7 @@ mod planned;
 mod pool;
 mod rate_limit;
 mod record;
-mod slots;
+pub(crate) mod slots;
 mod stats;
 
 use std::fmt;

@@ -182,6 +182,7 @@ impl TierBuilder {
             tiers: self.tiers()?,
             moves: Slots::new(self.max_in_flight),
             leases: Slots::new(self.max_pins),
+            hits: (0..self.max_pins).map(|_| AtomicU64::new(0)).collect(),
             sentinel: Sentinel::new(&self.context),
             stream,
             rate: RateLimit::new(self.bytes_per_second),

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::lockfree::tier_state::TierState;
 use crate::stream::{Stream, Transfer, parts};
 use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::timeline::Ticket;
 
 /// An object held in a tier, for work on one stream that reads it.
 ///
@@ -28,7 +29,9 @@ pub struct Pin<'a> {
     lease: usize,
     /// Whether the hold's end will be waited for: of a guard that writes, or has copied.
     marks: AtomicBool,
-    block: TierBlock,
+    /// Where the object is, for the host or the device, and for the device.
+    address: u64,
+    device: Option<u64>,
     tier: Tier,
 }
 
@@ -40,14 +43,28 @@ impl<'a> Pin<'a> {
         write: bool,
         stream: &'a Stream,
     ) -> Self {
+        let pin = Self::reading(object, lease, state, stream);
+        pin.marks.store(write, Relaxed);
         let record = &object.core.records[object.index];
-        let tier = Tier::from_index(state.tier());
-        let (block, marks) = (record.block(state.place()), AtomicBool::new(write));
-        let pin = Self { object, stream, lease, marks, block, tier };
-        if tier == Tier::Managed && !record.near.swap(true, Relaxed) {
-            object.core.prefetch(tier.index(), pin.block, pin.size(), true);
+        if pin.tier == Tier::Managed && !record.near.swap(true, Relaxed) {
+            let block = record.block(state.place());
+            object.core.prefetch(pin.tier.index(), block, pin.size(), true);
         }
         pin
+    }
+
+    /// A hold for reading, in memory that stays where it is.
+    #[inline]
+    pub(super) fn reading(
+        object: &'a TieredObject,
+        lease: usize,
+        state: TierState,
+        stream: &'a Stream,
+    ) -> Self {
+        let record = &object.core.records[object.index];
+        let TierBlock { address, device, .. } = record.block(state.place());
+        let (tier, marks) = (Tier::from_index(state.tier()), AtomicBool::new(false));
+        Self { object, stream, lease, marks, address, device, tier }
     }
 
     /// The tier.
@@ -66,7 +83,7 @@ impl<'a> Pin<'a> {
     /// The bytes there may be read, by work on the guard's stream before the guard is dropped, or
     /// by the host as long as it is held.
     pub fn address(&self) -> u64 {
-        self.block.address
+        self.address
     }
 
     /// The device's address of the first byte, for work on the guard's stream before the guard is
@@ -78,7 +95,7 @@ impl<'a> Pin<'a> {
     /// crosses from one [registration](crate::memory::MemoryResource::pieces), of 256 MiB, to the
     /// next; those of this crate are cut there.
     pub fn device_address(&self) -> Option<u64> {
-        self.block.device
+        self.device
     }
 
     /// Copies the object to the host, and waits for the stream.
@@ -107,7 +124,7 @@ impl<'a> Pin<'a> {
         if size != object {
             return Err(TierError::Length { slice: size, object });
         }
-        let (core, index, address) = (&self.object.core, self.object.index, self.block.address);
+        let (core, index, address) = (&self.object.core, self.object.index, self.address);
         let reach = move |at: usize, left| {
             let of_host = self.stream.host_memory(host + at as u64).reach(left);
             of_host.min(core.piece_len(index, self.tier.index(), address + at as u64, left))
@@ -122,23 +139,40 @@ impl<'a> Pin<'a> {
 
 impl fmt::Debug for Pin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pin({} bytes in {} memory at {:#x})", self.size(), self.tier, self.block.address)
+        write!(f, "Pin({} bytes in {} memory at {:#x})", self.size(), self.tier, self.address)
     }
 }
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        let (core, index) = (&self.object.core, self.object.index);
+        match self.stream.ready_timeline() {
+            Some(timeline) if !self.marks.load(Relaxed) => {
+                self.end(timeline.ticket_now().to_ticket());
+            }
+            _ => self.end_slow(),
+        }
+    }
+}
+
+impl Pin<'_> {
+    /// Lets the end of the hold wait for the stream.
+    #[inline]
+    fn end(&self, ticket: Ticket) {
+        self.object.core.leases.fill(self.lease, Lease { index: self.object.index, ticket });
+    }
+
+    #[cold]
+    fn end_slow(&self) {
         match self.stream.ticket() {
             Ok(ticket) => {
                 if self.marks.load(Relaxed) {
                     // An error comes again with the question.
                     let _marked = self.stream.mark();
                 }
-                core.leases.fill(self.lease, Lease { index, ticket });
+                self.end(ticket);
             }
             // It is unknown when the stream is past its use, so the object stays where it is.
-            Err(error) => note(core.stream.context(), error),
+            Err(error) => note(self.object.core.stream.context(), error),
         }
     }
 }

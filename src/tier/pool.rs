@@ -156,7 +156,7 @@ impl TieredPool {
             moved: moved[tier].load(Relaxed),
         });
         TierStats {
-            hits: hits.load(Relaxed),
+            hits: self.core.hits.iter().chain([hits]).map(|hits| hits.load(Relaxed)).sum(),
             misses: misses.load(Relaxed),
             clean: clean.load(Relaxed),
             failed: failed.load(Relaxed),

@@ -80,8 +80,9 @@ impl ObjectRecord {
         self.size.load(Relaxed)
     }
 
+    #[inline]
     pub(super) fn block(&self, number: usize) -> TierBlock {
-        load(&self.blocks[number]).unwrap_or(TierBlock { address: 0, meta: 0, device: None })
+        load(&self.blocks[number])
     }
 
     /// Sets a block, by who makes the object, or owns its move and the block is not current.
@@ -90,7 +91,7 @@ impl ObjectRecord {
     }
 
     pub(super) fn home(&self) -> Option<TierBlock> {
-        load(&self.home)
+        Some(load(&self.home)).filter(|block| block.address != 0)
     }
 
     pub(super) fn set_home(&self, block: TierBlock) {
@@ -103,10 +104,10 @@ impl ObjectRecord {
     }
 }
 
-fn load([address, meta, device]: &[AtomicU64; 3]) -> Option<TierBlock> {
+#[inline]
+fn load([address, meta, device]: &[AtomicU64; 3]) -> TierBlock {
     let device = Some(device.load(Relaxed)).filter(|device| *device != 0);
-    let block = TierBlock { address: address.load(Relaxed), meta: meta.load(Relaxed), device };
-    Some(block).filter(|block| block.address != 0)
+    TierBlock { address: address.load(Relaxed), meta: meta.load(Relaxed), device }
 }
 
 fn store([address, meta, device]: &[AtomicU64; 3], block: Option<TierBlock>) {

@@ -50,6 +50,8 @@ impl TierStats {
 /// The numbers behind [`TierStats`].
 #[derive(Debug, Default)]
 pub(super) struct Counters {
+    /// Those that did not succeed at once; the others are counted without a locked instruction, see
+    /// `Core::hits`.
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
     pub(super) clean: AtomicU64,

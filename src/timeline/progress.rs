@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wharf_sys::Home;
 use wharf_sys::bindings::CUstream;
 
 use super::pen::{Means, Pen};
@@ -16,8 +17,10 @@ use crate::sync::{OnceLock, thread};
 
 /// The progress of one stream.
 ///
-/// * `stage`: written by `seal`; read by `is_open`, `is_closed`. `Release` of `seal` pairs with the
-///   `Acquire` of `is_closed`: a thread that finds a timeline closed finds its last ticket.
+/// * `stage`: written by `equip` (CAS), `seal`; read by `is_ready`, `is_open`, `is_closed`.
+///   `Release` of `seal` pairs with the `Acquire` of `is_closed`: a thread that finds a timeline
+///   closed finds its last ticket. `Release` of `equip` pairs with the `Acquire` of `is_ready`: a
+///   thread that finds a timeline ready finds its word.
 /// * `objects`: written by `adopt`, under the lock of the context's streams; the end of an object;
 ///   read by `close_if_unheld`, under that lock. Relaxed: an object's end comes after its calls,
 ///   and a timeline that is closed too late is only kept longer.
@@ -27,6 +30,9 @@ use crate::sync::{OnceLock, thread};
 ///   `adopt`, to 0; read by `is_over`, `close_if_unheld`. Relaxed: a number, read while there is no
 ///   object.
 pub(super) struct Inner {
+    pub(super) stage: AtomicU32,
+    /// The process of the context's driver.
+    pub(super) home: Home,
     pub(super) id: StreamId,
     pub(super) key: StreamKey,
     pub(super) tickets: Tickets,
@@ -37,7 +43,6 @@ pub(super) struct Inner {
     pub(super) context: Context,
     /// The stream's handle, as a number.
     pub(super) name: usize,
-    pub(super) stage: AtomicU32,
     /// How many [`Stream`](crate::Stream) objects there are.
     pub(super) objects: AtomicU64,
     /// How many want to come after the stream's work when it is gone, see [`Tail`].
@@ -51,6 +56,8 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) fn new(raw: CUstream, key: StreamKey, context: &Context) -> Arc<Self> {
         Arc::new(Self {
+            stage: AtomicU32::new(if key.thread().is_some() { BOUND } else { OPEN }),
+            home: context.driver().api().home().clone(),
             id: StreamId::next(),
             key,
             tickets: Tickets::new(),
@@ -59,7 +66,6 @@ impl Inner {
             sentinel: Sentinel::new(context),
             context: context.clone(),
             name: raw.addr(),
-            stage: AtomicU32::new(if key.thread().is_some() { BOUND } else { OPEN }),
             objects: AtomicU64::new(1),
             tails: AtomicU64::new(0),
             last: AtomicU64::new(0),
@@ -93,6 +99,9 @@ impl Inner {
                 self.context.words().give(surplus, 0);
             }
         }
+        // Release: pairs with the Acquire of `is_ready`. It stays as it is for a stream that is
+        // bound to a thread, or was closed meanwhile.
+        let _other = self.stage.compare_exchange(OPEN, READY, Release, Relaxed);
         Ok(())
     }
 
@@ -184,9 +193,11 @@ impl Drop for Inner {
     }
 }
 
-/// A stream that any thread may use.
+/// A stream that any thread may use, and that has had no ticket.
 pub(super) const OPEN: u32 = 0;
+/// A stream that any thread may use and have tickets of.
+pub(super) const READY: u32 = 1;
 /// A stream that belongs to a thread.
-pub(super) const BOUND: u32 = 1;
+pub(super) const BOUND: u32 = 2;
 /// A stream that is gone.
-pub(super) const CLOSED: u32 = 2;
+pub(super) const CLOSED: u32 = 3;

@@ -51,4 +51,5 @@ pub use error::Error;
 pub use kind::ErrorKind;
 pub use load_error::LoadError;
 pub use loader::{LIBRARY_VARIABLE, OLDEST_VERSION};
+pub use process::Home;
 pub use table::{Api, ROWS, Row};

@@ -14,9 +14,13 @@ use std::sync::Arc;
 
 use crate::error::Error;
 
-/// The process in which this value was made. The clones share one page.
+/// The process in which a table was made. The clones share one page.
 #[derive(Clone, Debug)]
-pub(crate) struct Home(Arc<Inner>);
+pub struct Home {
+    /// The page's word, or one that is always 0.
+    word: NonNull<AtomicU32>,
+    inner: Arc<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -27,16 +31,28 @@ struct Inner {
 impl Home {
     /// The calling process.
     pub(crate) fn here() -> Self {
-        Self(Arc::new(Inner { page: Page::new(), process: process::id() }))
+        Self::of(Page::new())
     }
 
-    /// Whether the calling process is a fork of the one in which this was made.
+    fn of(page: Option<Page>) -> Self {
+        let word = page.as_ref().map_or(NonNull::from(&UNMARKED), |page| page.0);
+        Self { word, inner: Arc::new(Inner { page, process: process::id() }) }
+    }
+
+    /// Whether the calling process is a fork of the one in which this was made. One load, no system
+    /// call.
     #[inline]
-    pub(crate) fn is_forked(&self) -> bool {
-        match &self.0.page {
-            Some(page) => !page.is_marked(),
-            None => self.has_other_number(),
-        }
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        // SAFETY: the word of the page, which `inner` keeps mapped, or a static.
+        let word = unsafe { self.word.as_ref() };
+        word.load(Relaxed) == 0 && self.is_elsewhere()
+    }
+
+    /// As `is_forked`, for a word that is 0: that of a child, or where there is no page.
+    #[cold]
+    fn is_elsewhere(&self) -> bool {
+        self.inner.page.is_some() || process::id() != self.inner.process
     }
 
     /// # Errors
@@ -46,12 +62,15 @@ impl Home {
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
     }
-
-    #[cold]
-    fn has_other_number(&self) -> bool {
-        process::id() != self.0.process
-    }
 }
+
+// SAFETY: what is behind the pointer is an atomic that the value keeps, or a static.
+unsafe impl Send for Home {}
+// SAFETY: as above.
+unsafe impl Sync for Home {}
+
+/// Where no page tells a child from its parent.
+static UNMARKED: AtomicU32 = AtomicU32::new(0);
 
 /// A page whose first word is 1 here and 0 in a forked child.
 #[derive(Debug)]
@@ -80,13 +99,11 @@ impl Page {
         Some(page)
     }
 
-    #[inline]
     fn is_marked(&self) -> bool {
         // Relaxed: written before the value is shared, and by the system before a child runs.
         self.word().load(Relaxed) != 0
     }
 
-    #[inline]
     fn word(&self) -> &AtomicU32 {
         // SAFETY: the first bytes of a mapping that lives as long as this value; only an atomic.
         unsafe { self.0.as_ref() }
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn a_child_is_told_from_its_parent_by_the_page_and_by_the_number() {
         let by_page = Home::here();
-        let by_number = Home(Arc::new(Inner { page: None, process: process::id() }));
+        let by_number = Home::of(None);
         for home in [by_page, by_number] {
             assert_eq!(home.check(), Ok(()));
             assert_eq!(in_a_child(&home), Err(Error::Forked));

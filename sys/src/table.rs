@@ -93,6 +93,11 @@ impl Api {
     pub fn is_forked(&self) -> bool {
         self.home.is_forked()
     }
+
+    /// The process in which the table was made, for what asks without the table.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
 }
 
 /// One row of the table: what is asked of a driver, and what it is called when exported.
