@@ -14,7 +14,7 @@ impl Pool {
     /// Allocates `len` elements at a multiple of `align` bytes, a power of two, of the host's
     /// address where host and device differ. Otherwise as [`alloc`](Self::alloc).
     ///
-    /// Up to 32 KiB the alignment costs nothing above 128 KiB, and below the rounding to a size
+    /// Up to 16 KiB the alignment costs nothing above 128 KiB, and below the rounding to a size
     /// class that has it. A larger one takes up to `align` bytes more than the elements.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub(super) const LISTS: usize = LARGE_LIST + if cfg!(all(test, loom)) { 1 } else
 #[inline]
 pub(super) fn large_list(size: usize) -> usize {
     // Sizes are multiples of a slice, and often of powers of two above it.
-    LARGE_LIST + ((size >> 15) ^ (size >> 19)) % (LISTS - LARGE_LIST)
+    LARGE_LIST + ((size >> 14) ^ (size >> 18)) % (LISTS - LARGE_LIST)
 }
 
 /// One buffer's record.

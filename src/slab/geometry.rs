@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   span     |    granule    |    granule    |    granule    | ...     committed in whole ones
-//!   slices   | | | | | | | | | | | | | | | | | | | | | | | | | ...     32 KiB each
+//!   slices   | | | | | | | | | | | | | | | | | | | | | | | | | ...     32 or 16 KiB each
 //!   runs     |slab |slab   | |slab |large block      |slab | |
 //!   blocks   |0|1|2|       |0|     |                 |0|1|2|
 //! ```

@@ -36,8 +36,8 @@ impl PoolOptions {
 
     /// Sets the unit in which the pool commits, in bytes: a power of two from 4 KiB to 4 MiB.
     ///
-    /// Blocks and slabs are cut from granules in slices of 32 KiB, or of the granule if that is
-    /// less. By default 2 MiB.
+    /// Blocks and slabs are cut from granules in slices of 32 KiB, in a
+    /// [`Pool`](crate::pool::Pool) of 16, or of the granule if that is less. By default 2 MiB.
     #[must_use]
     pub fn granule(self, granule: usize) -> Self {
         Self { granule: Some(granule), ..self }

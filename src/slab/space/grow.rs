@@ -40,10 +40,15 @@ impl Space {
 
     /// Lengthens the last range of a window to a whole piece, as far as `room` granules and the
     /// gap go.
+    ///
+    /// A piece is longer than its run so that a pool whose load grows makes few calls. Where about
+    /// a piece is free already, the pool grows for want of a long range and not of memory: what is
+    /// committed beyond the run would be free as well, and counts in the peak.
     pub(crate) fn round_up(&mut self, window: &mut Window, committed: u32, room: u32) {
         let share = self.share(committed);
         // Where runs lie in one piece, others have no use for a longer one of this run's.
-        if self.policy.inside_pieces && self.policy.fixed.is_none() {
+        let is_enough = self.policy.inside_pieces || self.free() > committed / SHARE;
+        if is_enough && self.policy.fixed.is_none() {
             return;
         }
         let Some(last) = window.missing.last_mut() else { return };

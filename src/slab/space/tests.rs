@@ -282,3 +282,28 @@ fn large_runs_lie_beside_what_is_older() {
     let young = both.space.take(wanted(GRANULE)).unwrap();
     assert_eq!(young.start, 0, "the end of the span is older than any");
 }
+
+/// Commits what a run lacks. Returns the pieces.
+fn grow(space: &mut Space, len: u32) -> Vec<Slices> {
+    let [_, committed] = space.pieces.committed();
+    let wanted = Wanted { len, align: 1, owner: None, part: Part::Any };
+    let mut window = space.reserve(wanted).unwrap();
+    space.round_up(&mut window, committed, u32::MAX / GRANULE);
+    let pieces = space.cut(&window, committed);
+    pieces.iter().for_each(|piece| space.add_piece(piece.clone()));
+    space.settle(&window);
+    pieces
+}
+
+#[test]
+fn growth_for_want_of_a_long_range_commits_no_more_than_that() {
+    for (free, more) in [(7, 40), (9, 33)] {
+        let policy = PiecePolicy { fixed: None, most: 128, inside_pieces: false };
+        let mut space = Space::new(1024 * GRANULE, GRANULE, policy);
+        grow(&mut space, 512 * GRANULE);
+        space.give(0..free * GRANULE);
+        let pieces = grow(&mut space, 33 * GRANULE);
+        let granules: u32 = pieces.iter().map(|piece| (piece.end - piece.start) / GRANULE).sum();
+        assert_eq!(granules, more, "with {free} granules free, where a piece has 8: {pieces:?}");
+    }
+}

@@ -37,7 +37,7 @@ fn buffers_start_where_they_are_asked_to(driver: &Driver) {
                 assert_eq!((address % align as u64, buffer.len()), (0, size), "{size} at {align}");
                 assert!(address + size as u64 <= info.address + info.size as u64);
                 if size > 128 << 10 {
-                    let most = size.next_multiple_of(32 << 10) + align.saturating_sub(32 << 10);
+                    let most = size.next_multiple_of(16 << 10) + align.saturating_sub(16 << 10);
                     assert!(info.size <= most, "{} for {size} at {align}", info.size);
                 }
                 buffer.fill(u8::try_from(held.len() % 251).unwrap(), &stream).unwrap();
