@@ -12,6 +12,10 @@ mod options;
 mod peers;
 mod region;
 mod registry;
+mod remote_error;
+mod remote_tier;
+mod remote_transfer;
+mod space;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -24,5 +28,7 @@ pub use local::Local;
 pub use options::AgentOptions;
 pub use region::{Region, RemoteBlock};
 pub use registry::{NixlKey, NixlWire};
+pub use remote_error::RemoteError;
+pub use remote_tier::{RemoteTier, RemoteTierStats};
 pub use state::Arrival;
 pub use transfer::Transfer;

@@ -117,5 +117,5 @@ pub(crate) fn pause(turns: u32) {
     }
 }
 
-const SPINS: u32 = 1000;
-const NAP: Duration = Duration::from_micros(100);
+const SPINS: u32 = 32;
+const NAP: Duration = Duration::from_micros(50);

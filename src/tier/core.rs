@@ -91,11 +91,16 @@ impl Core {
     }
 
     /// Makes an object of `size` bytes in `tier`, of whatever bytes are there; waits for room.
-    pub(super) fn alloc(&self, size: usize, tier: usize) -> Result<usize, TierError> {
+    pub(super) fn alloc(
+        &self,
+        size: usize,
+        tier: usize,
+        limit: Duration,
+    ) -> Result<usize, TierError> {
         self.stream.context().driver().check_fork()?;
         self.memory(tier)?;
         let index = self.take_record()?;
-        match self.until(self.wait, || self.room(tier, size)) {
+        match self.until(limit, || self.room(tier, size)) {
             Ok(block) => {
                 let home = (tier == FILE).then_some(block);
                 self.records[index].set_up(size, block, home, None);

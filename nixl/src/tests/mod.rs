@@ -3,6 +3,7 @@
 mod ends;
 mod fake;
 mod stale;
+mod tier;
 mod transfers;
 
 use std::time::Duration;
