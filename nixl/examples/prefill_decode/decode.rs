@@ -33,7 +33,7 @@ pub(crate) fn run(listener: &TcpListener, shape: Shape) -> Result<(), Any> {
         "decode: {done} requests, {} blocks of {} KiB right; metadata of {} bytes exported {} \
          times for {} registrations",
         decode.read,
-        shape.len * 8 >> 10,
+        shape.len / 128,
         stats.metadata_bytes,
         stats.exports,
         stats.registrations

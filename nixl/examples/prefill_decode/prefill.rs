@@ -29,7 +29,7 @@ pub(crate) fn run(mut socket: TcpStream, shape: Shape) -> Result<(), Any> {
         }
     }
     // Nothing is computed beside the last one, so that its time is the transfer's.
-    let last = under_way.map_or(Ok(0.0), |last| finish(last))?;
+    let last = under_way.map_or(Ok(0.0), finish)?;
     let moved: usize = blocks.iter().sum::<usize>() * shape.len * 8;
     let stats = prefill.process.agent.stats();
     println!(

@@ -30,13 +30,13 @@ impl Shape {
     pub(crate) fn parse(words: &[String]) -> Result<(Vec<&str>, Self), Any> {
         let (is_device, is_shared) = (false, false);
         let mut shape =
-            Self { is_device, is_shared, requests: 24, most_blocks: 32, len: 256 << 10 >> 3 };
+            Self { is_device, is_shared, requests: 24, most_blocks: 32, len: 256 * 128 };
         let mut rest = Vec::new();
         for word in words {
             match word.split_once('=') {
                 Some(("requests", number)) => shape.requests = number.parse()?,
                 Some(("blocks", number)) => shape.most_blocks = number.parse::<usize>()?.max(1),
-                Some(("kib", number)) => shape.len = number.parse::<usize>()?.max(1) << 10 >> 3,
+                Some(("kib", number)) => shape.len = number.parse::<usize>()?.max(1) * 128,
                 _ if word == "device" => shape.is_device = true,
                 _ if word == "shared" => shape.is_shared = true,
                 _ => rest.push(word.as_str()),

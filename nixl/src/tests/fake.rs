@@ -53,12 +53,15 @@ impl Network {
     }
 }
 
+/// Keys, by address and length.
+type Keys = HashMap<(u64, usize), u64>;
+
 /// One agent's end.
 pub(super) struct Fake {
     name: String,
     network: Shared,
-    /// The keys that are known of each peer, by address and length.
-    known: Mutex<HashMap<String, HashMap<(u64, usize), u64>>>,
+    /// The keys that are known of each peer.
+    known: Mutex<HashMap<String, Keys>>,
 }
 
 impl Fake {

@@ -2,6 +2,7 @@
 
 mod ends;
 mod fake;
+mod scale;
 mod stale;
 mod tier;
 mod transfers;

@@ -6,6 +6,8 @@
 //! `WHARF_NIXL_SHARED=1` sets the mode that UCX needs. Device memory has its test in `check.sh`, by
 //! the example `prefill_decode`.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+
 mod process;
 mod stale;
 mod tier;

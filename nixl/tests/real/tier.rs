@@ -15,11 +15,11 @@ use crate::process::{LONG, Other, PIECE, Process, metadata_in_child, options};
 const OBJECTS: u64 = 400;
 const SIZE: usize = 32 << 10;
 /// How many of the objects fit here.
-const HERE: usize = 128;
+const HERE: usize = 320;
 /// How often the peer is killed, each time at another moment.
 const RUNS: u64 = 20;
 /// How many objects are used in a run.
-const USES: u64 = 300;
+const USES: u64 = 100;
 /// A transfer's limit: what a run costs at most when the peer is gone, and no other call does.
 const LIMIT: Duration = Duration::from_secs(2);
 
@@ -36,7 +36,6 @@ fn what_a_killed_peer_had_is_lost_by_name_and_all_else_is_whole() {
 /// A run in which the peer is killed at a moment drawn from a seed.
 fn run(seed: u64) {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    let t0 = Instant::now();
     let owner = Process::new("client", 2);
     let agent = Arc::new(Agent::new(&format!("tier {seed}"), &options()).unwrap());
     let mut other = Other::start("tier::child_lends_its_memory", &agent);
@@ -49,15 +48,13 @@ fn run(seed: u64) {
     let pool = TieredPool::builder(&owner.context).resource(memory, HERE * SIZE).build().unwrap();
     let own = Stream::new(&owner.context).unwrap();
     let mut tier = RemoteTier::new(pool, &agent, "lender", &spaces, own, LIMIT).unwrap();
-    eprintln!("ready {:?}", t0.elapsed());
     for name in 0..OBJECTS {
         let object = tier.alloc(name, SIZE).unwrap();
         let bytes: Vec<u8> = content(name);
         object.pin_mut(Tier::Pinned, &owner.stream).unwrap().copy_from_slice(&bytes).unwrap();
     }
-    assert!(tier.stats().remote >= 200);
+    assert!(tier.stats().remote >= 80);
     let moment = random.next() % USES;
-    eprintln!("filled {:?}", t0.elapsed());
     let (mut lost, mut whole) = (0, 0);
     for turn in 0..USES {
         if turn == moment {
@@ -81,7 +78,6 @@ fn run(seed: u64) {
         }
         assert!(start.elapsed() < LONG, "a call that does not end");
     }
-    eprintln!("used {:?}", t0.elapsed());
     let (stats, used) = (tier.stats(), tier.pool().stats().tier(Tier::Pinned).used);
     let here = (0..OBJECTS).filter(|name| tier.is_remote(*name) == Some(false)).count();
     assert_eq!(used, here * SIZE + stats.leaked_bytes, "to the byte");
