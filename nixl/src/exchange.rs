@@ -192,7 +192,7 @@ impl Exchange {
             state.counts.malformed += 1;
             return;
         }
-        let leases = admit(state, blocks);
+        let leases = self.admit(state, blocks);
         // After the leases: the metadata names their pieces.
         let answer = match (&leases, self.registry.metadata()) {
             (Err((index, reason)), _) => {
@@ -218,6 +218,20 @@ impl Exchange {
             }
             Err(_) => state.counts.refused += 1,
         }
+    }
+
+    /// Leases of all blocks, or which one is refused and why.
+    fn admit(&self, state: &State, blocks: &[RemoteBlock]) -> Result<Vec<Lease>, (usize, Refusal)> {
+        let lease = |block: &RemoteBlock| {
+            let none = Refusal::NoRegion { region: block.region.0 };
+            let registrations = state.regions.get(&block.region).ok_or(none)?;
+            let lease = registrations.admit(block.descriptor).map_err(Refusal::Lease)?;
+            // A region that was opened with another pool's registrations names other memory.
+            let is_listed = self.registry.lists(block.region, &lease.piece());
+            if is_listed { Ok(lease) } else { Err(none) }
+        };
+        let leases = blocks.iter().enumerate();
+        leases.map(|(index, block)| lease(block).map_err(|reason| (index, reason))).collect()
     }
 
     fn granted(&self, state: &mut State, peer: &str, id: u64, version: u64, metadata: &[u8]) {
@@ -330,19 +344,6 @@ impl Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").field("transport", &self.transport).finish_non_exhaustive()
     }
-}
-
-/// Leases of all blocks, or which one is refused and why.
-fn admit(state: &State, blocks: &[RemoteBlock]) -> Result<Vec<Lease>, (usize, Refusal)> {
-    let admitted = blocks.iter().enumerate().map(|(index, block)| {
-        let region = state.regions.get(&block.region);
-        let none = Refusal::NoRegion { region: block.region.0 };
-        let lease = region.ok_or(none).and_then(|registrations| {
-            registrations.admit(block.descriptor).map_err(Refusal::Lease)
-        });
-        lease.map_err(|reason| (index, reason))
-    });
-    admitted.collect()
 }
 
 /// Where the local blocks lie, if a transfer can have them with the remote ones.

@@ -52,6 +52,12 @@ impl Registry {
         Region(book.regions - 1)
     }
 
+    /// Whether peers find a piece of a region where it is.
+    pub(crate) fn lists(&self, region: Region, piece: &Piece) -> bool {
+        let book = self.book();
+        book.pieces.get(&(region, piece.index)).is_some_and(|(listed, _)| listed == piece)
+    }
+
     /// The metadata and its version: exported anew only where pieces have changed.
     ///
     /// What holds leases when it calls finds their pieces in it.

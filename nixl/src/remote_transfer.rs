@@ -86,7 +86,8 @@ fn transfer(
     begin: Begin,
 ) -> Result<(), Failure> {
     let lease = route.pinned.lease(pin.address(), pin.size());
-    let pairs = vec![(lease.map_err(|_| Failure::Unregistered)?.into(), remote)];
+    let lease = lease.map_err(|_| Failure::Unregistered)?;
+    let pairs = vec![(Local::of_lease(lease), remote)];
     let mut transfer =
         begin(&route.agent, &route.peer, pairs, MESSAGE).map_err(Failure::Transfer)?;
     match transfer.wait(route.limit) {

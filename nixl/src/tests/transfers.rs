@@ -116,6 +116,13 @@ fn a_region_that_is_closed_or_foreign_is_refused() {
         assert_eq!(rig.run(&mut transfer), Err(refused.clone()));
         assert_eq!(transfer.poll(), Err(refused), "it stays refused");
     }
+    // With another pool's registrations: the same pieces, at other addresses.
+    let foreign = rig.prefill.pool.registrations().unwrap();
+    name.region = rig.decode.region;
+    rig.decode.agent.open(name.region, foreign);
+    let pairs = vec![(rig.prefill.export(&here).0.into(), name)];
+    let mut transfer = rig.prefill.agent.write("decode", pairs, b"").unwrap();
+    assert!(matches!(rig.run(&mut transfer), Err(Error::Refused { .. })));
     kept.complete();
 }
 
