@@ -31,8 +31,8 @@ if grep -vxE '\.cargo_vcs_info\.json|Cargo\.(lock|toml|toml\.orig)|README\.md|LI
     exit 1
 fi
 
-by_tcp() { UCX_TLS=tcp,self UCX_NET_DEVICES=lo timeout 300 "$@"; }
-by_shared_memory() { UCX_TLS=posix,sysv,cma,self WHARF_NIXL_SHARED=1 timeout 300 "$@"; }
+by_tcp() { UCX_TLS=tcp,self UCX_NET_DEVICES=lo timeout 900 "$@"; }
+by_shared_memory() { UCX_TLS=posix,sysv,cma,self WHARF_NIXL_SHARED=1 timeout 900 "$@"; }
 
 cargo test "${cargo[@]}" --lib
 cargo test "${cargo[@]}" --doc

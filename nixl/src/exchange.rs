@@ -176,7 +176,12 @@ impl Exchange {
                 }
                 None => state.counts.malformed += 1,
             },
-            Message::Cancel { id } => drop(state.granted.remove(&(peer, id))),
+            Message::Cancel { id } => {
+                let is_of =
+                    |message: &Message| matches!(message, Message::Ask { id: of, .. } if *of == id);
+                state.early.retain(|(from, message)| *from != peer || !is_of(message));
+                drop(state.granted.remove(&(peer, id)));
+            }
             Message::Text { text } => {
                 let message = text.into();
                 state.arrivals.push_back(Arrival { peer, message, is_transfer: false });

@@ -55,7 +55,8 @@ impl Registry {
     /// Whether peers find a piece of a region where it is.
     pub(crate) fn lists(&self, region: Region, piece: &Piece) -> bool {
         let book = self.book();
-        book.pieces.get(&(region, piece.index)).is_some_and(|(listed, _)| listed == piece)
+        let is_it = |it: &Piece| (it.generation, it.address) == (piece.generation, piece.address);
+        book.pieces.get(&(region, piece.index)).is_some_and(|(listed, _)| is_it(listed))
     }
 
     /// The metadata and its version: exported anew only where pieces have changed.

@@ -45,11 +45,9 @@ impl Network {
         inbox.push((from.to_owned(), bytes.to_vec()));
     }
 
-    /// Takes the oldest message of an inbox to its end, or away.
-    pub(super) fn reorder(&mut self, of: &str, keep: bool) {
-        let inbox = self.inboxes.entry(of.to_owned()).or_default();
-        let first = inbox.remove(0);
-        inbox.extend(keep.then_some(first));
+    /// Takes the oldest message of an inbox to its end.
+    pub(super) fn reorder(&mut self, of: &str) {
+        self.inboxes.entry(of.to_owned()).or_default().rotate_left(1);
     }
 }
 

@@ -149,8 +149,13 @@ fn a_question_that_overtakes_the_introduction_is_answered() {
     let (kept, name) = rig.decode.export(&there);
     let pairs = vec![(rig.prefill.export(&here).0.into(), name)];
     let mut transfer = rig.prefill.agent.write("decode", pairs, b"").unwrap();
-    locked(&rig.network).reorder("decode", true);
+    let pairs = vec![(rig.prefill.export(&here).0.into(), name)];
+    let cancelled = rig.prefill.agent.write("decode", pairs, b"").unwrap();
+    assert!(cancelled.cancel());
+    locked(&rig.network).reorder("decode");
     rig.run(&mut transfer).unwrap();
+    assert!(rig.decode.next().unwrap().is_transfer);
+    assert_eq!((rig.decode.agent.stats().granted, rig.decode.agent.stats().leases), (1, 0));
     kept.complete();
 }
 
