@@ -23,7 +23,8 @@
 //! NIXL's transfers name bare addresses, which their owner may have given back, or use again: a
 //! peer that is late writes over other blocks, and nothing says so. Here the owner admits each
 //! block by its piece's generation and holds a lease until the transfer is over; the other side
-//! holds its blocks as long. What is not known to be over is leaked, never freed.
+//! holds its blocks as long. A block whose transfer is not known to
+//! be over is leaked, never freed.
 //!
 //! # Examples
 //!

@@ -1,4 +1,4 @@
-//! What is known of peers: metadata that is loaded, and replaced.
+//! Metadata of peers: loaded, and replaced.
 
 use crate::error::Error;
 use crate::metadata::Metadata;

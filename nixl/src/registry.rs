@@ -1,4 +1,4 @@
-//! What is registered at this moment, and what peers are told of it.
+//! The pieces that are registered at this moment, and what peers are told of it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};

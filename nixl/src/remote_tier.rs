@@ -34,7 +34,7 @@ use crate::space::Space;
 /// bytes of them are in use is known here only.
 ///
 /// A transfer that fails, or has not ended within the limit, means that the peer is gone: it is
-/// forgotten, and what it had is lost, by name. What is here stays.
+/// forgotten, and what it had is lost, by name. All else stays.
 ///
 /// The pool's [`wait`](wharf::tier::TierBuilder::wait) is spent where the device still uses an
 /// object that is to leave, and where there is no room here and at the peer.

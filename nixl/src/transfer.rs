@@ -12,8 +12,8 @@ use crate::state::Stage;
 /// Blocks on their way to or from a peer.
 ///
 /// The local blocks are kept until the transfer is over, and are their owners' again then, whether
-/// or not the handle still exists. A transfer that has not ended goes on when its handle is dropped,
-/// if the transport has begun with it, and is cancelled if not.
+/// or not the handle still exists. A transfer that has not ended goes on when its handle is
+/// dropped, if the transport has begun with it, and is cancelled if not.
 #[must_use = "dropped at once, the transfer is cancelled if it has not begun"]
 pub struct Transfer {
     exchange: Arc<Exchange>,

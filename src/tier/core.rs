@@ -242,7 +242,8 @@ impl Core {
         self.give_record(index);
     }
 
-    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`.
+    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`; once, if that is
+    /// zero.
     pub(super) fn until<T>(
         &self,
         limit: Duration,
@@ -251,6 +252,7 @@ impl Core {
         let mut last = match attempt() {
             Ok(done) => return Ok(done),
             Err(AttemptError::Failed(error)) => return Err(error),
+            Err(error) if limit.is_zero() => return Err(error.at_once()),
             Err(error) => error,
         };
         let (start, mut end) = (Instant::now(), None);

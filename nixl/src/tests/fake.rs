@@ -21,7 +21,7 @@ pub(super) struct Network {
     pub(super) ended: u64,
     pub(super) loads: u64,
     pub(super) unloads: u64,
-    /// What is refused from now on.
+    /// The calls that are refused from now on.
     pub(super) refuses: HashSet<&'static str>,
     /// Whether transfers that are posted do not end.
     pub(super) is_held: bool,

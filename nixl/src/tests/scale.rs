@@ -1,4 +1,4 @@
-//! A process with much memory and many peers: what is registered, what is told, what our part costs.
+//! A process with much memory and many peers: registrations, metadata, the cost of our part.
 //!
 //! Eight devices of 64 GiB and a tebibyte of pinned memory, as addresses without memory, and 64
 //! peers. The times are printed, and nothing depends on them:

@@ -1,4 +1,4 @@
-//! What is moved, and what each side is told.
+//! Moved bytes, and what each side is told.
 
 use super::fake::locked;
 use super::{COUNT, LONG, PIECE, Rig, numbers};
