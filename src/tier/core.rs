@@ -242,8 +242,8 @@ impl Core {
         self.give_record(index);
     }
 
-    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`; once, if that is
-    /// zero.
+    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`; once, if that
+    /// is zero.
     pub(super) fn until<T>(
         &self,
         limit: Duration,
