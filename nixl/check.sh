@@ -78,6 +78,6 @@ for patch in "$here"/mutants/*.patch; do
     # One that does not compile is found by nothing.
     CARGO_TARGET_DIR=$target cargo test "${mutant[@]}" --no-run
     CARGO_TARGET_DIR=$target timeout 300 cargo test "${mutant[@]}" -- "$test" >"$work/mutant.txt" 2>&1 || true
-    grep -q "^test tests::$test.* \.\.\. FAILED" "$work/mutant.txt" || { cat "$work/mutant.txt"; echo "$name is not found"; exit 1; }
+    grep -qE "^(test )?tests::$test.* (\.\.\.|---) FAILED" "$work/mutant.txt" || { cat "$work/mutant.txt"; echo "$name is not found"; exit 1; }
     echo "mutant $name: found"
 done
