@@ -93,11 +93,16 @@ impl Core {
     }
 
     /// Makes an object of `size` bytes in `tier`, of whatever bytes are there; waits for room.
-    pub(super) fn alloc(&self, size: usize, tier: usize) -> Result<usize, TierError> {
+    pub(super) fn alloc(
+        &self,
+        size: usize,
+        tier: usize,
+        limit: Duration,
+    ) -> Result<usize, TierError> {
         self.stream.context().driver().check_fork()?;
         self.memory(tier)?;
         let index = self.take_record()?;
-        match self.until(self.wait, || self.room(tier, size)) {
+        match self.until(limit, || self.room(tier, size)) {
             Ok(block) => {
                 let home = (tier == FILE).then_some(block);
                 self.records[index].set_up(size, block, home, None);
@@ -267,7 +272,8 @@ impl Core {
         self.give_record(index);
     }
 
-    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`.
+    /// Repeats an attempt until it succeeds or fails for good, for at most `limit`; once, if that
+    /// is zero.
     pub(super) fn until<T>(
         &self,
         limit: Duration,
@@ -276,6 +282,7 @@ impl Core {
         let mut last = match attempt() {
             Ok(done) => return Ok(done),
             Err(AttemptError::Failed(error)) => return Err(error),
+            Err(error) if limit.is_zero() => return Err(error.at_once()),
             Err(error) => error,
         };
         let (start, mut end) = (Instant::now(), None);

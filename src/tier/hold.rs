@@ -115,12 +115,7 @@ impl TieredObject {
             }
             Ok(held)
         };
-        let held = match attempt() {
-            Err(AttemptError::Blocked(_)) if !limit.is_zero() => {
-                self.core.until(limit, &mut attempt)
-            }
-            outcome => outcome.map_err(AttemptError::at_once),
-        };
+        let held = self.core.until(limit, &mut attempt);
         let counters = &self.core.counters;
         let counter = if is_hit { &counters.hits } else { &counters.misses };
         counter.fetch_add(1, Relaxed);

@@ -46,7 +46,8 @@
 //!   pool's deadline. It polls streams.
 //! * `pin` of an object elsewhere: waits for room and for the copy, until the pool's deadline. It
 //!   allocates, copies and polls streams.
-//! * `try_pin`, `prefetch`, `step`: never wait for the device. Their calls are the same.
+//! * `try_alloc`, `try_pin`, `prefetch`, `step`: never wait for the device. Their calls are the
+//!   same.
 //! * drop of an object: lock-free, without a driver call; memory in use is freed by a later call.
 //!
 //! # Why not on buffers

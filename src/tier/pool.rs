@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::core::{AttemptError, Core};
 use super::file::MappedFile;
@@ -67,7 +68,28 @@ impl TieredPool {
     /// * [`TierError::Busy`]: there was no room before the deadline; says why.
     /// * [`TierError::Driver`]: the driver refused memory or a copy.
     pub fn alloc(&self, size: usize, tier: Tier) -> Result<TieredObject, TierError> {
-        let index = self.core.alloc(size.max(1), tier.index())?;
+        self.alloc_within(size, tier, self.core.wait)
+    }
+
+    /// As [`alloc`](Self::alloc), and does not wait: where there is no room, colder objects begin
+    /// to leave for lower tiers, and a later call finds their room.
+    ///
+    /// For an engine that makes room itself, by what it does with its objects.
+    ///
+    /// # Errors
+    ///
+    /// As [`alloc`](Self::alloc).
+    pub fn try_alloc(&self, size: usize, tier: Tier) -> Result<TieredObject, TierError> {
+        self.alloc_within(size, tier, Duration::ZERO)
+    }
+
+    fn alloc_within(
+        &self,
+        size: usize,
+        tier: Tier,
+        limit: Duration,
+    ) -> Result<TieredObject, TierError> {
+        let index = self.core.alloc(size.max(1), tier.index(), limit)?;
         Ok(TieredObject::new(Arc::clone(&self.core), index))
     }
 

@@ -15,6 +15,7 @@ on_each_driver!(
     an_object_keeps_its_bytes_in_every_tier,
     a_full_tier_sends_the_coldest_away,
     what_is_held_stays,
+    an_allocation_that_does_not_wait_finds_room_later,
     what_the_device_still_uses_stays,
     a_move_does_not_block_who_holds_the_object_where_it_is,
     a_writer_is_alone,
@@ -145,6 +146,25 @@ fn what_is_held_stays(driver: &Driver) {
     for (seed, object) in (0..).zip(&objects) {
         rig.check(object, seed);
     }
+}
+
+fn an_allocation_that_does_not_wait_finds_room_later(driver: &Driver) {
+    let rig = Rig::with(driver, |builder| builder.wait(Duration::from_secs(600)));
+    let objects: Vec<_> = (0..3).map(|seed| rig.object(seed, MIB)).collect();
+    let held: Vec<_> =
+        objects.iter().map(|object| object.pin(Tier::Device, &rig.stream).unwrap()).collect();
+    let full = rig.pool.try_alloc(2 * MIB, Tier::Device).unwrap_err();
+    assert_eq!(full, busy(Blocked::Full(Tier::Device)));
+    assert!(matches!(rig.pool.try_alloc(64 * MIB, Tier::Pinned), Err(TierError::TooLarge { .. })));
+    drop(held);
+    let new = loop {
+        match rig.pool.try_alloc(2 * MIB, Tier::Device) {
+            Err(TierError::Busy { age: Duration::ZERO, .. }) => thread::yield_now(),
+            outcome => break outcome.unwrap(),
+        }
+    };
+    assert_eq!(new.tier(), Tier::Device);
+    (0..3).for_each(|seed| rig.check(&objects[usize::from(seed)], seed));
 }
 
 fn what_the_device_still_uses_stays(driver: &Driver) {

@@ -23,6 +23,8 @@ const COLUMNS_IN: &[&str] = &[
     "cudarc/examples",
     "cuda-core/tests",
     "cuda-core/examples",
+    "nixl/tests",
+    "nixl/examples",
     "python/examples",
     "bench/tests",
 ];
@@ -36,6 +38,7 @@ pub(super) const SOURCES: &[&str] = &[
     "capi/src",
     "cudarc/src",
     "cuda-core/src",
+    "nixl/src",
     "python/src",
     "bench/src",
 ];

@@ -24,6 +24,7 @@ const DOCUMENTS: &[&str] = &[
     "capi/README.md",
     "cudarc/README.md",
     "cuda-core/README.md",
+    "nixl/README.md",
     "python/README.md",
     "bench/README.md",
 ];
