@@ -9,9 +9,9 @@
 //! A record lives as long as the pool. With its block it goes from the holders of the buffer to the
 //! list of a stream, and from there to the next holder; without one it waits in `spare`.
 //!
-//! * `state`: written by see `lockfree::buffer_state`; read by . .
-//! * `next`: written by see `lockfree::index_stack`; read by . .
-//! * `parked`: written by see `parked`; read by . .
+//! * `state`: see `lockfree::buffer_state`.
+//! * `next`: see `lockfree::index_stack`.
+//! * `parked`: see `parked`.
 //! * `used`: written by holders of the buffer, the record's owner; read by statistics. Relaxed: a
 //!   count.
 //! * `uses`, `flags`: written by holders of the buffer (CAS, `fetch_or`), the record's owner; read
