@@ -229,6 +229,8 @@ impl Core {
         until: Option<Instant>,
         state: &mut (Exhaustion, Drained),
     ) -> Result<Option<(u32, Source)>, AllocError> {
+        // What was left at the last look that found nothing to wait for.
+        let mut least = usize::MAX;
         loop {
             // An end beyond what can be counted is none.
             let left =
@@ -236,20 +238,29 @@ impl Core {
             if left.is_zero() {
                 return Ok(None);
             }
-            match self.wait_for_one(&state.1, left) {
-                Ok(true) => {}
-                // What was in use at the last look may be complete by now.
-                Ok(false) if state.1.in_lists + self.upstream.retired() > 0 => {
-                    return Ok(self.retry(request, state)?.map(|index| (index, Source::Retried)));
+            let source = match self.wait_for_one(&state.1, left) {
+                Ok(true) => {
+                    least = usize::MAX;
+                    Source::Waited
                 }
-                Ok(false) | Err(WaitError::Deadline(_)) => return Ok(None),
+                // What was in use at the last look may be complete by now, and hide that what was
+                // retired after it is not: once that is given back, the next look tells.
+                Ok(false) => {
+                    let retired = state.1.in_lists + self.upstream.retired();
+                    if retired == 0 || retired >= least {
+                        return Ok(None);
+                    }
+                    least = retired;
+                    Source::Retried
+                }
+                Err(WaitError::Deadline(_)) => return Ok(None),
                 Err(WaitError::Driver(error)) => {
                     self.note_error(error);
                     return Err(error.into());
                 }
-            }
+            };
             if let Some(index) = self.retry(request, state)? {
-                return Ok(Some((index, Source::Waited)));
+                return Ok(Some((index, source)));
             }
         }
     }

@@ -5,6 +5,7 @@ mod by_handle;
 mod capture;
 mod close;
 mod faults;
+mod half_complete;
 mod limits;
 mod markers;
 mod peers;
