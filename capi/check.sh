@@ -100,17 +100,17 @@ sanitized() { # NAME RUST-FLAGS PROGRAM...
 }
 
 # Instructions of a block's allocation and free, of a step, and of a fetch whose results are read, through C
-# and in Rust, without what the driver takes. The goal is 60 more for each call, which is reached; processors
-# differ a little, by the C library that suits them.
+# and in Rust, without what the driver takes. The goal, 60 more for each call, is reached; the limits are a little
+# above what was counted, since the C library differs by processor.
 overhead() {
     local rust
     rust=$(cargo metadata --quiet --no-deps --format-version 1 --manifest-path "$here/Cargo.toml" |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')/release/examples/overhead
     cargo build --quiet --release --manifest-path "$here/Cargo.toml" --example overhead
     gcc -std=c11 "${strict[@]}" -O2 -I"$here/include" "$tests/overhead.c" -L"$prefix/lib" -lwharf -Wl,-rpath,"$prefix/lib" -o "$dir/overhead"
-    compare alloc "alloc and free" 2 80
-    compare step "a step: begin, slot, submit" 3 66
-    compare results "results: fetch, wait, read, release" 4 64
+    compare alloc "alloc and free" 2 58
+    compare step "a step: begin, slot, submit" 3 62
+    compare results "results: fetch, wait, read, release" 4 48
 }
 
 compare() { # LOOP WHAT CALLS LIMIT

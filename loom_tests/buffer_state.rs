@@ -28,7 +28,7 @@ fn buffer_state_last_handle() {
     });
 }
 
-/// Two threads take one bare handle back, beside the next life.
+/// Two threads end one bare handle, each in its way, beside the next life.
 #[test]
 fn buffer_state_raw_twice() {
     model("buffer_state_raw_twice", || {
@@ -36,26 +36,26 @@ fn buffer_state_raw_twice() {
         shared.0.begin().unwrap();
         shared.1.own(0);
         let generation = shared.0.make_raw().unwrap();
-        let take = move |(word, items): &(BufferWord, Guarded)| {
-            let taken = word.take_raw(generation).is_ok();
-            if taken {
+        let end = |(word, items): &(BufferWord, Guarded), end: &dyn Fn(&BufferWord) -> bool| {
+            let is_ended = end(word);
+            if is_ended {
                 items.own(0);
-                assert!(word.release().unwrap());
                 // The next life has a bare handle too, which is not ours.
                 word.begin().unwrap();
                 word.begin_raw();
             }
-            taken
+            is_ended
         };
         let other = shared.clone();
-        let thread = thread::spawn(move || take(&other));
-        let taken = take(&shared);
-        assert!(taken ^ thread.join().unwrap(), "a bare handle is taken back once");
+        let thread = thread::spawn(move || end(&other, &|word| word.end_raw(generation)));
+        let taken =
+            end(&shared, &|word| word.take_raw(generation).is_ok_and(|()| word.release().unwrap()));
+        assert!(taken ^ thread.join().unwrap(), "a bare handle ends once");
     });
 }
 
-/// One thread shares a block by its bare handle while another takes the handle back: the one that
-/// ends last has the block alone.
+/// One thread shares a block by its bare handle while another ends the handle: the one that ends
+/// last has the block alone.
 #[test]
 fn buffer_state_raw_shared() {
     model("buffer_state_raw_shared", || {
@@ -73,8 +73,13 @@ fn buffer_state_raw_shared() {
         let other = shared.clone();
         let thread =
             thread::spawn(move || other.0.share_raw(generation).map_or(0, |()| end(&other)));
-        shared.0.take_raw(generation).unwrap();
-        let last = end(&shared);
+        let last = if shared.0.end_raw(generation) {
+            shared.1.own(0);
+            1
+        } else {
+            shared.0.take_raw(generation).unwrap();
+            end(&shared)
+        };
         assert_eq!(last + thread.join().unwrap(), 1, "one of them is the last");
     });
 }

@@ -2,7 +2,7 @@
 //! A place for what one call at a time may use, and whose handles become stale.
 //!
 //! ```text
-//!   word   life (62) | awaited | taken
+//!   word   life (58) | 0 (4) | awaited | taken
 //! ```
 //!
 //! One change of the word finds a stale handle and keeps other calls out, so a call pays for both
@@ -17,6 +17,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::step::PLACE_BITS;
 
 /// A content, and which life of the place it is.
 #[derive(Default)]
@@ -140,8 +142,9 @@ static GIVEN_BACK: Condvar = Condvar::new();
 
 const TAKEN: u64 = 1;
 const AWAITED: u64 = 2;
-/// The bits of both.
-const FLAGS: u32 = 2;
+/// The bits below a life: more than both need, and as many as a step's number has below its life,
+/// so that one mask makes a word of the number.
+const FLAGS: u32 = PLACE_BITS;
 
 #[cfg(test)]
 mod tests {
@@ -155,7 +158,11 @@ mod tests {
         assert_eq!(begun.life(), 1);
         drop(begun);
         assert_eq!(cell.take(1).map(|taken| *taken), Some(7));
-        assert!(cell.take(0).is_none() && cell.take(2).is_none() && cell.take(u64::MAX).is_none());
+        assert!(
+            cell.take(0).is_none()
+                && cell.take(2).is_none()
+                && cell.take(u64::MAX >> FLAGS).is_none()
+        );
         assert_eq!(cell.begin().life(), 2);
         assert!(cell.take(1).is_none());
     }

@@ -323,7 +323,8 @@ unsafe fn begin(
     let set: &'static InputBuffers = unsafe { &*Arc::as_ptr(&object.set) };
     // Would be lost if what follows panicked; has nothing to see to if it cannot.
     let open = ManuallyDrop::new(begin(set)?);
-    let place = open.ring_slot();
+    // The remainder is the place, and spares the check of it.
+    let place = open.ring_slot() % PLACES;
     let mut cell = object.cells[place].begin();
     cell.clear();
     // Nothing is there to be dropped, so that the step is copied once.
@@ -344,19 +345,11 @@ impl InputsObject {
 }
 
 impl Content {
-    /// Drops what the ring slot had before.
+    /// Drops what the ring slot had before: no open step, which would have kept the ring slot.
     #[inline]
     fn clear(&mut self) {
         self.staged = None;
-        if self.open.is_some() {
-            self.give_up();
-        }
-    }
-
-    /// A ring slot that has an open step is not begun again, so there is none.
-    #[cold]
-    fn give_up(&mut self) {
-        self.open = None;
+        debug_assert!(self.open.is_none());
     }
 
     #[inline]
@@ -395,4 +388,4 @@ fn stale() -> Failure {
 /// The ring slots that a step's number tells apart: as many as the library lets a set have. So each
 /// number names a cell, and one of no ring slot is one that no step was begun in.
 pub(crate) const PLACES: usize = 1 << PLACE_BITS;
-const PLACE_BITS: u32 = 6;
+pub(crate) const PLACE_BITS: u32 = 6;

@@ -115,6 +115,8 @@ pub(crate) struct Table<T> {
     made: AtomicU32,
 }
 
+/// On a cache line of its own: a thread that makes objects does not disturb those that use others.
+#[repr(align(64))]
 struct Entry<T> {
     /// The handle of the object; `EMPTY` without one.
     handle: AtomicU64,

@@ -19,8 +19,8 @@
 //!   pairs with the `Acquire` of the last one's, in `load`: the thread that retires the buffer sees
 //!   all uses.
 //!   The record changes owners through stacks, which order the rest.
-//! * state: written by `make_raw`; read by `take_raw`, `share_raw`. `Release` and `Acquire`: the
-//!   taker of the bare handle sees what the giver did.
+//! * state: written by `make_raw`, `begin_raw`; read by `take_raw`, `share_raw`, `end_raw`.
+//!   `Release` and `Acquire`: the taker of the bare handle sees what the giver did.
 
 use crate::sync::atomic::{
     AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
@@ -133,11 +133,11 @@ impl BufferWord {
     /// bare one. The generation of that life.
     #[inline]
     pub(crate) fn begin_raw(&self) -> u32 {
-        let state = self.load();
+        let state = BufferStateWord(self.0.load(Relaxed));
         debug_assert!(state.handles() == 1 && !state.is_raw(), "{state:?}");
-        // AcqRel: pairs with that of `take_raw`. What others try by an old handle fails without
-        // changing the word.
-        self.0.fetch_or(RAW, AcqRel);
+        // A store: what others try by an old handle fails without changing the word. Release: pairs
+        // with the Acquire of `take_raw`.
+        self.0.store(state.0 | RAW, Release);
         state.generation()
     }
 
@@ -150,6 +150,17 @@ impl BufferWord {
         };
         // AcqRel: pairs with that of `make_raw`.
         self.update(AcqRel, next).map(drop)
+    }
+
+    /// Ends the bare handle of a life if it is the only handle. Returns whether it did: the record
+    /// is then the caller's.
+    #[inline]
+    pub(crate) fn end_raw(&self, generation: u32) -> bool {
+        let life = BufferStateWord(u64::from(generation) << 32);
+        let (only, none) =
+            (life.with(Phase::Allocated).plus_handle().0 | RAW, life.with(Phase::Retired).0);
+        // AcqRel: pairs with that of `make_raw`, and of the handles that have ended.
+        self.0.compare_exchange(only, none, AcqRel, Relaxed).is_ok()
     }
 
     /// Adds a handle to the bare one of a life; the error says that there is none.
@@ -266,6 +277,11 @@ mod tests {
         word.begin().unwrap();
         let later = word.begin_raw();
         assert!(word.take_raw(generation).is_err() && later != generation);
-        word.take_raw(later).unwrap();
+        word.share_raw(later).unwrap();
+        assert!(!word.end_raw(later), "two handles");
+        assert_eq!(word.release(), Ok(false));
+        assert!(!word.end_raw(generation) && word.end_raw(later) && !word.end_raw(later));
+        assert_eq!((word.load().phase(), word.load().handles()), (Phase::Retired, 0));
+        word.begin().unwrap();
     }
 }

@@ -37,6 +37,19 @@ impl Pool {
     ///   block already, and the driver refuses to order this one, is the block freed and leaked.
     #[inline]
     pub fn free_raw(&self, raw: RawBuffer, stream: &Stream) -> Result<(), FreeError> {
+        // What can fail comes before the handle ends.
+        if let Some(timeline) = stream.ready_timeline()
+            && let Some(slot) = self.core.slots.seat(timeline)
+            && let Some(record) = raw.end(&self.core)
+        {
+            return Ok(self.core.retire_behind(record, slot, timeline, stream)?);
+        }
+        self.free_shared(raw, stream)
+    }
+
+    /// As `free_raw`, where there may be other handles, or the stream is new to the pool.
+    #[cold]
+    fn free_shared(&self, raw: RawBuffer, stream: &Stream) -> Result<(), FreeError> {
         let timeline = stream.timeline()?;
         let slot = self.core.slot_of(timeline)?;
         let (index, record) = raw.claim(&self.core)?;

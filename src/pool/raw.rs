@@ -99,16 +99,21 @@ impl RawBuffer {
         Ok(self.buffer(core))
     }
 
+    /// Ends this handle where it is the block's only one: the record is the caller's.
+    #[inline]
+    pub(super) fn end(self, core: &Core) -> Option<&BufferRecord> {
+        let record = core.records.seen(self.index).filter(|_| self.pool == core.id)?;
+        (self.is_of(record) && record.state.end_raw(self.generation)).then_some(record)
+    }
+
     /// Takes the handle of a block that was not taken back: it is the caller's, in the record that
     /// is returned with its number.
-    #[inline]
     pub(super) fn claim(self, core: &Core) -> Result<(u32, &BufferRecord), RawError> {
         let record = self.change(core, |state| state.take_raw(self.generation))?;
         Ok((self.index, record))
     }
 
     /// Changes the state of the block, if this is a handle of the pool's and `change` can.
-    #[inline]
     fn change(
         self,
         core: &Core,
@@ -118,14 +123,19 @@ impl RawBuffer {
         let Some(record) = core.records.made(self.index).filter(|_| self.pool == core.id) else {
             return Err(RawError::WrongPool { address });
         };
-        let (start, end) = (record.address.load(Relaxed), record.size() as u64);
-        let offset = address.wrapping_sub(start);
-        let fits = offset.checked_add(self.size as u64).is_some_and(|last| last <= end);
-        if !fits || change(&record.state).is_err() {
+        if !self.is_of(record) || change(&record.state).is_err() {
             let current = record.state.load().generation();
             return Err(RawError::Stale { address, generation: self.generation, current });
         }
         Ok(record)
+    }
+
+    /// Whether the bytes are some of a record's block.
+    #[inline]
+    fn is_of(self, record: &BufferRecord) -> bool {
+        let offset = self.address.wrapping_sub(record.address.load(Relaxed));
+        let end = offset.checked_add(self.size as u64);
+        end.is_some_and(|end| end <= record.size() as u64)
     }
 
     /// The buffer of a handle that the caller has.

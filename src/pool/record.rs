@@ -256,6 +256,12 @@ impl BufferRecords {
         (index < self.made.load(Relaxed)).then(|| self.get(index))
     }
 
+    /// As [`made`](Self::made), if this thread sees the record.
+    #[inline]
+    pub(super) fn seen(&self, index: u32) -> Option<&BufferRecord> {
+        if index < self.made.load(Relaxed) { self.found(index) } else { None }
+    }
+
     /// All records that were made.
     pub(super) fn all(&self) -> impl Iterator<Item = (u32, &BufferRecord)> {
         (0..self.made.load(Relaxed)).map(|index| (index, self.get(index)))

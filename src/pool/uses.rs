@@ -25,8 +25,6 @@ impl Core {
     }
 
     /// Notes a use of a live buffer by a stream, submitted by now.
-    // Always: a call would cost a foreign interface as much as the rest of a use.
-    #[inline(always)]
     pub(super) fn note_use(
         &self,
         record: &BufferRecord,
@@ -116,8 +114,6 @@ impl Core {
     }
 
     /// Ends a handle of the record with this number, which is retired if it is the last.
-    // Always: as for `note_use`.
-    #[inline(always)]
     pub(super) fn end_handle_of(&self, index: u32, record: &BufferRecord) {
         let last = record.state.release();
         debug_assert!(last.is_ok(), "{last:?}");
@@ -132,12 +128,50 @@ impl Core {
         self.retire_record(index, self.records.get(index));
     }
 
-    // Always: as for `note_use`.
-    #[inline(always)]
     fn retire_record(&self, index: u32, record: &BufferRecord) {
         let Some(list) = self.list_of(record) else { return self.retire_other(index, record) };
         self.limit.stamp(record);
         list.push(index, |_| &record.next);
+    }
+
+    /// Retires a record of the caller's behind a use by a stream, submitted by now. Also after an
+    /// error: then the block is lost.
+    #[inline]
+    pub(super) fn retire_behind(
+        &self,
+        record: &BufferRecord,
+        slot: Seat<'_>,
+        timeline: &Timeline,
+        stream: &Stream,
+    ) -> Result<(), Error> {
+        let last = record.uses[0].load(Relaxed);
+        let is_own = Use::unpack(last).is_none_or(|of| of.slot == slot.number as usize);
+        if !record.is_plain() || !is_own {
+            return self.retire_behind_others(record, slot, timeline, stream);
+        }
+        count(record);
+        // A store: only the owner of a record without a handle notes uses.
+        record.uses[0].store(slot.use_now(timeline).pack().max(last), Relaxed);
+        self.limit.stamp(record);
+        slot.slot.lists[record.list()].push(record.index(), |_| &record.next);
+        Ok(())
+    }
+
+    /// As `retire_behind`, of a record that other streams have used.
+    #[cold]
+    fn retire_behind_others(
+        &self,
+        record: &BufferRecord,
+        slot: Seat<'_>,
+        timeline: &Timeline,
+        stream: &Stream,
+    ) -> Result<(), Error> {
+        let noted = self.note_use(record, slot, timeline, stream);
+        if noted.is_err() {
+            self.lose(record);
+        }
+        self.retire_record(record.index(), record);
+        noted
     }
 
     /// The list that a retired record goes to, if nothing is to be found out for that.

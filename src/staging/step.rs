@@ -217,7 +217,16 @@ impl<'a, Tag> Step<'a, Tag> {
     /// The layout of the step's slots, padding included.
     #[inline]
     pub(super) fn fields(&self) -> &[Field] {
-        self.bucket.map_or(&self.claim.fields, |bucket| &bucket.fields)
+        match self.bucket {
+            Some(bucket) => &bucket.fields,
+            None => self.own_fields(),
+        }
+    }
+
+    /// The layout of a step above the largest bucket. Cold: a branch instead of two selections.
+    #[cold]
+    fn own_fields(&self) -> &[Field] {
+        &self.claim.fields
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use wharf::graph::{CaptureMode, CaptureScope};
 use wharf::pool::{Buffer, FreeError, HostError, RawBuffer, RawError};
 use wharf::{Driver, Error, ErrorKind, Stream};
 
-use super::{context, device_pool, gate, pinned_pool, streams};
+use super::{BLOCK, context, device_pool, gate, pinned_pool, small_pool, streams};
 use crate::backend::{binder, on_each_driver};
 use crate::deadline::{LONG, SHORT};
 
@@ -19,6 +19,7 @@ on_each_driver!(
     what_is_no_address_of_a_block_is_refused,
     a_record_with_another_block_is_not_found,
     a_block_that_is_freed_by_handle_waits_for_its_uses,
+    a_block_that_its_stream_frees_by_handle_waits_for_the_stream,
     a_refused_free_leaves_the_block,
     a_shared_block_outlives_its_handle,
     a_graph_keeps_a_block_that_foreign_code_frees,
@@ -112,6 +113,22 @@ fn a_block_that_is_freed_by_handle_waits_for_its_uses(driver: &Driver) {
     pool.free_raw(elsewhere, &other).unwrap();
     drop(hold);
     busy.synchronize().unwrap();
+}
+
+fn a_block_that_its_stream_frees_by_handle_waits_for_the_stream(driver: &Driver) {
+    let context = context(driver);
+    let [busy, other] = streams(&context);
+    let pool = small_pool(&context, 1);
+    let raw = pool.alloc_raw(BLOCK, &busy).unwrap();
+    let hold = gate(&busy);
+    pool.free_raw(raw, &busy).unwrap();
+    // The other stream may have the block, where it waits for this one.
+    let elsewhere = pool.alloc_raw(BLOCK, &other).unwrap();
+    assert_eq!(elsewhere.address(), raw.address());
+    assert!(!other.query().unwrap());
+    drop(hold);
+    other.synchronize().unwrap();
+    pool.free_raw(elsewhere, &other).unwrap();
 }
 
 fn a_refused_free_leaves_the_block(driver: &Driver) {
