@@ -60,7 +60,7 @@ impl Cache {
     /// Sets the limits for caches of at most `bytes`.
     pub(crate) fn configure(&self, bytes: usize) {
         for (limit, magazine) in limits(bytes).into_iter().zip(&self.magazines) {
-            magazine.limit.store(limit, Relaxed);
+            magazine.set_limit(limit);
         }
         for preferred in &self.preferred {
             preferred.store(NO_SLICE, Relaxed);
@@ -219,7 +219,7 @@ impl Cache {
     pub(crate) fn clear(&self) {
         for magazine in &self.magazines {
             magazine.len.store(0, Relaxed);
-            magazine.limit.store(0, Relaxed);
+            magazine.set_limit(0);
         }
     }
 }

@@ -13,6 +13,8 @@
 //! * all else: written by the cache's one owner; read by owner. Relaxed; a cache changes owner
 //!   through a bitmap, which orders it.
 
+#![expect(unsafe_code, reason = "a free checks the magazine's limit alone")]
+
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Addresses in a magazine: with the lengths, four cache lines. Fewer in the models.
@@ -27,6 +29,7 @@ pub(super) const BATCH: u32 = ITEMS / 2;
 #[repr(C, align(128))]
 pub(crate) struct Magazine {
     pub(super) len: AtomicU32,
+    /// At most [`ITEMS`]: set by [`set_limit`](Self::set_limit) alone.
     pub(super) limit: AtomicU32,
     pub(super) items: [AtomicU64; ITEMS as usize],
 }
@@ -41,6 +44,11 @@ impl Magazine {
             limit: AtomicU32::new(0),
             items: std::array::from_fn(|_| AtomicU64::new(0)),
         }
+    }
+
+    /// Sets how many blocks the magazine may hold: at most [`ITEMS`].
+    pub(super) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit.min(ITEMS), Relaxed);
     }
 
     /// Takes the block that was put last.
@@ -61,8 +69,8 @@ impl Magazine {
         if len >= self.limit.load(Relaxed) {
             return false;
         }
-        let Some(item) = self.items.get(len as usize) else { return false };
-        item.store(address, Relaxed);
+        // SAFETY: below the limit, which is no more than there are items.
+        unsafe { self.items.get_unchecked(len as usize) }.store(address, Relaxed);
         self.len.store(len + 1, Relaxed);
         true
     }
@@ -173,13 +181,13 @@ mod tests {
     #[test]
     fn a_magazine_of_large_blocks_loses_its_highest() {
         let magazine = Magazine::new();
-        magazine.limit.store(4, Relaxed);
+        magazine.set_limit(4);
         assert!([5, 3, 9, 1].into_iter().all(|address| magazine.push(address)));
         let (highest, count) = magazine.trade_highest(7);
         assert_eq!(highest[..count], [5, 7, 9]);
         assert_eq!((magazine.pop(), magazine.pop(), magazine.pop()), (Some(1), Some(3), None));
         // Where one fits, the higher of two goes.
-        magazine.limit.store(1, Relaxed);
+        magazine.set_limit(1);
         assert!(magazine.push(6));
         let (highest, count) = magazine.trade_highest(8);
         assert_eq!((&highest[..count], magazine.pop()), (&[8][..], Some(6)));
@@ -188,14 +196,14 @@ mod tests {
     #[test]
     fn a_magazine_takes_a_batch_of_one_that_holds_more_and_has_room_again() {
         let magazine = Magazine::new();
-        magazine.limit.store(1, Relaxed);
+        magazine.set_limit(1);
         let mut filling = magazine.filling();
         (1..=u64::from(BATCH)).for_each(|address| filling.put(address));
         assert_eq!(filling.end(), Some(1));
         let (_, count) = magazine.take_oldest(magazine.surplus());
         assert_eq!(count, BATCH as usize - 1);
         assert!(magazine.push(99) && !magazine.push(100));
-        magazine.limit.store(2, Relaxed);
+        magazine.set_limit(2);
         assert_eq!(magazine.trade_highest(7).1, 2);
     }
 
@@ -203,7 +211,7 @@ mod tests {
     fn a_magazine_is_a_stack_that_loses_its_oldest() {
         let magazine = Magazine::new();
         assert!(!magazine.push(1));
-        magazine.limit.store(4, Relaxed);
+        magazine.set_limit(4);
         assert!((1..=4).all(|address| magazine.push(address)));
         assert!(!magazine.push(5));
         let (oldest, count) = magazine.take_oldest(magazine.batch());

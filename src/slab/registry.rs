@@ -5,11 +5,11 @@
 //! handed on from thread to thread, so the pointers to them are plain `'static` references.
 //!
 //! ```text
-//!   thread      slots[0]  slots[1]  ...  slots[63]          slot 0: no pool, always empty
+//!   thread      slots[0]  slots[1]  ...  slots[255]         slot 0: no pool, always empty
 //!                  |         |
 //!                empty     caches[7]                        caches: a bitmap says which are free
 //!   process     pools[1]: | alive (1) | ... | threads with a cache in the slot (32) |
-//!               pools[64] and on: pools without a slot, known by their addresses only
+//!               pools[256] and on: pools without a slot, known by their addresses only
 //! ```
 //!
 //! * `pools[s].state`: written by `open`, `close`, `attach`, `detach`; read by `open`. The
@@ -27,8 +27,9 @@ use crate::sync::atomic::{
 };
 use crate::sync::{OnceLock, try_update};
 
-/// Slots of a thread. Pools beyond have no thread caches.
-pub(super) const SLOTS: usize = if cfg!(all(test, loom)) { 2 } else { 64 };
+/// Slots of a thread: as many as a slot's number can name, so that finding one checks no bound.
+/// Pools beyond have no thread caches.
+pub(super) const SLOTS: usize = if cfg!(all(test, loom)) { 2 } else { 256 };
 
 /// Pools whose spans the process knows. Addresses of pools beyond are foreign in error messages.
 const POOLS: usize = if cfg!(all(test, loom)) { 2 } else { 1024 };
@@ -73,7 +74,7 @@ pub(crate) struct CacheEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
     /// The slot of its thread caches; 0 if it has none.
-    pub(crate) slot: usize,
+    pub(crate) slot: u8,
     /// Its number among the known pools; 0 if it is not.
     place: usize,
     /// A number that no other pool of the process has or had; not 0.
@@ -102,8 +103,8 @@ impl Registry {
                 pool.base.store(base, Relaxed);
                 pool.len.store(len as u64, Relaxed);
                 pool.id.store(id, Relaxed);
-                let slot = if place < SLOTS { place } else { 0 };
-                return Seat { slot, place, id };
+                let slot = u8::try_from(place).ok().filter(|_| place < SLOTS);
+                return Seat { slot: slot.unwrap_or(0), place, id };
             }
         }
         Seat { slot: 0, place: 0, id }

@@ -40,8 +40,18 @@ impl SizeClass {
     /// The smallest class whose blocks hold `size` bytes, `None` above 1 MiB.
     #[inline]
     pub fn of(size: usize) -> Option<Self> {
-        // One load instead of about eleven instructions of bit counting.
-        TABLE.get(size.div_ceil(STEP)).map(|&class| Self(class))
+        // One load instead of about eleven instructions of bit counting. No division that rounds
+        // up, which is three more: 0 wraps to a number that has no entry.
+        match TABLE.get(size.wrapping_sub(1) / STEP) {
+            Some(&class) => Some(Self(class)),
+            None => Self::of_none(size),
+        }
+    }
+
+    /// The class of a size that is in no step of the table.
+    #[cold]
+    fn of_none(size: usize) -> Option<Self> {
+        (size == 0).then_some(Self(0))
     }
 
     /// The smallest class of which several blocks share a slab, `None` above 128 KiB.
@@ -131,13 +141,13 @@ const LAST_WIDE: usize = 43;
 /// The largest size that has a class.
 const TABLE_MAX: usize = 1 << 20;
 
-/// Class by size in steps.
-static TABLE: [u8; TABLE_MAX / STEP + 1] = {
-    let mut table = [0; TABLE_MAX / STEP + 1];
-    let mut step = 1;
+/// Class by the step in which the last byte is.
+static TABLE: [u8; TABLE_MAX / STEP] = {
+    let mut table = [0; TABLE_MAX / STEP];
+    let mut step = 0;
     while step < table.len() {
         #[expect(clippy::cast_possible_truncation, reason = "a class number below 64")]
-        let class = class_of(step * STEP) as u8;
+        let class = class_of((step + 1) * STEP) as u8;
         table[step] = class;
         step += 1;
     }

@@ -59,8 +59,8 @@ sync::global! {
 
 /// The calling thread's cache in a slot.
 #[inline]
-pub(super) fn current(slot: usize) -> &'static Cache {
-    CURRENT.with(|slots| slots[slot % SLOTS].get())
+pub(super) fn current(slot: u8) -> &'static Cache {
+    CURRENT.with(|slots| slots[usize::from(slot) % SLOTS].get())
 }
 
 /// The calling thread's cache of a pool, made if need be; the empty one if there can be none.
@@ -95,7 +95,7 @@ fn attach_new(seat: Seat, bytes: usize, pool: Weak<dyn Flush>) -> &'static Cache
         Some(&entry.cache)
     });
     let Ok(Some(cache)) = attached else { return empty() };
-    CURRENT.with(|slots| slots[seat.slot].set(cache));
+    CURRENT.with(|slots| slots[usize::from(seat.slot)].set(cache));
     cache
 }
 
@@ -144,7 +144,7 @@ impl Guard {
 impl Attached {
     fn leave(self) {
         // First the slot: if a free allocates from the pool, it must not find this cache.
-        let _ = CURRENT.try_with(|slots| slots[self.seat.slot].set(empty()));
+        let _ = CURRENT.try_with(|slots| slots[usize::from(self.seat.slot)].set(empty()));
         if let Some(pool) = self.pool.upgrade() {
             pool.flush(&self.entry.cache);
             pool.budget().give_back(self.granted);
