@@ -3,7 +3,7 @@
 use super::Guarded;
 use super::machine::{Machine, model, spawn};
 use crate::memory::UnbackedResource;
-use crate::pool::{Buffer, Pool};
+use crate::pool::{Buffer, Pool, PoolBuilder, Pressure};
 use crate::slab::{AllocError, PoolOptions};
 use crate::stream::Stream;
 use loom::sync::Arc;
@@ -21,15 +21,19 @@ struct Scene {
     _machine: Machine,
 }
 
+/// A pool of some blocks. No allocation waits and no pass begins because time has passed: executions
+/// are repeatable.
+fn pool_of(blocks: usize, builder: PoolBuilder) -> Pool {
+    let slabs = PoolOptions::default().thread_cache_bytes(0);
+    let builder = builder.slabs(slabs).max_bytes(blocks * BLOCK);
+    let builder = builder.wait(Duration::ZERO).keep_idle(Duration::MAX);
+    builder.build(UnbackedResource::new(4 * BLOCK).unwrap()).unwrap()
+}
+
 impl Scene {
     fn new() -> Self {
         let machine = Machine::new(Schedule::Eager);
-        let slabs = PoolOptions::default().thread_cache_bytes(0);
-        // No allocation waits and no pass begins because time has passed: executions are
-        // repeatable.
-        let builder = Pool::builder().slabs(slabs).max_bytes(BLOCK);
-        let builder = builder.wait(Duration::ZERO).keep_idle(Duration::MAX);
-        let pool = builder.build(UnbackedResource::new(4 * BLOCK).unwrap()).unwrap();
+        let pool = pool_of(1, Pool::builder());
         let streams = [machine.stream(), machine.stream()];
         Self { pool, memory: Guarded::new(1), streams, _machine: machine }
     }
@@ -61,5 +65,25 @@ fn pool_last_of_two_handles() {
         thread.join().unwrap();
         let block = early.or_else(|_| scene.alloc(0));
         assert!(block.is_ok(), "refused while the only block is free: {block:?}");
+    });
+}
+
+/// A pool and a buffer are dropped by two threads: the last buffer ends the pool's memory.
+#[test]
+fn pool_ends_beside_a_drop() {
+    model("pool_ends_beside_a_drop", || {
+        let machine = Machine::new(Schedule::Eager);
+        let stream = machine.stream();
+        let kept = std::sync::Arc::new(());
+        let hook = std::sync::Arc::clone(&kept);
+        // The pool keeps its hook, and what that holds, to the end.
+        let never = move |_: &Pressure| std::sync::Arc::strong_count(&hook) == 0;
+        let pool = pool_of(2, Pool::builder().on_pressure(never));
+        let [buffer, last] = [(); 2].map(|()| pool.alloc::<u8>(BLOCK, &stream).unwrap());
+        let thread = spawn(move || drop(buffer));
+        drop(pool);
+        thread.join().unwrap();
+        drop(last);
+        assert_eq!(std::sync::Arc::strong_count(&kept), 1, "a parked reference keeps the pool");
     });
 }
