@@ -21,8 +21,8 @@ struct Scene {
     _machine: Machine,
 }
 
-/// A pool of some blocks. No allocation waits and no pass begins because time has passed: executions
-/// are repeatable.
+/// A pool of some blocks. No allocation waits and no pass begins because time has passed:
+/// executions are repeatable.
 fn pool_of(blocks: usize, builder: PoolBuilder) -> Pool {
     let slabs = PoolOptions::default().thread_cache_bytes(0);
     let builder = builder.slabs(slabs).max_bytes(blocks * BLOCK);

@@ -84,6 +84,13 @@ impl Rig {
         }
     }
 
+    /// Why an object cannot come to the device, when what wrote it is over: until then it is held.
+    fn refusal(&self, object: &TieredObject, stream: &Stream) -> TierError {
+        let refused = || object.try_pin(Tier::Device, stream).unwrap_err();
+        self.step_until(|| refused() != busy(Blocked::Held));
+        refused()
+    }
+
     fn used(&self) -> usize {
         self.pool.stats().tiers.iter().map(|tier| tier.used).sum()
     }
@@ -135,8 +142,7 @@ fn what_is_held_stays(driver: &Driver) {
     let objects: Vec<_> = (0..3).map(|seed| rig.object(seed, 3 * MIB / 2)).collect();
     let held: Vec<_> =
         objects[..2].iter().map(|object| object.pin(Tier::Device, &rig.stream).unwrap()).collect();
-    let refused = objects[2].try_pin(Tier::Device, &rig.stream).unwrap_err();
-    assert_eq!(refused, busy(Blocked::Full(Tier::Device)));
+    assert_eq!(rig.refusal(&objects[2], &rig.stream), busy(Blocked::Full(Tier::Device)));
     assert_eq!(objects[0].try_pin(Tier::Pinned, &rig.stream).unwrap_err(), busy(Blocked::Held));
     let addresses: Vec<_> = held.iter().map(|held| held.address()).collect();
     drop(held);
@@ -174,10 +180,7 @@ fn what_the_device_still_uses_stays(driver: &Driver) {
     let other = Stream::new(&rig.context).unwrap();
     let gate = Gate::close(&rig.stream);
     drop(held);
-    assert_eq!(
-        second.try_pin(Tier::Device, &other).unwrap_err(),
-        busy(Blocked::Full(Tier::Device))
-    );
+    assert_eq!(rig.refusal(&second, &other), busy(Blocked::Full(Tier::Device)));
     assert_eq!(first.tier(), Tier::Device);
     gate.open();
     drop(second.pin(Tier::Device, &other).unwrap());
