@@ -32,8 +32,8 @@ impl Agent {
     /// Makes an agent and its backend.
     ///
     /// `name` names this process to its peers: different from theirs, and from that of any process
-    /// which they have known. A process that has taken its predecessor's name is heard when its peers
-    /// have [forgotten](Self::forget) that one.
+    /// which they have known. A process that has taken its predecessor's name is heard when its
+    /// peers have [forgotten](Self::forget) that one.
     ///
     /// # Errors
     ///
@@ -197,7 +197,8 @@ impl Agent {
 
     /// Ends all that a peer has part in, for one whose process has ended or that does not answer.
     /// Returns how many blocks that leaks, on this side: those that a transfer of either side may
-    /// still use. Also for a peer that is not known any more, since its metadata could not be loaded.
+    /// still use. Also for a peer that is not known any more, since its metadata could not be
+    /// loaded.
     ///
     /// # Errors
     ///

@@ -271,10 +271,10 @@ impl Exchange {
             // Cancelled meanwhile: the message about that is on its way.
             return;
         }
-        if !metadata.is_empty() {
-            if let Err(error) = self.learn_of(state, peer, instance, metadata) {
-                return self.cancel(state, id, error);
-            }
+        if !metadata.is_empty()
+            && let Err(error) = self.learn_of(state, peer, instance, metadata)
+        {
+            return self.cancel(state, id, error);
         }
         if let Some(it) = state.transfers.get_mut(&id) {
             it.stage = Stage::Granted(version);

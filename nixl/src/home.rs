@@ -8,8 +8,8 @@ use crate::transport::{Plan, Registration, Request, Segment, Transport};
 
 /// A part of a transport, in the process that made it.
 ///
-/// In a forked child its threads are missing, and its sockets and registrations are the parent's. So
-/// each call is [`Error::Forked`] there, and the drop does nothing.
+/// In a forked child its threads are missing, and its sockets and registrations are the parent's.
+/// So each call is [`Error::Forked`] there, and the drop does nothing.
 #[derive(Debug)]
 pub(crate) struct Home<T> {
     /// `None` when it has ended.

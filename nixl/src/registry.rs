@@ -125,7 +125,8 @@ fn instance() -> u64 {
 /// Registers what a [`WiredResource`](wharf::memory::WiredResource) commits with an agent's NIXL.
 ///
 /// Made by [`Agent::wire`](crate::Agent::wire), one for each resource. It keeps NIXL alive, and not
-/// the agent. A wire of your own around it does not call the agent: blocks may end in the agent's calls.
+/// the agent. A wire of your own around it does not call the agent: blocks may end in the agent's
+/// calls.
 pub struct NixlWire {
     region: Region,
     registry: Arc<Registry>,

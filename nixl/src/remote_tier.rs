@@ -94,7 +94,8 @@ impl RemoteTier {
     /// # use wharf::tier::{Tier, TieredPool};
     /// # use wharf::{Context, Stream};
     /// # use wharf_nixl::{Agent, RemoteBlock, RemoteTier};
-    /// # fn tier(context: Context, agent: Arc<Agent>, stream: Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// # type Any = Box<dyn std::error::Error>;
+    /// # fn tier(context: Context, agent: Arc<Agent>, stream: Stream) -> Result<(), Any> {
     /// // The peer has connected, and sent the name of a block that it exported for this.
     /// let arrival = agent.next(Duration::from_secs(1))?.ok_or("no space")?;
     /// let spaces = [RemoteBlock::from_bytes((*arrival.message).try_into()?)];

@@ -15,7 +15,8 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new(block: RemoteBlock) -> Result<Self, RemoteError> {
         let refused = |reason| RemoteError::Setup { reason };
-        // Numbers of the peer's: no memory ends beyond all addresses, and a table for the space is made.
+        // Numbers of the peer's: no memory ends beyond all addresses, and a table for the space is
+        // made.
         let it = block.descriptor;
         if it.offset.checked_add(it.len).is_none() || it.len > MOST {
             return Err(refused("a space of the peer's is larger than 1 TiB: export several"));
