@@ -7,6 +7,7 @@ use wharf::memory::Registrations;
 
 use crate::error::Error;
 use crate::exchange::Exchange;
+use crate::home::Home;
 use crate::local::Local;
 use crate::message::Message;
 use crate::nixl::Nixl;
@@ -20,6 +21,8 @@ use crate::transport::{Operation, Transport};
 /// A NIXL agent that registers wharf's memory and moves blocks of it between processes.
 ///
 /// It may be shared between threads. Dropped, it leaks what transfers and peers may still use.
+///
+/// A forked child has no use of it: each call is [`Error::Forked`] there, and drops end nothing.
 #[derive(Debug)]
 pub struct Agent {
     pub(crate) exchange: Arc<Exchange>,
@@ -29,7 +32,8 @@ impl Agent {
     /// Makes an agent and its backend.
     ///
     /// `name` names this process to its peers: different from theirs, and from that of any process
-    /// which they have known.
+    /// which they have known. A process that has taken its predecessor's name is heard when its
+    /// peers have [forgotten](Self::forget) that one.
     ///
     /// # Errors
     ///
@@ -40,6 +44,7 @@ impl Agent {
     }
 
     pub(crate) fn with(name: &str, transport: Arc<dyn Transport>) -> Self {
+        let transport: Arc<dyn Transport> = Arc::new(Home::new(transport));
         let registry = Arc::new(Registry::new(name, Arc::clone(&transport)));
         Self { exchange: Arc::new(Exchange::new(transport, registry)) }
     }
@@ -82,13 +87,17 @@ impl Agent {
     /// # Errors
     ///
     /// * [`Error::Malformed`]: the bytes are not metadata.
+    /// * [`Error::NameTaken`]: another process is known by that name, alive or not.
     /// * [`Error::Nixl`]: NIXL refused, such as where the peer cannot be reached.
     pub fn connect(&self, metadata: &[u8]) -> Result<String, Error> {
         self.exchange.connect(metadata)
     }
 
-    /// The peers whose metadata is loaded.
+    /// The peers whose metadata is loaded; none in a forked child.
     pub fn peers(&self) -> Vec<String> {
+        if self.exchange.check().is_err() {
+            return Vec::new();
+        }
         self.exchange.state().peers.keys().cloned().collect()
     }
 
@@ -146,6 +155,7 @@ impl Agent {
     /// * [`Error::UnknownPeer`]: the peer's metadata is not loaded.
     /// * [`Error::Nixl`]: NIXL refused.
     pub fn send(&self, peer: &str, message: &[u8]) -> Result<(), Error> {
+        self.exchange.check()?;
         let state = self.exchange.state();
         if !state.peers.contains_key(peer) {
             return Err(Error::UnknownPeer { peer: peer.to_owned() });
@@ -187,7 +197,8 @@ impl Agent {
 
     /// Ends all that a peer has part in, for one whose process has ended or that does not answer.
     /// Returns how many blocks that leaks, on this side: those that a transfer of either side may
-    /// still use.
+    /// still use. Also for a peer that is not known any more, since its metadata could not be
+    /// loaded.
     ///
     /// # Errors
     ///
@@ -196,8 +207,11 @@ impl Agent {
         self.exchange.forget(peer)
     }
 
-    /// What the agent holds and has done.
+    /// What the agent holds and has done; nothing in a forked child.
     pub fn stats(&self) -> AgentStats {
+        if self.exchange.check().is_err() {
+            return AgentStats::default();
+        }
         let registry = self.exchange.registry.stats();
         let state = self.exchange.state();
         let counts = state.counts;
@@ -247,6 +261,7 @@ pub struct AgentStats {
     pub leaked: u64,
     /// Their size.
     pub leaked_bytes: u64,
-    /// Messages that were none of this crate's, or that fit nothing.
+    /// Messages that were none of this crate's, or of another process with a known peer's name, or
+    /// that fit nothing.
     pub malformed: u64,
 }

@@ -1,6 +1,7 @@
 //! Ends: of a peer's part, and of an exchange. What may still be used is leaked.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use wharf::memory::Lease;
 
@@ -12,9 +13,11 @@ use crate::state::Stage;
 impl Exchange {
     /// Ends all that a peer has part in. Returns how many blocks that leaks, of both directions.
     pub(crate) fn forget(&self, name: &str) -> Result<usize, Error> {
+        self.check()?;
         let mut state = self.state();
         let unknown = || Error::UnknownPeer { peer: name.to_owned() };
-        if state.peers.remove(name).is_none() {
+        // Metadata that could not be loaded makes a peer unknown, and it has leases all the same.
+        if state.peers.remove(name).is_none() && !state.has_part(name) {
             return Err(unknown());
         }
         let mut leaked = 0;
@@ -43,7 +46,7 @@ impl Exchange {
             state.counts.leaked_bytes += lease.len() as u64;
             lease.leak();
         }
-        state.early.retain(|(peer, _)| peer != name);
+        state.early.retain(|(peer, ..)| peer != name);
         // The connection may be broken, and then has nothing to drop.
         let _gone = self.transport.unload(name);
         Ok(leaked)
@@ -52,7 +55,8 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let mut state = std::mem::take(&mut *self.state());
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut state = std::mem::take(state);
         for (id, it) in std::mem::take(&mut state.transfers) {
             if matches!(it.stage, Stage::Posted(_)) {
                 it.leak(&mut state.counts);

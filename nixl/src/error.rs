@@ -20,6 +20,13 @@ pub enum Error {
     },
     /// Bytes that no agent of this crate's version has exported.
     Malformed,
+    /// A forked child called, which has neither its parent's threads nor its connections.
+    Forked,
+    /// Another process has the name of a peer that is known.
+    NameTaken {
+        /// The name.
+        peer: String,
+    },
     /// The peer's metadata was never loaded, or the peer was forgotten.
     UnknownPeer {
         /// The peer's name.
@@ -97,6 +104,15 @@ impl fmt::Display for Error {
             }
             Self::Malformed => f.write_str(
                 "the bytes are not metadata of an agent: pass what Agent::metadata returned, whole",
+            ),
+            Self::Forked => f.write_str(
+                "a forked child called an agent of its parent's, which has its threads and \
+                 connections: make an agent in the child, after it has executed a program",
+            ),
+            Self::NameTaken { peer } => write!(
+                f,
+                "another process is known as {peer:?}: give each agent a name of its own, or \
+                 forget the peer if its process has ended"
             ),
             Self::UnknownPeer { peer } => write!(
                 f,

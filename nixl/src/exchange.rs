@@ -19,19 +19,25 @@ use crate::metadata::Metadata;
 use crate::peers;
 use crate::region::{Region, RemoteBlock};
 use crate::registry::Registry;
+use crate::segments::{one_kind, segments};
 use crate::state::{Arrival, Outgoing, Stage, State};
-use crate::transport::{Operation, Place, Plan, Segment, Transport};
+use crate::transport::{Operation, Plan, Segment, Transport};
 
 /// The protocol between an agent and its peers.
 pub(crate) struct Exchange {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) registry: Arc<Registry>,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
 }
 
 impl Exchange {
     pub(crate) fn new(transport: Arc<dyn Transport>, registry: Arc<Registry>) -> Self {
         Self { transport, registry, state: Mutex::default() }
+    }
+
+    /// Ahead of the lock, which a thread that a forked child lacks may hold.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.transport.check()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -40,10 +46,18 @@ impl Exchange {
     }
 
     pub(crate) fn open(&self, region: Region, registrations: Registrations) {
-        self.state().regions.insert(region, registrations);
+        if self.check().is_err() {
+            return;
+        }
+        let before = self.state().regions.insert(region, registrations);
+        // Without the lock, as below.
+        drop(before);
     }
 
     pub(crate) fn close(&self, region: Region) {
+        if self.check().is_err() {
+            return;
+        }
         let closed = self.state().regions.remove(&region);
         // Without the lock: it may be the end of the pool's memory.
         drop(closed);
@@ -51,6 +65,7 @@ impl Exchange {
 
     /// Loads a peer's metadata and sends it this agent's.
     pub(crate) fn connect(&self, bytes: &[u8]) -> Result<String, Error> {
+        self.check()?;
         let metadata = Metadata::from_bytes(bytes)?;
         let (name, mut state) = (metadata.name.clone(), self.state());
         let is_new = !state.peers.contains_key(&name);
@@ -68,7 +83,7 @@ impl Exchange {
     }
 
     pub(crate) fn send(&self, peer: &str, message: &Message) -> Result<(), Error> {
-        self.transport.notify(peer, &message.to_bytes())
+        self.transport.notify(peer, &message.to_bytes(self.registry.instance))
     }
 
     /// Asks a peer for leases of its side of the pairs. An error ends no block's use: they are
@@ -111,6 +126,7 @@ impl Exchange {
         locals: &[Local],
         remotes: &[RemoteBlock],
     ) -> Result<(MutexGuard<'_, State>, u64, Vec<Segment>), Error> {
+        self.check()?;
         let segments = segments(locals, remotes)?;
         let mut state = self.state();
         let unknown = || Error::UnknownPeer { peer: peer.to_owned() };
@@ -124,10 +140,11 @@ impl Exchange {
 
     /// Hears what peers have sent, and goes on with all transfers. Does not wait.
     pub(crate) fn progress(&self) -> Result<(), Error> {
+        self.check()?;
         let mut state = self.state();
         for (peer, bytes) in self.transport.notifications()? {
             match Message::from_bytes(&bytes) {
-                Some(message) => self.hear(&mut state, peer, message),
+                Some((instance, message)) => self.hear(&mut state, peer, instance, message),
                 None => state.counts.malformed += 1,
             }
         }
@@ -136,29 +153,31 @@ impl Exchange {
         Ok(())
     }
 
-    fn hear(&self, state: &mut State, peer: String, message: Message) {
-        let is_known = state.peers.contains_key(&peer);
+    fn hear(&self, state: &mut State, peer: String, instance: u64, message: Message) {
+        let known = state.peers.get(&peer).map(|it| it.metadata.instance);
+        if known.is_some_and(|known| known != instance) {
+            // What another process of that name asks or grants is not the peer's.
+            state.counts.malformed += 1;
+            return;
+        }
         match message {
-            Message::Hello { metadata } => match Metadata::from_bytes(&metadata) {
-                Ok(metadata) if metadata.name == peer => {
-                    if self.learn(state, metadata).is_err() {
-                        state.counts.failed += 1;
-                        return;
-                    }
-                    let (now, later) =
-                        std::mem::take(&mut state.early).into_iter().partition(|it| it.0 == peer);
-                    state.early = later;
-                    let now: Vec<(String, Message)> = now;
-                    now.into_iter().for_each(|(peer, message)| self.hear(state, peer, message));
+            Message::Hello { metadata } => {
+                match self.learn_of(state, &peer, instance, &metadata) {
+                    Ok(()) => {}
+                    Err(Error::Malformed) => return state.counts.malformed += 1,
+                    Err(_) => return state.counts.failed += 1,
                 }
-                _ => state.counts.malformed += 1,
-            },
-            Message::Ask { .. } if !is_known && state.early.len() < MOST_EARLY => {
-                state.early.push((peer, message));
+                let (now, later): (Vec<_>, Vec<_>) =
+                    std::mem::take(&mut state.early).into_iter().partition(|it| it.0 == peer);
+                state.early = later;
+                now.into_iter().for_each(|(peer, of, message)| self.hear(state, peer, of, message));
+            }
+            Message::Ask { .. } if known.is_none() && state.early.len() < MOST_EARLY => {
+                state.early.push((peer, instance, message));
             }
             Message::Ask { id, known, blocks } => self.answer(state, peer, id, known, &blocks),
             Message::Granted { id, version, metadata } => {
-                self.granted(state, &peer, id, version, &metadata);
+                self.granted(state, &peer, instance, (id, version), &metadata);
             }
             Message::Refused { id, index, reason } => {
                 let asked = |it: &Outgoing| it.peer == peer && matches!(it.stage, Stage::Asked);
@@ -179,7 +198,7 @@ impl Exchange {
             Message::Cancel { id } => {
                 let is_of =
                     |message: &Message| matches!(message, Message::Ask { id: of, .. } if *of == id);
-                state.early.retain(|(from, message)| *from != peer || !is_of(message));
+                state.early.retain(|(from, _, message)| *from != peer || !is_of(message));
                 drop(state.granted.remove(&(peer, id)));
             }
             Message::Text { text } => {
@@ -239,21 +258,42 @@ impl Exchange {
         leases.map(|(index, block)| lease(block).map_err(|reason| (index, reason))).collect()
     }
 
-    fn granted(&self, state: &mut State, peer: &str, id: u64, version: u64, metadata: &[u8]) {
+    fn granted(
+        &self,
+        state: &mut State,
+        peer: &str,
+        instance: u64,
+        (id, version): (u64, u64),
+        metadata: &[u8],
+    ) {
         let asked = |it: &Outgoing| it.peer == peer && matches!(it.stage, Stage::Asked);
         if !state.transfers.get(&id).is_some_and(asked) {
             // Cancelled meanwhile: the message about that is on its way.
             return;
         }
-        if !metadata.is_empty() {
-            let learnt = Metadata::from_bytes(metadata).and_then(|it| self.learn(state, it));
-            if let Err(error) = learnt {
-                return self.cancel(state, id, error);
-            }
+        if !metadata.is_empty()
+            && let Err(error) = self.learn_of(state, peer, instance, metadata)
+        {
+            return self.cancel(state, id, error);
         }
         if let Some(it) = state.transfers.get_mut(&id) {
             it.stage = Stage::Granted(version);
         }
+    }
+
+    /// Takes in metadata that a peer has sent: its own, and no other's.
+    fn learn_of(
+        &self,
+        state: &mut State,
+        peer: &str,
+        instance: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let metadata = Metadata::from_bytes(bytes)?;
+        if (&*metadata.name, metadata.instance) != (peer, instance) {
+            return Err(Error::Malformed);
+        }
+        self.learn(state, metadata)
     }
 
     /// Takes in metadata of a peer, if it is newer than what is known.
@@ -277,7 +317,7 @@ impl Exchange {
                     let version = *version;
                     self.post(state, id, version)
                 }
-                Stage::Posted(request) => request.poll().map_err(|error| failed(it, &error)),
+                Stage::Posted(request) => request.poll().map_err(|error| it.failed(&error)),
             };
             match outcome {
                 Ok(false) => {}
@@ -311,7 +351,8 @@ impl Exchange {
             return Ok(false);
         }
         let found: Option<Vec<_>> = it.remotes.iter().map(|it| peer.metadata.find(it)).collect();
-        let notification = Message::Done { id, text: it.text.clone() }.to_bytes();
+        let notification = Message::Done { id, text: it.text.clone() };
+        let notification = notification.to_bytes(self.registry.instance);
         let prepared = found.ok_or(Error::Malformed).and_then(|remote| {
             one_kind(&remote)?;
             self.transport.prepare(&Plan {
@@ -332,7 +373,7 @@ impl Exchange {
         let posted = request.post();
         let Some(it) = state.transfers.get_mut(&id) else { return Ok(false) };
         it.stage = Stage::Posted(request);
-        posted.map_err(|error| failed(it, &error))
+        posted.map_err(|error| it.failed(&error))
     }
 
     /// Ends a transfer that has not begun, and lets the peer end its leases.
@@ -349,39 +390,6 @@ impl Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").field("transport", &self.transport).finish_non_exhaustive()
     }
-}
-
-/// Where the local blocks lie, if a transfer can have them with the remote ones.
-fn segments(locals: &[Local], remotes: &[RemoteBlock]) -> Result<Vec<Segment>, Error> {
-    if locals.is_empty() {
-        return Err(Error::NoBlocks);
-    }
-    for (index, (local, remote)) in locals.iter().zip(remotes).enumerate() {
-        let (local, remote) = (local.len(), remote.descriptor.len);
-        if local as u64 != remote {
-            return Err(Error::Length { index, local, remote });
-        }
-    }
-    let place = |local: &Local| Place::of(&local.piece()).ok_or(Error::MixedKinds);
-    let segment = |local: &Local| {
-        Ok(Segment { address: local.address(), len: local.len(), place: place(local)? })
-    };
-    let segments = locals.iter().map(segment).collect::<Result<Vec<_>, _>>()?;
-    one_kind(&segments)?;
-    Ok(segments)
-}
-
-fn one_kind(segments: &[Segment]) -> Result<(), Error> {
-    let are_alike = segments.windows(2).all(|pair| pair[0].place.is_like(pair[1].place));
-    if are_alike { Ok(()) } else { Err(Error::MixedKinds) }
-}
-
-fn failed(it: &Outgoing, error: &Error) -> Error {
-    let reason = match error {
-        Error::Nixl { call, reason } => format!("{call}: {reason}"),
-        other => other.to_string(),
-    };
-    Error::Failed { peer: it.peer.clone(), reason }
 }
 
 /// How many messages are kept of peers that have not introduced themselves.

@@ -38,6 +38,7 @@ mod agent;
 mod end;
 mod error;
 mod exchange;
+mod home;
 mod local;
 mod message;
 mod metadata;
@@ -49,6 +50,7 @@ mod registry;
 mod remote_error;
 mod remote_tier;
 mod remote_transfer;
+mod segments;
 mod space;
 mod state;
 #[cfg(test)]

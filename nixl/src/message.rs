@@ -35,8 +35,10 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    /// The message of an agent, whose instance goes with it.
+    pub(crate) fn to_bytes(&self, instance: u64) -> Vec<u8> {
         let mut out = Writer(MAGIC.to_vec());
+        out.wide(instance);
         match self {
             Self::Hello { metadata } => out.tag(0).rest(metadata),
             Self::Ask { id, known, blocks } => {
@@ -58,9 +60,13 @@ impl Message {
         out.0
     }
 
-    /// `None` for bytes that `to_bytes` has not made.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// The sender's instance, and the message; `None` for bytes that `to_bytes` has not made.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<(u64, Self)> {
         let mut from = Reader(bytes.strip_prefix(MAGIC)?);
+        Some((from.wide()?, Self::read(from)?))
+    }
+
+    fn read(mut from: Reader<'_>) -> Option<Self> {
         Some(match from.tag()? {
             0 => Self::Hello { metadata: from.rest() },
             1 => {
@@ -191,7 +197,7 @@ mod tests {
             Message::Cancel { id: 5 },
             Message::Text { text: vec![] },
         ] {
-            assert_eq!(Message::from_bytes(&message.to_bytes()), Some(message));
+            assert_eq!(Message::from_bytes(&message.to_bytes(8)), Some((8, message)));
         }
     }
 
@@ -200,9 +206,9 @@ mod tests {
     fn bytes_that_are_cut_short_or_foreign_are_no_message() {
         let descriptor = Descriptor { piece: 3, generation: 9, offset: 0, len: 77 };
         let blocks = vec![RemoteBlock { region: Region(5), descriptor }; 2];
-        let ask = Message::Ask { id: 1, known: 2, blocks }.to_bytes();
+        let ask = Message::Ask { id: 1, known: 2, blocks }.to_bytes(8);
         let whole = |len: usize| {
-            let head = MAGIC.len() + 1 + 16;
+            let head = MAGIC.len() + 8 + 1 + 16;
             len >= head && (len - head).is_multiple_of(RemoteBlock::SIZE)
         };
         for len in 0..ask.len() {
@@ -212,7 +218,7 @@ mod tests {
             assert_eq!(Message::from_bytes(&[MAGIC, &[tag; 64]].concat()), None);
         }
         assert_eq!(Message::from_bytes(b"kv"), None);
-        let kind = [MAGIC, &[3], &[0; 12], &[9; 32]].concat();
+        let kind = [MAGIC, &[0; 8], &[3], &[0; 12], &[9; 32]].concat();
         assert_eq!(Message::from_bytes(&kind), None);
     }
 }

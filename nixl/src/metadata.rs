@@ -14,6 +14,8 @@ use crate::transport::{Place, Segment};
 pub(crate) struct Metadata {
     /// The agent's name.
     pub(crate) name: String,
+    /// Tells the agent from others of its name.
+    pub(crate) instance: u64,
     /// Counts the changes of the pieces.
     pub(crate) version: u64,
     /// Counts the pieces that have ended. NIXL adds what it loads to what it knows, and keeps the
@@ -45,7 +47,8 @@ impl Metadata {
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer(MAGIC.to_vec());
-        out.wide(self.version).wide(self.epoch).wide(self.name.len() as u64);
+        out.wide(self.instance).wide(self.version).wide(self.epoch);
+        out.wide(self.name.len() as u64);
         out.rest(self.name.as_bytes()).wide(self.pieces.len() as u64);
         for ((Region(region), index, generation), segment) in &self.pieces {
             let place = match segment.place {
@@ -56,7 +59,7 @@ impl Metadata {
             out.wide(segment.address).wide(segment.len as u64);
         }
         out.rest(&self.blob);
-        out.0
+        sealed(out)
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
@@ -64,8 +67,12 @@ impl Metadata {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
+        let (bytes, sum) = bytes.split_last_chunk()?;
+        if digest(bytes) != u64::from_le_bytes(*sum) {
+            return None;
+        }
         let mut from = Reader(bytes.strip_prefix(MAGIC)?);
-        let (version, epoch) = (from.wide()?, from.wide()?);
+        let (instance, version, epoch) = (from.wide()?, from.wide()?, from.wide()?);
         let len = from.wide()?.try_into().ok()?;
         let (name, rest) = from.0.split_at_checked(len)?;
         let name = String::from_utf8(name.to_vec()).ok()?;
@@ -78,8 +85,23 @@ impl Metadata {
             let (address, len) = (from.wide()?, from.wide()?.try_into().ok()?);
             pieces.insert(key, Segment { address, len, place });
         }
-        Some(Self { name, version, epoch, pieces, blob: from.rest() })
+        Some(Self { name, instance, version, epoch, pieces, blob: from.rest() })
     }
+}
+
+/// Ends bytes with their digest: the transport's part is for NIXL, which does not check what it is
+/// given.
+fn sealed(mut out: Writer) -> Vec<u8> {
+    let sum = digest(&out.0);
+    out.wide(sum);
+    out.0
+}
+
+/// FNV-1a.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 const MAGIC: &[u8] = b"wharf-nixl\x01";
@@ -96,7 +118,8 @@ mod tests {
             ((Region(0), 2, 1), at(0x1000, Place::Host)),
             ((Region(1), 0, 4), at(u64::MAX - 100, Place::Device(3))),
         ]);
-        Metadata { name: "decode".to_owned(), version: 9, epoch: 2, pieces, blob: vec![7; 100] }
+        let (name, blob) = ("decode".to_owned(), vec![7; 100]);
+        Metadata { name, instance: 5, version: 9, epoch: 2, pieces, blob }
     }
 
     #[test]
@@ -105,13 +128,19 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_is_cut_short_is_refused_or_lacks_bytes_of_the_transport_only() {
+    fn metadata_that_is_cut_short_or_changed_never_reaches_the_transport() {
         let bytes = sample().to_bytes();
-        for len in 0..bytes.len() - 100 {
+        for len in 0..bytes.len() {
             assert_eq!(Metadata::from_bytes(&bytes[..len]), Err(Error::Malformed), "{len}");
+            let mut changed = bytes.clone();
+            changed[len] ^= 1 << (len % 8);
+            assert_eq!(Metadata::from_bytes(&changed), Err(Error::Malformed), "{len}");
         }
-        let huge = [MAGIC, &[0; 16], &[255; 8]].concat();
-        assert_eq!(Metadata::from_bytes(&huge), Err(Error::Malformed));
+        // Lengths that no bytes follow: of the name, and of the list of pieces.
+        for before in [24, 32] {
+            let huge = [MAGIC, &vec![0; before], &[255; 8]].concat();
+            assert_eq!(Metadata::from_bytes(&sealed(Writer(huge))), Err(Error::Malformed));
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub(crate) fn learn(
     let name = metadata.name.clone();
     match state.peers.get_mut(&name) {
         Some(peer) => {
+            if peer.metadata.instance != metadata.instance {
+                return Err(Error::NameTaken { peer: name });
+            }
             let newest = peer.pending.as_ref().unwrap_or(&peer.metadata);
             if newest.version >= metadata.version {
                 return Ok(());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf::memory::{Piece, Wire};
@@ -15,6 +16,7 @@ use crate::transport::{Place, Registration, Segment, Transport};
 #[derive(Debug)]
 pub(crate) struct Registry {
     name: String,
+    pub(crate) instance: u64,
     transport: Arc<dyn Transport>,
     book: Mutex<Book>,
 }
@@ -42,7 +44,7 @@ impl Registry {
     pub(crate) fn new(name: &str, transport: Arc<dyn Transport>) -> Self {
         // Version 0 is that of a peer which knows nothing.
         let book = Mutex::new(Book { version: 1, ..Book::default() });
-        Self { name: name.to_owned(), transport, book }
+        Self { name: name.to_owned(), instance: instance(), transport, book }
     }
 
     /// The number of a new region.
@@ -63,13 +65,14 @@ impl Registry {
     ///
     /// What holds leases when it calls finds their pieces in it.
     pub(crate) fn metadata(&self) -> Result<(u64, Arc<[u8]>), Error> {
+        self.transport.check()?;
         let (version, metadata) = {
             let book = self.book();
             match &book.exported {
                 Some((version, bytes)) if *version == book.version => {
                     return Ok((*version, Arc::clone(bytes)));
                 }
-                _ => (book.version, book.metadata(&self.name)),
+                _ => (book.version, book.metadata(&self.name, self.instance)),
             }
         };
         // Without the lock, since pieces come and go meanwhile. One that has come since is in the
@@ -98,9 +101,10 @@ impl Registry {
 }
 
 impl Book {
-    fn metadata(&self, name: &str) -> Metadata {
+    fn metadata(&self, name: &str, instance: u64) -> Metadata {
         let mut metadata = Metadata {
             name: name.to_owned(),
+            instance,
             version: self.version,
             epoch: self.epoch,
             pieces: BTreeMap::new(),
@@ -113,10 +117,16 @@ impl Book {
     }
 }
 
+/// A number that no other agent has. std draws the keys of its hash maps at random.
+fn instance() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 /// Registers what a [`WiredResource`](wharf::memory::WiredResource) commits with an agent's NIXL.
 ///
 /// Made by [`Agent::wire`](crate::Agent::wire), one for each resource. It keeps NIXL alive, and not
-/// the agent.
+/// the agent. A wire of your own around it does not call the agent: blocks may end in the agent's
+/// calls.
 pub struct NixlWire {
     region: Region,
     registry: Arc<Registry>,

@@ -86,10 +86,38 @@ impl RemoteTier {
     /// Puts a peer's spaces below a pool. `stream` is for holds of objects during transfers; each
     /// transfer may take `limit`.
     ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use wharf::memory::{PinnedMemoryResource, PinnedOptions, WiredResource};
+    /// # use wharf::tier::{Tier, TieredPool};
+    /// # use wharf::{Context, Stream};
+    /// # use wharf_nixl::{Agent, RemoteBlock, RemoteTier};
+    /// # type Any = Box<dyn std::error::Error>;
+    /// # fn tier(context: Context, agent: Arc<Agent>, stream: Stream) -> Result<(), Any> {
+    /// // The peer has connected, and sent the name of a block that it exported for this.
+    /// let arrival = agent.next(Duration::from_secs(1))?.ok_or("no space")?;
+    /// let spaces = [RemoteBlock::from_bytes((*arrival.message).try_into()?)];
+    /// let memory = PinnedMemoryResource::new(&context, 1 << 30, PinnedOptions::default())?;
+    /// let memory = WiredResource::new(memory, agent.wire());
+    /// let pool = TieredPool::builder(&context).resource(memory, 64 << 20).build()?;
+    /// let own = Stream::new(&context)?;
+    /// let limit = Duration::from_secs(5);
+    /// let mut tier = RemoteTier::new(pool, &agent, &arrival.peer, &spaces, own, limit)?;
+    /// let object = tier.alloc(7, 1 << 20)?;
+    /// object.pin_mut(Tier::Pinned, &stream)?.copy_from_slice(&[1; 1 << 20])?;
+    /// tier.demote(7)?;                // to the peer; also where others need the room
+    /// let object = tier.get(7)?;      // here again, or `RemoteError::Lost { name: 7, .. }`
+    /// # let _ = object;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// * [`RemoteError::Setup`]: the pool's pinned tier has no wire of an agent's, or a space is
-    ///   smaller than 2 MiB, or this process cannot have as many addresses.
+    ///   smaller than 2 MiB or larger than 1 TiB, or this process cannot have as many addresses.
     pub fn new(
         pool: TieredPool,
         agent: &Arc<Agent>,

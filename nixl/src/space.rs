@@ -15,7 +15,13 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new(block: RemoteBlock) -> Result<Self, RemoteError> {
         let refused = |reason| RemoteError::Setup { reason };
-        let len = usize::try_from(block.descriptor.len).unwrap_or(0) & !(GRANULE - 1);
+        // Numbers of the peer's: no memory ends beyond all addresses, and a table for the space is
+        // made.
+        let it = block.descriptor;
+        if it.offset.checked_add(it.len).is_none() || it.len > MOST {
+            return Err(refused("a space of the peer's is larger than 1 TiB: export several"));
+        }
+        let len = usize::try_from(it.len).unwrap_or(0) & !(GRANULE - 1);
         if len == 0 {
             return Err(refused("a space of the peer's is smaller than 2 MiB: export more"));
         }
@@ -49,3 +55,6 @@ impl Space {
 
 /// Spaces are numbered in granules of this many bytes.
 const GRANULE: usize = 2 << 20;
+
+/// The longest space, in bytes.
+const MOST: u64 = 1 << 40;

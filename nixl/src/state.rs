@@ -24,7 +24,7 @@ pub(crate) struct State {
     /// What peers were granted and have not ended: the leases of each.
     pub(crate) granted: HashMap<(String, u64), Vec<Lease>>,
     /// Messages of peers whose metadata has not come yet: a large message may be overtaken.
-    pub(crate) early: Vec<(String, Message)>,
+    pub(crate) early: Vec<(String, u64, Message)>,
     pub(crate) arrivals: VecDeque<Arrival>,
     pub(crate) next: u64,
     pub(crate) counts: Counts,
@@ -80,6 +80,13 @@ impl State {
         self.transfers.values().any(|it| it.peer == peer && matches!(it.stage, Stage::Posted(_)))
     }
 
+    /// Whether something is under way with a peer, known or not.
+    pub(crate) fn has_part(&self, peer: &str) -> bool {
+        self.transfers.values().any(|it| it.peer == peer)
+            || self.granted.keys().any(|(of, _)| of == peer)
+            || self.early.iter().any(|(of, ..)| of == peer)
+    }
+
     /// Takes note of how a transfer ended that was taken from the list.
     pub(crate) fn end(&mut self, number: u64, is_awaited: bool, outcome: Result<(), Error>) {
         if is_awaited {
@@ -99,6 +106,15 @@ impl State {
 impl Outgoing {
     pub(crate) fn bytes(&self) -> u64 {
         self.locals.iter().map(|local| local.len() as u64).sum()
+    }
+
+    /// The error of a transfer that had begun.
+    pub(crate) fn failed(&self, error: &Error) -> Error {
+        let reason = match error {
+            Error::Nixl { call, reason } => format!("{call}: {reason}"),
+            other => other.to_string(),
+        };
+        Error::Failed { peer: self.peer.clone(), reason }
     }
 
     /// The blocks are their owners' again.

@@ -33,6 +33,7 @@ impl Transfer {
     ///
     /// * [`Error::Refused`]: the peer did not admit a block. Nothing was moved.
     /// * [`Error::Failed`]: the blocks are leaked.
+    /// * [`Error::Forked`]: this is a forked child.
     /// * [`Error::UnknownPeer`]: the peer was forgotten before the transfer began.
     /// * [`Error::Nixl`]: NIXL refused a call, of this transfer before it began or of another.
     pub fn poll(&mut self) -> Result<bool, Error> {
@@ -76,6 +77,9 @@ impl Transfer {
     }
 
     fn withdraw(&mut self) -> bool {
+        if self.exchange.check().is_err() {
+            return false;
+        }
         let mut state = self.exchange.state();
         match state.transfers.get_mut(&self.id) {
             Some(it) if matches!(it.stage, Stage::Posted(_)) => {

@@ -11,6 +11,11 @@ use crate::error::Error;
 ///
 /// [`Exchange`]: crate::exchange::Exchange
 pub(crate) trait Transport: Debug + Send + Sync {
+    /// Returns whether the calling process may call at all: a forked child may not.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Registers a range of committed memory.
     fn register(&self, segment: Segment) -> Result<Box<dyn Registration>, Error>;
 

@@ -1,5 +1,6 @@
 //! How a device's memory is made: for transports, other processes and other devices.
 
+use std::fmt;
 use std::ops::BitOr;
 
 use wharf_sys::bindings::CUmemAllocationHandleType;
@@ -89,7 +90,7 @@ pub enum Ask {
 }
 
 /// Kinds of handles by which other processes map memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Handles(u32);
 
@@ -114,6 +115,15 @@ impl Handles {
 
     pub(super) fn as_raw(self) -> CUmemAllocationHandleType {
         CUmemAllocationHandleType(self.0)
+    }
+}
+
+impl fmt::Debug for Handles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [(Self::POSIX, "POSIX"), (Self::FABRIC, "FABRIC")];
+        let mut held = names.iter().filter(|(kind, _)| self.contains(*kind)).map(|it| it.1);
+        f.write_str(held.next().unwrap_or("NONE"))?;
+        held.try_for_each(|name| write!(f, " | {name}"))
     }
 }
 

@@ -31,30 +31,25 @@ use crate::error::{CudaError, Error};
 /// # let driver = wharf::Driver::from_api(machine.api()?)?;
 /// # let context = wharf::Context::retain(&driver.device(0)?)?;
 /// use wharf::memory::{
-///     DeviceMemoryResource, DeviceOptions, Handles, ImportedPiece, Piece, ShareableHandle, Wire,
-///     WiredResource,
+///     DeviceMemoryResource, DeviceOptions, Handles, ImportedPiece, ShareableHandle, WiredResource,
 /// };
 /// use wharf::pool::{Buffer, Pool};
-/// use wharf::{Error, Stream};
-/// # struct Transport;
-/// # impl Wire for Transport {
-/// #     type Key = ();
-/// #     fn attach(&self, _: &Piece) -> Result<(), Error> { Ok(()) }
-/// #     fn detach(&self, _: &Piece, _: ()) -> Result<(), Error> { Ok(()) }
-/// # }
+/// use wharf::Stream;
 /// let options = DeviceOptions::default().shareable(Handles::POSIX);
 /// let memory = DeviceMemoryResource::with_options(&context, 1 << 30, options)?;
-/// let pool = Pool::builder().max_bytes(4 << 20).build(WiredResource::new(memory, Transport))?;
+/// let pool = Pool::builder().max_bytes(4 << 20).build(WiredResource::new(memory, ()))?;
 /// let stream = Stream::new(&context)?;
 /// let block: Buffer<u32> = pool.alloc(4, &stream)?;
 /// block.copy_from_slice(&[1, 2, 3, 4], &stream)?;
 /// let exported = block.export()?;
 /// let piece = exported.piece();
 /// let handle = ShareableHandle::export(&context, &piece, Handles::POSIX)?;
-/// // The descriptor goes over a socket, its message says where the block is. There:
+/// // It goes over a Unix socket (`sendmsg`), with `piece.len` and the block's descriptor as the
+/// // message, and may be dropped here. There:
 /// let imported = ImportedPiece::new(&context, &handle, piece.len, &[])?;
 /// let address = imported.address() + exported.descriptor().offset;
 /// # assert_ne!(address, exported.address());
+/// // When the other process says that it is done:
 /// exported.complete();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

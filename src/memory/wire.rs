@@ -11,6 +11,11 @@ use crate::error::Error;
 /// decommits, on the thread that does so: with the memory's context current, so that a transport
 /// which asks for it finds it, and with that thread's stream captures relaxed.
 ///
+/// The pool waits for the call, and so do its other threads that need more memory. A call that
+/// panics counts as one that refuses. It may ask [`Registrations`](super::Registrations); a call of
+/// the pool itself that would have to commit or decommit is refused, since it would wait for
+/// itself.
+///
 /// # Examples
 ///
 /// ```
@@ -88,6 +93,20 @@ impl<W: Wire> Wire for Arc<W> {
 
     fn detach(&self, piece: &Piece, key: Self::Key) -> Result<(), Error> {
         W::detach(self, piece, key)
+    }
+}
+
+/// No transport: pieces are known by generation, and leased. For memory that other processes map,
+/// see [`ShareableHandle`](super::ShareableHandle).
+impl Wire for () {
+    type Key = ();
+
+    fn attach(&self, _piece: &Piece) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn detach(&self, _piece: &Piece, (): ()) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Debug};
 use std::mem::ManuallyDrop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::budget::Share;
@@ -111,7 +112,7 @@ impl<R: MemoryResource, W: Wire> Shared<R, W> {
     fn attach(&self, place: Place) -> Result<W::Key, Error> {
         let piece = self.piece(place);
         let mut key = Err(NOT_CALLED);
-        self.resource.with_context(&mut || key = self.wire.attach(&piece))?;
+        self.resource.with_context(&mut || key = caught(|| self.wire.attach(&piece)))?;
         key
     }
 
@@ -121,7 +122,7 @@ impl<R: MemoryResource, W: Wire> Shared<R, W> {
         let mut outcome = Err(NOT_CALLED);
         self.resource.with_context(&mut || {
             if let Some(key) = key.take() {
-                outcome = self.wire.detach(&piece, key);
+                outcome = caught(|| self.wire.detach(&piece, key));
             }
         })?;
         outcome
@@ -285,6 +286,15 @@ impl<R: MemoryResource, W: Wire> Debug for Shared<R, W> {
         out.field("lost", &self.lost.load(Relaxed)).finish_non_exhaustive()
     }
 }
+
+/// What a transport answers. A panic would unwind through a commit that is half made, and through
+/// its caller's accounts.
+fn caught<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(PANICKED))
+}
+
+const PANICKED: Error =
+    Error::Transport { call: "a call of the transport that panicked", code: -1 };
 
 /// The context of the memory cannot be used, and the transport was not called.
 const NOT_CALLED: Error =

@@ -34,17 +34,11 @@ impl<T: Element> Buffer<T> {
     /// # let _bound = machine.bind();
     /// # let driver = wharf::Driver::from_api(machine.api()?)?;
     /// # let context = wharf::Context::retain(&driver.device(0)?)?;
-    /// # use wharf::Error;
-    /// # use wharf::memory::{DeviceMemoryResource, Piece, Wire, WiredResource};
+    /// # use wharf::memory::{DeviceMemoryResource, WiredResource};
     /// # use wharf::pool::{Buffer, Pool};
     /// # use wharf::Stream;
-    /// # struct Transport;
-    /// # impl Wire for Transport {
-    /// #     type Key = ();
-    /// #     fn attach(&self, _: &Piece) -> Result<(), Error> { Ok(()) }
-    /// #     fn detach(&self, _: &Piece, _: ()) -> Result<(), Error> { Ok(()) }
-    /// # }
-    /// let memory = WiredResource::new(DeviceMemoryResource::new(&context, 1 << 30)?, Transport);
+    /// # let transport = ();
+    /// let memory = WiredResource::new(DeviceMemoryResource::new(&context, 1 << 30)?, transport);
     /// let pool = Pool::builder().build(memory)?;
     /// let stream = Stream::new(&context)?;
     /// let block: Buffer<f32> = pool.alloc(1024, &stream)?;

@@ -55,7 +55,7 @@ impl<R: MemoryResource> Store<R> {
             Some(growing) => growing,
             None => match self.substitute(class) {
                 Some(reserved) => return Ok(reserved),
-                None => self.growing.lock(),
+                None => self.lock_growing()?,
             },
         };
         // What another thread has grown by meanwhile, or this one had cached, may be enough.
@@ -98,7 +98,7 @@ impl<R: MemoryResource> Store<R> {
         if let Some(taken) = self.take_large(wanted)? {
             return Ok(taken);
         }
-        let growing = self.growing.lock();
+        let growing = self.lock_growing()?;
         let taken = match self.take_large(wanted)? {
             None if self.recall_before_peak(len, recall) => self.take_large(wanted)?,
             taken => taken,

@@ -2,7 +2,10 @@
 
 #![expect(unsafe_code, reason = "vouches for the ranges given to the resource")]
 
-use crate::error::Error;
+use std::cell::RefCell;
+use std::ptr;
+
+use crate::error::{CudaError, Error};
 use crate::memory::{MemoryKind, MemoryResource};
 use crate::profile::Heaps;
 
@@ -33,6 +36,7 @@ impl<R: MemoryResource> PoolSpan<R> {
 
     /// Commits a run of granules that the caller has just taken from the run map.
     pub(super) fn commit(&self, offset: usize, len: usize) -> Result<(), Error> {
+        let _inside = self.enter();
         // SAFETY: the run map holds the granules of the span, which are multiples of the
         // granularity, and hands each to one run at a time. A run goes back to it only after
         // its decommit succeeded, so nothing of this one is committed.
@@ -59,6 +63,7 @@ impl<R: MemoryResource> PoolSpan<R> {
     pub(super) fn decommit(&self, offset: usize, len: usize) -> Result<(), Error> {
         let address = self.resource.base() + offset as u64;
         self.heaps.decommit(address);
+        let _inside = self.enter();
         // SAFETY: granules are given back as they were committed: a run of granules keeps its
         // length until it is given back to the run map, or is one granule that is cut, all of whose
         // slices the caller has taken. No block there is allocated, and a caller that frees a
@@ -69,4 +74,43 @@ impl<R: MemoryResource> PoolSpan<R> {
         }
         outcome
     }
+
+    /// Refuses a thread that is inside of a commit or decommit here: the resource, or a transport
+    /// that it tells, has called the pool, which would wait for itself.
+    pub(super) fn check_reentry(&self) -> Result<(), Error> {
+        let inside = INSIDE.try_with(|inside| inside.borrow().contains(&self.number()));
+        if inside.unwrap_or(false) { Err(REENTERED) } else { Ok(()) }
+    }
+
+    fn enter(&self) -> Inside {
+        // A thread that has ended its thread-locals has no hooks that would ask.
+        let entered = INSIDE.try_with(|inside| inside.borrow_mut().push(self.number()));
+        Inside(entered.is_ok())
+    }
+
+    /// Tells the span from others while a call on it lasts.
+    fn number(&self) -> usize {
+        ptr::from_ref(self).addr()
+    }
 }
+
+/// A call of the resource's, by this thread.
+struct Inside(bool);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if self.0 {
+            let _popped = INSIDE.try_with(|inside| inside.borrow_mut().pop());
+        }
+    }
+}
+
+crate::sync::thread_local! {
+    /// The spans that this thread commits or decommits in, each in a call of the one before.
+    static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+const REENTERED: Error = Error::Driver {
+    call: "growth or trim of a pool inside of its own commit or decommit: use another pool there",
+    code: CudaError::NOT_PERMITTED,
+};

@@ -16,8 +16,8 @@ impl<R: MemoryResource> Store<R> {
     /// Takes the memory behind all pieces away, after `keeper` has saved what is held. Returns how
     /// many bytes that were.
     pub(crate) fn sleep(&self, keeper: &mut dyn Keeper) -> Result<usize, Interrupted> {
-        let growing = self.growing.lock();
         let awake = |error| Interrupted { error, is_asleep: false };
+        let growing = self.lock_growing().map_err(awake)?;
         self.sleep.check(&growing).map_err(|error| Interrupted { error, is_asleep: true })?;
         let (pieces, held) = {
             let space = self.folded().map_err(awake)?;
@@ -44,7 +44,8 @@ impl<R: MemoryResource> Store<R> {
     /// Puts memory behind all pieces of a store that sleeps, and has `keeper` restore what they
     /// held. Returns how many bytes that were.
     pub(crate) fn wake(&self, keeper: &dyn Keeper) -> Result<usize, Interrupted> {
-        let growing = self.growing.lock();
+        let asleep = |error| Interrupted { error, is_asleep: true };
+        let growing = self.lock_growing().map_err(asleep)?;
         let _left = self.leave_idle(&growing, EVERYTHING);
         let (bytes, pieces) = (self.sleep.bytes(), self.sleep.suspended.lock().clone());
         self.resume(&growing, keeper).map_err(|error| {

@@ -41,10 +41,17 @@ pub(super) const EVERYTHING: TrimPolicy = TrimPolicy { now: 0, idle: 0, keep: 0 
 impl<R: MemoryResource> Store<R> {
     /// Releases free pieces by `policy`; those kept are the lowest.
     pub(crate) fn trim(&self, policy: TrimPolicy) -> Trimmed {
-        if let Err(error) = self.span.resource().check_fork() {
-            return Trimmed { error: Some(error), ..Trimmed::default() };
+        let growing = self.span.resource().check_fork().and_then(|()| self.lock_growing());
+        match growing {
+            Ok(growing) => self.leave_idle(&growing, policy),
+            Err(error) => Trimmed { error: Some(error), ..Trimmed::default() },
         }
-        self.leave_idle(&self.growing.lock(), policy)
+    }
+
+    /// The right to commit and decommit.
+    pub(super) fn lock_growing(&self) -> Result<MutexGuard<'_, ()>, Error> {
+        self.span.check_reentry()?;
+        Ok(self.growing.lock())
     }
 
     /// Gives free pieces up by `policy`; those that a lease holds stay as they are.

@@ -18,7 +18,11 @@ pub(crate) fn run(listener: &TcpListener, shape: Shape) -> Result<(), Any> {
     let blocks = shape.blocks()?;
     let mut decode = Decode::new(process, shape)?;
     let mut done = 0;
-    while done < blocks.len() {
+    // One more than the trace has, when all of that is read.
+    while done <= blocks.len() {
+        if done == blocks.len() && decode.waiting.is_empty() {
+            decode.process.agent.send("prefill", b"right")?;
+        }
         let arrival = decode.process.agent.next(LIMIT)?;
         let arrival = arrival.ok_or("no message from prefill")?;
         if arrival.is_transfer {

@@ -28,23 +28,27 @@ pub(crate) fn run(mut socket: TcpStream, shape: Shape) -> Result<(), Any> {
             finish(before)?;
         }
     }
-    // Nothing is computed beside the last one, so that its time is the transfer's.
-    let last = under_way.map_or(Ok(0.0), finish)?;
-    let moved: usize = blocks.iter().sum::<usize>() * shape.len * 8;
+    under_way.map_or(Ok(0.0), finish)?;
+    prefill.decode_is_idle()?;
+    // One more beside which neither side computes or reads, so that its time is the transfer's.
+    let (request, count) = (blocks.len(), shape.most_blocks);
+    prefill.process.agent.send(&prefill.decode, &bytes(&[request, count]))?;
+    let computed = prefill.model.compute(&prefill.process, request, count)?;
+    prefill.process.stream.synchronize()?;
+    let alone = finish(prefill.begin(request, &computed)?)?;
+    let moved = (blocks.iter().sum::<usize>() + count) * shape.len * 8;
     let stats = prefill.process.agent.stats();
     println!(
-        "prefill: {} requests, {} MiB written, {} registrations, {} leaked; the last in {last:.1} \
-         times memcpy's",
-        blocks.len(),
+        "prefill: {} requests, {} MiB written, {} registrations, {} leaked; the last, of {} KiB, in \
+         {alone:.1} times memcpy's",
+        request + 1,
         moved >> 20,
         stats.registrations,
-        stats.leaked
+        stats.leaked,
+        computed.len() * shape.len / 128
     );
-    // Decode says that all is right, and has then no more need of this process.
-    match prefill.process.agent.next(LIMIT)? {
-        Some(arrival) if *arrival.message == *b"right" => Ok(()),
-        other => Err(format!("decode has not said that all is right: {other:?}").into()),
-    }
+    // Decode has then no more need of this process.
+    prefill.decode_is_idle()
 }
 
 struct Prefill {
@@ -62,6 +66,14 @@ struct UnderWay {
 }
 
 impl Prefill {
+    /// Waits until decode says that all is right so far.
+    fn decode_is_idle(&self) -> Result<(), Any> {
+        match self.process.agent.next(LIMIT)? {
+            Some(arrival) if *arrival.message == *b"right" => Ok(()),
+            other => Err(format!("decode has not said that all is right: {other:?}").into()),
+        }
+    }
+
     /// Begins to write a request's blocks, when decode has said where.
     fn begin(&mut self, request: usize, computed: &[Buffer<u64>]) -> Result<UnderWay, Any> {
         let start = Instant::now();

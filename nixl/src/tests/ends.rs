@@ -114,6 +114,26 @@ fn a_peer_that_is_forgotten_ends_its_transfers() {
     kept.complete();
 }
 
+/// The owner of the memory loses the asker's metadata while a transfer of it is under way.
+#[test]
+fn a_peer_that_metadata_has_made_unknown_is_forgotten_with_its_leases() {
+    let rig = Rig::new();
+    let block = rig.decode.block(0);
+    let (kept, name) = rig.decode.export(&block);
+    locked(&rig.network).is_held = true;
+    let mut posted = begin(&rig.prefill, name);
+    granted(&rig, &mut posted);
+    let _newer = rig.prefill.block(1);
+    rig.prefill.agent.connect(&rig.decode.agent.metadata().unwrap()).unwrap();
+    locked(&rig.network).refuses.insert("load");
+    rig.decode.agent.turn();
+    assert_eq!((rig.decode.agent.peers().len(), rig.decode.agent.stats().leases), (0, 1));
+    assert_eq!(rig.decode.agent.forget("prefill"), Ok(1));
+    assert_eq!((rig.decode.agent.stats().leases, rig.decode.agent.stats().leaked), (0, 1));
+    assert!(matches!(rig.decode.agent.forget("prefill"), Err(Error::UnknownPeer { .. })));
+    kept.complete();
+}
+
 #[test]
 fn an_agent_that_ends_leaks_what_is_under_way_and_gives_the_rest_back() {
     let rig = Rig::new();

@@ -19,6 +19,8 @@ pub(super) struct Network {
     next: u64,
     pub(super) registered: u64,
     pub(super) ended: u64,
+    /// Handles of registrations that are gone: NIXL's end theirs then.
+    pub(super) freed: u64,
     pub(super) loads: u64,
     pub(super) unloads: u64,
     /// The calls that are refused from now on.
@@ -169,6 +171,12 @@ impl Registration for Registered {
         network.ended += 1;
         network.live.entry(self.name.clone()).or_default().remove(&self.key);
         Ok(())
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        locked(&self.network).freed += 1;
     }
 }
 

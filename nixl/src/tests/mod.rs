@@ -2,6 +2,8 @@
 
 mod ends;
 mod fake;
+mod fork;
+mod names;
 mod scale;
 mod stale;
 mod tier;

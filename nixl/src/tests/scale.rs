@@ -13,6 +13,7 @@ use wharf::memory::{MemoryKind, MemoryResource, Piece, UnbackedResource, Wire, W
 use wharf::slab::{Block, PoolOptions, SlabPool};
 
 use super::fake::{Fake, Shared, locked};
+use crate::message::Message;
 use crate::{Agent, NixlKey, NixlWire, RemoteBlock};
 
 const GIB: usize = 1 << 30;
@@ -90,9 +91,10 @@ fn registrations_and_metadata_grow_with_pieces_and_exports_do_not_grow_with_peer
         owner.turn();
         connected += start.elapsed();
         // Asked by the peer's messages, since it has no memory to move.
-        let ask = |id| crate::message::Message::Ask { id, known: 0, blocks: vec![pools[0].1.name] };
+        let asked = Message::Ask { id: 1, known: 0, blocks: vec![pools[0].1.name] };
+        let asked = asked.to_bytes(peer.exchange.registry.instance);
         let start = Instant::now();
-        locked(&network).inject(&number.to_string(), "owner", &ask(1).to_bytes());
+        locked(&network).inject(&number.to_string(), "owner", &asked);
         owner.turn();
         granted += start.elapsed();
     }

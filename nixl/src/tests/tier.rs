@@ -212,3 +212,39 @@ fn a_pool_without_a_wire_and_a_space_without_a_granule_are_refused() {
     assert!(matches!(made, Err(RemoteError::Setup { .. })));
     space.complete();
 }
+
+/// Its offset and length are bytes of a message.
+#[test]
+fn a_space_that_no_memory_can_be_is_refused() {
+    let rig = Rig::apart();
+    let context = rig.decode.stream.context().clone();
+    let agent = Arc::new(Agent::with("tier", Fake::new("tier", &rig.network)));
+    for (offset, len) in [(u64::MAX - 10, 4 << 20), (0, u64::MAX), (0, 1 << 46), (7, 100)] {
+        let memory = PinnedMemoryResource::new(&context, 64 * MIB, PinnedOptions::default());
+        let memory = WiredResource::new(memory.unwrap(), agent.wire());
+        let pool = TieredPool::builder(&context).resource(memory, SIZE).build().unwrap();
+        let descriptor = wharf::memory::Descriptor { piece: 0, generation: 1, offset, len };
+        let spaces = [rig.decode.region.name(descriptor)];
+        let own = Stream::new(&context).unwrap();
+        let refused = RemoteTier::new(pool, &agent, "decode", &spaces, own, LONG);
+        assert!(matches!(refused, Err(RemoteError::Setup { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn objects_of_no_bytes_are_moved_and_those_of_too_many_refused() {
+    let mut tiers = Tiers::new(LONG);
+    tiers.served(|it| {
+        it.tier.alloc(0, 0).unwrap();
+        it.tier.demote(0).unwrap();
+        assert_eq!(it.tier.is_remote(0), Some(true));
+        it.tier.get(0).unwrap();
+        for size in [5 * SIZE, usize::MAX] {
+            let made = it.tier.alloc(1, size).map(drop);
+            assert!(made.is_err(), "{size} bytes: {made:?}");
+            assert_eq!(it.tier.is_remote(1), None);
+        }
+        assert!(!it.tier.is_gone());
+    });
+    tiers.space.complete();
+}

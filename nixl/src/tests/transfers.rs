@@ -2,6 +2,7 @@
 
 use super::fake::locked;
 use super::{COUNT, LONG, PIECE, Rig, numbers};
+use crate::message::Message;
 use crate::{Error, Refusal};
 
 #[test]
@@ -132,7 +133,9 @@ fn messages_come_alone_and_foreign_bytes_are_counted() {
     rig.prefill.agent.send("decode", b"hello").unwrap();
     let arrival = rig.decode.agent.next(LONG).unwrap().unwrap();
     assert_eq!((&*arrival.message, arrival.is_transfer), (&b"hello"[..], false));
-    for bytes in [&b"foreign"[..], b"", b"wharf\x01\x00short", b"wharf\x01\x04\x01\0\0\0\0\0\0\0"] {
+    let instance = rig.prefill.agent.exchange.registry.instance;
+    let done = Message::Done { id: 1, text: vec![] }.to_bytes(instance);
+    for bytes in [&b"foreign"[..], b"", b"wharf\x01\x00short", &done] {
         locked(&rig.network).inject("prefill", "decode", bytes);
     }
     assert_eq!(rig.decode.next(), None);

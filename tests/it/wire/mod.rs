@@ -4,6 +4,7 @@
 mod budgets;
 mod exported;
 mod failures;
+mod hooks;
 mod options;
 mod peers;
 mod processes;
