@@ -45,7 +45,7 @@ impl Scene {
         patches.clear();
         let put = |Piece { at, size, .. }: Piece| bytes[at..at + size].fill(value);
         patches.put(start, 2, 4, put).unwrap();
-        let mut held = self.tables.hold();
+        let mut held = self.tables.hold().unwrap();
         self.copy(&held.torn(0).map(|(at, bytes)| (at, bytes.to_vec())).collect::<Vec<_>>());
         let sent = claim
             .patches
@@ -68,7 +68,7 @@ impl Scene {
     /// A step that patches nothing, and mends what is torn.
     fn mend(&self) {
         if self.tables.is_torn() {
-            let mut held = self.tables.hold();
+            let mut held = self.tables.hold().unwrap();
             self.copy(&held.torn(0).map(|(at, bytes)| (at, bytes.to_vec())).collect::<Vec<_>>());
             held.mend(0);
         }
@@ -116,7 +116,7 @@ fn patches_of_two_threads_are_one_behind_the_other() {
         thread.join().unwrap();
         let table = scene.read();
         assert!([[1, 1, 9, 0], [1, 9, 9, 0]].contains(&table), "{table:?}");
-        scene.tables.hold().tear_all(0);
+        scene.tables.hold().unwrap().tear_all(0);
         scene.mend();
         assert_eq!(scene.read(), table);
     });

@@ -134,7 +134,11 @@ kinds! {
     StageError: |error| match error {
         Self::WouldBlock | Self::ReaderOpen { .. } => ErrorKind::WouldBlock,
         Self::Stalled(_) => ErrorKind::TimedOut,
-        Self::TooLarge { .. } | Self::RingDepth(_) | Self::Streams { .. } => ErrorKind::Invalid,
+        Self::TooLarge { .. }
+        | Self::RingDepth(_)
+        | Self::RingSlot { .. }
+        | Self::InLaunch
+        | Self::Streams { .. } => ErrorKind::Invalid,
         Self::Slot { fault, .. } => fault.kind(),
         Self::Count { fault, .. } => fault.kind(),
         Self::Superseded => ErrorKind::Stale,

@@ -38,6 +38,7 @@ impl Poller {
     /// | `&Staged` | nothing: the device has read the step's ring slot |
     /// | `&Pending` | the [`Results`](crate::staging::Results) |
     ///
+    /// A ticket for what a stream was given so far is [`Stream::ticket`](crate::Stream::ticket).
     /// There is no deadline: the runtime's timeout may drop the future.
     pub fn wait<W: Awaited>(&self, work: W) -> Waiting<W> {
         Waiting::new(Arc::clone(&self.waiters), work)

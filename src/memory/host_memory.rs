@@ -71,6 +71,18 @@ impl HostMemory {
         })
     }
 
+    /// Whether there is room for `wanted` bytes more now, as far as the system says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HostMemory`].
+    pub(crate) fn check(wanted: usize) -> Result<(), Error> {
+        if wanted < CHECK {
+            return Ok(());
+        }
+        Self::read().map_or(Ok(()), |memory| memory.admit(wanted))
+    }
+
     /// Whether there is room for `wanted` bytes more.
     ///
     /// # Errors

@@ -4,11 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::error::{SlotError, StageError};
+use super::error::StageError;
 use super::graphs::GraphsKept;
 use super::len::Counts;
 use super::read_events::ReadEvents;
 use super::shared::Shared;
+use super::slot_error::SlotError;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::step::Step;
 use super::submission::Submitting;
@@ -117,8 +118,13 @@ impl<Tag> InputBuffers<Tag> {
     }
 
     /// Begins a step that is padded to the bucket that holds `padded`, and not only to the one that
-    /// holds its own counts: for ranks that run one model together and have agreed on a size. A
-    /// rank without requests begins a step of 0 tokens, and need not write it.
+    /// holds its own counts: for ranks that run one model together and have agreed on a size. With
+    /// [`buckets_of`](super::InputBuffersBuilder::buckets_of) they agree on tokens and on requests:
+    /// the smallest bucket of so many tokens may hold fewer requests than a rank has.
+    ///
+    /// A rank without requests begins a step of 0 tokens and 0 requests. It has nothing of a count
+    /// by name, and writes only slots that have elements even so: those of a
+    /// [fixed](super::Len::Fixed) length or with [more](super::Len::plus) besides.
     ///
     /// # Errors
     ///

@@ -150,6 +150,10 @@ impl fmt::Display for BuildError {
                 )
             }
             Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
+            Self::Limit { what: Count::Tokens, limit: 0, needed: 1 } => f.write_str(
+                "the set has no bucket, and no limit of tokens: call `buckets`, or `max_tokens` \
+                 for steps without graphs",
+            ),
             Self::Limit { what, limit, needed } => {
                 write!(
                     f,

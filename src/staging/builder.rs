@@ -103,7 +103,9 @@ impl<Tag> InputBuffersBuilder<Tag> {
     /// Adds a count of a step besides tokens and requests, for the lengths of slots
     /// ([`Len::count`]): each step [sets](super::Step::set_count) it. `most` is the most that a
     /// step of some tokens and requests has; so many are staged, of which those behind the step's
-    /// are padding.
+    /// are padding. A step that does not set it has no elements of such slots to write, and is
+    /// refused, unless their [policy](Self::when_forgotten) says otherwise or the step is of 0
+    /// tokens and 0 requests.
     ///
     /// # Examples
     ///

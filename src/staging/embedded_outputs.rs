@@ -12,6 +12,7 @@ use super::slot_id::Untagged;
 use super::transfer::Transfer;
 use crate::graph::{ChildNode, GraphDefinition, GraphError, NodeId};
 use crate::profile::range;
+use crate::stream::Stream;
 
 /// Graphs of copies to a ring of their own, one for each ring slot, to be parts of the engine's
 /// graphs: then the results of a step need no launch besides the engine's.
@@ -20,6 +21,10 @@ use crate::profile::range;
 /// contains that slot's copies, and launches the one that a fetch has taken
 /// ([`Fetch::ring_slot`]). With a ring of two, the results of a step are read while the next step
 /// runs. A graph that contains one keeps alive what it needs.
+///
+/// Where the engine's graph has the inputs of a step as well ([`Embedded`](super::Embedded)), the
+/// ring slots of the two need not be the same: it has a graph for each pair, or one ring slot of
+/// inputs. One launch then is for both: the step's `submit_with` has the fetch's inside.
 ///
 /// # Examples
 ///
@@ -96,11 +101,8 @@ impl<Tag> EmbeddedOutputs<Tag> {
     ///
     /// # Errors
     ///
-    /// As [`GraphDefinition::child`].
-    ///
-    /// # Panics
-    ///
-    /// `ring_slot` is not below [`ring_depth`](Self::ring_depth).
+    /// * [`StageError::RingSlot`]: `ring_slot` is not below [`ring_depth`](Self::ring_depth).
+    /// * [`StageError::Graph`]: as [`GraphDefinition::child`].
     ///
     /// # Safety
     ///
@@ -111,10 +113,35 @@ impl<Tag> EmbeddedOutputs<Tag> {
         ring_slot: usize,
         graph: &mut GraphDefinition,
         after: &[NodeId],
-    ) -> Result<ChildNode, GraphError> {
-        let node = graph.child(&self.graphs[ring_slot], after)?;
+    ) -> Result<ChildNode, StageError> {
+        let node = graph.child(self.graph(ring_slot)?, after)?;
         graph.label(node, "results")?;
         Ok(node)
+    }
+
+    /// Adds the copies of a ring slot to what `stream` is capturing, behind what it has captured so
+    /// far, also if the capture was begun by other code.
+    ///
+    /// # Errors
+    ///
+    /// * [`StageError::RingSlot`]: `ring_slot` is not below [`ring_depth`](Self::ring_depth).
+    /// * [`StageError::Graph`]: as [`GraphDefinition::append_to_capture`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`as_child_of`](Self::as_child_of).
+    pub unsafe fn append_to_capture(
+        &self,
+        ring_slot: usize,
+        stream: &Stream,
+    ) -> Result<(), StageError> {
+        Ok(self.graph(ring_slot)?.append_to_capture(stream)?)
+    }
+
+    /// The copies of a ring slot.
+    fn graph(&self, ring_slot: usize) -> Result<&GraphDefinition, StageError> {
+        let missing = StageError::RingSlot { given: ring_slot, depth: self.ring_depth() };
+        self.graphs.get(ring_slot).ok_or(missing)
     }
 
     /// Begins a fetch, to be submitted [with](Fetch::submit_with) a launch of the engine's graph

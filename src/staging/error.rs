@@ -7,29 +7,9 @@ use wharf_sys::constants::{STREAM_LEGACY, STREAM_PER_THREAD};
 use super::len::Counts;
 use super::shape_error::ShapeFault;
 use super::stall::Stall;
-use crate::element::DType;
 use crate::error::Error;
 use crate::graph::GraphError;
 use crate::memory::MemoryKind;
-
-/// A slot that is not there, or is not of that type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SlotError {
-    /// No slot has the name.
-    Unknown(Box<str>),
-    /// No count has the name.
-    UnknownCount(Box<str>),
-    /// Its elements are of another type.
-    Type {
-        /// The slot.
-        slot: Box<str>,
-        /// Its type.
-        wanted: DType,
-        /// The type asked for.
-        given: DType,
-    },
-}
 
 /// A step could not be begun, written or submitted. Later steps are not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +21,16 @@ pub enum StageError {
     Stalled(Stall),
     /// A ring of a number of slots that is not 1 to 64.
     RingDepth(usize),
+    /// A ring slot that an [embedded](super::EmbeddedOutputs) set does not have.
+    RingSlot {
+        /// The one that was asked for.
+        given: usize,
+        /// How many there are.
+        depth: usize,
+    },
+    /// A step of a set with [tables](super::InputBuffersBuilder::persistent) was submitted inside
+    /// the [launch](super::Step::submit_with) of a step that patches them.
+    InLaunch,
     /// The step is larger than the buffers.
     TooLarge {
         /// The number that exceeds its limit.
@@ -203,30 +193,26 @@ impl fmt::Display for Count {
     }
 }
 
-impl fmt::Display for SlotError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(name) => write!(f, "no slot has the name {name:?}"),
-            Self::UnknownCount(name) => write!(f, "no count has the name {name:?}"),
-            Self::Type { slot, wanted, given } => {
-                write!(f, "slot {slot:?} has elements of type {wanted}, not {given}")
-            }
-        }
-    }
-}
-
 impl fmt::Display for StageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WouldBlock => f.write_str(
-                "every ring slot is in use: wait, or use a deeper \
-                ring",
-            ),
+            Self::WouldBlock => {
+                f.write_str("every ring slot is in use: wait, or use a deeper ring")
+            }
             Self::Stalled(stall) => stall.fmt(f),
             Self::RingDepth(depth) => write!(f, "the ring depth is {depth}, and must be 1 to 64"),
-            Self::TooLarge { what, wanted, max } => {
-                write!(f, "the step has {wanted} {what}, and the buffers hold {max}")
+            Self::RingSlot { given, depth } => {
+                write!(f, "there is no ring slot {given}: the ring has {depth}, from 0 on")
             }
+            Self::InLaunch => f.write_str(
+                "a step was submitted inside the launch of another that patches the same tables: \
+                 submit it before or behind that one",
+            ),
+            Self::TooLarge { what, wanted, max } => write!(
+                f,
+                "{wanted} {what} were asked for, and the set, or the bucket that was asked for, \
+                 holds {max}: take a larger bucket, or raise the set's limit"
+            ),
             Self::Slot { slot, fault } => fault.fmt_of(slot, f),
             Self::Count { count, fault } => fault.fmt_of(count, f),
             Self::Superseded => f.write_str(
@@ -253,8 +239,7 @@ impl fmt::Display for StageError {
                 let captured = match std::ptr::without_provenance_mut(*stream) {
                     STREAM_PER_THREAD => "it or a blocking stream of its context",
                     raw if raw.is_null() || raw == STREAM_LEGACY => {
-                        "a blocking stream of its \
-                        context"
+                        "a blocking stream of its context"
                     }
                     _ => "it",
                 };
@@ -362,8 +347,6 @@ impl SlotFault {
         }
     }
 }
-
-impl std::error::Error for SlotError {}
 
 impl std::error::Error for StageError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

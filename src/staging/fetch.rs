@@ -213,7 +213,10 @@ impl<Tag> Fetch<Tag> {
     /// `launch` launches, on `stream`, the engine's graph that has the copies of this
     /// [ring slot](Self::ring_slot), and returns an error if it did not.
     ///
-    /// If it launches nothing and returns `Ok`, or another graph, the results never come.
+    /// If it launches nothing and returns `Ok`, or another graph, the results never come, and the
+    /// ring slot is free again by [`release_lost`](super::EmbeddedOutputs::release_lost). Where an
+    /// event says that they are there, because the device cannot write words, what is read then is
+    /// of an earlier step.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 
 use super::buffers::InputBuffers;
 use super::embedded::Embedded;
+use super::embedded_outputs::EmbeddedOutputs;
 use super::error::StageError;
 use super::outputs::OutputBuffers;
 use super::staged::Staged;
@@ -14,7 +15,7 @@ impl<Tag> InputBuffers<Tag> {
     ///
     /// # Errors
     ///
-    /// [`StageError::Driver`]: the driver refused; nothing has changed.
+    /// [`StageError::Driver`]: the driver refused; nothing has changed. [`StageError::InLaunch`].
     ///
     /// # Safety
     ///
@@ -51,6 +52,22 @@ impl<Tag> Embedded<Tag> {
     /// # Safety
     ///
     /// No launch of a graph that contains the staging graph is pending.
+    pub unsafe fn release_lost(&self) -> Result<(), StageError> {
+        (0..self.shared.ring.len()).try_for_each(|index| self.shared.release_lost(index))
+    }
+}
+
+impl<Tag> EmbeddedOutputs<Tag> {
+    /// Gives up the ring slots of fetches whose launch was never made, and whose
+    /// [`Pending`](super::Pending) was dropped, so that they are free again.
+    ///
+    /// # Errors
+    ///
+    /// As [`OutputBuffers::release_lost`].
+    ///
+    /// # Safety
+    ///
+    /// No launch of a graph that contains the copies is pending.
     pub unsafe fn release_lost(&self) -> Result<(), StageError> {
         (0..self.shared.ring.len()).try_for_each(|index| self.shared.release_lost(index))
     }

@@ -4,11 +4,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::{SlotError, StageError};
+use super::error::StageError;
 use super::fetch::Fetch;
 use super::graphs::{GraphsKept, GraphsMade};
 use super::len::Counts;
 use super::pending::Pending;
+use super::slot_error::SlotError;
 use super::slot_id::{CountId, SlotId, Untagged};
 use super::static_buffers::StaticBuffers;
 use super::submission::Submitting;

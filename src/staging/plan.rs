@@ -12,10 +12,11 @@
 
 use super::bucket_size::BucketSize;
 use super::build_error::BuildError;
-use super::error::{SlotError, StageError};
+use super::error::StageError;
 use super::len::{Counts, Rule};
 use super::number::{self, NOT_FLAT};
 use super::shape::place;
+use super::slot_error::SlotError;
 use super::spec::{CountSpec, Forgotten, Padding, SlotKind, SlotSpec};
 use crate::element::DType;
 use crate::graph::Direction;

@@ -11,7 +11,8 @@ use crate::driver::{Context, Event, EventKind, SharedWord};
 use crate::element::Element;
 use crate::error::{CudaError, Error};
 use crate::memory::{
-    Budget, Budgeted, DeviceMemoryResource, MemoryResource, PinnedMemoryResource, PinnedOptions,
+    Budget, Budgeted, DeviceMemoryResource, HostMemory, MemoryResource, PinnedMemoryResource,
+    PinnedOptions,
 };
 use crate::stream::Stream;
 use crate::timeline::CompletionPage;
@@ -33,15 +34,16 @@ pub(super) struct DeviceRegion {
 }
 
 impl DeviceRegion {
-    /// Commits `size` bytes of zeros, which count against a budget under a name.
+    /// Commits `size` bytes of zeros, which count against a budget under a name. `tables` are the
+    /// sizes of the persistent tables in it.
     pub(super) fn new(
         context: &Context,
         size: usize,
-        tables: Tables,
+        tables: impl IntoIterator<Item = usize>,
         budget: Option<(&Budget, &str)>,
     ) -> Result<Self, Error> {
         if size == 0 {
-            return Ok(Self { resource: None, base: 0, tables, viewed: None });
+            return Ok(Self { resource: None, base: 0, tables: Tables::new(tables), viewed: None });
         }
         let resource = DeviceMemoryResource::new(context, size)?;
         let (budget, name) = budget.unzip();
@@ -53,6 +55,10 @@ impl DeviceRegion {
         // SAFETY: committed above, and not used by anything else yet.
         unsafe { stream.fill_d8(resource.base(), 0, len) }?;
         stream.synchronize()?;
+        // Behind the device, which refuses what is too large.
+        let tables: Vec<_> = tables.into_iter().collect();
+        HostMemory::check(tables.iter().sum())?;
+        let tables = Tables::new(tables);
         Ok(Self { base: resource.base(), resource: Some(resource), tables, viewed: None })
     }
 

@@ -3,11 +3,12 @@
 
 use wharf_sys::bindings::CUdeviceptr;
 
-use super::error::{SlotError, SlotFault, StageError};
+use super::error::{SlotFault, StageError};
 use super::fetch::Fetch;
 use super::len::Counts;
 use super::outputs::OutputBuffers;
 use super::pending::Results;
+use super::slot_error::SlotError;
 use super::slot_info::SlotInfo;
 use super::staged::Staged;
 use super::static_buffers::StaticBuffers;

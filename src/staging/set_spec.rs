@@ -14,7 +14,6 @@ use super::region::DeviceRegion;
 use super::shape::number_tables;
 use super::spec::{CountSpec, Forgotten, Padding, Shape, SlotKind, SlotSpec};
 use super::submission::Submission;
-use super::tables::Tables;
 use super::transfer::{Options, Transfer};
 use super::viewed::Viewed;
 use crate::driver::Context;
@@ -145,8 +144,7 @@ impl SetSpec {
         plan.counts = counts.into();
         let sizes = tables.map(|slot| plan.slots[slot].table_size());
         let budget = self.budget.as_ref().map(|budget| (budget, &*self.name));
-        let tables = Tables::new(sizes);
-        let mut device = DeviceRegion::new(&context, plan.device_size, tables, budget)?;
+        let mut device = DeviceRegion::new(&context, plan.device_size, sizes, budget)?;
         device.share(self.viewed.as_ref().map(|viewed| Arc::clone(&viewed.device)));
         let device = Arc::new(device);
         let names = Arc::new(Names::new(call, &self.name, &plan.buckets));

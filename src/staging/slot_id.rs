@@ -3,9 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::error::SlotError;
 use super::number::NOT_FLAT;
 use super::plan::Plan;
+use super::slot_error::SlotError;
 use crate::element::Element;
 
 /// A slot of one set of input buffers, with elements of type `T`.

@@ -3,9 +3,10 @@
 use wharf_sys::bindings::CUdeviceptr;
 
 use super::buffers::InputBuffers;
-use super::error::{SlotError, SlotFault, StageError};
+use super::error::{SlotFault, StageError};
 use super::len::Len;
 use super::plan::Field;
+use super::slot_error::SlotError;
 use super::spec::SlotKind;
 use super::step::Step;
 use super::transfer::Transfer;

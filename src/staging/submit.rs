@@ -109,9 +109,13 @@ impl<'a, Tag> Step<'a, Tag> {
     ///   [`Embedded::release_lost`](super::Embedded::release_lost).
     /// * If it launches on another stream, the ring slot is guarded, and the device memory is not.
     ///
+    /// [Patches](Self::patch) of the step go ahead of the launch, in its stream, by the call that
+    /// they cost in any step.
+    ///
     /// # Errors
     ///
-    /// As `submit`, and what `launch` returns.
+    /// As `submit`, and what `launch` returns. Another step of the set that is submitted in
+    /// `launch` is [`StageError::InLaunch`] where both patch tables.
     pub fn submit_with<E: From<StageError>>(
         mut self,
         stream: &Stream,
@@ -201,10 +205,12 @@ impl<'a, Tag> Step<'a, Tag> {
     #[cold]
     fn with_elements(&self, slots: u64) -> u64 {
         let plan = &self.shared.plan;
+        // It has nothing of a count that it has not set.
+        let is_idle = self.counts() == Counts::default();
         let is_empty = |slot: &usize| {
             let spec = &plan.slots[*slot];
             spec.kind != SlotKind::Dynamic
-                && !self.is_count_missing(*slot)
+                && (is_idle || !self.is_count_missing(*slot))
                 && self.len_of(*slot) == 0
         };
         (0..plan.slots.len()).filter(is_empty).fold(slots, |slots, slot| slots & !(1 << slot))

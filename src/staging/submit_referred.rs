@@ -54,12 +54,17 @@ impl<'a, Tag> Step<'a, Tag> {
         launch: impl FnOnce(&mut Self) -> Result<(), E>,
     ) -> Result<Staged<'a, Tag>, E> {
         let shared = self.shared;
+        // A thread of the parent may have held the tables.
+        shared.check_fork().map_err(StageError::from)?;
         shared.guard.check_device(stream)?;
         let referred = self.referred();
         self.claim.order_behind(referred, stream).map_err(StageError::from)?;
         let has_tables = referred & shared.plan.tables != 0;
         // From here to the end, so that what the device has is what was noted last.
-        let held = has_tables.then(|| shared.device.tables().hold());
+        let held = match has_tables {
+            true => Some(shared.device.tables().hold().ok_or(StageError::InLaunch)?),
+            false => None,
+        };
         let begun = shared.guard.begin(stream)?;
         self.claim.open().reset();
         let mut attempt = Attempt { step: &mut self, held, begun: Some(begun), stream };
@@ -182,11 +187,16 @@ impl Transfer {
     }
 
     /// Lets the next step send all tables of the set anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StageError::InLaunch`].
     #[cold]
-    pub(super) fn tear_tables(&self) {
+    pub(super) fn tear_tables(&self) -> Result<(), StageError> {
         if self.plan.tables != 0 {
-            let mut held = self.device.tables().hold();
+            let mut held = self.device.tables().hold().ok_or(StageError::InLaunch)?;
             self.tables().for_each(|(_, table)| held.tear_all(table));
         }
+        Ok(())
     }
 }

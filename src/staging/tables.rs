@@ -13,11 +13,16 @@
 //! these ranges are noted as torn, and the next step, of any set with the table, begins with their
 //! contents as they were.
 //!
+//! A step holds the tables while it is sent, launch of the engine's graph included. A step that is
+//! submitted inside that launch would wait for itself, and is refused.
+//!
+//! * `holder`: written by `hold` and the drop of [`Held`]; read by `hold`. `Relaxed`: a thread
+//!   looks for what it has written itself.
 //! * `is_torn`: written by `tear` and `mend`, under the lock; read by `is_torn`. `Relaxed`: the
 //!   lock guards the data, and a thread that was told of the error sees the word by that.
 
 use super::patches::Patch;
-use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The persistent tables of a set, and of all that share its device memory.
@@ -25,6 +30,8 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) struct Tables {
     contents: Mutex<Box<[Table]>>,
     is_torn: AtomicBool,
+    /// The thread that holds them, see [`this_thread`]; or 0.
+    holder: AtomicUsize,
 }
 
 /// A table as the device has it.
@@ -39,6 +46,7 @@ pub(crate) struct Table {
 pub(crate) struct Held<'a> {
     tables: MutexGuard<'a, Box<[Table]>>,
     is_torn: &'a AtomicBool,
+    holder: &'a AtomicUsize,
 }
 
 impl Tables {
@@ -46,7 +54,7 @@ impl Tables {
     pub(crate) fn new(sizes: impl IntoIterator<Item = usize>) -> Self {
         let table = |size| Table { bytes: vec![0; size].into(), torn: Vec::new() };
         let contents = Mutex::new(sizes.into_iter().map(table).collect());
-        Self { contents, is_torn: AtomicBool::new(false) }
+        Self { contents, is_torn: AtomicBool::new(false), holder: AtomicUsize::new(0) }
     }
 
     /// Whether the next step has to mend what a failed one has left.
@@ -55,9 +63,16 @@ impl Tables {
         self.is_torn.load(Relaxed)
     }
 
-    /// Keeps other steps from sending patches until this is dropped.
-    pub(crate) fn hold(&self) -> Held<'_> {
-        Held { tables: self.contents.lock(), is_torn: &self.is_torn }
+    /// Keeps other steps from sending patches until this is dropped. `None` if this thread does so
+    /// already.
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
+        let this = this_thread();
+        if self.holder.load(Relaxed) == this {
+            return None;
+        }
+        let tables = self.contents.lock();
+        self.holder.store(this, Relaxed);
+        Some(Held { tables, is_torn: &self.is_torn, holder: &self.holder })
     }
 }
 
@@ -98,6 +113,23 @@ impl Held<'_> {
         let size = self.tables[table].bytes.len();
         self.tear(table, [(0, size)]);
     }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Under the lock still: fields go behind this.
+        self.holder.store(0, Relaxed);
+    }
+}
+
+/// A number of this thread, which no other has as long as it lives.
+fn this_thread() -> usize {
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+crate::sync::thread_local! {
+    /// Its address is the thread's number.
+    static HERE: u8 = const { 0 };
 }
 
 /// As many torn ranges as are sent one by one.

@@ -263,9 +263,9 @@ impl Transfer {
     pub(super) fn release_lost(&self, index: usize) -> Result<(), StageError> {
         self.check_fork()?;
         if self.ring.in_flight().any(|at| at == index) {
-            self.host.mark_lost(index, &self.context)?;
             // What it was to change was noted as changed.
-            self.tear_tables();
+            self.tear_tables()?;
+            self.host.mark_lost(index, &self.context)?;
             if let Some(read) = self.in_place.get(index) {
                 read.give_up();
             }

@@ -6,9 +6,9 @@ use super::buffers::InputBuffers;
 #[cfg(doc)]
 use super::build_error::BuildError;
 use super::builder::InputBuffersBuilder;
-use super::error::SlotError;
 use super::plan::Layout;
 use super::set_spec::SetSpec;
+use super::slot_error::SlotError;
 use super::spec::SlotKind;
 use super::viewed::Viewed;
 

@@ -22,11 +22,12 @@ use wharf::memory::{
 };
 use wharf::pool::{Buffer, Pool};
 use wharf::slab::{PoolOptions, SlabPool};
-use wharf::staging::{InputBuffers, Len};
+use wharf::staging::{InputBuffers, Len, StageError};
 use wharf::tier::{Tier, TieredPool};
 use wharf::{Context, Driver, Event, EventPool, Stream};
 
 use crate::backend::{machine, on_each_driver};
+use crate::deadline::LONG;
 use crate::ends::load;
 use crate::memory_kinds::memory_file;
 
@@ -39,6 +40,7 @@ on_each_driver!(
     a_child_that_polls_for_what_is_marked_or_done_is_refused,
     what_a_child_drops_reaches_neither_driver_nor_parent,
     a_fork_inside_a_scope_and_a_capture_is_refused,
+    a_child_of_a_launch_does_not_wait_for_the_tables,
 );
 
 const LIMIT: Duration = Duration::from_millis(1);
@@ -354,4 +356,29 @@ fn a_fork_inside_a_scope_and_a_capture_is_refused(driver: &Driver) {
     drop(scope);
     graph.launch(&stream).unwrap();
     stream.synchronize().unwrap();
+}
+
+/// The parent holds the tables of the set while it sends patches, and will not let go in the child.
+fn a_child_of_a_launch_does_not_wait_for_the_tables(driver: &Driver) {
+    let context = Context::retain(&driver.device(0).unwrap()).unwrap();
+    let stream = Stream::new(&context).unwrap();
+    let set = InputBuffers::builder(&context).slot::<u32>("ids", Len::Tokens);
+    let inputs = set.persistent::<u32>("table", 1, 4, 4).buckets([4]).build().unwrap();
+    let (ids, table) = (inputs.slot_id::<u32>("ids").unwrap(), inputs.slot_id("table").unwrap());
+    let embedded = inputs.embed(4).unwrap();
+    let [step, other] = [embedded.begin(4, 1), inputs.begin(4, 1)].map(|step| {
+        let mut step = step.unwrap();
+        step.write(ids).fill(1);
+        step.patch(table, 0, 0, &[1_u32]).unwrap();
+        step
+    });
+    let launch = || {
+        in_a_child(|doors| doors.shut("Step::submit", other.submit(&stream).map(drop)));
+        Err(StageError::WouldBlock)
+    };
+    assert_eq!(step.submit_with(&stream, launch).unwrap_err(), StageError::WouldBlock);
+    inputs.begin(0, 0).unwrap().submit(&stream).unwrap();
+    stream.synchronize().unwrap();
+    drop((embedded, inputs));
+    driver.wait_deferred(LONG).unwrap();
 }

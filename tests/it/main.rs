@@ -49,6 +49,7 @@ mod staging_devices;
 mod staging_embedded;
 mod staging_faults;
 mod staging_guard;
+mod staging_limits;
 mod staging_matrix;
 mod staging_outputs;
 mod staging_outputs_refused;

@@ -298,7 +298,11 @@ fn sizes_are_checked(driver: &Driver) {
     let tokens = inputs.begin(MAX_TOKENS + 1, 1).unwrap_err();
     assert_eq!(tokens, StageError::TooLarge { what: Count::Tokens, wanted: 2049, max: 2048 });
     let requests = inputs.begin(300, MAX_REQUESTS + 1).unwrap_err();
-    assert_eq!(requests.to_string(), "the step has 257 requests, and the buffers hold 256");
+    assert_eq!(
+        requests.to_string(),
+        "257 requests were asked for, and the set, or the bucket that was asked for, holds 256: \
+         take a larger bucket, or raise the set's limit"
+    );
     // More requests than tokens: the bucket holds both.
     let step = inputs.begin(3, 7).unwrap();
     assert_eq!(step.padded(), Counts { tokens: 8, requests: 8 });
