@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cargo run --release --example cost                     the table; fails above a limit
+//! cargo run --release --example cost -- calls            which driver calls a set's life takes
 //! cargo run --release --example cost -- row NAME ROUNDS  one row's operation, for callgrind
 //! ```
 //!
@@ -36,9 +37,10 @@ fn main() {
             let startup = startup::table();
             std::process::exit(i32::from(!(instructions && startup)));
         }
+        ["calls"] => startup::calls(),
         ["row", name, rounds] => count::row(name, rounds.parse().unwrap()),
         _ => {
-            println!("cost, cost row NAME ROUNDS");
+            println!("cost, cost calls, cost row NAME ROUNDS");
             std::process::exit(2);
         }
     }

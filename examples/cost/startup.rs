@@ -19,6 +19,7 @@ pub(crate) fn table() -> bool {
     let mut within = true;
     for (name, limit, goal) in CALLS {
         let (_, calls, allocations) = found.iter().find(|(found, ..)| found == name).unwrap();
+        let calls = &sum(calls);
         let said = match (calls > limit, goal == limit) {
             (true, _) => format!("over its limit of {limit}"),
             (false, true) => String::new(),
@@ -30,8 +31,32 @@ pub(crate) fn table() -> bool {
     within
 }
 
+/// Prints which driver calls each phase makes.
+pub(crate) fn calls() {
+    for layout in [Layout::PerSlot, Layout::Packed] {
+        let mut found = Vec::new();
+        life(layout, &mut found);
+        for (phase, calls, _) in found {
+            println!("{phase} ({layout:?}): {}", sum(&calls));
+            calls.iter().for_each(|(call, count)| println!("{count:>8} {call}"));
+        }
+    }
+}
+
 /// The phases of a layout: name, driver calls, allocations.
-type Found = Vec<(String, u64, u64)>;
+type Found = Vec<(String, Calls, u64)>;
+/// How often each entry point was called.
+type Calls = Vec<(&'static str, u64)>;
+
+fn made_since(before: &Calls, now: &Calls) -> Calls {
+    let count = |call| before.iter().find(|(name, _)| *name == call).map_or(0, |(_, count)| *count);
+    let made = now.iter().map(|(name, all)| (*name, all - count(*name)));
+    made.filter(|(_, count)| *count != 0).collect()
+}
+
+fn sum(calls: &Calls) -> u64 {
+    calls.iter().map(|(_, count)| count).sum()
+}
 
 fn life(layout: Layout, found: &mut Found) {
     let machine = Simulator::new(Config::default());
@@ -40,11 +65,11 @@ fn life(layout: Layout, found: &mut Found) {
     let context = Context::retain(&driver.device(0).unwrap()).unwrap();
     let _current = context.enter().unwrap();
     let stream = Stream::new(&context).unwrap();
-    let calls = || machine.all_calls().iter().map(|(_, count)| count).sum::<u64>();
     let mut note = |name: String, phase: &mut dyn FnMut()| {
-        let (before, allocations) = (calls(), ALLOCATIONS.get());
+        let (before, allocations) = (machine.all_calls(), ALLOCATIONS.get());
         phase();
-        found.push((name, calls() - before, ALLOCATIONS.get() - allocations));
+        let allocations = ALLOCATIONS.get() - allocations;
+        found.push((name, made_since(&before, &machine.all_calls()), allocations));
     };
     let build = |eager| {
         let made = if eager { Instantiation::Eager } else { Instantiation::Lazy };

@@ -30,7 +30,8 @@ use crate::error::Error;
 #[must_use = "captures bind the thread again when this is dropped"]
 pub struct RelaxedCapture<'a> {
     driver: &'a Driver,
-    previous: CUstreamCaptureMode,
+    /// The mode to go back to, if it was changed.
+    previous: Option<CUstreamCaptureMode>,
     thread_bound: PhantomData<*const ()>,
 }
 
@@ -46,7 +47,11 @@ impl Driver {
     /// [Stream management](https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__STREAM.html)
     #[doc(alias = "cuThreadExchangeStreamCaptureMode")]
     pub fn relax_capture(&self) -> Result<RelaxedCapture<'_>, Error> {
-        let previous = exchange(self, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED)?;
+        let previous = if self.is_at_work() {
+            None
+        } else {
+            Some(exchange(self, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED)?)
+        };
         Ok(RelaxedCapture { driver: self, previous, thread_bound: PhantomData })
     }
 }
@@ -59,8 +64,10 @@ impl fmt::Debug for RelaxedCapture<'_> {
 
 impl Drop for RelaxedCapture<'_> {
     fn drop(&mut self) {
-        let restored = exchange(self.driver, self.previous);
-        release::tell(self.driver, restored.map(drop));
+        if let Some(previous) = self.previous {
+            let restored = exchange(self.driver, previous);
+            release::tell(self.driver, restored.map(drop));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use core::ptr;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
 
-use super::{Driver, Inner};
+use super::{Driver, Inner, work};
 use crate::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed,
     Ordering::Release,
@@ -194,6 +194,7 @@ impl Parcel {
     /// Drops the owner, of which `list` has counted one.
     fn open(&mut self, list: &Deferred) {
         let owner = self.owner.take();
+        work::interrupt();
         // What panics has been told by the panic's hook; the list goes on.
         let _panicked = catch_unwind(AssertUnwindSafe(|| drop(owner)));
         // Release: pairs with the Acquire of `Deferred::len`.

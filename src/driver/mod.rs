@@ -49,6 +49,7 @@ mod release;
 mod scope;
 mod streams;
 mod words;
+mod work;
 
 use core::ffi::{c_int, c_void};
 use core::fmt;

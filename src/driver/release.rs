@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 #[cfg(doc)]
 use super::Context;
-use super::Driver;
+use super::{Driver, work};
 use crate::error::{CudaError, Error};
 use crate::profile;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +101,7 @@ pub(super) fn tell(driver: &Driver, outcome: Result<(), Error>) -> bool {
     }
     profile::mark(&DROP_ERROR);
     if let Some(hook) = driver.drop_error_hook() {
+        work::interrupt();
         // The panic's own hook has told of it.
         let _panicked = catch_unwind(AssertUnwindSafe(|| hook(&error)));
     }

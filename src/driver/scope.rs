@@ -55,8 +55,13 @@ impl<'a> ContextScope<'a> {
         Self::make_current(driver, raw)
     }
 
-    /// Makes `raw` current, unless the driver says that it is.
+    /// Makes `raw` current, unless the driver says that it is, or a [work
+    /// scope](super::work::WorkScope) has.
     pub(super) fn make_current(driver: &'a Driver, raw: CUcontext) -> Result<Self, Error> {
+        let is_innermost = SCOPES.with(|scopes| scopes.innermost.get().context == raw);
+        if is_innermost && driver.is_at_work() && !driver.verifies_scopes() {
+            return Ok(Self::begin(driver, raw, None));
+        }
         let previous = switch(driver, raw)?;
         Ok(Self::begin(driver, raw, previous))
     }

@@ -60,6 +60,11 @@ impl Graphs {
         GraphsMade { by_steps: made.saturating_sub(ahead), ahead }
     }
 
+    /// Lets go of the stream for uploads: no graph is made any more.
+    pub(super) fn end(&mut self) {
+        drop(self.uploads.take());
+    }
+
     /// Counts a graph that was made.
     pub(super) fn count_made(&self) {
         self.made.fetch_add(1, Relaxed);

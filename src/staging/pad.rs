@@ -28,14 +28,16 @@ impl SlotState {
         let steady = dirty.slots & dirty.written & dirty.steady;
         let has_grown = dirty.counts.is_within(Counts { tokens, requests });
         // The longer a step, the shorter are its tails.
-        let slots = if has_grown { dirty.slots & !steady } else { dirty.slots };
-        let last = u64::BITS - slots.leading_zeros();
+        let mut left = if has_grown { dirty.slots & !steady } else { dirty.slots };
         let fields = bucket.map_or(&self.fields, |bucket| &bucket.fields);
-        for (slot, (field, run)) in fields.iter().zip(&self.runs).take(last as usize).enumerate() {
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
             let is_in = |slots: u64| slots & 1 << slot != 0;
+            left &= left - 1;
+            let (field, run) = (&fields[slot], self.runs[slot]);
             let end = if is_in(steady) { field.len.of_counts(dirty.counts) } else { usize::MAX };
             let start = if is_in(dirty.written) { run.len() } else { 0 };
-            if start >= end || !is_in(slots) {
+            if start >= end {
                 continue;
             }
             let width = field.dtype.map_or(1, DType::size);

@@ -22,7 +22,7 @@ use super::plan::ByteRange;
 use super::tables::Tables;
 
 /// Device memory at addresses that never change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DeviceRegion {
     /// Absent where no slot has device memory of the set.
     resource: Option<Budgeted<DeviceMemoryResource>>,
@@ -240,6 +240,11 @@ impl HostRegion {
     /// The bytes of pinned memory.
     pub(super) fn size(&self) -> usize {
         self.resource.as_ref().map_or(0, |resource| resource.report().registered)
+    }
+
+    /// Gives the memory back, unless it was leaked.
+    pub(super) fn give_back(&mut self) {
+        drop((self.resource.take(), self.page.take(), std::mem::take(&mut self.events)));
     }
 
     /// Leaks the memory, since the device may still use it.

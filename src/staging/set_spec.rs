@@ -121,7 +121,7 @@ impl SetSpec {
         self.check()?;
         let Self { context, mut options, .. } = self;
         // The waits below would invalidate captures of other threads.
-        let _relaxed = context.driver().relax_capture().map_err(BuildError::Driver)?;
+        let _work = context.work().map_err(BuildError::Driver)?;
         check_buckets(&self.buckets)?;
         let max = limits(&self.buckets, self.max_tokens, self.max_requests)?;
         let counts = counts_of(self.counts)?;

@@ -109,6 +109,9 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        if self.in_place.is_empty() && !self.has_no_events() {
+            return;
+        }
         // As the drop of the transfer, which waits for the copies.
         let _relaxed = self.transfer.context.driver().relax_capture();
         let settled = self.ring.in_flight().try_for_each(|index| {

@@ -26,7 +26,7 @@ use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The persistent tables of a set, and of all that share its device memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Tables {
     contents: Mutex<Box<[Table]>>,
     is_torn: AtomicBool,

@@ -1,6 +1,7 @@
 //! What a set of inputs and a set of outputs have in common: ring slots, the graphs that copy them,
 //! and what says when a ring slot may be used again.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -281,31 +282,52 @@ impl Transfer {
         self.ring.in_flight().try_for_each(|index| {
             // A set is dropped by its last owner: what is in flight can be claimed, and is not
             // submitted again.
-            let claim = self.ring.claim_at(index, |_| Ok::<_, Error>(true))?;
-            let Some((_, tail)) = claim.as_ref().and_then(|claim| claim.tail.as_ref()) else {
+            let Some(claim) = self.ring.claim_at(index, |_| Ok::<_, Error>(true))? else {
                 return Ok(());
             };
-            // After the tail: the words of a set of inputs may have been given up by now.
-            if self.host.is_done(index)? {
-                return Ok(());
-            }
-            tail.event()?.ok_or(unknown)?.synchronize()
+            let settled = match &claim.tail {
+                // After the tail: the words of a set of inputs may have been given up by now.
+                Some((_, tail)) => self.host.is_done(index).and_then(|is_done| {
+                    if is_done { Ok(()) } else { tail.event()?.ok_or(unknown)?.synchronize() }
+                }),
+                None => Ok(()),
+            };
+            claim.put_back();
+            settled
         })
+    }
+
+    /// Gives graphs and memory back within the scope of the drop: one by one behind it, each would
+    /// ask for the context.
+    fn give_back(&mut self) {
+        for index in 0..self.ring.len() {
+            let claim = self.ring.claim_at(index, |_| Ok::<_, Infallible>(true));
+            if let Ok(Some(mut claim)) = claim {
+                claim.graphs = Cache::new(0);
+                // What else it has may be others', whose drops come behind the scope.
+                claim.put_back();
+            }
+        }
+        self.graphs.end();
+        self.host.give_back();
+        self.device = Arc::default();
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
         // Others' captures are not to be disturbed; an error is that of a driver that is no more.
-        let _relaxed = self.context.driver().relax_capture();
+        let context = self.context.clone();
+        let _work = context.work();
         // The driver takes the memory back only when the device is done with it, and cannot be
         // trusted to know: copies of graphs are no pending work of the memory.
         let settled = self.ring.in_flight().try_for_each(|index| self.host.settle(index));
         let settled = settled.and_then(|()| self.settle_tails());
         if settled.is_err() {
-            self.context.release().note(self.context.driver(), settled);
+            context.release().note(context.driver(), settled);
             self.host.leak();
         }
+        self.give_back();
     }
 }
 

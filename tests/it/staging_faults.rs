@@ -74,6 +74,38 @@ fn a_set_that_cannot_be_built_leaves_nothing() {
     }
 }
 
+/// How often the drop of a set asks for the current context, and a build before it.
+fn questions(fault: Option<&str>) -> [u64; 2] {
+    let machine = Arc::new(Simulator::new(Config::default()));
+    let mut asked = [0; 2];
+    on_machine(&machine, |driver| {
+        let context = context(driver);
+        driver.on_drop_error(|_| ()).unwrap();
+        let count = || machine.calls("cuCtxGetCurrent");
+        let start = count();
+        let set = builder(&context).build().unwrap();
+        let built = count();
+        if let Some(call) = fault {
+            machine.fail(call, 1, CODE);
+        }
+        drop(set);
+        asked = [built - start, count() - built];
+    });
+    asked
+}
+
+#[test]
+fn a_build_and_a_drop_ask_for_the_context_once() {
+    assert_eq!(questions(None), [1, 1]);
+}
+
+/// A hook may leave another context current, and captures in force.
+#[test]
+fn a_drop_asks_for_the_context_again_when_a_hook_has_run() {
+    let [_, asked] = questions(Some("cuMemHostUnregister"));
+    assert!(asked > 1, "{asked}");
+}
+
 /// Calls whose failure in a drop leaks what they would have given back, or changes nothing.
 pub(crate) const RESTORING: &[&str] = &[
     "cuCtxSetCurrent",
