@@ -52,6 +52,7 @@ mod device;
 mod device_options;
 mod file_mapped;
 mod file_span;
+mod first_touch;
 mod granule;
 mod host_memory;
 mod host_span;
