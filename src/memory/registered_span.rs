@@ -47,7 +47,7 @@ impl RegisteredSpan {
         Ok(Self {
             span,
             ledger: Ledger {
-                pieces: PieceMap::new(size, GRANULARITY),
+                pieces: PieceMap::new(size, GRANULARITY)?,
                 owner: Owner::new(context),
             },
             tier: tier.available(),
