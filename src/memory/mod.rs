@@ -248,6 +248,14 @@ pub unsafe trait MemoryResource: Send + Sync {
         Ok(())
     }
 
+    /// Returns whether a range that is not committed may be: `false` after a commit that failed
+    /// and could not be undone. Its memory may be there still, and is not used again. By default
+    /// it may be. A resource made of another one passes it on.
+    fn is_free(&self, offset: usize, len: usize) -> bool {
+        let _ = (offset, len);
+        true
+    }
+
     /// Keeps committed host memory from forked children, again: code that ended a registration of
     /// it may have advised the system otherwise. By default it does nothing. A resource made of
     /// another one passes it on.

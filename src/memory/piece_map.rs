@@ -77,6 +77,11 @@ impl PieceMap {
         }
     }
 
+    /// Whether nothing of a range is claimed.
+    pub(crate) fn is_free(&self, offset: usize, len: usize) -> bool {
+        self.words_of(offset, len).iter().all(|word| word.load(Relaxed) == 0)
+    }
+
     /// Whether a whole range is committed.
     pub(crate) fn is_committed(&self, offset: usize, len: usize) -> bool {
         let words = self.words_of(offset, len);

@@ -232,6 +232,31 @@ fn what_is_empty_is_released_when_others_have_taken_the_rest() {
 }
 
 #[test]
+fn a_place_whose_commit_could_not_be_undone_is_lost_and_not_tried_again() {
+    for code in [CudaError::UNKNOWN, CudaError::OUT_OF_MEMORY] {
+        on_device(256, |driver, machine| {
+            let context = context_of(driver);
+            let at_first = free(&context);
+            let resource = DeviceMemoryResource::new(&context, 1 << 30).unwrap();
+            let pool = SlabPool::new(resource, PoolOptions::default()).unwrap();
+            let held = pool.alloc(4 * MIB).unwrap();
+            machine.fail("cuMemSetAccess", 1, code);
+            machine.fail("cuMemUnmap", 1, CudaError::UNKNOWN);
+            // Out of memory, it may have found room elsewhere.
+            let first = pool.alloc(4 * MIB);
+            let block = pool.alloc(4 * MIB).unwrap();
+            let stats = pool.stats();
+            assert!(stats.lost > 0, "{stats:?}");
+            assert_eq!(stats.reserved, at_first - free(&context), "the account is the driver's");
+            let blocks = first.into_iter().chain([block, held]);
+            blocks.for_each(|block| pool.dealloc(block).unwrap());
+            pool.trim(Duration::ZERO, 0);
+            assert_eq!(pool.stats().reserved, pool.stats().lost);
+        });
+    }
+}
+
+#[test]
 fn pinned_memory_that_cannot_be_registered_is_given_back_and_had_again() {
     on_device(64, |driver, _| {
         let context = context_of(driver);
