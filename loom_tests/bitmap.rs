@@ -9,7 +9,7 @@ use loom::thread;
 #[test]
 fn bitmap_generic() {
     model("bitmap_generic", || {
-        let shared = Arc::new((Bitmaps::new(1, 65), Guarded::new(65)));
+        let shared = Arc::new((Bitmaps::new(1, 65).unwrap(), Guarded::new(65)));
         let (maps, _) = &*shared;
         maps.get(0).give(Bits::one(63)).unwrap();
         maps.get(0).give(Bits::one(64)).unwrap();
@@ -35,7 +35,7 @@ fn bitmap_generic() {
 #[test]
 fn bitmap_hint_is_never_lost() {
     model("bitmap_hint_is_never_lost", || {
-        let maps = Arc::new(Bitmaps::new(1, 2));
+        let maps = Arc::new(Bitmaps::new(1, 2).unwrap());
         maps.get(0).give(Bits::one(0)).unwrap();
         maps.get(0).take(0, 1).unwrap();
         let other = maps.clone();
@@ -50,7 +50,7 @@ fn bitmap_hint_is_never_lost() {
 #[test]
 fn bitmap_double_give() {
     model("bitmap_double_give", || {
-        let maps = Arc::new(Bitmaps::new(1, 1));
+        let maps = Arc::new(Bitmaps::new(1, 1).unwrap());
         let other = maps.clone();
         let first = thread::spawn(move || other.get(0).give(Bits::one(0)).is_err());
         let second = maps.get(0).give(Bits::one(0)).is_err();
@@ -62,7 +62,7 @@ fn bitmap_double_give() {
 #[test]
 fn bitmap_last_index() {
     model("bitmap_last_index", || {
-        let shared = Arc::new((Bitmaps::new(1, 1), Guarded::new(1)));
+        let shared = Arc::new((Bitmaps::new(1, 1).unwrap(), Guarded::new(1)));
         shared.0.get(0).give(Bits::one(0)).unwrap();
         let take = |shared: &(Bitmaps, Guarded)| {
             let bits = shared.0.get(0).take(0, 15);
@@ -84,7 +84,7 @@ fn bitmap_last_index() {
 #[test]
 fn bitmap_reserved_needs_no_hint() {
     model("bitmap_reserved_needs_no_hint", || {
-        let maps = Arc::new(Bitmaps::new(1, 66));
+        let maps = Arc::new(Bitmaps::new(1, 66).unwrap());
         let other = maps.clone();
         // The bit is there before the reservation is counted; the hint may come any time.
         let giver = thread::spawn(move || other.get(0).give(Bits::one(65)).unwrap());
@@ -100,7 +100,7 @@ fn bitmap_reserved_needs_no_hint() {
 #[test]
 fn bitmap_set_is_never_lost() {
     model("bitmap_set_is_never_lost", || {
-        let maps = Arc::new(Bitmaps::new(1, 66));
+        let maps = Arc::new(Bitmaps::new(1, 66).unwrap());
         // Leaves the hint of a word without an index.
         maps.get(0).insert(65);
         maps.get(0).remove(65);

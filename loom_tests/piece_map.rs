@@ -11,7 +11,7 @@ const GRANULE: usize = 4096;
 #[test]
 fn piece_map_decommit_against_commit_above() {
     model("piece_map_decommit_against_commit_above", || {
-        let map = Arc::new(PieceMap::new(3 * GRANULE, GRANULE));
+        let map = Arc::new(PieceMap::new(3 * GRANULE, GRANULE).unwrap());
         assert!(map.claim(0, GRANULE));
         let other = map.clone();
         let thread = thread::spawn(move || {

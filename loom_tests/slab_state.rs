@@ -19,8 +19,11 @@ const OTHER: u8 = 9;
 
 impl Run {
     fn open(capacity: u32) -> Arc<Self> {
-        let run =
-            Self { state: SlabWord::vacant(), bits: Bitmaps::new(1, 2), data: Guarded::new(3) };
+        let run = Self {
+            state: SlabWord::vacant(),
+            bits: Bitmaps::new(1, 2).unwrap(),
+            data: Guarded::new(3),
+        };
         run.state.claim_vacant().unwrap();
         run.set_up(CLASS, capacity);
         Arc::new(run)

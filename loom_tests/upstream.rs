@@ -134,7 +134,7 @@ fn sliced(upstream: Upstream, slice: usize) -> Arc<Store<Upstream>> {
     let limit = upstream.limit;
     let geometry = Geometry::new(BASE, GRANULE, slice, granules);
     let policy = PiecePolicy { fixed: Some(1), most: 1, inside_pieces: false };
-    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit, policy))
+    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit, policy).unwrap())
 }
 
 /// The class of blocks of `size` bytes.

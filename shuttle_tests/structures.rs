@@ -45,7 +45,7 @@ fn together<T: Send + Sync + 'static>(threads: usize, shared: T, work: fn(&T)) -
 fn bitmap_indices_have_one_owner() {
     const LEN: usize = 70;
     schedules("bitmap_indices_have_one_owner", || {
-        let maps = Bitmaps::new(1, LEN);
+        let maps = Bitmaps::new(1, LEN).unwrap();
         // Few enough that threads meet, in both words.
         [0, 1, 2, 64, 65].into_iter().for_each(|index| maps.get(0).give(Bits::one(index)).unwrap());
         let shared = together(6, (maps, Users::new(LEN)), |(maps, users)| {

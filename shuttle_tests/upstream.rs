@@ -109,7 +109,7 @@ pub(super) fn store(granules: usize, limit: usize, fail_one_in: usize) -> Arc<St
     };
     let geometry = Geometry::new(BASE, GRANULE, GRANULE / 4, granules);
     let policy = PiecePolicy { fixed: None, most: 4, inside_pieces: false };
-    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit * GRANULE, policy))
+    Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit * GRANULE, policy).unwrap())
 }
 
 /// Uses a block as its only owner.

@@ -57,6 +57,7 @@ kinds! {
     };
     PoolError: |error| match error {
         Self::Granule { .. } | Self::Limit { .. } | Self::Span { .. } => ErrorKind::Invalid,
+        Self::Tables { .. } => ErrorKind::OutOfMemory,
         Self::Upstream { cause, .. } | Self::Addresses { cause, .. } => cause.kind(),
     };
     LeaseError: |error| match error {

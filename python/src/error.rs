@@ -96,6 +96,7 @@ impl Raise for PoolError {
             Self::Upstream { size, cause, .. } if cause.is_out_of_memory() => {
                 class::OutOfMemoryError::new_err((self.to_string(), size))
             }
+            Self::Tables { size } => class::OutOfMemoryError::new_err((self.to_string(), size)),
             _ => class::ConfigurationError::new_err(self.to_string()),
         }
     }

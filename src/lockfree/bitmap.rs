@@ -268,16 +268,16 @@ pub(crate) struct Bitmaps {
 }
 
 impl Bitmaps {
-    /// `count` bitmaps of `bits` indices each, all taken.
-    pub(crate) fn new(count: usize, bits: usize) -> Self {
+    /// `count` bitmaps of `bits` indices each, all taken; `None` if there is no memory for them.
+    pub(crate) fn new(count: usize, bits: usize) -> Option<Self> {
         let words_each = bits.div_ceil(WORD).max(1);
         let spans_each = words_each.div_ceil(WORD);
-        Self {
-            words: zeroed(count * words_each),
-            summary: zeroed(count * spans_each),
+        Some(Self {
+            words: zeroed(count.checked_mul(words_each)?)?,
+            summary: zeroed(count.checked_mul(spans_each)?)?,
             words_each,
             spans_each,
-        }
+        })
     }
 
     /// The bitmap number `which`.
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn takes_the_lowest_and_goes_round() {
-        let maps = Bitmaps::new(2, 130);
+        let maps = Bitmaps::new(2, 130).unwrap();
         maps.get(1).fill(130);
         let map = maps.get(1);
         assert_eq!(map.take(0, 3), Some(Bits { word: 0, mask: 0b111 }));
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn more_than_one_summary_word() {
-        let maps = Bitmaps::new(1, 8192);
+        let maps = Bitmaps::new(1, 8192).unwrap();
         let map = maps.get(0);
         map.give(Bits::one(5000)).unwrap();
         map.give(Bits::one(8191)).unwrap();
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_double_free_is_named() {
-        let maps = Bitmaps::new(1, 64);
+        let maps = Bitmaps::new(1, 64).unwrap();
         let map = maps.get(0);
         map.give(Bits::one(9)).unwrap();
         let twice = map.give(Bits { word: 0, mask: 0b11 << 9 }).unwrap_err();
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_set_of_hints() {
-        let maps = Bitmaps::new(1, 300);
+        let maps = Bitmaps::new(1, 300).unwrap();
         let set = maps.get(0);
         for index in [0, 77, 77, 299] {
             set.insert(index);

@@ -126,6 +126,10 @@ unsafe impl<R: MemoryResource> MemoryResource for Budgeted<R> {
         self.resource.physical_memory()
     }
 
+    fn is_free(&self, offset: usize, len: usize) -> bool {
+        self.resource.is_free(offset, len)
+    }
+
     fn note_leak(&self, bytes: usize) {
         self.resource.note_leak(bytes);
     }

@@ -53,7 +53,7 @@ impl FileSpan {
             // The part of the last granule behind the end of the file reads as zero.
             span.open(mapped, size - mapped)?;
         }
-        Ok(Self::with(context, span, mapped, None, flags))
+        Self::with(context, span, mapped, None, flags)
     }
 
     /// Maps `size` bytes of a file, for reading and writing; a shorter file is extended.
@@ -74,7 +74,7 @@ impl FileSpan {
             file.set_len(size as u64).map_err(|error| system("ftruncate", &error))?;
         }
         span.open_file(&file, size, libc::PROT_READ | libc::PROT_WRITE)?;
-        Ok(Self::with(context, span, size, Some(file), flags))
+        Self::with(context, span, size, Some(file), flags)
     }
 
     fn with(
@@ -83,10 +83,10 @@ impl FileSpan {
         mapped: usize,
         scratch: Option<File>,
         flags: Option<u32>,
-    ) -> Self {
-        let pieces = PieceMap::new(span.size(), GRANULARITY);
+    ) -> Result<Self, Error> {
+        let pieces = PieceMap::new(span.size(), GRANULARITY)?;
         let ledger = Ledger { pieces, owner: Owner::new(context) };
-        Self { span, ledger, mapped, scratch, flags, admission: Admission::default() }
+        Ok(Self { span, ledger, mapped, scratch, flags, admission: Admission::default() })
     }
 
     /// Reads the file's pages in a range into memory, or sets their blocks aside, and registers

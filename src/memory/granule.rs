@@ -13,6 +13,9 @@ pub(super) const SPAN_ALIGNMENT: usize = 64 << 20;
 /// The same for spans whose every byte is memory.
 pub(super) const WHOLE_ALIGNMENT: usize = 4 << 20;
 
+/// The error of a span whose tables there is no memory for.
+pub(super) const NO_TABLE: Error = Error::System { call: "malloc", errno: libc::ENOMEM };
+
 /// `size` in whole granules, at least one.
 ///
 /// # Errors

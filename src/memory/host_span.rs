@@ -34,6 +34,13 @@ pub(super) struct HostSpan {
     process: Option<u32>,
 }
 
+/// Pages of a span, which outlives their use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pages {
+    start: *mut u8,
+    len: usize,
+}
+
 impl HostSpan {
     /// Reserves `size` bytes of addresses at a multiple of `align`, a power of two.
     pub(super) fn reserve(size: usize, align: usize) -> io::Result<Self> {
@@ -126,14 +133,12 @@ impl HostSpan {
 
     /// Fills every page with memory now instead of on the first touch.
     pub(super) fn populate(&self, offset: usize, len: usize) -> Result<(), Error> {
-        match self.advise(offset, len, libc::MADV_POPULATE_WRITE) {
-            // Linux before 5.14 does not know it.
-            Err(Error::System { errno: libc::EINVAL, .. }) => {
-                self.touch(offset, len);
-                Ok(())
-            }
-            outcome => outcome,
-        }
+        self.pages(offset, len).populate()
+    }
+
+    /// The pages of a range.
+    pub(super) fn pages(&self, offset: usize, len: usize) -> Pages {
+        Pages { start: self.at(offset), len }
     }
 
     /// Reads every page of a file in now instead of on the first touch.
@@ -155,18 +160,7 @@ impl HostSpan {
 
     /// Gives the system an advice about pages.
     pub(super) fn advise(&self, offset: usize, len: usize, advice: i32) -> Result<(), Error> {
-        // SAFETY: the range is part of this mapping, and no advice that callers pass discards its
-        // contents.
-        let result = unsafe { libc::madvise(self.at(offset).cast(), len, advice) };
-        check("madvise", result)
-    }
-
-    /// Writes to every page of a range that was just opened, and is zero.
-    fn touch(&self, offset: usize, len: usize) {
-        for page in (offset..offset + len).step_by(page_size()) {
-            // SAFETY: open for writing, and not used by anything else yet.
-            unsafe { self.at(page).write_volatile(0) };
-        }
+        self.pages(offset, len).advise(advice)
     }
 
     /// Lets no forked child have a range.
@@ -188,8 +182,40 @@ impl Drop for HostSpan {
     }
 }
 
-// SAFETY: only `touch` reads or writes through the pointers, and only what its caller has just
-// opened; otherwise they are addresses.
+impl Pages {
+    /// Fills every page with memory now instead of on the first touch.
+    pub(super) fn populate(self) -> Result<(), Error> {
+        match self.advise(libc::MADV_POPULATE_WRITE) {
+            // Linux before 5.14 does not know it.
+            Err(Error::System { errno: libc::EINVAL, .. }) => {
+                self.touch();
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn advise(self, advice: i32) -> Result<(), Error> {
+        // SAFETY: the range is part of a span's mapping, and no advice that callers pass discards
+        // its contents.
+        let result = unsafe { libc::madvise(self.start.cast(), self.len, advice) };
+        check("madvise", result)
+    }
+
+    /// Writes to every page of a range that was just opened, and is zero.
+    fn touch(self) {
+        for page in (0..self.len).step_by(page_size()) {
+            // SAFETY: open for writing, and not used by anything else yet.
+            unsafe { self.start.wrapping_add(page).write_volatile(0) };
+        }
+    }
+}
+
+// SAFETY: only `touch` writes through the pointer, and only what was just opened and is of one
+// thread; otherwise it is an address.
+unsafe impl Send for Pages {}
+
+// SAFETY: the pointers are addresses: what is done with memory is done through `Pages`.
 unsafe impl Send for HostSpan {}
 
 // SAFETY: as for Send; the fields do not change before the drop.

@@ -42,6 +42,7 @@ impl MappedSpan {
         let allocation = Allocation::new(&section, options)?;
         let granularity = allocation.granularity;
         let size = whole_granules(size, granularity)?;
+        let pieces = PieceMap::new(size, granularity)?;
         let align = granularity.max(SPAN_ALIGNMENT);
         let mut base = 0;
         section.call(|api| {
@@ -49,8 +50,7 @@ impl MappedSpan {
             unsafe { api.mem_address_reserve.call(&raw mut base, size, align, 0, 0) }
         })?;
         drop(section);
-        let ledger = Ledger { pieces: PieceMap::new(size, granularity), owner };
-        Ok(Self { base, size, allocation, ledger })
+        Ok(Self { base, size, allocation, ledger: Ledger { pieces, owner } })
     }
 
     /// Creates memory for a range and maps it; the mapping keeps it.

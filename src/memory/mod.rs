@@ -52,6 +52,7 @@ mod device;
 mod device_options;
 mod file_mapped;
 mod file_span;
+mod first_touch;
 mod granule;
 mod host_memory;
 mod host_span;
@@ -245,6 +246,14 @@ pub unsafe trait MemoryResource: Send + Sync {
     fn with_context(&self, call: &mut dyn FnMut()) -> Result<(), Error> {
         call();
         Ok(())
+    }
+
+    /// Returns whether a range that is not committed may be: `false` after a commit that failed
+    /// and could not be undone. Its memory may be there still, and is not used again. By default
+    /// it may be. A resource made of another one passes it on.
+    fn is_free(&self, offset: usize, len: usize) -> bool {
+        let _ = (offset, len);
+        true
     }
 
     /// Keeps committed host memory from forked children, again: code that ended a registration of

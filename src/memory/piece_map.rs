@@ -21,6 +21,8 @@
 
 use std::ops::Range;
 
+use super::granule::NO_TABLE;
+use crate::error::Error;
 use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::sync::zeroed;
 
@@ -33,8 +35,13 @@ pub(crate) struct PieceMap {
 
 impl PieceMap {
     /// The map of a span of `size` bytes, nothing of which is committed.
-    pub(crate) fn new(size: usize, granularity: usize) -> Self {
-        Self { words: zeroed(size / granularity), granularity }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`]: there is no memory for it.
+    pub(crate) fn new(size: usize, granularity: usize) -> Result<Self, Error> {
+        let words = zeroed(size / granularity).ok_or(NO_TABLE)?;
+        Ok(Self { words, granularity })
     }
 
     /// Marks a range as committed, all or nothing. Returns `false` if a part of it was, or it
@@ -68,6 +75,11 @@ impl PieceMap {
         for word in self.words_of(offset, len) {
             word.store(0, Relaxed);
         }
+    }
+
+    /// Whether nothing of a range is claimed.
+    pub(crate) fn is_free(&self, offset: usize, len: usize) -> bool {
+        self.words_of(offset, len).iter().all(|word| word.load(Relaxed) == 0)
     }
 
     /// Whether a whole range is committed.
@@ -189,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_range_is_claimed_all_or_nothing() {
-        let map = PieceMap::new(8 * G, G);
+        let map = PieceMap::new(8 * G, G).unwrap();
         assert!(map.claim(2 * G, 2 * G));
         assert!(!map.claim(0, 3 * G));
         assert!(!map.is_committed(0, G));
@@ -202,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_claim_is_not_one() {
-        let map = PieceMap::new(8 * G, G);
+        let map = PieceMap::new(8 * G, G).unwrap();
         assert!(map.claim(G, 3 * G) && map.claim(4 * G, 2 * G) && !map.claim(3 * G, G));
         assert!(map.is_one_claim(G, 3 * G) && map.is_one_claim(4 * G, 2 * G));
         for (offset, len) in
@@ -219,7 +231,7 @@ mod tests {
 
     #[test]
     fn pieces_have_addresses_of_their_own() {
-        let map = PieceMap::new(8 * G, G);
+        let map = PieceMap::new(8 * G, G).unwrap();
         assert!(map.claim(0, 6 * G));
         map.begin_piece(0, 2 * G, 0x10_0000);
         map.begin_piece(2 * G, 2 * G, 0x10_2000);
@@ -241,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_reach_ends_with_the_piece_or_where_one_begins() {
-        let map = PieceMap::new(8 * G, G);
+        let map = PieceMap::new(8 * G, G).unwrap();
         assert!(map.claim(0, 7 * G));
         map.begin_piece(2 * G, 2 * G, 0x10_0000);
         map.begin_piece(4 * G, G, 0x10_2000);
@@ -261,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_tier_is_kept_until_the_release() {
-        let map = PieceMap::new(2 * G, G);
+        let map = PieceMap::new(2 * G, G).unwrap();
         assert!(map.claim(0, 2 * G));
         map.set_tier(0, 2);
         map.begin_piece(0, 2 * G, 0x1000);

@@ -41,15 +41,12 @@ pub(crate) struct Place {
 }
 
 impl PieceTable {
-    /// The table of a span of `size` bytes, which has no pieces.
+    /// The table of a span of `size` bytes, which has no pieces. Where there is no memory for it,
+    /// it has no places either: no piece [begins](Self::begin).
     pub(crate) fn new(size: usize, granularity: usize) -> Self {
-        let granules = size / granularity;
-        Self {
-            words: zeroed(granules),
-            heads: zeroed(granules),
-            lens: zeroed(granules),
-            granularity,
-        }
+        let of = |granules| Some((zeroed(granules)?, zeroed(granules)?, zeroed(granules)?));
+        let (words, heads, lens) = of(size / granularity).unwrap_or_default();
+        Self { words, heads, lens, granularity }
     }
 
     /// Claims the place of a piece, which nothing finds before it is [opened](Self::open).

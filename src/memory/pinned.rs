@@ -4,6 +4,7 @@
 
 use wharf_sys::bindings::{CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE};
 
+use super::first_touch::FirstTouch;
 use super::huge_page::PageTier;
 use super::numa::NumaNode;
 use super::registered_span::RegisteredSpan;
@@ -16,9 +17,10 @@ use crate::profile::range;
 
 /// Pinned host memory that the device reads and writes, cached by the CPU as any memory.
 ///
-/// Pages are taken near the device, huge where possible, filled before they are pinned, not
-/// inherited by forked children, and registered with the driver for every context, at most
-/// [`PinnedOptions::piece_limit`] bytes at once. What was obtained is in the
+/// Pages are taken near the device, huge where possible, filled before they are pinned, by several
+/// threads where they are many ([`PinnedOptions::fill_threads`]), not inherited by forked children,
+/// and registered with the driver for every context, at most [`PinnedOptions::piece_limit`] bytes
+/// at once. What was obtained is in the
 /// [`report`](Self::report). Where the driver cannot register memory, the span is one allocation of
 /// its whole size, or of the limit of a pool on it, and up to 4 MiB more for its alignment. It is
 /// made with the pool, or when the base is first asked for or memory committed.
@@ -67,8 +69,9 @@ impl PinnedMemoryResource {
         let device = context.device();
         let span = if device.supports(DeviceAttribute::HOST_REGISTER_SUPPORTED)? {
             let node = options.numa_node.number(device)?;
-            let PinnedOptions { page_tier, piece_limit, .. } = options;
-            OwnedSpan::new(RegisteredSpan::new(context, size, page_tier, node, piece_limit)?)
+            let PinnedOptions { page_tier, piece_limit, fill_threads, .. } = options;
+            let touch = FirstTouch { node, threads: fill_threads };
+            OwnedSpan::new(RegisteredSpan::new(context, size, page_tier, touch, piece_limit)?)
         } else {
             let flags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP;
             OwnedSpan::new(WholeSpan::new(context, size, Source::Host(flags))?)
@@ -98,6 +101,7 @@ pub struct PinnedOptions {
     page_tier: PageTier,
     numa_node: NumaNode,
     piece_limit: usize,
+    fill_threads: usize,
 }
 
 impl PinnedOptions {
@@ -122,6 +126,16 @@ impl PinnedOptions {
     pub fn piece_limit(self, piece_limit: usize) -> Self {
         Self { piece_limit, ..self }
     }
+
+    /// Sets how many threads fill a commit at most, each of them 32 MiB or more. By default 8; with
+    /// 1 the thread that commits does it.
+    ///
+    /// They run on the processors of the NUMA node, as far as the committing thread may, are named
+    /// `wharf-touch`, and end before the commit returns.
+    #[must_use]
+    pub fn fill_threads(self, fill_threads: usize) -> Self {
+        Self { fill_threads, ..self }
+    }
 }
 
 impl Default for PinnedOptions {
@@ -130,6 +144,10 @@ impl Default for PinnedOptions {
             page_tier: PageTier::default(),
             numa_node: NumaNode::default(),
             piece_limit: PIECE_LIMIT,
+            fill_threads: FILL_THREADS,
         }
     }
 }
+
+/// As many threads as it takes to use what a node's memory can do, or nearly.
+const FILL_THREADS: usize = 8;

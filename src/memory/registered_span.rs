@@ -1,5 +1,6 @@
 //! Pages of the host, pinned by registration.
 
+use super::first_touch::FirstTouch;
 use super::granule::{GRANULARITY, SPAN_ALIGNMENT, whole_granules};
 use super::host_memory::{Admission, HostMemory};
 use super::host_span::{HostSpan, system};
@@ -26,7 +27,7 @@ pub(super) struct RegisteredSpan {
     span: HostSpan,
     ledger: Ledger,
     tier: PageTier,
-    node: Option<u32>,
+    touch: FirstTouch,
     piece_limit: usize,
     admission: Admission,
 }
@@ -36,7 +37,7 @@ impl RegisteredSpan {
         context: &Context,
         size: usize,
         tier: PageTier,
-        node: Option<u32>,
+        touch: FirstTouch,
         piece_limit: usize,
     ) -> Result<Self, Error> {
         context.driver().check_fork()?;
@@ -45,9 +46,12 @@ impl RegisteredSpan {
             HostSpan::reserve(size, SPAN_ALIGNMENT).map_err(|error| system("mmap", &error))?;
         Ok(Self {
             span,
-            ledger: Ledger { pieces: PieceMap::new(size, GRANULARITY), owner: Owner::new(context) },
+            ledger: Ledger {
+                pieces: PieceMap::new(size, GRANULARITY)?,
+                owner: Owner::new(context),
+            },
             tier: tier.available(),
-            node,
+            touch,
             piece_limit: piece_limit.clamp(1, size).next_multiple_of(GRANULARITY),
             admission: Admission::default(),
         })
@@ -62,14 +66,14 @@ impl RegisteredSpan {
         }
         // Pages are taken from a node when they are first touched, so this is before.
         self.bind(offset, len);
-        self.span.populate(offset, len)?;
+        self.touch.fill(&self.span, offset, len)?;
         self.registrar(section).register(offset, len, READ_WRITE)?;
         Ok(tier)
     }
 
     /// Asks for pages near the device. That it fails costs speed and nothing else.
     fn bind(&self, offset: usize, len: usize) {
-        if let Some(node) = self.node
+        if let Some(node) = self.touch.node
             && numa::prefer(&self.span, offset, len, node).is_err()
         {
             self.ledger.owner.tally.unbound();
@@ -95,7 +99,7 @@ impl Span for RegisteredSpan {
     }
 
     fn node(&self) -> Option<u32> {
-        self.node
+        self.touch.node
     }
 
     fn device_address(&self, offset: usize, len: usize) -> Option<u64> {

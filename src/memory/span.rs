@@ -151,6 +151,11 @@ pub(super) trait Span: Debug + Send + Sync {
         Ok(())
     }
 
+    /// As [`MemoryResource::is_free`](super::MemoryResource::is_free).
+    fn is_free(&self, offset: usize, len: usize) -> bool {
+        self.ledger().pieces.is_free(offset, len)
+    }
+
     /// As [`MemoryResource::note_leak`](super::MemoryResource::note_leak).
     fn note_leak(&self, bytes: usize) {
         let bytes = match self.backing() {
@@ -337,6 +342,10 @@ macro_rules! resource_of_span {
 
             fn physical_memory(&self) -> Option<$crate::memory::PhysicalMemory> {
                 self.span.physical_memory()
+            }
+
+            fn is_free(&self, offset: usize, len: usize) -> bool {
+                self.span.is_free(offset, len)
             }
 
             fn note_leak(&self, bytes: usize) {

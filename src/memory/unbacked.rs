@@ -51,7 +51,8 @@ impl UnbackedResource {
         // Before the bitmap, whose size is the span's: a span that is too large is an error here.
         let span = HostSpan::reserve(size, SPAN_ALIGNMENT)?;
         let granules = size / GRANULARITY;
-        let uncommitted = Bitmaps::new(1, granules);
+        let uncommitted =
+            Bitmaps::new(1, granules).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
         uncommitted.get(0).fill(granules);
         Ok(Self {
             span,

@@ -68,7 +68,7 @@ impl WholeSpan {
             allocation: OnceLock::new(),
             turn: Mutex::new(()),
             granted: Granted::default(),
-            ledger: Ledger { pieces: PieceMap::new(size, GRANULARITY), owner },
+            ledger: Ledger { pieces: PieceMap::new(size, GRANULARITY)?, owner },
         })
     }
 
@@ -127,8 +127,9 @@ impl Span for WholeSpan {
     fn limit_to(&mut self, bytes: usize) -> Result<(), Error> {
         if self.allocation.get().is_none() {
             let size = whole_granules(bytes.min(self.size), GRANULARITY)?;
+            let pieces = PieceMap::new(size, GRANULARITY)?;
             self.allocation = OnceLock::from(Ok(self.allocate(size)?));
-            self.ledger.pieces = PieceMap::new(size, GRANULARITY);
+            self.ledger.pieces = pieces;
             self.size = size;
         }
         self.allocation(false).map(drop)

@@ -240,6 +240,10 @@ where
         self.shared.resource.physical_memory()
     }
 
+    fn is_free(&self, offset: usize, len: usize) -> bool {
+        self.shared.resource.is_free(offset, len)
+    }
+
     fn note_leak(&self, bytes: usize) {
         self.shared.resource.note_leak(bytes);
     }

@@ -133,6 +133,12 @@ pub enum PoolError {
         /// Its length, in bytes.
         size: usize,
     },
+    /// The system has no memory for the tables of so long a span, though it is used only where the
+    /// span is.
+    Tables {
+        /// The length of the span, in bytes.
+        size: usize,
+    },
     /// There are not so many addresses, or the driver refused to reserve them.
     Addresses {
         /// The requested limit, in bytes: at least as many addresses are needed.
@@ -246,6 +252,13 @@ impl fmt::Display for PoolError {
                     f,
                     "the span of {size} bytes at {base:#x} cannot be cut into granules: it is too \
                      short, too long or misaligned"
+                )
+            }
+            Self::Tables { size } => {
+                write!(
+                    f,
+                    "the system has no memory for the tables of a span of {size} bytes: make the \
+                     span smaller"
                 )
             }
             Self::Addresses { size, cause } => {

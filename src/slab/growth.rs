@@ -277,12 +277,25 @@ impl<R: MemoryResource> Store<R> {
     fn commit_piece(&self, piece: Slices) -> Result<(), Refusal> {
         let bytes = self.bytes(&piece);
         self.budget.reserve(bytes).map_err(|_| None)?;
-        self.span.commit(self.offset(&piece), bytes).map_err(|error| {
+        let outcome = self.span.commit(self.offset(&piece), bytes);
+        if outcome.is_err() && self.is_free(&piece) {
             self.budget.cancel(bytes);
+            return outcome.map_err(Some);
+        }
+        let mut space = self.space.lock();
+        space.add_piece(piece.clone());
+        outcome.map_err(|error| {
+            // It could not be undone: the memory may be there, and the place is not tried again.
+            self.budget.note_commit(bytes);
+            self.budget.lose(bytes);
+            space.lose(&piece);
             Some(error)
-        })?;
-        self.space.lock().add_piece(piece);
-        Ok(())
+        })
+    }
+
+    /// Whether a piece that is not committed may be.
+    fn is_free(&self, piece: &Slices) -> bool {
+        self.span.resource().is_free(self.offset(piece), self.bytes(piece))
     }
 
     /// Where the resource had no memory for a piece, gives free ones back, or else asks for no more
@@ -294,7 +307,7 @@ impl<R: MemoryResource> Store<R> {
         piece: &Slices,
         why: Refusal,
     ) -> Result<Option<u32>, Refusal> {
-        if !why.is_some_and(|error| error.is_out_of_memory()) {
+        if !why.is_some_and(|error| error.is_out_of_memory()) || !self.is_free(piece) {
             return Err(why);
         }
         if self.release(growing, self.bytes(piece)).map_err(Some)? > 0 {

@@ -68,17 +68,19 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
     /// * [`PoolError::Granule`]: the granule is out of range or smaller than the granularity.
     /// * [`PoolError::Limit`]: the limit is less than a granule.
     /// * [`PoolError::Span`]: the span cannot be cut into granules.
+    /// * [`PoolError::Tables`]: there is not so much memory of the host as the metadata could need.
     /// * [`PoolError::Upstream`]: the span is one allocation, which could not be made.
     pub fn new(mut resource: R, options: PoolOptions) -> Result<Self, PoolError> {
         // As it was asked for: the geometry settles the span at whole granules.
         let limit = options.max_bytes.min(resource.size());
         let geometry = options.geometry(&mut resource)?;
-        let seat = registry().open(resource.base(), resource.size());
+        let (base, size) = (resource.base(), resource.size());
         let span = PoolSpan::new(resource);
         let told = span.heaps.are_told();
         let (kind, wired) = (span.resource().kind(), span.resource().registrations().is_some());
         let policy = options.piece_policy(geometry.granule(), kind, told, wired);
-        let store = Store::new(span, geometry, limit, policy);
+        let store = Store::new(span, geometry, limit, policy).ok_or(PoolError::Tables { size })?;
+        let seat = registry().open(base, size);
         // A memory checker hears of a block when it leaves its slab.
         let cache_bytes = if told { 0 } else { options.cache_bytes(limit) };
         Ok(Self {

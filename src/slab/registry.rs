@@ -20,6 +20,8 @@
 //! * `caches.free`: written by threads; read by threads. Those of `lockfree::bitmap`: a cache's new
 //!   owner sees it as the old one left it.
 
+use std::alloc::{Layout, handle_alloc_error};
+
 use super::cache::Cache;
 use crate::lockfree::bitmap::{Bitmaps, Bits};
 use crate::sync::atomic::{
@@ -84,6 +86,7 @@ pub(crate) struct Seat {
 impl Registry {
     pub(crate) fn new() -> Self {
         let free = Bitmaps::new(1, CACHES);
+        let free = free.unwrap_or_else(|| handle_alloc_error(Layout::new::<[u64; CACHES / 64]>()));
         free.get(0).fill(CACHES);
         Self {
             pools: (0..POOLS).map(|_| PoolSlot::default()).collect(),

@@ -109,16 +109,17 @@ pub(super) const FREED_LAST: usize = if cfg!(all(test, loom)) { 1 } else { 4 };
 const BATCHES: usize = if cfg!(all(test, loom)) { 1 } else { 4 };
 
 impl<R: MemoryResource> Store<R> {
-    /// A store of `geometry`'s granules, none of them committed.
+    /// A store of `geometry`'s granules, none of them committed; `None` if there is no memory for
+    /// its tables.
     pub(crate) fn new(
         span: PoolSpan<R>,
         geometry: Geometry,
         limit: usize,
         policy: PiecePolicy,
-    ) -> Self {
+    ) -> Option<Self> {
         let slices = geometry.slices();
         let (most, each) = (most_blocks(geometry.slice()), geometry.slices_in(1));
-        Self {
+        Some(Self {
             span,
             budget: Budget::new(limit),
             space: Mutex::new(Space::new(slices.word(), each.word(), policy)),
@@ -126,12 +127,12 @@ impl<R: MemoryResource> Store<R> {
             sleep: Sleep::new(),
             emptied: IndexStack::new(),
             folds_late: false,
-            runs: zeroed(slices.get()),
-            heads: zeroed(slices.get()),
-            whole: zeroed(geometry.granules()),
-            blocks: Bitmaps::new(slices.get(), most),
-            raw: Bitmaps::new(slices.get(), most),
-            room: Bitmaps::new(SizeClass::COUNT, slices.get()),
+            runs: zeroed(slices.get())?,
+            heads: zeroed(slices.get())?,
+            whole: zeroed(geometry.granules())?,
+            blocks: Bitmaps::new(slices.get(), most)?,
+            raw: Bitmaps::new(slices.get(), most)?,
+            room: Bitmaps::new(SizeClass::COUNT, slices.get())?,
             freed_last: std::array::from_fn(|_| AtomicU32::new(NO_SLICE)),
             counts: Counts::new(),
             recalls: Recalls::new(),
@@ -139,7 +140,7 @@ impl<R: MemoryResource> Store<R> {
             transfer_cache: TransferCache::new(CACHED_CLASSES, BATCHES),
             local_caches: AtomicUsize::new(0),
             geometry,
-        }
+        })
     }
 
     /// Leaves emptied runs what they are until a search finds no place without them: for pools

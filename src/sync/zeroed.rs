@@ -3,7 +3,7 @@
 
 #![expect(unsafe_code, reason = "memory of zeros becomes values")]
 
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed};
 use std::ptr;
 
 use super::primitives::atomic::{AtomicU32, AtomicU64};
@@ -32,19 +32,20 @@ unsafe impl Zeroed for AtomicU64 {
     }
 }
 
-/// A table of zeros.
-pub(crate) fn zeroed<T: Zeroed>(len: usize) -> Box<[T]> {
+/// A table of zeros; `None` if there is no memory for it, or not so many addresses.
+pub(crate) fn zeroed<T: Zeroed>(len: usize) -> Option<Box<[T]>> {
     // The atomics of models are more than their numbers, and a table of nothing has no memory.
-    let (Ok(layout), false) = (Layout::array::<T>(len), cfg!(all(test, loom)) || len == 0) else {
-        return (0..len).map(|_| T::zero()).collect();
-    };
+    if cfg!(all(test, loom)) || len == 0 {
+        return Some((0..len).map(|_| T::zero()).collect());
+    }
+    let layout = Layout::array::<T>(len).ok()?;
     // SAFETY: the size is not 0: neither the length is, nor the size of an atomic.
     let table = unsafe { alloc_zeroed(layout) }.cast::<T>();
     if table.is_null() {
-        handle_alloc_error(layout);
+        return None;
     }
     // SAFETY: allocated above with the layout of such a slice, and zeros are values of the type.
-    unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(table, len)) }
+    Some(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(table, len)) })
 }
 
 #[cfg(all(test, not(loom)))]
@@ -53,11 +54,17 @@ mod tests {
 
     #[test]
     fn a_table_holds_zeros_and_may_be_empty() {
-        let mut table = zeroed::<AtomicU64>(1000);
+        let mut table = zeroed::<AtomicU64>(1000).unwrap();
         *table[999].get_mut() = 7;
         let words: Vec<u64> = table.into_iter().map(AtomicU64::into_inner).collect();
         assert!(words.len() == 1000 && words[..999].iter().all(|word| *word == 0));
         assert_eq!(words[999], 7);
-        assert!(zeroed::<AtomicU32>(0).is_empty());
+        assert!(zeroed::<AtomicU32>(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_table_that_no_memory_can_hold_is_none() {
+        assert!(zeroed::<AtomicU64>(1 << 50).is_none());
+        assert!(zeroed::<AtomicU64>(usize::MAX).is_none());
     }
 }

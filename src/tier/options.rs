@@ -173,7 +173,7 @@ impl TierBuilder {
         let stream = Stream::new(&self.context)?;
         // Later tickets make no driver call.
         stream.ticket()?;
-        let free = Bitmaps::new(1, self.max_objects);
+        let free = Bitmaps::new(1, self.max_objects).ok_or(NO_RECORDS)?;
         free.get(0).fill(self.max_objects);
         let core = Core {
             records: (0..self.max_objects).map(|_| ObjectRecord::new()).collect(),
@@ -242,6 +242,9 @@ impl TierBuilder {
         Ok([device, managed, pinned, file])
     }
 }
+
+/// There is no memory for what is noted of so many objects.
+const NO_RECORDS: Error = Error::System { call: "malloc", errno: libc::ENOMEM };
 
 /// A resource of a kind that no tier of the caller's may have.
 const NO_TIER: Error = Error::Driver { call: "tier of a resource", code: CudaError::INVALID_VALUE };

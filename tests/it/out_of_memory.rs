@@ -215,20 +215,45 @@ fn what_is_empty_is_released_when_others_have_taken_the_rest() {
         // A peak, below which the pool does not look for what is empty before it grows.
         pool.dealloc(pool.alloc(64 * MIB).unwrap()).unwrap();
         pool.trim(Duration::ZERO, 0);
-        let mut blocks: Vec<_> = (0..6).map(|_| pool.alloc(5 * MIB).unwrap()).collect();
-        // The last one keeps what is free below it apart from the rest of the addresses.
-        let last = blocks.pop().unwrap();
+        let mut blocks: Vec<_> = (0..7).map(|_| pool.alloc(5 * MIB).unwrap()).collect();
+        // The first and the last keep what is free between them apart from other addresses.
+        let (first, last) = (blocks.remove(0), blocks.pop().unwrap());
         blocks.into_iter().for_each(|block| pool.dealloc(block).unwrap());
         let held = other.alloc(20 * MIB).unwrap();
-        assert_eq!(free(&context), 14 * MIB);
+        assert_eq!(free(&context), 8 * MIB);
         let (reserved, calls) = (pool.stats().reserved, machine.calls("cuMemUnmap"));
         // More than what is free in one place, here or in the device.
         let block = pool.alloc(26 * MIB).unwrap();
         assert!(machine.calls("cuMemUnmap") > calls && pool.stats().reserved < reserved + 26 * MIB);
         pool.dealloc(block).unwrap();
-        pool.dealloc(last).unwrap();
+        [first, last].into_iter().for_each(|block| pool.dealloc(block).unwrap());
         other.dealloc(held).unwrap();
     });
+}
+
+#[test]
+fn a_place_whose_commit_could_not_be_undone_is_lost_and_not_tried_again() {
+    for code in [CudaError::UNKNOWN, CudaError::OUT_OF_MEMORY] {
+        on_device(256, |driver, machine| {
+            let context = context_of(driver);
+            let at_first = free(&context);
+            let resource = DeviceMemoryResource::new(&context, 1 << 30).unwrap();
+            let pool = SlabPool::new(resource, PoolOptions::default()).unwrap();
+            let held = pool.alloc(4 * MIB).unwrap();
+            machine.fail("cuMemSetAccess", 1, code);
+            machine.fail("cuMemUnmap", 1, CudaError::UNKNOWN);
+            // Out of memory, it may have found room elsewhere.
+            let first = pool.alloc(4 * MIB);
+            let block = pool.alloc(4 * MIB).unwrap();
+            let stats = pool.stats();
+            assert!(stats.lost > 0, "{stats:?}");
+            assert_eq!(stats.reserved, at_first - free(&context), "the account is the driver's");
+            let blocks = first.into_iter().chain([block, held]);
+            blocks.for_each(|block| pool.dealloc(block).unwrap());
+            pool.trim(Duration::ZERO, 0);
+            assert_eq!(pool.stats().reserved, pool.stats().lost);
+        });
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wharf::memory::{MemoryResource, UnbackedResource};
 use wharf::slab::{AllocError, Block, DeallocError, PoolError, PoolOptions, SizeClass, SlabPool};
-use wharf::{CudaError, Error};
+use wharf::{CudaError, Error, ErrorKind};
 
 pub(crate) const GRANULE: usize = 2 << 20;
 
@@ -331,6 +331,20 @@ fn a_limit_below_a_granule_is_refused_by_name() {
         let refused = SlabPool::new(resource, PoolOptions::default().max_bytes(limit)).unwrap_err();
         assert_eq!(refused, PoolError::Limit { limit, granule: GRANULE });
         assert!(refused.to_string().contains("max_bytes"), "{refused}");
+    }
+}
+
+/// Tables take memory where the span is used, but a system may refuse them before.
+#[test]
+fn a_span_whose_tables_there_is_no_memory_for_is_an_error() {
+    let Ok(resource) = UnbackedResource::new(96 << 40) else { return };
+    match SlabPool::new(resource, PoolOptions::default()) {
+        Ok(pool) => pool.dealloc(pool.alloc(1000).unwrap()).unwrap(),
+        Err(refused) => {
+            assert_eq!(refused, PoolError::Tables { size: 96 << 40 });
+            assert_eq!(refused.kind(), ErrorKind::OutOfMemory);
+            assert!(refused.to_string().contains("make the span smaller"), "{refused}");
+        }
     }
 }
 

@@ -92,7 +92,12 @@ impl Chunks {
 
     /// The chunk that a slice of the span lies in.
     pub(super) fn at(&self, slice: u32) -> Chunk {
-        let found = self.table.range(..=slice).next_back();
+        // Most often it starts there, or is the last, in which a pool grows: each takes less than
+        // half of what the search by a range does.
+        let last = self.table.last_key_value().filter(|(start, _)| **start <= slice);
+        let found = last
+            .or_else(|| self.table.get_key_value(&slice))
+            .or_else(|| self.table.range(..slice).next_back());
         // Chunks cover the span, so there is one.
         found.map_or(Chunk { start: slice, end: slice + 1, kind: Kind::Gap }, chunk)
     }
@@ -109,8 +114,9 @@ impl Chunks {
 
     /// The chunks that a range touches, lowest first.
     pub(super) fn within(&self, range: Slices) -> impl Iterator<Item = Chunk> {
-        let first = self.at(range.start).start;
-        self.table.range(first..range.end).map(chunk)
+        // One by one: most often there is no second.
+        let next = move |last: &Chunk| self.after(last.end).filter(|_| last.end < range.end);
+        std::iter::successors(Some(self.at(range.start)), next)
     }
 
     /// The last ticket in a range, 0 if nothing of it is retired.
@@ -149,18 +155,21 @@ impl Chunks {
 
     /// Makes a range one chunk of a kind, which is not joined with others. Returns what it was.
     pub(super) fn set(&mut self, range: Slices, kind: Kind) -> Vec<Chunk> {
-        let old: Vec<Chunk> = self.within(range.clone()).collect();
-        let mut parts = Vec::with_capacity(old.len());
-        for chunk in old {
-            self.remove(chunk);
+        let mut parts: Vec<Chunk> = self.within(range.clone()).collect();
+        for part in &mut parts {
+            let chunk = *part;
+            self.unlist(chunk);
+            // The entry at the start of the range is written below, in place.
             if chunk.start < range.start {
                 self.insert(Chunk { end: range.start, ..chunk });
+            } else if chunk.start > range.start {
+                self.table.remove(&chunk.start);
             }
             if chunk.end > range.end {
                 self.insert(Chunk { start: range.end, ..chunk });
             }
-            let (start, end) = (chunk.start.max(range.start), chunk.end.min(range.end));
-            parts.push(Chunk { start, end, ..chunk });
+            part.start = chunk.start.max(range.start);
+            part.end = chunk.end.min(range.end);
         }
         self.insert(Chunk { start: range.start, end: range.end, kind });
         parts
@@ -168,16 +177,22 @@ impl Chunks {
 
     /// Joins a chunk that is a hole or a gap with neighbours of the same kind that lie in `within`.
     pub(super) fn join(&mut self, range: Slices, within: Slices) {
-        let mut joined = self.at(range.start);
-        let before = self.before(joined.start).filter(|before| before.start >= within.start);
-        let after = self.after(joined.end).filter(|after| after.end <= within.end);
-        for other in before.into_iter().chain(after).filter(|other| other.kind == joined.kind) {
-            self.remove(other);
-            self.remove(joined);
-            joined.start = joined.start.min(other.start);
-            joined.end = joined.end.max(other.end);
-            self.insert(joined);
+        let chunk = self.at(range.start);
+        let alike = |other: &Chunk| other.kind == chunk.kind;
+        let before = self.before(chunk.start).filter(|it| alike(it) && it.start >= within.start);
+        let after = self.after(chunk.end).filter(|it| alike(it) && it.end <= within.end);
+        let Some(last) = after.or(before.map(|_| chunk)) else { return };
+        let first = before.unwrap_or(chunk);
+        self.unlist(chunk);
+        if let Some(before) = before {
+            self.unlist(before);
+            self.table.remove(&chunk.start);
         }
+        if let Some(after) = after {
+            self.unlist(after);
+            self.table.remove(&after.start);
+        }
+        self.insert(Chunk { end: last.end, ..first });
     }
 
     /// 0 for the low part, 1 for the high one.
@@ -185,6 +200,7 @@ impl Chunks {
         usize::from(start >= self.border)
     }
 
+    /// Enters a chunk, in place of one that starts there and is unlisted.
     fn insert(&mut self, chunk: Chunk) {
         self.table.insert(chunk.start, (chunk.end, chunk.kind));
         match chunk.kind {
@@ -198,8 +214,8 @@ impl Chunks {
         }
     }
 
-    fn remove(&mut self, chunk: Chunk) {
-        self.table.remove(&chunk.start);
+    /// Takes a chunk from the lists of its kind; its entry in the table stays.
+    fn unlist(&mut self, chunk: Chunk) {
         match chunk.kind {
             Kind::Gap => self.gaps[self.part(chunk.start)].remove(chunk),
             Kind::Hole => self.holes[self.part(chunk.start)].remove(chunk),

@@ -30,10 +30,15 @@ impl Space {
         let missing = self.missing(run.clone());
         let before: Vec<Chunk> =
             self.chunks.within(run.clone()).filter(|it| it.kind != Kind::Gap).collect();
-        for gap in &missing {
-            self.change(gap.clone(), Kind::Taken { born: 0 });
-        }
         let Found { ticket, .. } = self.occupy(run.clone());
+        for gap in &missing {
+            // Granules are committed whole, so some of it is beside the run.
+            for rest in [gap.start..run.start, run.end..gap.end] {
+                if rest.start < rest.end {
+                    self.change(rest, Kind::Taken { born: 0 });
+                }
+            }
+        }
         let needed = missing.last().map(|gap| gap.end);
         Some(Window { run, missing, needed, ticket, before })
     }
@@ -187,18 +192,29 @@ impl Space {
     fn place(&self, wanted: &Wanted) -> Option<(u32, u32)> {
         let border = self.chunks.border;
         let gaps = self.chunks.gaps.iter().flat_map(|gaps| gaps.fitting(0));
-        let candidates = gaps.flat_map(|(start, len)| self.around_gap(start..start + len, wanted));
+        let candidates = gaps.flat_map(|(start, len)| {
+            let gap = start..start + len;
+            self.around_gap(gap.clone(), wanted).map(move |start| (start, gap.clone()))
+        });
         let is_elsewhere = |start: u32| match wanted.part {
             Part::Low => start >= border,
             Part::High => start < border,
             Part::Any => false,
         };
-        let cost = |start: u32| {
-            self.missing(start..start + wanted.len).iter().map(|it| it.end - it.start).sum()
+        let cost = |start: u32, gap: Slices| {
+            let run = start..start + wanted.len;
+            if gap.start <= run.start && run.end <= gap.end {
+                let granules = self.granules_around(run);
+                granules.end - granules.start
+            } else {
+                self.missing(run).iter().map(|it| it.end - it.start).sum()
+            }
         };
+        // Where both sides cost the same, upwards: there are more addresses.
+        let is_below = |start: u32| wanted.part != Part::Low && start < self.origin;
         candidates
-            .map(|start| (start, cost(start)))
-            .min_by_key(|&(start, cost)| (is_elsewhere(start), cost, start))
+            .map(|(start, gap)| (start, cost(start, gap)))
+            .min_by_key(|&(start, cost)| (is_elsewhere(start), cost, is_below(start), start))
     }
 
     /// Where runs would lie that use a gap: behind the free memory below it, or before that above.
@@ -228,10 +244,10 @@ impl Space {
         let first = wanted.first_in(low);
         let last = last.filter(|last| first <= *last);
         let (len, align) = (wanted.len, wanted.align);
-        // Where a gap is of both parts, the high one begins at its border.
-        let border = self.chunks.border;
+        // Where there is no memory yet, long runs begin at the origin.
+        let first_place = if wanted.part == Part::Low { self.chunks.border } else { self.origin };
         last.into_iter().flat_map(move |last| {
-            [free_from, border, free_to.saturating_sub(len)]
+            [free_from, first_place, free_to.saturating_sub(len)]
                 .map(|start| start.next_multiple_of(align).clamp(first, last))
         })
     }
@@ -239,11 +255,13 @@ impl Space {
     /// The granules without memory in a range.
     fn missing(&self, range: Slices) -> Vec<Slices> {
         let gaps = self.chunks.within(range.clone()).filter(|chunk| chunk.kind == Kind::Gap);
-        gaps.map(|gap| {
-            let (start, end) = (gap.start.max(range.start), gap.end.min(range.end));
-            start - start % self.granule..end.next_multiple_of(self.granule)
-        })
-        .collect()
+        gaps.map(|gap| self.granules_around(gap.start.max(range.start)..gap.end.min(range.end)))
+            .collect()
+    }
+
+    /// A range, to the ends of its granules.
+    fn granules_around(&self, range: Slices) -> Slices {
+        range.start - range.start % self.granule..range.end.next_multiple_of(self.granule)
     }
 
     /// Granules in a piece, for a pool that has so many slices committed.

@@ -18,6 +18,11 @@
 //! that is little of what is committed: so they do not stand in places that long runs need. The
 //! others lie above, as long as there are addresses. A small span has no low part.
 //!
+//! Long runs begin a little above the low part, so that the pool can grow on both sides of them:
+//! where a block at one end has gone and the next is longer, the addresses beyond that end make up
+//! for what it lacks. Of a window of two large blocks, one lies at each end, and all that is free
+//! is one range between them.
+//!
 //! Searches are by best fit. A run of a granule or more lies at the side of its hole where the
 //! older neighbour is, so that what lives long is kept together.
 
@@ -48,6 +53,8 @@ pub(crate) struct Space {
     /// Slices in a granule.
     granule: u32,
     policy: PiecePolicy,
+    /// Where the first run lies that is not of the low part.
+    origin: u32,
     /// Runs so far: a run's age.
     runs: u64,
 }
@@ -98,8 +105,9 @@ impl Space {
     pub(crate) fn new(slices: u32, granule: u32, policy: PiecePolicy) -> Self {
         let is_small = slices / granule < SMALL;
         let border = if is_small { 0 } else { slices / LOW / granule * granule };
+        let origin = border + border / BELOW / granule * granule;
         let (chunks, pieces) = (Chunks::new(slices, border), Pieces::new(border));
-        Self { chunks, pieces, granule, policy, runs: 0 }
+        Self { chunks, pieces, granule, policy, runs: 0, origin }
     }
 
     /// Takes a run of what has memory; `None` if no place will do.
@@ -212,6 +220,10 @@ impl Space {
     /// Changes the kind of a range, and counts that in its pieces.
     fn change(&mut self, range: Slices, kind: Kind) {
         for part in self.chunks.set(range, kind) {
+            // A piece has no gaps.
+            if part.kind == Kind::Gap || kind == Kind::Gap {
+                continue;
+            }
             match (part.kind.is_used(), kind.is_used()) {
                 (false, true) => self.pieces.add_used(part.range()),
                 (true, false) => self.pieces.remove_used(part.range()),
@@ -234,6 +246,10 @@ impl Space {
 
 /// The low part is this part of the span, and of what is committed.
 const LOW: u32 = 8;
+
+/// Below the first long run there are so many times fewer addresses than in the low part, besides
+/// that: a 32nd of the span, for a long run at its end needs the others.
+const BELOW: u32 = 4;
 
 /// A span of fewer granules has no low part: a long run could need the addresses on both sides.
 const SMALL: u32 = 64;

@@ -136,7 +136,9 @@ impl Pieces {
     /// Shows `count` each piece that a range touches, with how many slices of it that are.
     fn each(&mut self, range: Slices, mut count: impl FnMut(&mut Self, Slices, u32)) {
         let mut at = range.start;
-        while let Some(piece) = self.next(at).filter(|piece| piece.start < range.end) {
+        while at < range.end
+            && let Some(piece) = self.next(at).filter(|piece| piece.start < range.end)
+        {
             let (start, end) = (piece.start.max(range.start), piece.end.min(range.end));
             at = piece.end;
             count(self, piece, end - start);

@@ -262,7 +262,26 @@ fn growth_needs_the_fewest_granules() {
     let before = committed(&both);
     both.take(wanted(GRANULE));
     assert_eq!(committed(&both), before + 1);
-    assert_eq!(both.runs.last(), Some(&(7 * GRANULE / 2..9 * GRANULE / 2)));
+    let origin = both.space.origin;
+    let run = origin + 7 * GRANULE / 2..origin + 9 * GRANULE / 2;
+    assert_eq!(both.runs.last(), Some(&run));
+}
+
+#[test]
+fn a_pool_grows_downwards_where_that_takes_less() {
+    let mut both = Both::new(false);
+    both.ticket = 1;
+    let wanted = |len| Wanted { len, align: 1, owner: None, part: Part::High };
+    both.take(wanted(4 * GRANULE));
+    both.take(wanted(6 * GRANULE));
+    let [first, second] = [0, 1].map(|run: usize| both.runs[run].clone());
+    assert_eq!((first.start, second.start), (both.space.origin, first.end));
+    both.fill(first.clone(), Slice::Hole);
+    both.space.give(first);
+    both.runs.remove(0);
+    both.take(wanted(5 * GRANULE));
+    let run = second.start - 5 * GRANULE..second.start;
+    assert_eq!(both.runs.last(), Some(&run), "one granule below, and not five above");
 }
 
 #[test]
@@ -280,7 +299,7 @@ fn large_runs_lie_beside_what_is_older() {
     both.space.give(found.start..found.start + GRANULE);
     both.space.give(old);
     let young = both.space.take(wanted(GRANULE)).unwrap();
-    assert_eq!(young.start, 0, "the end of the span is older than any");
+    assert_eq!(young.start, both.space.origin, "the end of the memory is older than any");
 }
 
 /// Commits what a run lacks. Returns the pieces.
@@ -301,7 +320,9 @@ fn growth_for_want_of_a_long_range_commits_no_more_than_that() {
         let policy = PiecePolicy { fixed: None, most: 128, inside_pieces: false };
         let mut space = Space::new(1024 * GRANULE, GRANULE, policy);
         grow(&mut space, 512 * GRANULE);
-        space.give(0..free * GRANULE);
+        // Away from the ends, where the pool grows.
+        let first = space.origin + 100 * GRANULE;
+        space.give(first..first + free * GRANULE);
         let pieces = grow(&mut space, 33 * GRANULE);
         let granules: u32 = pieces.iter().map(|piece| (piece.end - piece.start) / GRANULE).sum();
         assert_eq!(granules, more, "with {free} granules free, where a piece has 8: {pieces:?}");
