@@ -100,14 +100,14 @@ impl Processors {
         let mut set = Self::none();
         // SAFETY: `set` is of the length that is given, and 0 means the calling thread.
         let result =
-            unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set.0) };
+            unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set.0) };
         (result == 0).then_some(set)
     }
 
     /// Lets the calling thread run on these alone. That it fails costs speed and nothing else.
     fn enter(&self) {
         // SAFETY: as for `sched_getaffinity`.
-        _ = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &self.0) };
+        _ = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0) };
     }
 
     fn count(&self) -> usize {

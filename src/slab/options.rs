@@ -89,11 +89,13 @@ impl PoolOptions {
         self.thread_cache_bytes.unwrap_or(DEFAULT_CACHE.min(limit / 64))
     }
 
-    /// How large pieces are, of granules of `granule` bytes. `wired`: a transport registers them.
+    /// How large pieces of a span are, of granules of `granule` bytes. `wired`: a transport
+    /// registers them.
     pub(super) fn piece_policy(
         &self,
         granule: usize,
         kind: MemoryKind,
+        span: usize,
         told: bool,
         wired: bool,
     ) -> PiecePolicy {
@@ -102,11 +104,11 @@ impl PoolOptions {
             u32::try_from(granules).unwrap_or(u32::MAX)
         };
         let registered = matches!(kind, MemoryKind::Pinned | MemoryKind::FileMapped);
-        PiecePolicy {
-            fixed: self.piece_bytes.or(wired.then_some(LARGEST_PIECE)).map(granules),
-            most: granules(LARGEST_PIECE),
-            inside_pieces: self.blocks_in_pieces.unwrap_or(registered || told || wired),
-        }
+        let fixed = self.piece_bytes.or(wired.then_some(LARGEST_PIECE)).map(granules);
+        let inside_pieces = self.blocks_in_pieces.unwrap_or(registered || told || wired);
+        // Growth to both sides takes addresses that a pool may need, and more pieces.
+        let grows_down = span / 2 >= self.max_bytes && fixed.is_none() && !inside_pieces;
+        PiecePolicy { fixed, most: granules(LARGEST_PIECE), inside_pieces, grows_down }
     }
 
     /// Settles a resource's span, as much of it as the limit has use for, and cuts it.

@@ -78,7 +78,7 @@ impl<R: MemoryResource + 'static> SlabPool<R> {
         let span = PoolSpan::new(resource);
         let told = span.heaps.are_told();
         let (kind, wired) = (span.resource().kind(), span.resource().registrations().is_some());
-        let policy = options.piece_policy(geometry.granule(), kind, told, wired);
+        let policy = options.piece_policy(geometry.granule(), kind, size, told, wired);
         let store = Store::new(span, geometry, limit, policy).ok_or(PoolError::Tables { size })?;
         let seat = registry().open(base, size);
         // A memory checker hears of a block when it leaves its slab.

@@ -39,8 +39,8 @@ pub(crate) fn run(mut socket: TcpStream, shape: Shape) -> Result<(), Any> {
     let moved = (blocks.iter().sum::<usize>() + count) * shape.len * 8;
     let stats = prefill.process.agent.stats();
     println!(
-        "prefill: {} requests, {} MiB written, {} registrations, {} leaked; the last, of {} KiB, in \
-         {alone:.1} times memcpy's",
+        "prefill: {} requests, {} MiB written, {} registrations, {} leaked; the last, of {} KiB, \
+         in {alone:.1} times memcpy's",
         request + 1,
         moved >> 20,
         stats.registrations,

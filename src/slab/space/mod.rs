@@ -18,10 +18,10 @@
 //! that is little of what is committed: so they do not stand in places that long runs need. The
 //! others lie above, as long as there are addresses. A small span has no low part.
 //!
-//! Long runs begin a little above the low part, so that the pool can grow on both sides of them:
-//! where a block at one end has gone and the next is longer, the addresses beyond that end make up
-//! for what it lacks. Of a window of two large blocks, one lies at each end, and all that is free
-//! is one range between them.
+//! In a span of twice the pool's limit, long runs begin a little above the low part, so that the
+//! pool can grow on both sides of them: where a block at one end has gone and the next is longer,
+//! the addresses beyond that end make up for what it lacks. Of a window of two large blocks, one
+//! lies at each end, and all that is free is one range between them.
 //!
 //! Searches are by best fit. A run of a granule or more lies at the side of its hole where the
 //! older neighbour is, so that what lives long is kept together.
@@ -105,7 +105,8 @@ impl Space {
     pub(crate) fn new(slices: u32, granule: u32, policy: PiecePolicy) -> Self {
         let is_small = slices / granule < SMALL;
         let border = if is_small { 0 } else { slices / LOW / granule * granule };
-        let origin = border + border / BELOW / granule * granule;
+        let below = if policy.grows_down { border / BELOW / granule * granule } else { 0 };
+        let origin = border + below;
         let (chunks, pieces) = (Chunks::new(slices, border), Pieces::new(border));
         Self { chunks, pieces, granule, policy, runs: 0, origin }
     }
@@ -248,7 +249,7 @@ impl Space {
 const LOW: u32 = 8;
 
 /// Below the first long run there are so many times fewer addresses than in the low part, besides
-/// that: a 32nd of the span, for a long run at its end needs the others.
+/// that: a 32nd of the span.
 const BELOW: u32 = 4;
 
 /// A span of fewer granules has no low part: a long run could need the addresses on both sides.

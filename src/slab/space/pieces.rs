@@ -13,6 +13,8 @@ pub(crate) struct PiecePolicy {
     pub(crate) most: u32,
     /// Every run lies in one piece.
     pub(crate) inside_pieces: bool,
+    /// Memory comes on both sides of the first long run, and not above it alone.
+    pub(crate) grows_down: bool,
 }
 
 /// The pieces of a span.

@@ -37,7 +37,7 @@ struct Both {
 
 impl Both {
     fn new(inside: bool) -> Self {
-        let policy = PiecePolicy { fixed: None, most: 8, inside_pieces: inside };
+        let policy = PiecePolicy { fixed: None, most: 8, inside_pieces: inside, grows_down: true };
         Self {
             space: Space::new(SLICES, GRANULE, policy),
             array: vec![Slice::Gap; SLICES as usize],
@@ -317,7 +317,7 @@ fn grow(space: &mut Space, len: u32) -> Vec<Slices> {
 #[test]
 fn growth_for_want_of_a_long_range_commits_no_more_than_that() {
     for (free, more) in [(7, 40), (9, 33)] {
-        let policy = PiecePolicy { fixed: None, most: 128, inside_pieces: false };
+        let policy = PiecePolicy { fixed: None, most: 128, inside_pieces: false, grows_down: true };
         let mut space = Space::new(1024 * GRANULE, GRANULE, policy);
         grow(&mut space, 512 * GRANULE);
         // Away from the ends, where the pool grows.
