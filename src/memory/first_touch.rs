@@ -73,11 +73,12 @@ impl FirstTouch {
             })
             .collect();
         // Every thread is waited for: none may touch pages that the caller closes after an error.
-        helpers.into_iter().fold(Ok(()), |outcome, (pages, helper)| {
+        let outcomes = helpers.into_iter().map(|(pages, helper)| {
             let joined = helper.ok().and_then(|helper| helper.join().ok());
             // Where there was no thread to be had, this one does it, slower.
-            outcome.and(joined.unwrap_or_else(|| pages.populate()))
-        })
+            joined.unwrap_or_else(|| pages.populate())
+        });
+        outcomes.collect::<Vec<_>>().into_iter().collect()
     }
 
     /// Those that the calling thread may run on, as far as they are the node's: all of them, where
