@@ -65,7 +65,8 @@ impl Scene {
         let transport = Transport::new();
         let upstream = WiredResource::new(Upstream::new(1, 1), Tap(transport.clone()));
         let geometry = Geometry::new(BASE, GRANULE, GRANULE, 1);
-        let policy = PiecePolicy { fixed: Some(1), most: 1, inside_pieces: true };
+        let policy =
+            PiecePolicy { fixed: Some(1), most: 1, inside_pieces: true, grows_down: false };
         let store = Store::new(PoolSpan::new(upstream), geometry, GRANULE, policy).unwrap();
         Arc::new(Self { store, transport })
     }

@@ -133,7 +133,7 @@ fn sliced(upstream: Upstream, slice: usize) -> Arc<Store<Upstream>> {
     let granules = upstream.size() / GRANULE;
     let limit = upstream.limit;
     let geometry = Geometry::new(BASE, GRANULE, slice, granules);
-    let policy = PiecePolicy { fixed: Some(1), most: 1, inside_pieces: false };
+    let policy = PiecePolicy { fixed: Some(1), most: 1, inside_pieces: false, grows_down: false };
     Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit, policy).unwrap())
 }
 

@@ -108,7 +108,7 @@ pub(super) fn store(granules: usize, limit: usize, fail_one_in: usize) -> Arc<St
         fail_one_in,
     };
     let geometry = Geometry::new(BASE, GRANULE, GRANULE / 4, granules);
-    let policy = PiecePolicy { fixed: None, most: 4, inside_pieces: false };
+    let policy = PiecePolicy { fixed: None, most: 4, inside_pieces: false, grows_down: false };
     Arc::new(Store::new(PoolSpan::new(upstream), geometry, limit * GRANULE, policy).unwrap())
 }
 

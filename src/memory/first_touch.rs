@@ -61,15 +61,15 @@ impl FirstTouch {
         offset: usize,
         len: usize,
         threads: usize,
-        fill: impl Fn(Pages) -> Result<(), Error> + Copy + Send + 'static,
+        fill: impl Fn(Pages) -> Result<(), Error> + Clone + Send + 'static,
     ) -> Result<(), Error> {
         let part = len.div_ceil(threads.max(1)).next_multiple_of(GRANULARITY);
         let parts = (0..len).step_by(part);
         let parts = parts.map(|at| span.pages(offset + at, part.min(len - at)));
         let helpers: Vec<_> = parts
             .map(|pages| {
-                let thread = thread::Builder::new().name("wharf-touch".to_owned());
-                (pages, thread.spawn(move || fill(pages)))
+                let (thread, fill) = (thread::Builder::new(), fill.clone());
+                (pages, thread.name("wharf-touch".to_owned()).spawn(move || fill(pages)))
             })
             .collect();
         // Every thread is waited for: none may touch pages that the caller closes after an error.
@@ -218,7 +218,7 @@ mod tests {
         let mut one = Processors::none();
         one.add(processors.numbers().last().unwrap());
         let seen = Arc::new(Mutex::new(HashSet::new()));
-        let note: &'static _ = Box::leak(Box::new(Arc::clone(&seen)));
+        let note = Arc::clone(&seen);
         touch
             .each_part(&span, 0, 6 * GRANULARITY, 3, move |pages| {
                 one.enter();
