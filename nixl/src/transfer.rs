@@ -117,6 +117,7 @@ pub(crate) fn pause(turns: u32) {
     if turns < SPINS {
         thread::yield_now();
     } else {
+        // allow-sleep: NIXL tells of completions and messages only where it is asked.
         thread::sleep(NAP);
     }
 }

@@ -54,9 +54,7 @@ impl Pool {
         let slot = self.core.slot_of(timeline)?;
         let (index, record) = raw.claim(&self.core)?;
         let noted = self.core.note_use(record, slot, timeline, stream);
-        if noted.is_err() {
-            self.core.lose(record);
-        }
+        let noted = noted.inspect_err(|_| self.core.lose(record));
         self.core.end_handle_of(index, record);
         Ok(noted?)
     }

@@ -166,10 +166,8 @@ impl Core {
         timeline: &Timeline,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let noted = self.note_use(record, slot, timeline, stream);
-        if noted.is_err() {
-            self.lose(record);
-        }
+        let noted =
+            self.note_use(record, slot, timeline, stream).inspect_err(|_| self.lose(record));
         self.retire_record(record.index(), record);
         noted
     }
